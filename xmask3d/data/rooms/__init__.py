@@ -1,0 +1,1 @@
+"""Rooms: labelled furnished rooms in the layout of processed ScanNet."""

@@ -1,0 +1,1 @@
+"""Pre-training of the small stand-in foundation models."""

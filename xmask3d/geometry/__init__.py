@@ -1,0 +1,1 @@
+"""Camera projection and voxels."""

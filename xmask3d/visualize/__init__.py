@@ -1,0 +1,1 @@
+"""Pictures, coloured clouds and the viewer."""
