@@ -1,0 +1,102 @@
+"""Tokens for small text encoders: the CLIP vocabulary, cut down to the words that are used."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+from xmask3d.errors import UserError
+
+VOCABULARY_FILE = "tokenizer_vocabulary.json"
+
+
+@lru_cache(maxsize=1)
+def _simple_tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+class CompactTokenizer:
+    """CLIP's byte-pair tokenizer over a table of few rows instead of 49408.
+
+    The file `tokenizer_vocabulary.json` beside a model is a JSON list of the ids of open_clip's `SimpleTokenizer` that
+    the model keeps. The rows of a token embedding with `vocab_size` rows (open_clip_config.json, `text_cfg`) are:
+
+    - row i, for i < len(list): the byte-pair token whose id is list[i]. list[0] must be 0: row 0 also pads.
+    - rows len(list) ... vocab_size - 3, at least one: shared by all other tokens; id t goes to
+      row len(list) + t mod (number of these rows).
+    - row vocab_size - 2: start of text; row vocab_size - 1: end of text. The end has the highest id, so that
+      open_clip's default pooling (at the arg max of the ids) finds it.
+
+    A call gives what open_clip's tokenizers give: start, tokens, end, padded with zeros to the context length.
+    """
+
+    def __init__(self, kept: Sequence[int], *, vocabulary_size: int, context_length: int = 77) -> None:
+        """
+        Args:
+            kept: ids of `SimpleTokenizer`, each once, 0 first; row i of the table stands for kept[i].
+            vocabulary_size: rows of the token embedding, at least len(kept) + 3.
+            context_length: length of every token sequence; longer texts are cut, the end token stays.
+
+        Raises:
+            UserError: if the list or the sizes break the rules above.
+        """
+        tokenizer = _simple_tokenizer()
+        largest = tokenizer.sot_token_id - 1
+        if not kept or kept[0] != 0 or len(set(kept)) != len(kept) or not all(0 <= k <= largest for k in kept):
+            raise UserError(f"{VOCABULARY_FILE}: expected a list of distinct ids 0 ... {largest} that starts with 0")
+        if vocabulary_size < len(kept) + 3:
+            raise UserError(
+                f"{VOCABULARY_FILE}: {len(kept)} ids need vocab_size >= {len(kept) + 3}, not {vocabulary_size}"
+            )
+        self.kept = list(kept)
+        self.vocab_size = vocabulary_size
+        self.context_length = context_length
+        self.sot_token_id = vocabulary_size - 2
+        self.eot_token_id = vocabulary_size - 1
+        self._row = {token: row for row, token in enumerate(kept)}
+        self._shared = vocabulary_size - 2 - len(kept)
+
+    @classmethod
+    def from_texts(
+        cls, texts: Iterable[str], *, shared_rows: int = 256, context_length: int = 77
+    ) -> "CompactTokenizer":
+        """Keep the tokens that occur in `texts`, in the order of their ids, and `shared_rows` rows for all others."""
+        used = {token for text in texts for token in _simple_tokenizer().encode(text)}
+        kept = [0, *sorted(used - {0})]
+        return cls(kept, vocabulary_size=len(kept) + shared_rows + 2, context_length=context_length)
+
+    @classmethod
+    def load(cls, path: Path, *, vocabulary_size: int, context_length: int = 77) -> "CompactTokenizer":
+        """Read the JSON list at `path`; sizes as in the model's configuration. UserError if it is not such a list."""
+        try:
+            kept = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}") from error
+        if not isinstance(kept, list) or not all(isinstance(token, int) for token in kept):
+            raise UserError(f"{path}: expected a JSON list of token ids")
+        return cls(kept, vocabulary_size=vocabulary_size, context_length=context_length)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer_vocabulary.json` into `folder`."""
+        (Path(folder) / VOCABULARY_FILE).write_text(json.dumps(self.kept) + "\n")
+
+    def encode(self, text: str) -> list[int]:
+        """Rows of the tokens of `text`, without start and end."""
+        return [self._row_of(token) for token in _simple_tokenizer().encode(text)]
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        """Tokens of N texts: int64, N x context_length."""
+        texts = [texts] if isinstance(texts, str) else texts
+        length = context_length or self.context_length
+        result = torch.zeros(len(texts), length, dtype=torch.long)
+        for row, text in enumerate(texts):
+            tokens = [self.sot_token_id, *self.encode(text)[: length - 2], self.eot_token_id]
+            result[row, : len(tokens)] = torch.tensor(tokens)
+        return result
+
+    def _row_of(self, token: int) -> int:
+        return self._row.get(token, len(self.kept) + token % self._shared)
