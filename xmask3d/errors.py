@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake in input, data or setup: one line that says what, where and what to do. Tools print it and exit with 1."""
+    """A mistake in input, data or setup: one line that says what, where and what to do. Tools print it, exit code 1."""
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run a command's `main` and end the process with its exit code; a `UserError` is one line on stderr, not a traceback."""
+    """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback."""
     try:
         code = main()
     except UserError as error:

@@ -1,0 +1,148 @@
+"""Benchmarks: class names, the base/novel split, and label ids of files as lookup tables (paper section 4.1)."""
+
+import difflib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from xmask3d.errors import UserError
+
+CLASS_LISTS = Path(__file__).resolve().parents[1] / "dataset"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A list of K classes, C of them base.
+
+    Three kinds of ids: *file ids* (what 3D files and label pictures hold), *class ids* 0..K-1 with K = ignored, and
+    *training ids* 0..C-1 (rank among the base classes) with C = everything else.
+
+    Attributes:
+        name: such as "scannet20/B15N4".
+        class_names: K names, which are also the text prompts.
+        base, novel: sorted class ids; together they are all of 0..K-1.
+        file_ids_3d, file_ids_2d: per class the id in 3D files and in label pictures.
+        prompts: named lists of sentences that may replace some names at test time, {list: {class name: sentence}}.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    base: tuple[int, ...]
+    novel: tuple[int, ...]
+    file_ids_3d: tuple[int, ...]
+    file_ids_2d: tuple[int, ...]
+    prompts: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        everything = sorted((*self.base, *self.novel))
+        if everything != list(range(len(self.class_names))):
+            raise UserError(f"benchmark {self.name}: base and novel must be disjoint and cover all classes")
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def num_base(self) -> int:
+        """C."""
+        return len(self.base)
+
+    @property
+    def base_names(self) -> list[str]:
+        """Names of the C base classes in the order of training ids."""
+        return [self.class_names[i] for i in self.base]
+
+    @property
+    def novel_mask(self) -> np.ndarray:
+        """K bool, true where novel."""
+        return np.isin(np.arange(self.num_classes), self.novel)
+
+    def test_prompts(self, prompt_list: str | None = None) -> list[str]:
+        """K strings to encode at test time: the names, or a named list of `prompts` where that has an entry."""
+        if prompt_list is None:
+            return list(self.class_names)
+        if prompt_list not in self.prompts:
+            known = ", ".join(self.prompts) or "none"
+            raise UserError(f"benchmark {self.name} has no prompt list '{prompt_list}' (known: {known})")
+        return [self.prompts[prompt_list].get(name, name) for name in self.class_names]
+
+    @cached_property
+    def _table_3d(self) -> np.ndarray:
+        return _lookup(self.file_ids_3d)
+
+    @cached_property
+    def _table_2d(self) -> np.ndarray:
+        return _lookup(self.file_ids_2d)
+
+    def classes_of_points(self, file_ids: np.ndarray) -> np.ndarray:
+        """Map ids of a 3D file (any shape, integer or float; -100, 255 and unknown ids are ignored) to class ids."""
+        return _apply(self._table_3d, file_ids, self.num_classes)
+
+    def classes_of_pixels(self, file_ids: np.ndarray) -> np.ndarray:
+        """Map ids of a label picture (any shape) to class ids."""
+        return _apply(self._table_2d, file_ids, self.num_classes)
+
+    def training_labels(self, classes: np.ndarray) -> np.ndarray:
+        """Map class ids (any shape, 0..K) to training ids 0..C."""
+        table = np.full(self.num_classes + 1, self.num_base, np.int64)
+        table[list(self.base)] = np.arange(self.num_base)
+        return table[classes]
+
+    def binary_labels(self, classes: np.ndarray) -> np.ndarray:
+        """Map class ids (any shape, 0..K) to 1 base, 0 novel, -1 ignored."""
+        table = np.full(self.num_classes + 1, -1, np.int64)
+        table[list(self.base)] = 1
+        table[list(self.novel)] = 0
+        return table[classes]
+
+
+def _lookup(file_ids: tuple[int, ...]) -> np.ndarray:
+    """One table from file id to class id; ids that no class has map to K."""
+    table = np.full(max(file_ids) + 2, len(file_ids), np.int64)
+    table[list(file_ids)] = np.arange(len(file_ids))
+    return table
+
+
+def _apply(table: np.ndarray, file_ids: np.ndarray, ignored: int) -> np.ndarray:
+    ids = np.asarray(file_ids).astype(np.int64)
+    known = (ids >= 0) & (ids < len(table))
+    return np.where(known, table[np.where(known, ids, 0)], ignored)
+
+
+def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
+    """Load "scannet20/B15N4" and its kin from `dataset/scannet20.yaml`.
+
+    Raises:
+        UserError: unknown list or split, or a split that names a class the list has not.
+    """
+    folder = folder or CLASS_LISTS
+    list_name, _, split_name = name.partition("/")
+    path = folder / f"{list_name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"benchmark '{name}': no class list {path}; known lists: {known}")
+    content = yaml.safe_load(path.read_text())
+    names = [entry["name"] for entry in content["classes"]]
+    splits = content["splits"]
+    if split_name not in splits:
+        raise UserError(f"benchmark '{name}': no such split in {path}; known splits: {', '.join(splits)}")
+    novel_names = splits[split_name]["novel"]
+    for novel in novel_names:
+        if novel not in names:
+            near = difflib.get_close_matches(novel, names, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{path}: split {split_name} names '{novel}', which is not in the class list{hint}")
+    novel_ids = tuple(sorted(names.index(novel) for novel in novel_names))
+    return Benchmark(
+        name=name,
+        class_names=tuple(names),
+        base=tuple(i for i in range(len(names)) if i not in novel_ids),
+        novel=novel_ids,
+        file_ids_3d=tuple(entry["label_3d"] for entry in content["classes"]),
+        file_ids_2d=tuple(entry["label_2d"] for entry in content["classes"]),
+        prompts=content.get("prompts", {}),
+    )

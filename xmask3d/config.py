@@ -1,0 +1,267 @@
+"""The configuration: one typed schema, YAML files with `include`, and `key=value` overrides."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xmask3d.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Section(BaseModel):
+    """A group of keys; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    """Where scans are and how one view becomes a sample."""
+
+    root: Path = Field(Path("data/scannet"), description="folder with scannet_3d, scannet_2d (and scannet_3d_200)")
+    layout: Literal["scannet", "scannet200", "s3dis"] = Field("scannet", description="on-disk layout of the data")
+    captions: Path | None = Field(None, description="JSON {scene: {view: sentence}}; default <root>/captions.json")
+    train_split: str = Field("train", description="split folder to train on")
+    val_split: str = Field("val", description="split folder to evaluate on")
+    frame_size: tuple[int, int] = Field((240, 320), description="height and width of the frame grid that points index")
+    image_size: tuple[int, int] = Field((512, 512), description="height and width that images are resized to")
+    voxel_size: float = Field(0.02, gt=0, description="edge of a voxel in metres")
+    border: int = Field(10, ge=0, description="pixels at the frame's edge that see nothing")
+    depth_tolerance: float = Field(0.25, gt=0, description="share of the depth by which a visible point may differ")
+    min_points: int = Field(400, ge=0, description="a training view needs more visible points than this")
+    max_points: int = Field(65000, gt=0, description="and fewer than this")
+    min_labelled: int = Field(10, ge=0, description="and more base or novel points than this")
+    views_per_scene: int = Field(16, ge=1, description="samples drawn from each scene per epoch")
+    rotate: bool = Field(True, description="random rotation and scale in training")
+    augment_color: bool = Field(False, description="chromatic contrast, translation and jitter in training")
+    augment_shape: bool = Field(False, description="elastic distortion and flips in training")
+    bad_views: Literal["skip", "refuse"] = Field("skip", description="damaged views: report and skip, or stop")
+    cache: Path | None = Field(None, description="folder for visibility and label maps kept between epochs")
+    workers: int = Field(4, ge=0, description="loader processes per training process")
+
+
+class UNetConfig(Section):
+    """A MinkUNet."""
+
+    stem: int = Field(32, description="channels of the first convolution")
+    layers: tuple[int, ...] = Field((2, 3, 4, 6, 2, 2, 2, 2), description="residual blocks of the eight stages")
+    planes: tuple[int, ...] = Field((32, 64, 128, 256, 256, 128, 96, 96), description="channels of the eight stages")
+    out_channels: int = Field(256, description="output channels")
+
+
+class ModelConfig(Section):
+    """Sizes of the networks and sources of the frozen ones."""
+
+    clip: str = Field("ViT-L-14/openai", description="'shipped', an open_clip name/tag, or a local file or folder")
+    diffusion: str = Field("pretrained/stable-diffusion-v1-3", description="'shipped', a diffusers folder, a CompVis file")
+    diffusion_size: tuple[int, int] | None = Field(None, description="latent size of the fixed noise; default 64 x 64")
+    condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
+    point_unet: UNetConfig = UNetConfig()
+    binary_unet: UNetConfig = UNetConfig(
+        layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96)
+    )
+    pyramid_channels: int = Field(512, description="channels of the projected feature maps")
+    pyramid_mid_channels: int = Field(128, description="channels inside a projection block")
+    hidden: int = Field(256, description="channels of pixel and mask decoder")
+    heads: int = Field(8, description="attention heads of pixel and mask decoder")
+    pixel_layers: int = Field(6, description="layers of the deformable encoder")
+    pixel_ffn: int = Field(1024, description="inner channels of its feed-forward blocks")
+    mask_layers: int = Field(9, description="layers of the mask decoder")
+    mask_ffn: int = Field(2048, description="inner channels of its feed-forward blocks")
+    queries: int = Field(50, ge=1, description="mask queries")
+    checkpointing: bool = Field(False, description="trade time for memory in diffusion UNet and projections")
+
+
+class LossConfig(Section):
+    """Weights of the losses (paper Eq. 9-14)."""
+
+    mask_class: float = Field(2.0, description="class cross entropy of the set loss")
+    mask: float = Field(5.0, description="binary cross entropy of the masks")
+    dice: float = Field(5.0, description="dice of the masks")
+    no_object: float = Field(0.1, description="weight of the null class in the class cross entropy")
+    num_points: int = Field(12544, description="points per mask of matcher and mask losses")
+    point_fused: float = Field(4.0, description="point cross entropy of the fused feature")
+    point_3d: float = Field(4.0, description="point cross entropy of the 3D feature")
+    caption_fused: float = Field(1.5, description="view caption against mean fused feature")
+    caption_3d: float = Field(1.0, description="view caption against mean 3D feature")
+    caption_2d: float = Field(4.0, description="view caption against mean 2D feature")
+    binary: float = Field(16.0, description="base-or-novel cross entropy")
+    binary_positive_weight: float = Field(0.267, description="weight of base points in it")
+    mask_regularisation: float = Field(0.5, description="3D feature of a mask against its CLIP embedding")
+    mask_regularisation_start: int = Field(50, ge=0, description="first epoch (from 0) of the mask regularisation")
+
+
+class TrainConfig(Section):
+    """The optimisation."""
+
+    epochs: int = Field(150, ge=1, description="epochs")
+    batch_size: int = Field(64, ge=1, description="samples per step over all processes")
+    lr_3d: float = Field(1e-3, gt=0, description="learning rate of the 3D networks")
+    lr_others: float = Field(1e-4, gt=0, description="learning rate of everything else")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up before the cosine")
+    clip_grad: float | None = Field(None, description="largest gradient norm; null for no limit")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="autocast type")
+    accumulate: int = Field(1, ge=1, description="micro-batches per step")
+    ema: float | None = Field(None, description="decay of the averaged weights; null for none")
+    novel_supervision: Literal["reference", "none"] = Field(
+        "reference", description="whether labels of novel classes train the binary head and choose masks"
+    )
+    log_every: int = Field(10, ge=1, description="steps between log lines")
+    save_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    save_minutes: float | None = Field(10.0, description="minutes between checkpoints inside an epoch; null for none")
+    keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
+    evaluate_every: int = Field(1, ge=0, description="epochs between validations on one view a scene; 0 for never")
+    picture_every: int = Field(1, ge=0, description="epochs between pictures in TensorBoard; 0 for never")
+    checkpoints: list[int] = Field([], description="epochs whose checkpoint is kept for good")
+
+
+class EvaluateConfig(Section):
+    """Whole-scene evaluation (paper section 3.5)."""
+
+    base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
+    novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
+    max_points: int = Field(10_000_000, description="views with more visible points are left out")
+    max_views: int | None = Field(None, description="at most this many views a scene, evenly spaced; null for all")
+    rotations: int = Field(1, ge=1, description="test-time rotations averaged; 1 is none")
+    batch_size: int = Field(8, ge=1, description="views per forward")
+    workers: int = Field(2, ge=0, description="loader processes")
+    prompts: str | None = Field(None, description="named prompt list of the benchmark; null for the class names")
+
+
+class SparseConfig(Section):
+    """Sparse convolution."""
+
+    backend: Literal["torch", "minkowski"] = Field("torch", description="implementation of sparse convolution")
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    benchmark: str = Field("scannet20/B15N4", description="class list and split, dataset/<list>.yaml")
+    protocol: Literal["default", "reference"] = Field("default", description="'reference' restores published quirks")
+    output: Path = Field(Path("runs/default"), description="folder of checkpoints, logs and results")
+    seed: int = Field(5557, description="seed of everything random")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    sparse: SparseConfig = SparseConfig()
+
+
+def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
+    """Load a YAML file, follow its `include`s, apply `a.b=value` overrides and check everything.
+
+    Raises:
+        UserError: missing file, bad YAML, unknown key (with the nearest known one and its line), wrong type.
+    """
+    path = Path(path)
+    content, lines = _read(path, ())
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"override '{override}': write key=value, such as train.epochs=10")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"override '{override}': the value is not YAML") from error
+        _assign(content, key.split("."), value, override)
+        lines[tuple(key.split("."))] = f"override '{override}'"
+    _check_keys(content, Config, (), lines)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = tuple(str(part) for part in first["loc"])
+        where = _where(keys, lines, str(path))
+        raise UserError(f"{where}: {'.'.join(keys)}: {first['msg'].lower()}, got {first['input']!r}") from error
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration, every key with its value; `load_config` reads it back equal."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def find_file(path: Path | str) -> Path:
+    """A path as given if it exists, else relative to the repository (so that commands work from any folder)."""
+    path = Path(path)
+    return path if path.is_absolute() or path.exists() else REPOSITORY / path
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:
+    """Content of a file over its includes, and for each key where it was written."""
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f"{path}: includes itself")
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"configuration {path}: cannot be read ({error.strerror}); config/ has those that exist") from error
+    try:
+        content, node = yaml.safe_load(text) or {}, yaml.compose(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values at the top level")
+    lines: dict[tuple[str, ...], str] = {}
+    _collect_lines(node, (), path, lines)
+    includes = content.pop("include", [])
+    merged: dict = {}
+    merged_lines: dict[tuple[str, ...], str] = {}
+    for include in [includes] if isinstance(includes, str) else includes:
+        below, below_lines = _read(path.parent / include, (*seen, path))
+        merged = _merge(merged, below)
+        merged_lines.update(below_lines)
+    return _merge(merged, content), merged_lines | lines
+
+
+def _collect_lines(node: yaml.Node | None, keys: tuple[str, ...], path: Path, lines: dict) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*keys, str(key.value))
+            lines[inner] = f"{path}:{key.start_mark.line + 1}"
+            _collect_lines(value, inner, path, lines)
+
+
+def _merge(below: dict, above: dict) -> dict:
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merge(result[key], value) if both else value
+    return result
+
+
+def _assign(content: dict, keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        content = content.setdefault(key, {})
+        if not isinstance(content, dict):
+            raise UserError(f"override '{override}': {key} is a value, not a group of keys")
+    content[keys[-1]] = value
+
+
+def _where(keys: tuple[str, ...], lines: dict[tuple[str, ...], str], default: str) -> str:
+    for end in range(len(keys), 0, -1):
+        if keys[:end] in lines:
+            return lines[keys[:end]]
+    return default
+
+
+def _check_keys(content: dict, model: type[BaseModel], keys: tuple[str, ...], lines: dict) -> None:
+    known = model.model_fields
+    for key, value in content.items():
+        inner = (*keys, str(key))
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"{_where(inner, lines, 'configuration')}: unknown key '{'.'.join(inner)}'; {hint}")
+        annotation = known[key].annotation
+        choices = [annotation, *get_args(annotation)]
+        section = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if section and isinstance(value, dict):
+            _check_keys(value, section, inner, lines)
