@@ -56,8 +56,10 @@ class ModelConfig(Section):
     """Sizes of the networks and sources of the frozen ones."""
 
     clip: str = Field("ViT-L-14/openai", description="'shipped', an open_clip name/tag, or a local file or folder")
-    diffusion: str = Field("pretrained/stable-diffusion-v1-3", description="'shipped', a diffusers folder, a CompVis file")
-    diffusion_size: tuple[int, int] | None = Field(None, description="latent size of the fixed noise; default 64 x 64")
+    diffusion: str = Field(
+        "pretrained/stable-diffusion-v1-3", description="'shipped', a diffusers folder or a CompVis file"
+    )
+    diffusion_size: tuple[int, int] | None = Field(None, description="size of the latent; sets the grid of the noise")
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
     point_unet: UNetConfig = UNetConfig()
     binary_unet: UNetConfig = UNetConfig(
@@ -200,7 +202,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...
     try:
         text = path.read_text()
     except OSError as error:
-        raise UserError(f"configuration {path}: cannot be read ({error.strerror}); config/ has those that exist") from error
+        raise UserError(f"configuration {path}: cannot be read ({error.strerror}); see config/") from error
     try:
         content, node = yaml.safe_load(text) or {}, yaml.compose(text)
     except yaml.YAMLError as error:

@@ -1,0 +1,12 @@
+#!/bin/sh
+# From a fresh clone to a trained model, an hIoU table and pictures: no GPU, no data set, no gated download.
+# Run again, it installs nothing twice, keeps the rooms, resumes the training or reports the finished run.
+#
+#   XMASK3D_CONFIG  configuration (default config/rooms/B15N4.yaml); arguments are overrides, such as train.epochs=2
+#   XMASK3D_ROOMS   arguments of tools/make_rooms.py (default: those the configuration was tuned for)
+set -eu
+here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+sh "$here/scripts/install.sh"
+python=${XMASK3D_VENV:-$here/.venv}/bin/python
+cd "$here"
+exec "$python" tools/quickstart.py "${XMASK3D_CONFIG:-config/rooms/B15N4.yaml}" "$@"
