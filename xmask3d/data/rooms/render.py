@@ -1,0 +1,221 @@
+"""Draw meshes by ray casting: colour, depth, instance and label of every pixel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from embreex import rtcore_scene
+from embreex.mesh_construction import TriangleMesh
+from numpy.typing import NDArray
+
+from xmask3d.data.rooms.mesh import FloatArray, Mesh, merge
+
+
+@dataclass(frozen=True)
+class Light:
+    """A room's light.
+
+    Attributes:
+        ambient: share of light that comes from everywhere.
+        sun: unit vector towards a far light.
+        sun_strength: share of that light.
+        lamp: position of a lamp in metres, or None.
+        lamp_strength: share of the lamp's light at a distance of 2 m.
+        tint: red, green and blue factors.
+        shadows: whether things shade each other from the lamp; one more ray a pixel.
+    """
+
+    ambient: float = 0.5
+    sun: tuple[float, float, float] = (-0.35, -0.6, 0.72)
+    sun_strength: float = 0.5
+    lamp: tuple[float, float, float] | None = None
+    lamp_strength: float = 0.0
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    shadows: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a camera sees.
+
+    Attributes:
+        color: H x W x 3 uint8.
+        depth: H x W float32, metres along the optical axis, 0 where nothing is hit.
+        instance: H x W int32, position of the mesh in the renderer's list, -1 where nothing is hit.
+        label: H x W int32, class id, 255 where nothing is hit.
+    """
+
+    color: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    instance: NDArray[np.int32]
+    label: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Where rays end: N faces (-1 for a miss), distances along the given directions, and colours in [0, 1]."""
+
+    face: NDArray[np.int32]
+    distance: NDArray[np.float32]
+    color: NDArray[np.float32]
+
+
+class Renderer:
+    """Meshes in the world frame, ready for ray casting.
+
+    Args:
+        meshes: any number of meshes; an instance is a position in this list.
+        labels: class id of each mesh; 255 for all if left out.
+        light: how the surfaces are lit.
+        background: colour where no surface is hit, red, green, blue in [0, 1].
+    """
+
+    def __init__(
+        self,
+        meshes: Sequence[Mesh],
+        labels: Sequence[int] | None = None,
+        light: Light | None = None,
+        background: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        self.light = light or Light()
+        self.background = np.asarray(background, np.float32)
+        self.mesh = merge(meshes)
+        if len(self.mesh.faces) == 0:
+            raise ValueError("nothing to draw: the meshes have no faces")
+        count = [len(mesh.faces) for mesh in meshes]
+        self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
+        self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
+        self._normals = self.mesh.normals()
+        self._pack_textures()
+        self._scene = rtcore_scene.EmbreeScene()
+        TriangleMesh(
+            self._scene,
+            np.ascontiguousarray(self.mesh.vertices, np.float32),
+            np.ascontiguousarray(self.mesh.faces, np.int32),
+        )
+
+    def render(self, pose: NDArray[np.floating], intrinsics: NDArray[np.floating], height: int, width: int) -> Frame:
+        """Draw one picture.
+
+        Args:
+            pose: 4 x 4, camera to world; the camera looks along +z, x right, y down.
+            intrinsics: 3 x 3 or larger: focal lengths and principal point in pixels.
+        """
+        rows, columns = np.mgrid[0:height, 0:width].reshape(2, -1)
+        k = np.asarray(intrinsics, np.float64)
+        # z = 1 in the camera frame, so the distance along such a ray is the depth.
+        rays = np.stack([(columns - k[0, 2]) / k[0, 0], (rows - k[1, 2]) / k[1, 1], np.ones(len(rows))], -1)
+        matrix = np.asarray(pose, np.float64)
+        hits = self.cast(np.broadcast_to(matrix[:3, 3], rays.shape), rays @ matrix[:3, :3].T)
+        hit = hits.face >= 0
+        face = np.where(hit, hits.face, 0)
+        color = np.where(hit[:, None], hits.color, self.background)
+        return Frame(
+            np.round(color.clip(0, 1) * 255).astype(np.uint8).reshape(height, width, 3),
+            np.where(hit, hits.distance, 0).astype(np.float32).reshape(height, width),
+            np.where(hit, self.face_instance[face], -1).astype(np.int32).reshape(height, width),
+            np.where(hit, self.face_label[face], 255).astype(np.int32).reshape(height, width),
+        )
+
+    def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating]) -> Hits:
+        """Follow rays to the first surface. Args: origins, directions: N x 3; directions need no unit length."""
+        starts = np.ascontiguousarray(origins, np.float32)
+        rays = np.ascontiguousarray(directions, np.float32)
+        result = self._scene.run(starts, rays, query="INTERSECT", output=1)
+        face = np.asarray(result["primID"], np.int32)
+        distance = np.asarray(result["tfar"], np.float32)
+        hit = np.flatnonzero((face >= 0) & np.isfinite(distance) & (distance < 1e6))
+        found = np.full(len(face), -1, np.int32)
+        found[hit] = face[hit]
+        color = np.zeros((len(face), 3), np.float32)
+        points = starts[hit] + rays[hit] * distance[hit, None]
+        weights = np.stack([result["u"][hit], result["v"][hit]], -1).astype(np.float32)
+        color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights), rays[hit])
+        return Hits(found, np.where(found >= 0, distance, 0).astype(np.float32), color)
+
+    def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of a face's corners 1 and 2.
+
+        Returns:
+            N x 3 in [0, 1].
+        """
+        corner = self.mesh.uv[face]
+        u, v = weights[:, :1], weights[:, 1:]
+        uv = corner[:, 0] * (1 - u - v) + corner[:, 1] * u + corner[:, 2] * v
+        texture = self.mesh.texture[face]
+        width, height = self._texture_width[texture], self._texture_height[texture]
+        column = np.minimum(((uv[:, 0] % 1) * width).astype(np.int64), width - 1)
+        row = np.minimum((((1 - uv[:, 1]) % 1) * height).astype(np.int64), height - 1)
+        return self._texels[self._texture_start[texture] + row * width + column]
+
+    def shade(
+        self, points: FloatArray, face: NDArray[np.int32], color: FloatArray, rays: FloatArray | None = None
+    ) -> FloatArray:
+        """Light N surface points: N x 3 colours in [0, 1]; surfaces are lit on the side from which `rays` see them."""
+        light, normal = self.light, self._normals[face]
+        if rays is not None:
+            normal = np.where((normal * rays).sum(-1, keepdims=True) > 0, -normal, normal)
+        # Half-Lambert: no side is wholly black, as in a room with many bounces of light.
+        strength = light.ambient + light.sun_strength * (0.5 + 0.5 * normal @ np.asarray(light.sun, np.float32)) ** 2
+        if light.lamp is not None and light.lamp_strength > 0:
+            strength = strength + self._lamp_light(points, normal)
+        return (color * strength[:, None] * np.asarray(light.tint, np.float32)).astype(np.float32)
+
+    def _lamp_light(self, points: FloatArray, normal: FloatArray) -> FloatArray:
+        light = self.light
+        towards = np.asarray(light.lamp, np.float32) - points
+        square = np.maximum((towards**2).sum(-1), 1e-3)
+        facing = ((normal * towards).sum(-1) / np.sqrt(square)).clip(0)
+        strength = light.lamp_strength * facing * 8 / (4 + square)
+        if light.shadows:
+            start = np.ascontiguousarray(points + normal * 5e-3, np.float32)
+            blocked = self._scene.run(
+                start,
+                np.ascontiguousarray(towards, np.float32),
+                query="OCCLUDED",
+                dists=np.ones(len(points), np.float32),
+            )
+            strength = strength * np.where(np.asarray(blocked) >= 0, 0.35, 1.0)
+        return strength.astype(np.float32)
+
+    def _pack_textures(self) -> None:
+        """Lay all textures end to end, so that one look-up serves all pixels."""
+        images = self.mesh.textures
+        self._texels = (np.concatenate([image.reshape(-1, 3) for image in images]) / np.float32(255)).astype(np.float32)
+        self._texture_height = np.array([image.shape[0] for image in images])
+        self._texture_width = np.array([image.shape[1] for image in images])
+        self._texture_start = np.concatenate([[0], np.cumsum(self._texture_height * self._texture_width)[:-1]])
+
+
+def look_at(eye: Sequence[float], target: Sequence[float]) -> NDArray[np.float64]:
+    """Camera-to-world matrix (4 x 4) of an upright camera at `eye` that looks at `target`; z is up in the world."""
+    position = np.asarray(eye, np.float64)
+    forward = np.asarray(target, np.float64) - position
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    if np.linalg.norm(right) < 1e-6:
+        right = np.array([1.0, 0.0, 0.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, position
+    return pose
+
+
+def portrait_view(
+    mesh: Mesh, azimuth: float, elevation: float, height: int, width: int, fill: float = 0.85
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pose and intrinsics of a camera that shows one mesh whole.
+
+    Args:
+        azimuth: radians, 0 looks at the front (from -y), counter-clockwise seen from above.
+        elevation: radians above the horizon.
+        fill: share of the picture that the mesh's enclosing sphere spans.
+    """
+    low, high = mesh.bounds
+    center, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    focal = 1.4 * min(height, width)
+    distance = 2 * focal * radius / (fill * min(height, width)) + 1e-3
+    direction = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
+    pose = look_at(center + direction * distance, center)
+    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return pose, intrinsics
