@@ -1,0 +1,110 @@
+"""Which samples a step sees: a function of (seed, epoch, step) alone, for any number of processes and any resume."""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from xmask3d.data.scene import Batch, collate
+from xmask3d.errors import UserError
+
+TRANSLATION = 100  # voxels; training batches are moved by a whole number below this along each axis
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Indices of the micro-batches of one process, in a shuffled order that differs by epoch; the rest is dropped.
+
+    Step k of an epoch uses the k-th `batch_size` entries of the epoch's permutation. They are dealt to micro-batches and
+    processes in turn, so one process with two micro-batches, or two processes with one, split the same samples.
+
+    Args:
+        length: samples in an epoch.
+        batch_size: samples per optimiser step over all processes and micro-batches.
+        seed: of the permutations.
+        rank, processes: this process, and how many there are.
+        accumulate: micro-batches per step.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, accumulate: int = 1
+    ) -> None:
+        if batch_size % (processes * accumulate):
+            raise UserError(
+                f"train.batch_size={batch_size} cannot be shared by {processes} processes with "
+                f"train.accumulate={accumulate}; use a multiple of {processes * accumulate}"
+            )
+        if length < batch_size:
+            raise UserError(
+                f"an epoch has {length} samples, fewer than train.batch_size={batch_size}; "
+                "lower it, or raise data.views_per_scene"
+            )
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.processes, self.accumulate = rank, processes, accumulate
+        self.epoch = self.start = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return self.length // self.batch_size
+
+    def seek(self, epoch: int, start: int = 0) -> None:
+        """Let the next iteration begin at step `start` of `epoch`."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return (self.steps_per_epoch - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(self.length, generator=generator_for(self.seed, self.epoch)).tolist()
+        size = self.batch_size // (self.processes * self.accumulate)
+        for step in range(self.start, self.steps_per_epoch):
+            for micro in range(self.accumulate):
+                first = step * self.batch_size + (micro * self.processes + self.rank) * size
+                yield order[first : first + size]
+
+
+def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded by several whole numbers, different for each combination."""
+    seed = 0
+    for number in numbers:
+        seed = _mix(seed ^ (number & 0xFFFFFFFFFFFFFFFF))
+    return torch.Generator(device=device).manual_seed(seed >> 1)  # below 2**63: what manual_seed takes everywhere
+
+
+def translate(batch: Batch, seed: int, step: int) -> Batch:
+    """Move all voxels of a batch by one random whole vector, the same in every process (paper section 4.1).
+
+    The strided convolutions see the scene on another grid each time.
+    """
+    offset = torch.randint(TRANSLATION, (3,), generator=generator_for(seed, step, 3), dtype=torch.int32)
+    coords = batch.voxel_coords.clone()
+    coords[:, 1:] += offset.to(coords)
+    return replace(batch, voxel_coords=coords)
+
+
+def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader:
+    """A loader of `Batch`es whose workers leave signals to the main process."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=ignore_signals,
+    )
+
+
+def ignore_signals(worker: int) -> None:
+    """In a loader worker: a Ctrl-C or SIGTERM sent to the whole group must not kill it before the main process saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _mix(value: int) -> int:
+    """The finaliser of SplitMix64: every input bit changes half of the 64 output bits."""
+    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return value ^ (value >> 31)

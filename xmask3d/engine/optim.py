@@ -1,0 +1,67 @@
+"""Optimiser groups, learning rates and averaged weights."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+POINT_NETWORKS = ("point_encoder.", "binary_head.")
+
+
+def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with two groups: the two 3D networks, and everything else that trains (paper section 4.1).
+
+    Weight decay acts on all parameters, biases and norms included, as published.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    point = [parameter for name, parameter in named if name.startswith(POINT_NETWORKS)]
+    others = [parameter for name, parameter in named if not name.startswith(POINT_NETWORKS)]
+    groups = [
+        {"params": point, "lr": lr_3d, "initial_lr": lr_3d},
+        {"params": others, "lr": lr_others, "initial_lr": lr_others},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=weight_decay)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int = 0) -> float:
+    """What the learning rates are multiplied with in step `step` (from 0) of `steps`.
+
+    A linear rise over `warmup` steps, then half a cosine to 0. Without warm-up the first step has factor 1 and step i
+    has (1 + cos(pi i / steps)) / 2.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def set_learning_rates(groups: Iterable[dict], factor: float) -> None:
+    """Set each group's rate to `factor` of its initial one."""
+    for group in groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+class AveragedWeights:
+    """Exponential moving average of what a model's state dict holds.
+
+    Floating-point parameters are averaged; buffers (batch-norm statistics, already averages) are copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step towards the model's present weights."""
+        parameters = dict(model.named_parameters())
+        for name, value in model.state_dict().items():
+            if name in parameters:
+                self.state[name].lerp_(value, 1 - self.decay)
+            else:
+                self.state[name].copy_(value)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from a saved average."""
+        for name, value in state.items():
+            self.state[name].copy_(value)
