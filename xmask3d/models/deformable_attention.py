@@ -1,0 +1,66 @@
+"""Multi-scale deformable attention (arXiv 2010.04159) in plain torch."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DeformableAttention(nn.Module):
+    """Every query samples a few learned places of every level around its reference point."""
+
+    def __init__(self, dim: int, *, heads: int = 8, levels: int = 3, points: int = 4) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        """Start with equal weights and, for each head, places along one direction at growing distance."""
+        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.points + 1)
+        offsets = direction[:, None, None, :] * distance[None, None, :, None]
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, reference: Tensor, memory: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """
+        Args:
+            query: B x N x dim.
+            reference: N x 2, the place (x, y) of each query in [0, 1], the same on every level.
+            memory: B x M x dim, the levels one after the other, each row by row.
+            sizes: height and width of each level; their products sum to M.
+
+        Returns:
+            B x N x dim.
+        """
+        batch, count, dim = query.shape
+        offsets = self.sampling_offsets(query).view(batch, count, self.heads, self.levels, self.points, 2)
+        weights = self.attention_weights(query).view(batch, count, self.heads, self.levels * self.points).softmax(-1)
+        extent = query.new_tensor([[width, height] for height, width in sizes])
+        places = reference[:, None, None, None, :] + offsets / extent[:, None, :]
+        # grid_sample wants [-1, 1] from edge to edge, and one image a head.
+        grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+        values = self.value_proj(memory).view(batch, -1, self.heads, dim // self.heads).permute(0, 2, 3, 1)
+        levels = values.flatten(0, 1).split([height * width for height, width in sizes], dim=-1)
+        # Places keep their precision where autocast has made the values coarse.
+        samples = [
+            F.grid_sample(level.unflatten(-1, size).to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
+            for level, size, grid in zip(levels, sizes, grids, strict=True)
+        ]
+        weights = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
+        attended = (torch.cat(samples, dim=-1) * weights).sum(-1)
+        return self.output_proj(attended.view(batch, dim, count).transpose(1, 2))

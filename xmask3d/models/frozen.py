@@ -1,0 +1,37 @@
+"""Pre-trained networks that never train."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class FrozenNetworks(nn.Module):
+    """Base of a module that uses pre-trained networks without owning them.
+
+    The networks are attributes, follow the module to other devices and dtypes, stay in evaluation mode and take no
+    gradient. They are hidden from `parameters()`, `modules()` and `state_dict()`: optimisers, data parallelism and
+    checkpoints never see them, and a checkpoint loads strictly without them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: tuple[str, ...] = ()
+
+    def freeze(self, name: str, network: nn.Module) -> None:
+        """Keep `network` as the attribute `name`."""
+        network.requires_grad_(False).eval()
+        # Past nn.Module.__setattr__, which would register it as a submodule.
+        self.__dict__[name] = network
+        self._frozen = (*self._frozen, name)
+
+    def frozen_networks(self) -> list[nn.Module]:
+        """The networks that `freeze` was given, in that order."""
+        return [self.__dict__[name] for name in self._frozen]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FrozenNetworks":
+        for network in self.frozen_networks():
+            network._apply(fn, *args, **kwargs)
+            # The conversion may have made new parameters.
+            network.requires_grad_(False)
+        return super()._apply(fn, *args, **kwargs)
