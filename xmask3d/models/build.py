@@ -1,0 +1,205 @@
+"""From a configuration to networks, losses and data: the only place that turns keys into sizes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from xmask3d.benchmark import Benchmark
+from xmask3d.config import Config, ModelConfig, UNetConfig, find_file
+from xmask3d.data.samples import SceneViews, TrainingViews
+from xmask3d.data.scannet import open_reader
+from xmask3d.data.scene import SceneReader
+from xmask3d.foundations.paths import clip_folder, diffusion_folder
+from xmask3d.losses.criterion import Criterion
+from xmask3d.models.clip import ClipText, MaskClip, TextClassifier, load_clip
+from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
+from xmask3d.models.diffusion import DiffusionFeatures
+from xmask3d.models.diffusion_weights import load_diffusion
+from xmask3d.models.fusion import Fuser
+from xmask3d.models.mask_decoder import MaskDecoder
+from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
+from xmask3d.models.pixel_decoder import PixelDecoder
+from xmask3d.models.pyramid import FeaturePyramid
+from xmask3d.models.xmask3d import XMask3D
+
+
+@dataclass
+class Assembly:
+    """A model and the text encoder that makes its classifier.
+
+    Attributes:
+        model: the network; its frozen parts are loaded.
+        clip_text: encodes class names and captions; shares CLIP with the model.
+    """
+
+    model: XMask3D
+    clip_text: ClipText
+
+
+def build_model(config: Config) -> Assembly:
+    """Build the network of `config.model` around the frozen CLIP and diffusion networks that it names.
+
+    Raises:
+        UserError: weights that are missing or do not fit, naming the file and where to get it.
+    """
+    sizes = config.model
+    clip = load_clip(str(clip_folder()) if sizes.clip == "shipped" else _local(sizes.clip))
+    diffusion, empty_prompt = load_diffusion(
+        diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
+        checkpointing=sizes.checkpointing,
+    )
+    clip_text = ClipText(clip)
+    model = assemble(
+        sizes,
+        diffusion=diffusion,
+        empty_prompt=empty_prompt,
+        mask_clip=MaskClip(clip),
+        null_embedding=clip_text([""]),
+        backend=config.sparse.backend,
+    )
+    return Assembly(model, clip_text)
+
+
+def assemble(
+    sizes: ModelConfig,
+    *,
+    diffusion: DiffusionFeatures,
+    empty_prompt: torch.Tensor,
+    mask_clip: MaskClip,
+    null_embedding: torch.Tensor,
+    backend: str = "torch",
+) -> XMask3D:
+    """Put trainable parts of the given sizes around frozen networks.
+
+    Args:
+        sizes: of the trainable parts.
+        diffusion: decides the channels of the feature maps.
+        empty_prompt: 1 x T x context_dim.
+        mask_clip: embeds masks.
+        null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
+        backend: of sparse convolution.
+    """
+    width = null_embedding.shape[-1]
+    conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
+    return XMask3D(
+        point_encoder=PointEncoder(_mink_unet(sizes.point_unet, backend), width),
+        binary_head=BinaryHead(_mink_unet(sizes.binary_unet, backend)),
+        conditioner=conditioner(width, empty_prompt, diffusion.time_dim),
+        diffusion=diffusion,
+        pyramid=FeaturePyramid(
+            diffusion.channels,
+            diffusion.strides,
+            channels=sizes.pyramid_channels,
+            mid_channels=sizes.pyramid_mid_channels,
+            checkpointing=sizes.checkpointing,
+        ),
+        pixel_decoder=PixelDecoder(
+            sizes.pyramid_channels,
+            dim=sizes.hidden,
+            mask_dim=sizes.hidden,
+            ffn_dim=sizes.pixel_ffn,
+            layers=sizes.pixel_layers,
+            heads=sizes.heads,
+        ),
+        mask_decoder=MaskDecoder(
+            dim=sizes.hidden,
+            mask_dim=sizes.hidden,
+            queries=sizes.queries,
+            heads=sizes.heads,
+            ffn_dim=sizes.mask_ffn,
+            layers=sizes.mask_layers,
+            projection_dim=width,
+        ),
+        classifier=TextClassifier(null_embedding),
+        mask_clip=mask_clip,
+        fuser=Fuser(width),
+    )
+
+
+def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
+    """The losses of `config.loss` for a benchmark's C base classes."""
+    weights = config.loss.model_dump(exclude={"mask_regularisation_start"})
+    return Criterion(
+        num_classes=benchmark.num_base,
+        frame_size=config.data.frame_size,
+        novel_supervision=config.train.novel_supervision,
+        **weights,
+    )
+
+
+def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReader:
+    """The scenes of a split folder. Raises `UserError` if the data is not there."""
+    data = config.data
+    root = find_file(data.root)
+    return open_reader(
+        data.layout,
+        root,
+        split,
+        benchmark,
+        captions=find_file(data.captions) if data.captions else root / "captions.json",
+        frame_size=data.frame_size,
+        published_intrinsics=config.protocol == "reference" and data.layout != "s3dis",
+        bad_views=data.bad_views,
+    )
+
+
+def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
+    """Random views of the training scenes."""
+    data = config.data
+    return TrainingViews(
+        build_reader(config, benchmark, data.train_split),
+        benchmark,
+        image_size=data.image_size,
+        voxel_size=data.voxel_size,
+        border=data.border,
+        depth_tolerance=data.depth_tolerance,
+        min_points=data.min_points,
+        max_points=data.max_points,
+        min_labelled=data.min_labelled,
+        views_per_scene=data.views_per_scene,
+        rotate=data.rotate,
+        augment_color=data.augment_color,
+        augment_shape=data.augment_shape,
+        bad_views=data.bad_views,
+        cache=data.cache,
+        seed=config.seed,
+    )
+
+
+def build_scene_views(config: Config, benchmark: Benchmark, reader: SceneReader, scene: str) -> SceneViews:
+    """All usable views of one scene, for evaluation."""
+    data, evaluate = config.data, config.evaluate
+    return SceneViews(
+        reader,
+        scene,
+        benchmark,
+        image_size=data.image_size,
+        voxel_size=data.voxel_size,
+        border=data.border,
+        depth_tolerance=data.depth_tolerance,
+        min_points=data.min_points,
+        max_points=evaluate.max_points,
+        min_labelled=data.min_labelled,
+        max_views=evaluate.max_views,
+        protocol=config.protocol,
+        bad_views=data.bad_views,
+        cache=data.cache,
+        seed=config.seed,
+    )
+
+
+def _mink_unet(sizes: UNetConfig, backend: str) -> MinkUNet:
+    return MinkUNet(
+        3, sizes.out_channels, stem=sizes.stem, layers=sizes.layers, planes=sizes.planes, backend=backend
+    )
+
+
+def _empty_conditioner(width: int, empty_prompt: torch.Tensor, time_dim: int) -> EmptyConditioner:
+    return EmptyConditioner(empty_prompt, time_dim)
+
+
+def _local(source: str) -> str:
+    """A local path as it is found from any folder; anything else is a name that open_clip knows."""
+    path = find_file(Path(source))
+    return str(path) if path.exists() else source
