@@ -1,0 +1,110 @@
+"""The set loss on masks and their classes (paper Eq. 12; Mask2Former, arXiv 2112.01527)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmask3d.losses.matcher import Matching
+from xmask3d.losses.sampling import Uniform, sample_labels, sample_logits
+
+# Points drawn for every point kept, and the share of points kept for their uncertainty (PointRend, arXiv 1912.08193).
+OVERSAMPLE = 3.0
+IMPORTANCE = 0.75
+
+
+def class_loss(class_logits: Tensor, matching: Matching, layer: int, no_object: float) -> Tensor:
+    """Cross entropy of query classes; unmatched queries are null.
+
+    Args:
+        class_logits: B x Q x (C + 1), null last.
+        layer: row of the matching.
+        no_object: weight of null, matched or not; other classes weigh 1.
+
+    Returns:
+        Scalar, the weighted mean over queries.
+    """
+    null = class_logits.shape[-1] - 1
+    targets = torch.full(class_logits.shape[:2], null, dtype=torch.long, device=class_logits.device)
+    targets[matching.image[layer], matching.query[layer]] = matching.label[layer]
+    weight = F.pad(class_logits.new_ones(null), (0, 1), value=no_object)
+    return F.cross_entropy(class_logits.flatten(0, 1), targets.flatten(), weight)
+
+
+def mask_losses(
+    mask_logits: Tensor, label_maps: Tensor, matching: Matching, layer: int, num_points: int, uniform: Uniform
+) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy and dice of the M matched masks, at points where the prediction is uncertain.
+
+    Args:
+        mask_logits: B x Q x h x w. label_maps: B x H x W int64.
+        num_points: P, points per mask.
+        uniform: called for M x 3 P x 2 numbers, then for M x (P / 4) x 2.
+
+    Returns:
+        Two scalars, summed over pairs; divide by the number of targets.
+    """
+    image, query, label = matching.image[layer], matching.query[layer], matching.label[layer]
+    rows = image * mask_logits.shape[1] + query
+    logits = mask_logits.flatten(0, 1).index_select(0, rows)[:, None]
+    points = uncertain_points(logits.detach(), num_points, uniform)
+    labels, shares = sample_labels(label_maps, image, points)
+    targets = ((labels == label[:, None, None]) * shares).sum(-1).to(logits.dtype)
+    predicted = sample_logits(logits, points).squeeze(1)
+    cross_entropy = F.binary_cross_entropy_with_logits(predicted, targets, reduction="none").mean(1).sum()
+    probability = predicted.sigmoid()
+    overlap = 2 * (probability * targets).sum(-1) + 1
+    dice = 1 - overlap / (probability.sum(-1) + targets.sum(-1) + 1)
+    return cross_entropy, dice.sum()
+
+
+@torch.no_grad()
+def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tensor:
+    """Points of each mask: three quarters where the logit is nearest to 0 among candidates, the rest uniform.
+
+    Args:
+        logits: M x 1 x h x w.
+
+    Returns:
+        M x num_points x 2 as (x, y) in [0, 1].
+    """
+    size, uncertain = len(logits), int(IMPORTANCE * num_points)
+    candidates = uniform((size, int(OVERSAMPLE * num_points), 2))
+    doubt = -sample_logits(logits, candidates).squeeze(1).abs()
+    chosen = doubt.topk(uncertain, dim=1, sorted=False).indices
+    kept = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+    return torch.cat([kept, uniform((size, num_points - uncertain, 2))], 1)
+
+
+def target_count(matching: Matching, device: torch.device) -> Tensor:
+    """Scalar, target masks per process, averaged over processes, at least 1."""
+    count = torch.full((), float(matching.num_targets), device=device)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    return count.clamp(min=1)
+
+
+def set_losses(
+    mask_logits: Sequence[Tensor],
+    class_logits: Sequence[Tensor],
+    label_maps: Tensor,
+    matching: Matching,
+    *,
+    no_object: float,
+    num_points: int,
+    uniform: Uniform,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class, mask and dice losses of L predictions, not weighted: three tensors of L numbers."""
+    count = target_count(matching, label_maps.device)
+    classes, masks, dices = [], [], []
+    for layer, (masks_of_layer, classes_of_layer) in enumerate(zip(mask_logits, class_logits, strict=True)):
+        classes.append(class_loss(classes_of_layer, matching, layer, no_object))
+        mask, dice = mask_losses(masks_of_layer, label_maps, matching, layer, num_points, uniform)
+        masks.append(mask / count)
+        dices.append(dice / count)
+    return torch.stack(classes), torch.stack(masks), torch.stack(dices)

@@ -1,0 +1,106 @@
+"""Losses on points: classes, view captions, and base or novel (paper Eq. 9-11 and 13)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmask3d.data.scene import Batch
+from xmask3d.models.fusion import sum_per_sample
+from xmask3d.models.similarity import at_least_float32
+
+NovelSupervision = Literal["reference", "none"]
+
+
+def point_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over the points with a base label; 0 where there is none.
+
+    Args:
+        logits: N x (C + 1), null last. labels: N int64; C (null) is ignored.
+    """
+    null = logits.shape[-1] - 1
+    total = F.cross_entropy(logits, labels, ignore_index=null, reduction="sum")
+    return total / (labels != null).sum().clamp(min=1)
+
+
+def mean_per_sample(features: Tensor, point_batch: Tensor, size: int) -> Tensor:
+    """Mean feature of each sample's points: N x D to size x D, 0 for a sample without points."""
+    counts = sum_per_sample(torch.ones_like(point_batch)[:, None], point_batch, size)
+    return sum_per_sample(features, point_batch, size) / counts.clamp(min=1)
+
+
+def mean_mask_feature(embeddings: Tensor, owner: Tensor, point_batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean 2D feature of each sample's covered points, from how many points each mask owns.
+
+    Args:
+        embeddings: B x Q x D. owner: N int64, -1 where uncovered. point_batch: N int64.
+
+    Returns:
+        B x D, 0 for a sample without covered points; and B bool, whether it has any.
+    """
+    size, queries = embeddings.shape[:2]
+    slots = torch.where(owner >= 0, point_batch * queries + owner, size * queries)
+    counts = torch.zeros(size * queries + 1, dtype=torch.long, device=owner.device)
+    # Integers add up the same in any order, so this is repeatable on a GPU too.
+    counts = counts.scatter_add_(0, slots, torch.ones_like(slots))[:-1].view(size, 1, queries)
+    embeddings = at_least_float32(embeddings)
+    mean = (counts.to(embeddings.dtype) @ embeddings).squeeze(1) / counts.sum(-1).clamp(min=1)
+    return mean, counts.sum((1, 2)) > 0
+
+
+def caption_loss(features: Tensor, captions: Tensor, valid: Tensor) -> Tensor:
+    """1 - cosine of a view's mean feature and its caption, averaged over the samples that have both.
+
+    Args:
+        features: B x D. captions: B x D text embeddings. valid: B bool.
+    """
+    distance = 1 - F.cosine_similarity(at_least_float32(features), captions.to(features.dtype), dim=-1)
+    return torch.where(valid, distance, 0).sum() / valid.sum().clamp(min=1)
+
+
+def binary_targets(batch: Batch, num_base: int, supervision: NovelSupervision) -> Tensor:
+    """What is known of the points: N int64, 1 base, 0 novel, -1 unknown.
+
+    With "none" no label of a novel class is read: 0 then means *unlabelled*, that is novel or never annotated.
+    """
+    assert batch.labels is not None and batch.binary_labels is not None
+    return batch.binary_labels if supervision == "reference" else (batch.labels < num_base).long()
+
+
+def binary_loss(logits: Tensor, targets: Tensor, positive_weight: float) -> Tensor:
+    """Cross entropy of base (1) against novel (0) over the points where either is known (paper Eq. 13).
+
+    Args:
+        logits: N. targets: N int64 in {1, 0, -1}.
+        positive_weight: of base points.
+    """
+    known = targets >= 0
+    weight = torch.where(targets == 1, positive_weight, 1.0).to(logits.dtype)
+    loss = F.binary_cross_entropy_with_logits(logits, (targets == 1).to(logits.dtype), weight, reduction="none")
+    return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
+
+
+def binary_loss_unlabelled(logits: Tensor, targets: Tensor, positive_weight: float, base_share: float) -> Tensor:
+    """The binary loss when nobody has labelled novel classes: learning from base and unlabelled points.
+
+    Unlabelled points are novel ones and a share of base ones that nobody annotated. The risk of novel points is
+    therefore estimated as that of unlabelled points less the share that base points have in it, and kept from
+    falling below 0, which would mean fitting the unannotated (non-negative positive-unlabelled learning, Kiryo et al.,
+    arXiv 1703.00593, Eq. 6). With `base_share` 0 this is the binary loss with unlabelled points as novel.
+
+    Args:
+        logits: N. targets: N int64, 1 base, 0 unlabelled.
+        positive_weight: of base points.
+        base_share: share of base points among the unlabelled, in [0, 1).
+    """
+    base = targets == 1
+    num_base, num_unlabelled = base.sum(), (~base).sum()
+    as_base, as_novel = F.softplus(-logits), F.softplus(logits)
+    base_risk = torch.where(base, as_base, 0).sum()
+    novel_in_unlabelled = torch.where(base, 0, as_novel).sum() / num_unlabelled.clamp(min=1)
+    novel_in_base = torch.where(base, as_novel, 0).sum() / num_base.clamp(min=1)
+    novel_risk = ((novel_in_unlabelled - base_share * novel_in_base) / (1 - base_share)).clamp(min=0)
+    return (positive_weight * base_risk + num_unlabelled * novel_risk) / (num_base + num_unlabelled).clamp(min=1)

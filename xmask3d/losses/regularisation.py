@@ -1,0 +1,101 @@
+"""Mask regularisation: 3D features of a mask are pulled to CLIP's embedding of it (paper Eq. 10, section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmask3d.models.fusion import sum_per_sample
+from xmask3d.models.similarity import at_least_float32
+
+MIN_POINTS = 10
+# A mask is novel (base) if its novel (base) points outnumber the others so many times, and number more than that.
+NOVEL_RATIO, NOVEL_POINTS, NOVEL_MASKS = 1.8, 10, 4
+BASE_RATIO, BASE_POINTS, BASE_MASKS = 20.0, 150, 1
+
+
+def mask_regularisation(
+    points_3d: Tensor,
+    clip_embeddings: Tensor,
+    mask_logits: Tensor,
+    point_logits: Tensor,
+    targets: Tensor,
+    point_batch: Tensor,
+    frame_size: tuple[int, int],
+) -> Tensor:
+    """1 - cosine of the mean 3D feature under a mask and its CLIP embedding, averaged over the chosen masks.
+
+    Args:
+        points_3d: N x D. clip_embeddings: B x Q x D.
+        mask_logits: B x Q x h x w. point_logits: N x Q, the same at the points.
+        targets: N int64, 1 base, 0 novel (or unlabelled), -1 unknown; chooses masks.
+        point_batch: N int64.
+        frame_size: grid on which masks are ranked.
+
+    Returns:
+        Scalar, 0 if no mask is chosen.
+    """
+    size = len(mask_logits)
+    inside = covered_points(point_logits, point_batch, size)
+    confidence = mask_confidence(mask_logits, frame_size)
+    chosen, valid = choose_masks(inside, targets, point_batch, confidence)
+    # Rows of a matrix that averages the points under each chosen mask.
+    under = inside.gather(1, chosen[point_batch]).T
+    members = point_batch == torch.arange(size, device=point_batch.device)[:, None]
+    features = at_least_float32(points_3d)
+    averaging = (members[:, None] & under[None]).to(features.dtype)
+    means = averaging @ features / averaging.sum(-1, keepdim=True).clamp(min=1)
+    wanted = clip_embeddings.detach().to(means.dtype).gather(1, chosen[..., None].expand(-1, -1, means.shape[-1]))
+    distance = 1 - F.cosine_similarity(means, wanted, dim=-1)
+    return torch.where(valid, distance, 0).sum() / valid.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def covered_points(point_logits: Tensor, point_batch: Tensor, size: int) -> Tensor:
+    """Which masks each point is under, N x Q bool; masks of few points have none.
+
+    Where a sample has no mask of enough points, its first mask has all of them.
+    """
+    inside = point_logits >= 0
+    enough = sum_per_sample(inside, point_batch, size) >= MIN_POINTS
+    first = F.one_hot(torch.zeros_like(point_batch), inside.shape[1]).bool()
+    none_left = ~enough.any(-1)
+    return (inside & enough[point_batch]) | (first & none_left[point_batch, None])
+
+
+@torch.no_grad()
+def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int]) -> Tensor:
+    """Mean probability of each mask's pixels above 0.5 on the frame grid: B x Q, 0 for a mask without pixels."""
+
+    def confidence(logits: Tensor) -> Tensor:
+        resized = F.interpolate(logits, frame_size, mode="bilinear", align_corners=False)
+        inside = resized > 0
+        return torch.where(inside, resized.sigmoid(), 0).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
+
+    # One sample at a time: resized masks are many times larger than the masks.
+    return torch.cat([confidence(logits) for logits in at_least_float32(mask_logits).split(1)])
+
+
+@torch.no_grad()
+def choose_masks(inside: Tensor, targets: Tensor, point_batch: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+    """The most confident masks that are clearly novel, and those that are clearly base.
+
+    Args:
+        inside: N x Q bool. targets: N int64, 1 base, 0 novel. confidence: B x Q.
+
+    Returns:
+        Queries, B x (novel + base) int64, and whether each was chosen, B x (novel + base) bool.
+    """
+    size, queries = confidence.shape
+    number = sum_per_sample(inside, point_batch, size)
+    novel = sum_per_sample(inside & (targets == 0)[:, None], point_batch, size)
+    base = sum_per_sample(inside & (targets == 1)[:, None], point_batch, size)
+    is_novel = (novel > NOVEL_RATIO * (number - novel)) & (novel > NOVEL_POINTS)
+    is_base = ~is_novel & (base > BASE_RATIO * (number - base)) & (base > BASE_POINTS)
+    chosen, valid = [], []
+    for eligible, limit in ((is_novel, NOVEL_MASKS), (is_base, BASE_MASKS)):
+        best = confidence.masked_fill(~eligible, -1).topk(min(limit, queries), dim=-1)
+        chosen.append(best.indices)
+        valid.append(best.values >= 0)
+    return torch.cat(chosen, 1), torch.cat(valid, 1)

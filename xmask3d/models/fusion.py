@@ -1,0 +1,199 @@
+"""From masks to points: which mask owns a point, and its fused feature (paper section 3.3, Eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xmask3d.models.similarity import at_least_float32
+
+if TYPE_CHECKING:
+    from xmask3d.data.scene import Batch
+    from xmask3d.models.xmask3d import Outputs
+
+
+@dataclass
+class Fused:
+    """What the masks of a batch gave to its N points.
+
+    Attributes:
+        owner: N int64, query that owns the point, -1 where none does.
+        point_batch: N int64, sample of the point.
+        mask_logits: N x Q, logit of every mask of the sample at the point's pixel. No gradient.
+        embeddings: B x Q x D mask embeddings.
+        points_fused: N x D; the unchanged 3D feature where no mask owns the point.
+    """
+
+    owner: Tensor
+    point_batch: Tensor
+    mask_logits: Tensor
+    embeddings: Tensor
+    points_fused: Tensor
+
+    @property
+    def covered(self) -> Tensor:
+        """N bool, whether a mask owns the point."""
+        return self.owner >= 0
+
+    @property
+    def points_2d(self) -> Tensor:
+        """N x D, the embedding of the point's mask, 0 where uncovered; gathered at each call to save memory."""
+        return gather_by_owner(self.embeddings, self.owner, self.point_batch)
+
+
+class Fuser(nn.Module):
+    """One linear map of a point's 2D and 3D features, side by side (paper Eq. 4)."""
+
+    def __init__(self, dim: int, frame_size: tuple[int, int] = (240, 320)) -> None:
+        """
+        Args:
+            dim: D, size of either feature and of the result.
+            frame_size: height and width of the grid that the points' pixels are on.
+        """
+        super().__init__()
+        self.frame_size = frame_size
+        self.linear = nn.Linear(2 * dim, dim)
+
+    def forward(self, points_3d: Tensor, embeddings: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
+        """Fuse where a mask owns the point; elsewhere the 3D feature passes unchanged.
+
+        The 2D half is projected once a mask, not once a point: the same sum, in a different order.
+
+        Args:
+            points_3d: N x D. embeddings: B x Q x D. owner: N int64, -1 for none. point_batch: N int64.
+
+        Returns:
+            N x D.
+        """
+        weight_2d, weight_3d = self.linear.weight.chunk(2, dim=1)
+        projected = F.linear(embeddings, weight_2d)
+        fused = F.linear(points_3d, weight_3d, self.linear.bias) + gather_by_owner(projected, owner, point_batch)
+        return torch.where((owner >= 0)[:, None], fused, points_3d.to(fused.dtype))
+
+
+def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch) -> Fused:
+    """Give points to masks as in training: every mask takes part, its score is its largest class probability."""
+    point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
+    scores = outputs.class_logits[0].detach().float().softmax(-1).amax(-1)
+    owner = own_points(point_logits, scores, torch.ones_like(scores, dtype=torch.bool), batch.point_batch)
+    return _fuse(fuser, outputs, batch, owner, point_logits)
+
+
+def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor, threshold: float = 0.5) -> Fused:
+    """Give points to masks as at test time.
+
+    A mask that covers no point takes no part. A mask is base if the mean base probability of its points exceeds the
+    threshold: it may then only be a base class or null; any other may only be a novel class.
+
+    Args:
+        outputs: of a forward with the K test texts and without auxiliary predictions.
+        novel: K bool, true for novel classes. If all or none are, masks are not gated.
+        threshold: of the mean base probability.
+    """
+    point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
+    inside = point_logits > 0
+    size = len(outputs.mask_logits)
+    counts = sum_per_sample(inside, batch.point_batch, size)
+    base_probability = outputs.binary_logits.detach().to(counts.dtype).sigmoid()[:, None]
+    is_base = sum_per_sample(inside * base_probability, batch.point_batch, size) > threshold * counts
+    scores = gated_scores(outputs.class_logits[0].detach(), is_base, novel)
+    owner = own_points(point_logits, scores, counts > 0, batch.point_batch)
+    return _fuse(fuser, outputs, batch, owner, point_logits)
+
+
+def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor:
+    """Largest class probability of every query among the classes it may be.
+
+    Args:
+        class_logits: B x Q x (K + 1), null last.
+        is_base: B x Q bool; a base query may be a base class or null, another a novel class.
+        novel: K bool.
+
+    Returns:
+        B x Q.
+    """
+    novel_or_null = F.pad(novel, (0, 1), value=False)
+    gateable = novel.any() & ~novel.all()
+    allowed = (novel_or_null != is_base[..., None]) | ~gateable
+    logits = at_least_float32(class_logits)
+    return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min).softmax(-1).amax(-1)
+
+
+@torch.no_grad()
+def own_points(point_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: Tensor) -> Tensor:
+    """The mask that owns each point: the largest score times mask probability, if that mask covers the point.
+
+    Masks are disjoint on the whole frame by this rule; it is evaluated at the points' pixels only.
+
+    Args:
+        point_logits: N x Q mask logits at the points.
+        scores: B x Q. keep: B x Q bool, masks that take part.
+
+    Returns:
+        N int64, -1 where no mask owns the point.
+    """
+    weights = scores.to(point_logits.dtype).masked_fill(~keep, -1)
+    best, owner = (weights[point_batch] * point_logits.sigmoid()).max(-1)
+    covers = point_logits.gather(1, owner[:, None]).squeeze(1) >= 0
+    return torch.where(covers & (best >= 0), owner, -1)
+
+
+@torch.no_grad()
+def sample_at_points(mask_logits: Tensor, pixels: Tensor, point_batch: Tensor, frame_size: tuple[int, int]) -> Tensor:
+    """Mask logits at the points' pixels: bilinear resizing to the frame grid, evaluated where points are.
+
+    Args:
+        mask_logits: B x Q x h x w.
+        pixels: N x 2 int64 (row, column) on the frame grid. point_batch: N int64.
+        frame_size: height and width of the frame grid.
+
+    Returns:
+        N x Q, float32 or wider.
+    """
+    logits = at_least_float32(mask_logits)
+    height, width = logits.shape[-2:]
+    table = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+    top, bottom, down = _neighbours(pixels[:, 0], frame_size[0], height, logits.dtype)
+    left, right, across = _neighbours(pixels[:, 1], frame_size[1], width, logits.dtype)
+
+    def row(y: Tensor) -> Tensor:
+        start = (point_batch * height + y) * width
+        return torch.lerp(table[start + left], table[start + right], across[:, None])
+
+    return torch.lerp(row(top), row(bottom), down[:, None])
+
+
+def gather_by_owner(per_query: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
+    """Give every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
+    queries = per_query.shape[1]
+    # One more row of zeros, so that uncovered points need no second pass over N x D numbers.
+    table = F.pad(per_query.flatten(0, 1), (0, 0, 0, 1))
+    rows = torch.where(owner >= 0, point_batch * queries + owner, len(table) - 1)
+    return table.index_select(0, rows)
+
+
+def sum_per_sample(values: Tensor, point_batch: Tensor, size: int) -> Tensor:
+    """Sum the rows of each sample: N x C to size x C, float32 or wider.
+
+    A matrix product with one row of ones a sample: unlike scattered additions it is repeatable on a GPU.
+    """
+    values = at_least_float32(values)
+    members = point_batch == torch.arange(size, device=values.device)[:, None]
+    with torch.autocast(values.device.type, enabled=False):
+        return members.to(values.dtype) @ values
+
+
+def _neighbours(index: Tensor, length: int, cells: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells between which a pixel's centre falls, clamped at the edge, and the share of the second."""
+    position = ((index.to(dtype) + 0.5) * (cells / length) - 0.5).clamp(min=0)
+    first = position.floor().long().clamp(max=cells - 1)
+    return first, (first + 1).clamp(max=cells - 1), position - first
+
+
+def _fuse(fuser: Fuser, outputs: Outputs, batch: Batch, owner: Tensor, point_logits: Tensor) -> Fused:
+    fused = fuser(outputs.points_3d, outputs.mask_embeddings, owner, batch.point_batch)
+    return Fused(owner, batch.point_batch, point_logits, outputs.mask_embeddings, fused)

@@ -1,0 +1,21 @@
+"""The classifier that everything shares: temperature times cosine similarity (paper Eq. 1)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine_logits(features: Tensor, embeddings: Tensor, temperature: Tensor | float) -> Tensor:
+    """Temperature times the cosine of every feature with every embedding.
+
+    Args:
+        features: ... x D. embeddings: n x D. Neither need be normalised.
+
+    Returns:
+        ... x n.
+    """
+    return temperature * (F.normalize(features, dim=-1) @ F.normalize(embeddings, dim=-1).T)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Widen half precision, integers and booleans to float32; keep float64."""
+    return values if values.is_floating_point() and values.itemsize >= 4 else values.float()
