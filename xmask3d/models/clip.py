@@ -1,0 +1,235 @@
+"""Frozen CLIP: text embeddings, and image embeddings of masks (MaskCLIP, arXiv 2208.08984; paper, section 3.4)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
+
+from xmask3d.errors import UserError
+from xmask3d.models.clip_weights import Tokenizer, load_clip
+from xmask3d.models.frozen import FrozenNetworks
+
+__all__ = ["ClipText", "EncodedTokens", "MaskClip", "TextClassifier", "cosine_logits", "load_clip"]
+
+
+def cosine_logits(features: Tensor, embeddings: Tensor, temperature: Tensor | float) -> Tensor:
+    """Cosine similarities times the temperature.
+
+    Args:
+        features: ... x D. embeddings: K x D. Neither needs to be normalised.
+
+    Returns:
+        ... x K.
+    """
+    return temperature * (F.normalize(features, dim=-1) @ F.normalize(embeddings, dim=-1).T)
+
+
+class TextClassifier(nn.Module):
+    """Classifies by cosine similarity with text embeddings and one learned embedding for "none of them"."""
+
+    def __init__(self, null_embedding: Tensor) -> None:
+        """`null_embedding`: 1 x D, where learning starts: the embedding of the empty string."""
+        super().__init__()
+        self.null_embed = nn.Parameter(null_embedding.detach().clone())
+
+    def embeddings(self, text: Tensor) -> Tensor:
+        """n x D text embeddings to (n + 1) x D, null last."""
+        return torch.cat([text.to(self.null_embed), self.null_embed])
+
+    def logits(self, features: Tensor, text: Tensor, temperature: Tensor | float) -> Tensor:
+        """Features ... x D and texts n x D to ... x (n + 1), null last."""
+        return cosine_logits(features, self.embeddings(text), temperature)
+
+
+class ClipText(FrozenNetworks):
+    """Text embeddings, each computed once."""
+
+    clip: nn.Module
+
+    def __init__(self, clip: nn.Module, tokenizer: Tokenizer, *, batch_size: int = 64) -> None:
+        """
+        Args:
+            clip, tokenizer: from `load_clip`.
+            batch_size: how many texts to encode at once.
+        """
+        super().__init__()
+        self.freeze("clip", clip)
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self._known: dict[str, Tensor] = {}
+
+    @property
+    def dim(self) -> int:
+        """Size D of the embeddings."""
+        return self.clip.text_projection.shape[1]
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """N strings to N x D embeddings, not normalised, without gradient, on the network's device."""
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
+        for start in range(0, len(unknown), self.batch_size):
+            batch = unknown[start : start + self.batch_size]
+            self._known.update(zip(batch, self._encode(batch), strict=True))
+        if not texts:
+            return self.clip.text_projection.new_zeros(0, self.dim)
+        return torch.stack([self._known[text] for text in texts])
+
+    def encode_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+        """One embedding a class name.
+
+        Args:
+            names: K class names.
+            templates: each holds one {} for the name. With several, a class gets the mean of the normalised
+                embeddings; with one, that embedding as it is.
+
+        Returns:
+            K x D.
+        """
+        if not templates or any(template.count("{}") != 1 for template in templates):
+            raise UserError(f"prompt templates {list(templates)}: each needs exactly one {{}} for the class name")
+        texts = [template.replace("{}", name) for name in names for template in templates]
+        embeddings = self(texts).unflatten(0, (len(names), len(templates)))
+        if len(templates) == 1:
+            return embeddings[:, 0]
+        return F.normalize(embeddings, dim=-1).mean(1)
+
+    @torch.no_grad()
+    def _encode(self, texts: list[str]) -> Tensor:
+        tokens = self.tokenizer(texts).to(self.clip.text_projection.device)
+        return self.clip.encode_text(tokens)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ClipText":
+        self._known.clear()
+        super()._apply(fn, *args, **kwargs)
+        return self
+
+
+@dataclass(frozen=True)
+class EncodedTokens:
+    """CLIP's own tokens of B images, as the mask tokens see them: T = 1 + patches tokens, L layers.
+
+    Attributes:
+        class_token: B x C, the class token before the first layer.
+        keys, values: of each layer, B x heads x T x C/heads.
+    """
+
+    class_token: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+
+class MaskClip(FrozenNetworks):
+    """CLIP image embeddings of masks.
+
+    Every mask gets a copy of the class token, which looks at the class token and at the patches its mask touches.
+    Nothing looks at mask tokens, so the image's own tokens are those of plain CLIP and are computed once for all masks.
+    """
+
+    visual: nn.Module
+
+    def __init__(self, clip: nn.Module) -> None:
+        """
+        Args:
+            clip: from `load_clip`; its image tower must be a plain vision transformer with a class token.
+        """
+        super().__init__()
+        visual = clip.visual
+        _check_image_tower(visual)
+        self.freeze("visual", visual)
+        mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
+        std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def dim(self) -> int:
+        """Size D of the embeddings."""
+        return self.visual.output_dim
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, mask_logits: Tensor) -> Tensor:
+        """One embedding a mask.
+
+        Args:
+            images: B x 3 x H x W in [0, 1].
+            mask_logits: B x Q x h x w, over the same field of view.
+
+        Returns:
+            B x Q x D, not normalised, without gradient.
+        """
+        return self.embed(self.encode(images), mask_logits)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> EncodedTokens:
+        """The part that does not depend on the masks; B x 3 x H x W in [0, 1]."""
+        visual = self.visual
+        x = visual.conv1(self.preprocess(images)).flatten(2).transpose(1, 2)
+        class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([class_token, x], dim=1) + visual.positional_embedding.to(x.dtype)
+        x = visual.ln_pre(x)
+        first, keys, values = x[:, 0], [], []
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            query, key, value = _project(block, x)
+            keys.append(key)
+            values.append(value)
+            x = _finish(block, x, F.scaled_dot_product_attention(query, key, value))
+        # Of the last layer the mask tokens need no more than keys and values.
+        _, key, value = _project(last, x)
+        return EncodedTokens(first, (*keys, key), (*values, value))
+
+    @torch.no_grad()
+    def embed(self, encoded: EncodedTokens, mask_logits: Tensor) -> Tensor:
+        """Embeddings of masks, B x Q x D, on images encoded before; `mask_logits`: B x Q x h x w."""
+        visible = self.visible_patches(mask_logits)
+        # The class token comes first and is seen by every mask.
+        visible = F.pad(visible, (1, 0), value=True).unsqueeze(1)
+        x = encoded.class_token.unsqueeze(1).expand(-1, mask_logits.shape[1], -1)
+        blocks = self.visual.transformer.resblocks
+        for block, key, value in zip(blocks, encoded.keys, encoded.values, strict=True):
+            query, _, _ = _project(block, x)
+            x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=visible))
+        x = self.visual.ln_post(x)
+        return x if self.visual.proj is None else x @ self.visual.proj
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """B x 3 x H x W in [0, 1] to what the image tower takes: its size, whatever the aspect, and normalised."""
+        resized = F.interpolate(images, self.visual.image_size, mode="bilinear", align_corners=False)
+        return (resized - self.mean) / self.std
+
+    def visible_patches(self, mask_logits: Tensor) -> Tensor:
+        """Which patches a mask touches anywhere with probability 0.5 or more: B x Q x patches, row by row."""
+        mask_logits = mask_logits.to(self.mean.dtype)
+        resized = F.interpolate(mask_logits, self.visual.image_size, mode="bilinear", align_corners=False)
+        pooled = F.max_pool2d(resized, self.visual.patch_size, self.visual.patch_size)
+        return (pooled.sigmoid() >= 0.5).flatten(2)
+
+
+def _check_image_tower(visual: nn.Module) -> None:
+    """UserError unless the blocks are those that `_project` and `_finish` take apart."""
+    blocks = getattr(getattr(visual, "transformer", None), "resblocks", [])
+    plain = len(blocks) > 0 and all(
+        isinstance(getattr(block, "attn", None), nn.MultiheadAttention) and block.attn.in_proj_weight is not None
+        for block in blocks
+    )
+    if not plain or getattr(visual, "attn_pool", None) is not None or not hasattr(visual, "class_embedding"):
+        raise UserError("this CLIP's image tower is no plain vision transformer: use one such as ViT-L-14")
+
+
+def _project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of B x N x C tokens, each B x heads x N x C/heads."""
+    attention = block.attn
+    projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def _finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+    """The block's output from its input, B x N x C, and what attention gave, B x heads x N x C/heads."""
+    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
