@@ -1,0 +1,208 @@
+"""Files of a processed scan: scene tuples, pictures, poses, intrinsics. Every failure names the path."""
+
+import codecs
+import importlib
+import io
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """How pickle protocol 2 stores bytes; no other codec is allowed."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding} is not allowed")
+    return codecs.encode(text, "latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds plain containers and numpy arrays, and refuses everything else that a pickle may ask for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
+            return getattr(_multiarray(), name)
+        if module in ("numpy._core.numeric", "numpy.core.numeric") and name == "_frombuffer":
+            return _frombuffer
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if module == "_codecs" and name == "encode":
+            return _latin1_bytes
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise pickle.UnpicklingError("torch tensors instead of numpy arrays")
+
+
+def _multiarray() -> Any:
+    return importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+
+
+def _frombuffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def read_tuple(path: Path) -> tuple:
+    """Read a `torch.save`d tuple of numpy arrays, executing nothing that the file says.
+
+    Both containers of `torch.save` are read: the zip archive, and the stream of pickles of torch before 1.6.
+
+    Raises:
+        UserError: missing, truncated, not such a file, or with anything but plain values and arrays in it.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
+                if name is None:
+                    raise pickle.UnpicklingError("the archive has no data.pkl")
+                value = _ArrayUnpickler(io.BytesIO(archive.read(name))).load()
+        else:
+            with open(path, "rb") as stream:
+                for _ in range(3):  # magic number, protocol, system information
+                    _ArrayUnpickler(stream).load()
+                value = _ArrayUnpickler(stream).load()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:
+        # A damaged pickle raises nearly anything.
+        raise UserError(f"{path}: damaged, or not a tuple of numpy arrays ({error})") from error
+    if not isinstance(value, tuple | list):
+        raise UserError(f"{path}: expected a tuple (points, colours, labels), found {type(value).__name__}")
+    return tuple(value)
+
+
+def read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Read a processed scene: points n x 3 float32, colours n x 3 float32 in [-1, 1], file label ids n int64 or None.
+
+    A scalar in place of the colours (a scan without) gives zeros.
+    """
+    parts = read_tuple(path)
+    if len(parts) < 2:
+        raise UserError(f"{path}: expected (points, colours, labels), found {len(parts)} entries")
+    points = np.ascontiguousarray(parts[0], np.float32)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise UserError(f"{path}: points are {points.shape}, expected n x 3")
+    if not np.isfinite(points).all():
+        raise UserError(f"{path}: has points that are NaN or infinite")
+    colors = np.asarray(parts[1], np.float32)
+    colors = np.zeros_like(points) if colors.ndim == 0 else np.ascontiguousarray(colors)
+    labels = None if len(parts) < 3 or parts[2] is None else np.asarray(parts[2]).reshape(-1).astype(np.int64)
+    if colors.shape != points.shape or (labels is not None and len(labels) != len(points)):
+        raise UserError(f"{path}: {len(points)} points, but colours or labels of another number")
+    return points, colors, labels
+
+
+def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.ndarray) -> None:
+    """Write a scene as `read_points` reads it and as the published files are: a tuple of float arrays."""
+    value = (np.asarray(points, np.float32), np.asarray(colors, np.float32), np.asarray(labels, np.float64))
+    with replacing(path) as temporary:
+        torch.save(value, temporary, pickle_protocol=4)
+
+
+class replacing:
+    """Context: a temporary path beside `path`, renamed to it on success, so that no half-written file is ever seen."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+
+    def __enter__(self) -> Path:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".part-", suffix=self._path.suffix, dir=self._path.parent)
+        os.close(handle)
+        self._temporary = Path(name)
+        return self._temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._temporary.chmod(0o644)
+            os.replace(self._temporary, self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
+    """Decode a picture: h x w x 3 uint8 for mode "RGB", else h x w of its own integer type.
+
+    Raises:
+        UserError: missing, truncated or not a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            if mode is not None:
+                return np.asarray(picture.convert(mode))
+            if isinstance(picture, PngImageFile) and picture.mode in ("I", "I;16", "I;16B"):
+                return np.asarray(picture).astype(np.uint16)
+            return np.asarray(picture)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: truncated or not a picture ({error})") from error
+
+
+def read_matrix(path: Path) -> np.ndarray:
+    """Read a square matrix of numbers as text, float64.
+
+    Raises:
+        UserError: missing, not a 3 x 3 or 4 x 4 matrix, or with NaN or infinity in it.
+    """
+    try:
+        numbers = [float(word) for word in path.read_text().split()]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a matrix of numbers ({error})") from error
+    side = {9: 3, 16: 4}.get(len(numbers))
+    if side is None:
+        raise UserError(f"{path}: holds {len(numbers)} numbers, expected a 3 x 3 or 4 x 4 matrix")
+    matrix = np.array(numbers).reshape(side, side)
+    if not np.isfinite(matrix).all():
+        raise UserError(f"{path}: the matrix has NaN or infinity")
+    return matrix
+
+
+def read_pose(path: Path) -> np.ndarray:
+    """Read a camera-to-world pose: 4 x 4 float64, finite and invertible."""
+    pose = read_matrix(path)
+    if pose.shape != (4, 4) or abs(np.linalg.det(pose[:3, :3])) < 1e-6:
+        raise UserError(f"{path}: not a 4 x 4 camera pose")
+    return pose
+
+
+def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tuple[int, int]) -> Intrinsics | None:
+    """Find the intrinsics of a folder of frames, on the grid `frame_size`.
+
+    `intrinsics.txt` (in the folder or above it) is on the grid of the stored frames; `intrinsic/intrinsic_depth.txt`,
+    which ScanNet's own exporter writes, on that of its depth camera, 480 x 640.
+
+    Returns:
+        None if the folder has neither file.
+    """
+    candidates = [
+        (folder / "intrinsics.txt", stored_size),
+        (folder / "intrinsic" / "intrinsic_depth.txt", (480, 640)),
+        (folder.parent / "intrinsics.txt", stored_size),
+    ]
+    for path, size in candidates:
+        if path.is_file():
+            matrix = read_matrix(path)
+            found = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+            if not (0 < found.cx < size[1] and 0 < found.cy < size[0] and found.fx > 0 and found.fy > 0):
+                raise UserError(f"{path}: the principal point is outside a frame of {size[0]} x {size[1]} pixels")
+            return found.scaled(size, frame_size)
+    return None
+
+
+def published_intrinsics(frame_size: tuple[int, int]) -> Intrinsics:
+    """The one camera that the published pipeline uses for every scan, on the grid `frame_size`."""
+    return SCANNET_DEPTH_INTRINSICS.scaled((480, 640), frame_size)

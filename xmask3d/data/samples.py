@@ -1,0 +1,442 @@
+"""Samples for training and evaluation: one view with the points it sees (paper section 3.1)."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from xmask3d.benchmark import Benchmark
+from xmask3d.data.images import resize_bilinear, resize_nearest
+from xmask3d.data.scene import Batch, Sample, Scene, SceneReader, View, collate
+from xmask3d.data.visibility import Visibility
+from xmask3d.errors import UserError
+from xmask3d.geometry.augment import elastic_distortion, jitter_colors, random_flips
+from xmask3d.geometry.camera import visible_points
+from xmask3d.geometry.voxels import axis_rotation, random_rotation_scale, voxelise
+
+log = logging.getLogger(__name__)
+
+EVERYTHING = 1 << 62
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a view must show to be used; a view without labels is not asked for labelled points.
+
+    Attributes:
+        min_points, max_points: fewest and most visible points.
+        min_labelled: fewest visible points of a base or novel class.
+    """
+
+    min_points: int = 1
+    max_points: int = EVERYTHING
+    min_labelled: int = 0
+
+    def accept(self, classes: np.ndarray | None, count: int, ignored: int) -> bool:
+        """Whether a view with `count` visible points of these classes (ignored where `ignored`) may be used."""
+        if not self.min_points <= count <= self.max_points:
+            return False
+        return not self.min_labelled or classes is None or np.count_nonzero(classes != ignored) >= self.min_labelled
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a sample's voxels; points and pixels stay as they are.
+
+    Attributes:
+        rotate: turn about z by any angle, tilt by up to 180/64 degrees, scale by 0.9 to 1.1.
+        shape: elastic distortion and flips.
+        color: contrast, shift and noise of the colours.
+        shift: voxel coordinates are moved by 0 to this many cells (exclusive) on each axis; 0 is none. It changes
+            which cells the strided convolutions join.
+    """
+
+    rotate: bool = True
+    shape: bool = False
+    color: bool = False
+    shift: int = 100
+
+
+def make_sample(
+    scene: Scene,
+    view: View,
+    benchmark: Benchmark,
+    *,
+    image_size: tuple[int, int] = (512, 512),
+    voxel_size: float = 0.02,
+    border: int = 10,
+    depth_tolerance: float = 0.25,
+    generator: np.random.Generator | None = None,
+    augmentation: Augmentation | None = None,
+    limits: Limits | None = None,
+    angle: float = 0.0,
+    visible: tuple[np.ndarray, np.ndarray] | None = None,
+    order: Literal["grid", "hash"] = "grid",
+) -> Sample | None:
+    """Make the sample of a view.
+
+    Args:
+        scene, view: of each other.
+        benchmark: gives training ids.
+        image_size: (height, width) of the image and the label map.
+        voxel_size: edge in metres.
+        border, depth_tolerance: see `project_points`; unused where `visible` is given.
+        generator: source of the augmentation; None for none.
+        augmentation: what to change, the published choice by default.
+        limits: what the view must show; anything by default.
+        angle: turn about z in radians, without augmentation.
+        visible: indices and pixels of the visible points where they are known already.
+        order: of the voxels, see `voxelise`.
+
+    Returns:
+        None if the view does not show enough.
+
+    Raises:
+        UserError: a damaged file behind a view that is read when used.
+    """
+    if visible is None:
+        frame = view.depth.shape
+        visible = visible_points(
+            scene.points, view.pose, view.intrinsics, frame, view.depth, border, depth_tolerance
+        )
+    index, pixels = visible
+    classes = None if scene.labels is None else np.asarray(scene.labels[index])
+    if not len(index) or not (limits or Limits()).accept(classes, len(index), benchmark.num_classes):
+        return None
+    points, colors = np.asarray(scene.points[index]), np.asarray(scene.colors[index])
+    rotation, scale, shift = axis_rotation(2, angle), 1.0, 0
+    shaped, tinted = points, colors
+    if generator is not None:
+        choice = augmentation or Augmentation()
+        if choice.shape:
+            shaped = random_flips(elastic_distortion(points, generator), generator)
+        if choice.rotate:
+            rotation, scale = random_rotation_scale(generator)
+        if choice.color:
+            tinted = jitter_colors(colors, generator)
+        if choice.shift:
+            shift = generator.integers(0, choice.shift, size=3)
+    voxels = voxelise(shaped, voxel_size, rotation, scale, order)
+    return Sample(
+        scene=scene.name,
+        view=view.name,
+        image=_image_tensor(view.image, image_size),
+        voxel_coords=torch.from_numpy(np.asarray(voxels.coords + shift, np.int32)),
+        voxel_features=torch.from_numpy(tinted[voxels.first_point]),
+        point_to_voxel=torch.from_numpy(voxels.point_to_voxel),
+        points=torch.from_numpy(points),
+        point_index=torch.from_numpy(index),
+        pixels=torch.from_numpy(pixels),
+        **_labels(classes, view, benchmark, image_size),
+        caption=view.caption or "",
+    )
+
+
+def _image_tensor(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    planes = resize_bilinear(np.ascontiguousarray(image.transpose(2, 0, 1)), size)
+    return torch.from_numpy(planes).float().div_(255)
+
+
+def _labels(
+    classes: np.ndarray | None, view: View, benchmark: Benchmark, image_size: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    tensors = {}
+    if classes is not None:
+        tensors["classes"] = torch.from_numpy(classes.astype(np.int64))
+        tensors["labels"] = torch.from_numpy(benchmark.training_labels(classes))
+        tensors["binary_labels"] = torch.from_numpy(benchmark.binary_labels(classes))
+    if view.label_map is not None:
+        label_map = resize_nearest(benchmark.training_labels(view.label_map), image_size)
+        tensors["label_map"] = torch.from_numpy(np.ascontiguousarray(label_map))
+    return tensors
+
+
+class _Views(Dataset):
+    """What the data sets below share: reading a view by policy, and making its sample."""
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        benchmark: Benchmark,
+        *,
+        image_size: tuple[int, int],
+        voxel_size: float,
+        border: int,
+        depth_tolerance: float,
+        limits: Limits,
+        augmentation: Augmentation | None,
+        bad_views: Literal["skip", "refuse"] | None,
+        cache: Path | None,
+    ) -> None:
+        self._reader, self._benchmark = reader, benchmark
+        self._image_size, self._voxel_size = image_size, voxel_size
+        self._visibility = Visibility(border, depth_tolerance, cache)
+        self._limits, self._augmentation = limits, augmentation
+        self._refuse = (bad_views or getattr(reader, "bad_views", "skip")) == "refuse"
+        self._unusable: set[tuple[str, str]] = set()
+
+    def _sample(
+        self, scene: Scene, name: str, generator: np.random.Generator | None, angle: float = 0.0
+    ) -> Sample | None:
+        """Sample of a view, or None where the view is damaged or shows too little (found out once)."""
+        if (scene.name, name) in self._unusable:
+            return None
+        sample = None
+        try:
+            # A reader may decode files when they are used, and tell which files decide what is visible.
+            view = getattr(self._reader, "open_view", self._reader.read_view)(scene.name, name)
+            files = getattr(self._reader, "visibility_files", None)
+            visible = self._visibility.find(scene, view, files(scene.name, name) if files else None)
+            sample = make_sample(
+                scene,
+                view,
+                self._benchmark,
+                image_size=self._image_size,
+                voxel_size=self._voxel_size,
+                generator=generator,
+                augmentation=self._augmentation,
+                limits=self._limits,
+                angle=angle,
+                visible=visible,
+            )
+        except UserError as error:
+            if self._refuse:
+                raise
+            log.warning("view skipped: %s", error)
+        if sample is None:
+            self._unusable.add((scene.name, name))
+        return sample
+
+
+class TrainingViews(_Views):
+    """Random views of all scenes. Sample `index` of an epoch depends on (seed, epoch, index) and on nothing else.
+
+    Args:
+        reader: the training split; scenes need labels, and views label pictures.
+        benchmark: gives training ids.
+        image_size, voxel_size, border, depth_tolerance: see `make_sample`.
+        min_points, max_points, min_labelled: a view is used if it shows more points than the first, fewer than the
+            second, and more points of base and novel classes than the third.
+        views_per_scene: samples drawn from each scene per epoch.
+        augmentation: random changes of voxels; None for none.
+        seed: of everything random here.
+        bad_views: what to do with a damaged view: "skip" reports it and draws another, "refuse" stops; the
+            reader's own policy by default.
+        cache: folder for visibility, see `Visibility`.
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        benchmark: Benchmark,
+        *,
+        image_size: tuple[int, int] = (512, 512),
+        voxel_size: float = 0.02,
+        border: int = 10,
+        depth_tolerance: float = 0.25,
+        min_points: int = 400,
+        max_points: int = 65000,
+        min_labelled: int = 10,
+        views_per_scene: int = 16,
+        augmentation: Augmentation | None = Augmentation(),
+        seed: int = 0,
+        bad_views: Literal["skip", "refuse"] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__(
+            reader,
+            benchmark,
+            image_size=image_size,
+            voxel_size=voxel_size,
+            border=border,
+            depth_tolerance=depth_tolerance,
+            limits=Limits(min_points + 1, max_points - 1, min_labelled + 1),
+            augmentation=augmentation,
+            bad_views=bad_views,
+            cache=cache,
+        )
+        self._views_per_scene, self._seed = views_per_scene, seed
+        # In shared memory, so that loader processes that outlive an epoch see the new number.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._reported: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._reader.scene_names) * self._views_per_scene
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) whose samples follow."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Draw views of scene `index % n_scenes` without replacement until one can be used.
+
+        Raises:
+            UserError: no view of the scene can be used and the policy is "refuse", or none of any scene.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        names = self._reader.scene_names
+        for step in range(len(names)):
+            generator = np.random.default_rng([self._seed, int(self._epoch), index, step])
+            sample = self._draw(names[(index + step) % len(names)], generator)
+            if sample is not None:
+                return sample
+        raise UserError("no scene has a view that can be trained on; tools/check_data.py tells why")
+
+    def _draw(self, name: str, generator: np.random.Generator) -> Sample | None:
+        try:
+            scene = self._reader.read_scene(name)
+            if not scene.view_names:
+                raise UserError(f"scene {name} has no views")
+            for view in generator.permutation(len(scene.view_names)):
+                sample = self._sample(scene, scene.view_names[view], generator)
+                if sample is not None:
+                    return self._checked(sample)
+            raise UserError(f"scene {name}: none of its {len(scene.view_names)} views shows enough labelled points")
+        except UserError as error:
+            if self._refuse:
+                raise
+            if name not in self._reported:
+                self._reported.add(name)
+                log.warning("scene skipped: %s", error)
+            return None
+
+    @staticmethod
+    def _checked(sample: Sample) -> Sample:
+        if sample.labels is None or sample.label_map is None:
+            missing = "label pictures" if sample.label_map is None else "point labels"
+            raise UserError(f"scene {sample.scene} has no {missing}; training needs them (tools/prepare_scannet.py)")
+        return sample
+
+
+class ValidationViews(_Views):
+    """One view of every scene, another one each epoch; item `i` belongs to scene `i` and is None if no view will do.
+
+    Arguments as of `TrainingViews`; `augmentation` restores the random rotation of the published validation.
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        benchmark: Benchmark,
+        *,
+        image_size: tuple[int, int] = (512, 512),
+        voxel_size: float = 0.02,
+        border: int = 10,
+        depth_tolerance: float = 0.25,
+        min_points: int = 400,
+        max_points: int = 65000,
+        min_labelled: int = 10,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        bad_views: Literal["skip", "refuse"] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__(
+            reader,
+            benchmark,
+            image_size=image_size,
+            voxel_size=voxel_size,
+            border=border,
+            depth_tolerance=depth_tolerance,
+            limits=Limits(min_points + 1, max_points - 1, min_labelled + 1),
+            augmentation=augmentation,
+            bad_views=bad_views,
+            cache=cache,
+        )
+        self._seed = seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self._reader.scene_names)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0): view `epoch % n` of a scene is tried first, then those after it."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        epoch = int(self._epoch)
+        scene = self._reader.read_scene(self._reader.scene_names[index])
+        views = scene.view_names
+        generator = np.random.default_rng([self._seed, epoch, index]) if self._augmentation else None
+        tried = (views[(epoch + step) % len(views)] for step in range(len(views)))
+        return next((s for s in (self._sample(scene, view, generator) for view in tried) if s is not None), None)
+
+
+class SceneViews(_Views):
+    """All views of one scene in order, for evaluation; an item is None where its view cannot be used.
+
+    Args:
+        reader, benchmark, image_size, voxel_size, border, depth_tolerance, bad_views, cache: see `TrainingViews`.
+        scene: name of the scene.
+        min_points, max_points: fewest and most visible points of a view in use.
+        max_views: at most this many views, evenly spaced; None for all.
+        angle: turn about z in radians.
+        protocol: "reference" restores two things the published evaluation did: views need ten labelled points (a
+            filter that uses ground truth), and rotation and scale are random.
+        seed: of that random rotation.
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        scene: str,
+        benchmark: Benchmark,
+        *,
+        image_size: tuple[int, int] = (512, 512),
+        voxel_size: float = 0.02,
+        border: int = 10,
+        depth_tolerance: float = 0.25,
+        min_points: int = 400,
+        max_points: int = EVERYTHING,
+        max_views: int | None = None,
+        angle: float = 0.0,
+        protocol: Literal["default", "reference"] = "default",
+        seed: int = 0,
+        bad_views: Literal["skip", "refuse"] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self._reference = protocol == "reference"
+        super().__init__(
+            reader,
+            benchmark,
+            image_size=image_size,
+            voxel_size=voxel_size,
+            border=border,
+            depth_tolerance=depth_tolerance,
+            limits=Limits(min_points, max_points, 10 if self._reference else 0),
+            augmentation=Augmentation(shift=0) if self._reference else None,
+            bad_views=bad_views,
+            cache=cache,
+        )
+        self.scene = reader.read_scene(scene)
+        self.view_names = evenly_spaced(self.scene.view_names, max_views)
+        self._angle, self._seed = angle, seed
+
+    def __len__(self) -> int:
+        return len(self.view_names)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        generator = np.random.default_rng([self._seed, index]) if self._reference else None
+        return self._sample(self.scene, self.view_names[index], generator, self._angle)
+
+
+def evenly_spaced(names: list[str], limit: int | None) -> list[str]:
+    """At most `limit` of the names, evenly spaced, in order."""
+    if limit is None or len(names) <= limit:
+        return list(names)
+    return [names[i] for i in np.linspace(0, len(names) - 1, limit).round().astype(int)]
+
+
+def collate_usable(samples: list[Sample | None]) -> Batch | None:
+    """`collate` for data sets whose items may be None; None if all of them are."""
+    usable = [sample for sample in samples if sample is not None]
+    return collate(usable) if usable else None

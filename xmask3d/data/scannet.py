@@ -1,0 +1,327 @@
+"""Reader of processed scans in ScanNet's layout (20 classes, 200 classes) and of S3DIS rooms in the same layout."""
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xmask3d.benchmark import Benchmark
+from xmask3d.data.files import published_intrinsics as published
+from xmask3d.data.files import read_intrinsics, read_picture, read_points, read_pose, replacing
+from xmask3d.data.images import resize_bilinear, resize_nearest
+from xmask3d.data.scene import Scene, View
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import Intrinsics
+
+log = logging.getLogger(__name__)
+
+BadViews = Literal["skip", "refuse"]
+SCENE_SUFFIX = "_vh_clean_2"
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+DEPTH_UNIT = 1000.0  # depth pictures are in millimetres
+
+
+class FileView(View):
+    """A `View` whose files are decoded when they are asked for; what a sample does not need is not read."""
+
+    def __init__(self, reader: "ScanNetReader", scene: str, name: str) -> None:
+        self.scene, self.name = scene, name
+        self.caption = reader.caption(scene, name)
+        self._reader = reader
+
+    @cached_property
+    def image(self) -> np.ndarray:  # type: ignore[override]
+        path = self._reader.color_path(self.scene, self.name)
+        image = read_picture(path, "RGB")
+        if image.shape[:2] != self._reader.frame_size:
+            image = resize_bilinear(image.transpose(2, 0, 1), self._reader.frame_size).transpose(1, 2, 0)
+        return image
+
+    @cached_property
+    def depth(self) -> np.ndarray:  # type: ignore[override]
+        depth = read_picture(self._reader.view_folder(self.scene) / "depth" / f"{self.name}.png")
+        return (resize_nearest(depth, self._reader.frame_size) / DEPTH_UNIT).astype(np.float32)
+
+    @cached_property
+    def pose(self) -> np.ndarray:  # type: ignore[override]
+        return read_pose(self._reader.view_folder(self.scene) / "pose" / f"{self.name}.txt")
+
+    @cached_property
+    def intrinsics(self) -> Intrinsics:  # type: ignore[override]
+        return self._reader.intrinsics(self.scene)
+
+    @cached_property
+    def label_map(self) -> np.ndarray | None:  # type: ignore[override]
+        return self._reader.read_label_map(self.scene, self.name)
+
+
+class ScanNetReader:
+    """One split of a processed data set.
+
+    On disk, below `root`::
+
+        scannet_3d/<split>/<scene>_vh_clean_2.pth      (points n x 3, colours n x 3 in [-1, 1], label ids n)
+        scannet_3d_200/<split>/<scene>.txt             raw category id per point (ScanNet200)
+        scannet_2d/<scene>/color/<n>.jpg  depth/<n>.png (16 bit, mm)  pose/<n>.txt  label/<n>.png  label_200/<n>.png
+        scannet_2d/<scene>/intrinsics.txt              optional
+
+    Args:
+        root: the folder above.
+        split: sub-folder such as "train".
+        benchmark: maps ids of files to class ids.
+        points_folder, views_folder, labels_folder: names of the three kinds of folders; `labels_folder` is the
+            one of raw ids per point, or None where the scene file holds the labels.
+        label_pictures: folder of a view's label pictures.
+        captions: JSON {scene: {view: sentence}}.
+        frame_size: (height, width) of the frame grid; frames of another size are resized.
+        published_intrinsics: use the published camera even where the data have their own.
+        bad_views: what data sets do with a damaged view.
+        cache: folder for decoded scenes; they are then mapped into memory and only the points in use are read.
+        keep: decoded scenes held in memory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        benchmark: Benchmark,
+        *,
+        points_folder: str = "scannet_3d",
+        views_folder: str = "scannet_2d",
+        labels_folder: str | None = None,
+        label_pictures: str = "label",
+        captions: Path | None = None,
+        frame_size: tuple[int, int] = (240, 320),
+        published_intrinsics: bool = False,
+        bad_views: BadViews = "skip",
+        cache: Path | None = None,
+        keep: int = 4,
+    ) -> None:
+        self.root, self.split, self.benchmark = Path(root), split, benchmark
+        self.frame_size, self.bad_views = tuple(frame_size), bad_views
+        self._points = self.root / points_folder / split
+        self._views = self.root / views_folder
+        self._raw_labels = self.root / labels_folder / split if labels_folder else None
+        self._label_pictures = label_pictures
+        self._published = published_intrinsics
+        self._cache, self._keep = cache, keep
+        self._scenes: OrderedDict[str, Scene] = OrderedDict()
+        self._listings: dict[str, dict[str, Path]] = {}
+        self._intrinsics: dict[str, Intrinsics] = {}
+        self._captions = read_captions(captions) if captions else {}
+        self._paths = {p.stem.removesuffix(SCENE_SUFFIX): p for p in sorted(self._points.glob("*.pth"))}
+        self.scene_names = list(self._paths)
+        if not self.scene_names:
+            raise UserError(f"{self._points}: no scene files (*.pth); see the README on getting data")
+
+    def __getstate__(self) -> dict:
+        """Worker processes start with an empty store of scenes."""
+        return self.__dict__ | {"_scenes": OrderedDict()}
+
+    def view_folder(self, scene: str) -> Path:
+        """Folder of a scene's frames."""
+        return self._views / scene
+
+    def color_path(self, scene: str, view: str) -> Path:
+        """Colour picture of a view."""
+        path = self._listing(scene).get(view)
+        if path is None:
+            raise UserError(f"{self.view_folder(scene) / 'color'}: no frame '{view}'")
+        return path
+
+    def view_names(self, scene: str) -> list[str]:
+        """Frames of a scene in order of their number; none for a scan without images."""
+        return list(self._listing(scene))
+
+    def scene_path(self, scene: str) -> Path:
+        """Scene file."""
+        if scene not in self._paths:
+            raise UserError(f"{self._points}: no scene '{scene}'")
+        return self._paths[scene]
+
+    def visibility_files(self, scene: str, view: str) -> list[Path]:
+        """Files that decide which points a view sees: the key under which the result may be kept."""
+        folder = self.view_folder(scene)
+        return [self.scene_path(scene), folder / "depth" / f"{view}.png", folder / "pose" / f"{view}.txt"]
+
+    def caption(self, scene: str, view: str) -> str | None:
+        """Sentence of a view."""
+        return self._captions.get(scene, {}).get(view)
+
+    def intrinsics(self, scene: str) -> Intrinsics:
+        """Camera of a scene on the frame grid."""
+        if scene not in self._intrinsics:
+            found = None
+            if not self._published and self._listing(scene):
+                stored = read_picture(next(iter(self._listing(scene).values()))).shape[:2]
+                found = read_intrinsics(self.view_folder(scene), self.frame_size, stored)
+            self._intrinsics[scene] = found or published(self.frame_size)
+        return self._intrinsics[scene]
+
+    def read_scene(self, name: str) -> Scene:
+        """Read a scene; see `SceneReader`. The arrays are shared between calls: do not change them."""
+        if name in self._scenes:
+            self._scenes.move_to_end(name)
+            return self._scenes[name]
+        scene = self._read_cached(name) if self._cache else self._read_scene(name)
+        self._scenes[name] = scene
+        if len(self._scenes) > self._keep:
+            self._scenes.popitem(last=False)
+        return scene
+
+    def open_view(self, scene: str, view: str) -> View:
+        """A view whose files are read when used."""
+        return FileView(self, scene, view)
+
+    def read_view(self, scene: str, view: str) -> View:
+        """Read one frame wholly; see `SceneReader`."""
+        lazy = self.open_view(scene, view)
+        return View(
+            scene=scene,
+            name=view,
+            image=lazy.image,
+            depth=lazy.depth,
+            pose=lazy.pose,
+            intrinsics=lazy.intrinsics,
+            label_map=lazy.label_map,
+            caption=lazy.caption,
+        )
+
+    def read_label_map(self, scene: str, view: str) -> np.ndarray | None:
+        """Class ids of a frame's pixels, h x w int64; None where the scene has no folder of label pictures."""
+        folder = self.view_folder(scene) / self._label_pictures
+        if not folder.is_dir():
+            return None
+        labels = read_picture(folder / f"{view}.png")
+        if labels.ndim != 2:
+            raise UserError(f"{folder / f'{view}.png'}: not a picture of ids (it has {labels.shape[-1]} channels)")
+        return self.benchmark.classes_of_pixels(resize_nearest(labels, self.frame_size))
+
+    def _listing(self, scene: str) -> dict[str, Path]:
+        if scene not in self._listings:
+            folder = self.view_folder(scene) / "color"
+            found = [p for p in folder.glob("*") if p.suffix.lower() in PICTURE_SUFFIXES] if folder.is_dir() else []
+            self._listings[scene] = {p.stem: p for p in sorted(found, key=_frame_order)}
+        return self._listings[scene]
+
+    def _read_scene(self, name: str) -> Scene:
+        path = self.scene_path(name)
+        points, colors, file_ids = read_points(path)
+        if self._raw_labels is not None:
+            file_ids = _read_raw_labels(self._raw_labels / f"{name}.txt", len(points))
+        labels = None if file_ids is None else self.benchmark.classes_of_points(file_ids)
+        return Scene(name, points, colors, labels, self.view_names(name))
+
+    def _read_cached(self, name: str) -> Scene:
+        """The scene as records of one mapped file, written on first use."""
+        sources = [self.scene_path(name)]
+        if self._raw_labels is not None:
+            sources.append(self._raw_labels / f"{name}.txt")
+        parameters = [self.benchmark.name, list(self.benchmark.file_ids_3d)]
+        path = Path(self._cache) / "scenes" / f"{name}-{digest(sources, parameters)}.npy"
+        try:
+            records = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            records = _records(self._read_scene(name))
+            with replacing(path) as temporary:
+                np.save(temporary, records)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it, it is only a copy") from error
+        labels = records["label"]
+        without = len(labels) > 0 and labels[0] == _NO_LABELS
+        return Scene(name, records["point"], records["color"], None if without else labels, self.view_names(name))
+
+
+_NO_LABELS = -1
+
+
+def _records(scene: Scene) -> np.ndarray:
+    kinds = np.dtype([("point", "<f4", 3), ("color", "<f4", 3), ("label", "<i8")])
+    records = np.empty(len(scene.points), kinds)
+    records["point"], records["color"] = scene.points, scene.colors
+    records["label"] = _NO_LABELS if scene.labels is None else scene.labels
+    return records
+
+
+def digest(files: list[Path], parameters: list) -> str:
+    """Short name of a result computed from files (told by path, size and time) and parameters."""
+    try:
+        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    except OSError as error:
+        raise UserError(f"{error.filename}: missing") from error
+    return hashlib.blake2b(json.dumps([stats, parameters]).encode(), digest_size=8).hexdigest()
+
+
+def read_captions(path: Path) -> dict[str, dict[str, str]]:
+    """Read {scene: {view: sentence}}."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"captions {path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"captions {path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict) or not all(isinstance(views, dict) for views in content.values()):
+        raise UserError(f"captions {path}: expected {{scene: {{view: sentence}}}}")
+    return content
+
+
+def _frame_order(path: Path) -> tuple[int, str]:
+    return (int(path.stem), "") if path.stem.isdigit() else (1 << 62, path.stem)
+
+
+def _read_raw_labels(path: Path, count: int) -> np.ndarray:
+    try:
+        labels = np.array(path.read_bytes().split(), np.float64).astype(np.int64)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; ScanNet200 needs the raw category id of every point") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not one category id a line ({error})") from error
+    if len(labels) != count:
+        raise UserError(f"{path}: {len(labels)} ids for {count} points")
+    return labels
+
+
+_LAYOUTS: dict[str, dict] = {
+    "scannet": {},
+    "scannet200": {"labels_folder": "scannet_3d_200", "label_pictures": "label_200"},
+    "s3dis": {"points_folder": "s3dis_3d", "views_folder": "s3dis_2d"},
+}
+
+
+def open_reader(
+    layout: Literal["scannet", "scannet200", "s3dis"],
+    root: Path | str,
+    split: str,
+    benchmark: Benchmark,
+    captions: Path | None = None,
+    frame_size: tuple[int, int] = (240, 320),
+    published_intrinsics: bool = False,
+    bad_views: BadViews = "skip",
+    cache: Path | None = None,
+) -> ScanNetReader:
+    """Open one split of a data set on disk; see `ScanNetReader` for the layout.
+
+    Without `captions`, `<root>/captions.json` is used if it exists. For S3DIS the folders are `s3dis_3d`, `s3dis_2d`.
+
+    Raises:
+        UserError: unknown layout, or no scene where the layout has them.
+    """
+    if layout not in _LAYOUTS:
+        raise UserError(f"data layout '{layout}' is unknown; known: {', '.join(_LAYOUTS)}")
+    default = Path(root) / "captions.json"
+    return ScanNetReader(
+        Path(root),
+        split,
+        benchmark,
+        captions=captions or (default if default.is_file() else None),
+        frame_size=frame_size,
+        published_intrinsics=published_intrinsics,
+        bad_views=bad_views,
+        cache=cache,
+        **_LAYOUTS[layout],
+    )

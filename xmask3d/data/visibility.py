@@ -1,0 +1,56 @@
+"""Which points a view sees, computed once and optionally kept on disk."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.data.files import replacing
+from xmask3d.data.scannet import digest
+from xmask3d.data.scene import Scene, View
+from xmask3d.geometry.camera import visible_points
+
+log = logging.getLogger(__name__)
+
+
+class Visibility:
+    """Finds the visible points of views.
+
+    Args:
+        border: pixels at the frame's edge that see nothing.
+        tolerance: share of the depth by which a visible point may differ.
+        cache: folder to keep results in, keyed by the path, size and time of the files they follow from and by the
+            parameters; None keeps nothing. A damaged file there is computed anew.
+    """
+
+    def __init__(self, border: int = 10, tolerance: float = 0.25, cache: Path | None = None) -> None:
+        self.border, self.tolerance = border, tolerance
+        self._cache = Path(cache) / "visible" if cache else None
+
+    def find(self, scene: Scene, view: View, files: list[Path] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Indices (n int64, ascending) and pixels (n x 2 int64, row and column) of the visible points.
+
+        Args:
+            scene, view: of each other.
+            files: what the result follows from; without them nothing is kept.
+        """
+        if self._cache is None or not files:
+            return self._compute(scene, view)
+        camera = view.intrinsics
+        parameters = [self.border, self.tolerance, camera.fx, camera.fy, camera.cx, camera.cy, len(scene.points)]
+        path = self._cache / scene.name / f"{view.name}-{digest(files, parameters)}.npy"
+        try:
+            kept = np.load(path, allow_pickle=False)
+            return kept[:, 0].astype(np.int64), np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1).astype(np.int64)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, IndexError, EOFError):
+            log.warning("%s: damaged, computing it anew", path)
+        index, pixels = self._compute(scene, view)
+        with replacing(path) as temporary:
+            np.save(temporary, np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32))
+        return index, pixels
+
+    def _compute(self, scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:
+        size = view.depth.shape
+        return visible_points(scene.points, view.pose, view.intrinsics, size, view.depth, self.border, self.tolerance)

@@ -1,0 +1,104 @@
+"""Pinhole cameras: which scene points a posed depth frame sees, and at which pixel (paper section 3.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole parameters in pixels; pixel centres are at whole numbers."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def scaled(self, from_size: tuple[int, int], to_size: tuple[int, int]) -> "Intrinsics":
+        """The same camera on another grid; sizes are (height, width).
+
+        Focal lengths scale with the number of pixels, the principal point with the distance of the outer pixel centres.
+        """
+        rows, columns = to_size[0] / from_size[0], to_size[1] / from_size[1]
+        return Intrinsics(
+            fx=self.fx * columns,
+            fy=self.fy * rows,
+            cx=self.cx * (to_size[1] - 1) / (from_size[1] - 1),
+            cy=self.cy * (to_size[0] - 1) / (from_size[0] - 1),
+        )
+
+
+# ScanNet's depth camera as published with the benchmark, at 640 x 480 and on the frame grid of 320 x 240.
+SCANNET_DEPTH_INTRINSICS = Intrinsics(577.870605, 577.870605, 319.5, 239.5)
+PUBLISHED_INTRINSICS = SCANNET_DEPTH_INTRINSICS.scaled((480, 640), (240, 320))
+
+
+def project_points(
+    points: np.ndarray,
+    pose: np.ndarray,
+    intrinsics: Intrinsics,
+    size: tuple[int, int],
+    depth: np.ndarray | None = None,
+    border: int = 10,
+    tolerance: float = 0.25,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Project points into a frame and tell which it sees.
+
+    A point is visible if it rounds (half to even) to a pixel at least `border` inside the frame and its camera depth
+    differs from the frame's depth there by at most `tolerance` times the latter.
+
+    Args:
+        points: N x 3, metres, world frame.
+        pose: 4 x 4, camera to world. One with NaN or infinity sees nothing.
+        intrinsics: on the grid of `size`.
+        size: (height, width) of the frame.
+        depth: height x width, metres, 0 where unknown; without it every point in front of the camera is unoccluded.
+        border: pixels at the edge that see nothing.
+        tolerance: share of the depth.
+
+    Returns:
+        N x 2 int64 (row, column), zero where invisible, and N bool.
+    """
+    index, pixels = visible_points(points, pose, intrinsics, size, depth, border, tolerance)
+    all_pixels = np.zeros((len(points), 2), np.int64)
+    visible = np.zeros(len(points), bool)
+    all_pixels[index], visible[index] = pixels, True
+    return all_pixels, visible
+
+
+def visible_points(
+    points: np.ndarray,
+    pose: np.ndarray,
+    intrinsics: Intrinsics,
+    size: tuple[int, int],
+    depth: np.ndarray | None = None,
+    border: int = 10,
+    tolerance: float = 0.25,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`project_points` for the visible points alone.
+
+    Returns:
+        n int64, ascending indices of the visible points, and n x 2 int64 (row, column).
+    """
+    nothing = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+    if not np.isfinite(pose).all() or not len(points):
+        return nothing
+    try:
+        world_to_camera = np.linalg.inv(np.asarray(pose, np.float64))
+    except np.linalg.LinAlgError:
+        return nothing
+    camera = world_to_camera[:3, :3] @ np.asarray(points).T.astype(np.float64) + world_to_camera[:3, 3:]
+    index = np.flatnonzero(camera[2] > 0)  # a point behind the camera cannot agree with a depth
+    x, y, z = camera[:, index]
+    # Multiplying before dividing decides the pixel of points that fall exactly between two.
+    column = np.rint(x * intrinsics.fx / z + intrinsics.cx)
+    row = np.rint(y * intrinsics.fy / z + intrinsics.cy)
+    height, width = size
+    inside = (column >= border) & (column < width - border) & (row >= border) & (row < height - border)
+    index, z = index[inside], z[inside]
+    pixels = np.stack([row[inside], column[inside]], 1).astype(np.int64)
+    if depth is None:
+        return index, pixels
+    seen = np.asarray(depth)[pixels[:, 0], pixels[:, 1]].astype(np.float64)
+    agree = np.abs(seen - z) <= tolerance * seen
+    return index[agree], pixels[agree]
