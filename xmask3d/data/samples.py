@@ -21,6 +21,7 @@ from xmask3d.geometry.voxels import axis_rotation, random_rotation_scale, voxeli
 log = logging.getLogger(__name__)
 
 EVERYTHING = 1 << 62
+SCENES_TRIED = 20  # scenes in a row without a usable view after which a data set counts as unusable
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class TrainingViews(_Views):
         min_points, max_points, min_labelled: a view is used if it shows more points than the first, fewer than the
             second, and more points of base and novel classes than the third.
         views_per_scene: samples drawn from each scene per epoch.
-        augmentation: random changes of voxels; None for none.
+        rotate, augment_color, augment_shape, shift: random changes of voxels, see `Augmentation`.
         seed: of everything random here.
         bad_views: what to do with a damaged view: "skip" reports it and draws another, "refuse" stops; the
             reader's own policy by default.
@@ -242,7 +243,10 @@ class TrainingViews(_Views):
         max_points: int = 65000,
         min_labelled: int = 10,
         views_per_scene: int = 16,
-        augmentation: Augmentation | None = Augmentation(),
+        rotate: bool = True,
+        augment_color: bool = False,
+        augment_shape: bool = False,
+        shift: int = 100,
         seed: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
         cache: Path | None = None,
@@ -255,7 +259,7 @@ class TrainingViews(_Views):
             border=border,
             depth_tolerance=depth_tolerance,
             limits=Limits(min_points + 1, max_points - 1, min_labelled + 1),
-            augmentation=augmentation,
+            augmentation=Augmentation(rotate, augment_shape, augment_color, shift),
             bad_views=bad_views,
             cache=cache,
         )
@@ -275,17 +279,21 @@ class TrainingViews(_Views):
         """Draw views of scene `index % n_scenes` without replacement until one can be used.
 
         Raises:
-            UserError: no view of the scene can be used and the policy is "refuse", or none of any scene.
+            UserError: no view of the scene can be used, and the policy is "refuse" or the next scenes are no better.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         names = self._reader.scene_names
-        for step in range(len(names)):
+        tried = min(len(names), SCENES_TRIED)
+        for step in range(tried):
             generator = np.random.default_rng([self._seed, int(self._epoch), index, step])
             sample = self._draw(names[(index + step) % len(names)], generator)
             if sample is not None:
                 return sample
-        raise UserError("no scene has a view that can be trained on; tools/check_data.py tells why")
+        raise UserError(
+            f"{tried} scenes in a row, from {names[index % len(names)]} on, have no view that can be trained on; "
+            "the warnings above and tools/check_data.py tell why"
+        )
 
     def _draw(self, name: str, generator: np.random.Generator) -> Sample | None:
         try:
@@ -316,7 +324,7 @@ class TrainingViews(_Views):
 class ValidationViews(_Views):
     """One view of every scene, another one each epoch; item `i` belongs to scene `i` and is None if no view will do.
 
-    Arguments as of `TrainingViews`; `augmentation` restores the random rotation of the published validation.
+    Arguments as of `TrainingViews`; `protocol="reference"` restores the random rotation of the published validation.
     """
 
     def __init__(
@@ -331,7 +339,7 @@ class ValidationViews(_Views):
         min_points: int = 400,
         max_points: int = 65000,
         min_labelled: int = 10,
-        augmentation: Augmentation | None = None,
+        protocol: Literal["default", "reference"] = "default",
         seed: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
         cache: Path | None = None,
@@ -344,7 +352,7 @@ class ValidationViews(_Views):
             border=border,
             depth_tolerance=depth_tolerance,
             limits=Limits(min_points + 1, max_points - 1, min_labelled + 1),
-            augmentation=augmentation,
+            augmentation=Augmentation(shift=0) if protocol == "reference" else None,
             bad_views=bad_views,
             cache=cache,
         )
@@ -376,10 +384,11 @@ class SceneViews(_Views):
         reader, benchmark, image_size, voxel_size, border, depth_tolerance, bad_views, cache: see `TrainingViews`.
         scene: name of the scene.
         min_points, max_points: fewest and most visible points of a view in use.
+        min_labelled: fewest visible points of a base or novel class; only with `protocol="reference"`.
         max_views: at most this many views, evenly spaced; None for all.
         angle: turn about z in radians.
-        protocol: "reference" restores two things the published evaluation did: views need ten labelled points (a
-            filter that uses ground truth), and rotation and scale are random.
+        protocol: "reference" restores two things the published evaluation did: views need labelled points (a filter
+            that uses ground truth), and rotation and scale are random.
         seed: of that random rotation.
     """
 
@@ -395,6 +404,7 @@ class SceneViews(_Views):
         depth_tolerance: float = 0.25,
         min_points: int = 400,
         max_points: int = EVERYTHING,
+        min_labelled: int = 10,
         max_views: int | None = None,
         angle: float = 0.0,
         protocol: Literal["default", "reference"] = "default",
@@ -410,7 +420,7 @@ class SceneViews(_Views):
             voxel_size=voxel_size,
             border=border,
             depth_tolerance=depth_tolerance,
-            limits=Limits(min_points, max_points, 10 if self._reference else 0),
+            limits=Limits(min_points, max_points, min_labelled if self._reference else 0),
             augmentation=Augmentation(shift=0) if self._reference else None,
             bad_views=bad_views,
             cache=cache,

@@ -306,7 +306,8 @@ def open_reader(
 ) -> ScanNetReader:
     """Open one split of a data set on disk; see `ScanNetReader` for the layout.
 
-    Without `captions`, `<root>/captions.json` is used if it exists. For S3DIS the folders are `s3dis_3d`, `s3dis_2d`.
+    `<root>/captions.json` is the default of `captions`, where it exists. The folders of S3DIS are `s3dis_3d` and
+    `s3dis_2d`.
 
     Raises:
         UserError: unknown layout, or no scene where the layout has them.
@@ -314,11 +315,13 @@ def open_reader(
     if layout not in _LAYOUTS:
         raise UserError(f"data layout '{layout}' is unknown; known: {', '.join(_LAYOUTS)}")
     default = Path(root) / "captions.json"
+    if captions is None or Path(captions) == default:
+        captions = default if default.is_file() else None
     return ScanNetReader(
         Path(root),
         split,
         benchmark,
-        captions=captions or (default if default.is_file() else None),
+        captions=captions,
         frame_size=frame_size,
         published_intrinsics=published_intrinsics,
         bad_views=bad_views,
