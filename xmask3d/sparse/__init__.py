@@ -1,1 +1,18 @@
-"""Sparse tensors and convolutions."""
+"""Sparse 3D convolution: tensors, kernel maps, layers, and back ends behind one small interface."""
+
+from xmask3d.sparse.backend import CoordinateManager, coordinate_manager
+from xmask3d.sparse.layers import BatchNorm, Convolution, TransposedConvolution, relu
+from xmask3d.sparse.tensor import SparseTensor, concatenate, max_pool_samples, sparse_tensor
+
+__all__ = [
+    "BatchNorm",
+    "Convolution",
+    "CoordinateManager",
+    "SparseTensor",
+    "TransposedConvolution",
+    "concatenate",
+    "coordinate_manager",
+    "max_pool_samples",
+    "relu",
+    "sparse_tensor",
+]

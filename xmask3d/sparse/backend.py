@@ -1,0 +1,97 @@
+"""What a back end of sparse convolution offers, and the choice of one by name."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from xmask3d.errors import UserError
+from xmask3d.sparse.convolution import strided_convolution, submanifold_convolution, transposed_convolution
+from xmask3d.sparse.coordinates import CoordinateMaps
+
+
+class CoordinateManager(ABC):
+    """The coordinates of one batch at every level, and the convolutions on them.
+
+    Made once a batch and shared by every network that reads it, so that kernel maps are built once. Features at a level
+    have one row for each row of `coordinates(stride)`; that order may differ from the order given (see `arrange`).
+    """
+
+    batch_size: int
+
+    @abstractmethod
+    def coordinates(self, stride: int) -> Tensor:
+        """V x 4 int32 rows (batch, x, y, z) at a tensor stride, in units of the finest grid."""
+
+    @abstractmethod
+    def arrange(self, rows: Tensor) -> Tensor:
+        """Bring rows from the order in which coordinates were given into the order of `coordinates(1)`."""
+
+    @abstractmethod
+    def restore(self, rows: Tensor) -> Tensor:
+        """The inverse of `arrange`."""
+
+    @abstractmethod
+    def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
+        """Submanifold convolution at a level: V x A features, K^3 x A x B weight -> V x B."""
+
+    @abstractmethod
+    def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        """2x2x2 convolution of stride 2 from level `stride` to `2 * stride`; 8 x A x B weight."""
+
+    @abstractmethod
+    def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        """2x2x2 transposed convolution of stride 2 from level `stride` to `stride / 2`; 8 x A x B weight."""
+
+
+class TorchCoordinateManager(CoordinateManager):
+    """The default back end, in plain torch."""
+
+    def __init__(self, coordinates: Tensor) -> None:
+        self._maps = CoordinateMaps(coordinates)
+        self.batch_size = self._maps.batch_size
+
+    def coordinates(self, stride: int) -> Tensor:
+        return self._maps.coordinates(stride)
+
+    def arrange(self, rows: Tensor) -> Tensor:
+        return rows[self._maps.order]
+
+    def restore(self, rows: Tensor) -> Tensor:
+        return rows[self._maps.rank]
+
+    def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
+        return submanifold_convolution(features, weight, self._maps.neighbours(stride, kernel_size))
+
+    def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        return strided_convolution(features, weight, self._maps.stride_map(stride))
+
+    def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        return transposed_convolution(features, weight, self._maps.stride_map(stride // 2))
+
+
+def coordinate_manager(coordinates: Tensor, backend: str = "torch") -> CoordinateManager:
+    """Make the manager of a batch.
+
+    Args:
+        coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
+        backend: `torch`, or `minkowski` where MinkowskiEngine is installed.
+
+    Raises:
+        UserError: unknown back end, one that is not installed, or faulty coordinates.
+    """
+    if backend == "torch":
+        return TorchCoordinateManager(coordinates)
+    if backend == "minkowski":
+        from xmask3d.sparse.minkowski import MinkowskiCoordinateManager
+
+        return MinkowskiCoordinateManager(coordinates)
+    raise UserError(f"sparse back end '{backend}' is unknown; choose torch or minkowski")
+
+
+def autocast_type(tensor: Tensor) -> torch.dtype:
+    """The type in which products of a tensor are to be computed: autocast's, if it is on and the tensor is not double."""
+    kind = tensor.device.type
+    if tensor.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return tensor.dtype

@@ -1,0 +1,221 @@
+"""Voxel coordinates of a batch, their coarser levels, and who neighbours whom.
+
+A level is named by its tensor stride s = 1, 2, 4 ...: coordinates are multiples of s in units of the finest grid. Rows of
+every level are kept in Morton order, so that rows near in memory are near in space and the children of a coarse voxel
+are consecutive.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xmask3d.errors import UserError
+
+# Room left around the coordinates so that a neighbour's coordinate never leaves the range that a key can hold.
+_MARGIN = 1024
+_KEY_BITS = 62
+# A dense grid of row numbers is used while it has no more cells a voxel than this, else binary search in sorted keys.
+_GRID_CELLS_A_VOXEL = 512
+_TABLE_ROWS_AT_ONCE = 16384
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """Which source rows each target row reads, tap by tap.
+
+    Attributes:
+        table: T x K int32 source rows; `source_rows` where a tap finds no voxel.
+        source_rows: number of rows of the source.
+    """
+
+    table: Tensor
+    source_rows: int
+
+
+@dataclass(frozen=True)
+class StrideMap:
+    """The link between a level and the next coarser one.
+
+    Attributes:
+        children: T x 8 int32 fine rows of each coarse row (tap = x + 2y + 4z); the number of fine rows where there is none.
+        slot: F int64, for each fine row 8 * its coarse row + its tap. Ascending.
+    """
+
+    children: Tensor
+    slot: Tensor
+
+    @property
+    def down(self) -> KernelMap:
+        """The map of a strided convolution."""
+        return KernelMap(self.children, self.slot.shape[0])
+
+
+@dataclass(frozen=True)
+class _Level:
+    coordinates: Tensor  # V x 4 int32
+    keys: Tensor  # V int64, ascending: batch, then interleaved bits of (coordinate - origin) / stride
+
+
+class CoordinateMaps:
+    """Coordinates of every level and the kernel maps between them, each built once, when first asked for.
+
+    Args:
+        coordinates: V x 4 integer rows (batch, x, y, z), no row twice; any sign, batch index from 0.
+
+    Attributes:
+        order: V int64, the row given for each row of the finest level.
+        rank: V int64, the row of the finest level for each row given.
+        batch_size: the largest batch index and one.
+
+    Raises:
+        UserError: duplicate rows, a negative batch index, a wrong shape or type, or an extent beyond what 62 bits hold.
+    """
+
+    def __init__(self, coordinates: Tensor) -> None:
+        _check(coordinates)
+        wide = coordinates.long()
+        lowest = wide[:, 1:].amin(0) if wide.shape[0] else wide.new_zeros(3)
+        self._origin = torch.div(lowest, _MARGIN, rounding_mode="floor") * _MARGIN - _MARGIN
+        self._bits = _bits_an_axis(wide, self._origin)
+        keys, self.order = torch.sort(self._keys(wide[:, 0], wide[:, 1:] - self._origin))
+        if bool((keys[1:] == keys[:-1]).any()):
+            raise UserError("voxel coordinates: the same (batch, x, y, z) row occurs twice; remove duplicates first")
+        self.rank = torch.empty_like(self.order)
+        self.rank[self.order] = torch.arange(self.order.shape[0], device=self.order.device)
+        self.batch_size = int(wide[:, 0].max()) + 1 if wide.shape[0] else 0
+        self._levels = {1: _Level(coordinates[self.order].int(), keys)}
+        self._neighbours: dict[tuple[int, int], KernelMap] = {}
+        self._strides: dict[int, StrideMap] = {}
+
+    def coordinates(self, stride: int) -> Tensor:
+        """V x 4 int32 rows (batch, x, y, z) of a level, in units of the finest grid."""
+        return self._level(stride).coordinates
+
+    def neighbours(self, stride: int, kernel_size: int) -> KernelMap:
+        """Map of a submanifold convolution: offsets -r..r per axis in units of the stride, x fastest."""
+        key = (stride, kernel_size)
+        if key not in self._neighbours:
+            self._neighbours[key] = self._find_neighbours(stride, kernel_size)
+        return self._neighbours[key]
+
+    def stride_map(self, stride: int) -> StrideMap:
+        """Link between the levels `stride` and `2 * stride`."""
+        self._level(2 * stride)
+        return self._strides[stride]
+
+    def _level(self, stride: int) -> _Level:
+        if stride not in self._levels:
+            if stride < 1 or stride & (stride - 1) or stride > _MARGIN:
+                raise ValueError(f"tensor stride {stride} is not a power of two up to {_MARGIN}")
+            self._coarsen(stride // 2)
+        return self._levels[stride]
+
+    def _coarsen(self, stride: int) -> None:
+        """Make the level `2 * stride`. The origin is a multiple of every stride, so a parent's key is the key without 3 bits."""
+        fine = self._level(stride)
+        keys, parent = torch.unique_consecutive(fine.keys >> 3, return_inverse=True)
+        slot = parent * 8 + (fine.keys & 7)
+        fine_rows = fine.keys.shape[0]
+        children = torch.full((keys.shape[0] * 8,), fine_rows, dtype=torch.int32, device=keys.device)
+        children[slot] = torch.arange(fine_rows, dtype=torch.int32, device=keys.device)
+        coordinates = torch.empty((keys.shape[0], 4), dtype=torch.int32, device=keys.device)
+        halved = torch.div(fine.coordinates[:, 1:], 2 * stride, rounding_mode="floor") * (2 * stride)
+        coordinates[parent] = torch.cat([fine.coordinates[:, :1], halved], 1)
+        self._strides[stride] = StrideMap(children.view(-1, 8), slot)
+        self._levels[2 * stride] = _Level(coordinates, keys)
+
+    def _find_neighbours(self, stride: int, kernel_size: int) -> KernelMap:
+        if kernel_size % 2 == 0 or (kernel_size // 2) * stride > _MARGIN:
+            raise ValueError(f"kernel size {kernel_size} at stride {stride} is not odd or too large")
+        level = self._level(stride)
+        rows = level.keys.shape[0]
+        cells = (level.coordinates[:, 1:].long() - self._origin) // stride
+        if not rows:
+            return KernelMap(level.keys.new_empty((0, kernel_size**3), dtype=torch.int32), 0)
+        lowest, extent = cells.amin(0), cells.amax(0) - cells.amin(0) + 1
+        padded = [int(size) + kernel_size - 1 for size in extent]
+        if self.batch_size * padded[0] * padded[1] * padded[2] <= _GRID_CELLS_A_VOXEL * rows:
+            radius = kernel_size // 2
+            table = _neighbours_in_grid(level.coordinates[:, 0].long(), cells - lowest + radius, padded, self.batch_size, kernel_size)
+        else:
+            table = self._neighbours_by_search(level, cells, kernel_size)
+        return KernelMap(table, rows)
+
+    def _neighbours_by_search(self, level: _Level, cells: Tensor, kernel_size: int) -> Tensor:
+        rows = level.keys.shape[0]
+        table = torch.empty((rows, kernel_size**3), dtype=torch.int32, device=cells.device)
+        batch = level.coordinates[:, 0].long()
+        centre = kernel_size**3 // 2
+        here = torch.arange(rows, dtype=torch.int32, device=cells.device)
+        table[:, centre] = here
+        for tap, offset in enumerate(kernel_offsets(kernel_size)[:centre].to(cells.device)):
+            wanted = self._keys(batch, cells + offset)
+            found = torch.searchsorted(level.keys, wanted).clamp_(max=rows - 1)
+            hit = level.keys[found] == wanted
+            table[:, tap] = torch.where(hit, found, rows).int()
+            # Neighbourhood is mutual: the opposite tap of the voxel found is this voxel.
+            opposite = torch.full((rows,), rows, dtype=torch.int32, device=cells.device)
+            opposite[found[hit]] = here[hit]
+            table[:, kernel_size**3 - 1 - tap] = opposite
+        return table
+
+    def _keys(self, batch: Tensor, cells: Tensor) -> Tensor:
+        x, y, z = (_spread_bits(cells[:, axis]) for axis in range(3))
+        return (batch << (3 * self._bits)) | x | (y << 1) | (z << 2)
+
+
+def kernel_offsets(kernel_size: int) -> Tensor:
+    """K^3 x 3 int64 offsets of a kernel's taps, x fastest: centred for odd sizes, from 0 for even ones."""
+    start = -(kernel_size // 2) if kernel_size % 2 else 0
+    line = torch.arange(start, start + kernel_size)
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    return torch.stack([x, y, z], -1).reshape(-1, 3)
+
+
+def _neighbours_in_grid(batch: Tensor, cells: Tensor, extent: list[int], batch_size: int, kernel_size: int) -> Tensor:
+    """Look every tap up in a dense grid of row numbers; `cells` lie at least the kernel's radius inside `extent`."""
+    rows = cells.shape[0]
+    places = ((batch * extent[0] + cells[:, 0]) * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
+    cell_count = batch_size * extent[0] * extent[1] * extent[2]
+    grid = torch.full((cell_count,), rows, dtype=torch.int32, device=cells.device)
+    grid[places] = torch.arange(rows, dtype=torch.int32, device=cells.device)
+    offsets = kernel_offsets(kernel_size).to(cells.device)
+    steps = (offsets[:, 0] * extent[1] + offsets[:, 1]) * extent[2] + offsets[:, 2]
+    table = torch.empty((rows, kernel_size**3), dtype=torch.int32, device=cells.device)
+    for start in range(0, rows, _TABLE_ROWS_AT_ONCE):
+        block = places[start : start + _TABLE_ROWS_AT_ONCE, None] + steps
+        table[start : start + _TABLE_ROWS_AT_ONCE] = grid[block.view(-1)].view(block.shape)
+    return table
+
+
+def _spread_bits(values: Tensor) -> Tensor:
+    """Put two zero bits between the bits of non-negative integers below 2^21."""
+    values = (values | values << 32) & 0x1F00000000FFFF
+    values = (values | values << 16) & 0x1F0000FF0000FF
+    values = (values | values << 8) & 0x100F00F00F00F00F
+    values = (values | values << 4) & 0x10C30C30C30C30C3
+    return (values | values << 2) & 0x1249249249249249
+
+
+def _check(coordinates: Tensor) -> None:
+    if coordinates.ndim != 2 or coordinates.shape[1] != 4:
+        raise UserError(f"voxel coordinates: expected V x 4 rows (batch, x, y, z), got {tuple(coordinates.shape)}")
+    if coordinates.dtype not in (torch.int32, torch.int64):
+        raise UserError(f"voxel coordinates: expected int32 or int64, got {coordinates.dtype}; round them first")
+    if coordinates.shape[0] and int(coordinates[:, 0].min()) < 0:
+        raise UserError("voxel coordinates: a batch index (column 0) is negative; it counts from 0")
+
+
+def _bits_an_axis(coordinates: Tensor, origin: Tensor) -> int:
+    """Bits that hold any coordinate of a level or of a neighbour; the batch index needs the rest of the key."""
+    if not coordinates.shape[0]:
+        return 1
+    extent = int((coordinates[:, 1:].amax(0) - origin).max()) + _MARGIN + 1
+    bits = extent.bit_length()
+    if bits > 20 or 3 * bits + int(coordinates[:, 0].max()).bit_length() > _KEY_BITS:
+        raise UserError(
+            f"voxel coordinates: an extent of {extent} voxels with {int(coordinates[:, 0].max()) + 1} samples is too large; "
+            "use larger voxels, fewer samples or drop stray points"
+        )
+    return bits

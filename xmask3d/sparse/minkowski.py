@@ -1,0 +1,84 @@
+"""The optional back end on MinkowskiEngine (https://github.com/NVIDIA/MinkowskiEngine), for comparison and old set-ups."""
+
+import collections
+import collections.abc
+from types import ModuleType
+
+from torch import Tensor
+
+from xmask3d.errors import UserError
+from xmask3d.sparse.backend import CoordinateManager
+
+
+def import_minkowski() -> ModuleType:
+    """Import MinkowskiEngine; it asks `collections` for classes that moved to `collections.abc` in Python 3.10.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    for name in ("Sequence", "Mapping", "Iterable", "Callable"):
+        if not hasattr(collections, name):
+            setattr(collections, name, getattr(collections.abc, name))
+    try:
+        import MinkowskiEngine
+    except ImportError as error:
+        raise UserError(
+            f"sparse back end 'minkowski' needs MinkowskiEngine, which cannot be imported ({error}); "
+            "run scripts/install_minkowski.sh or use the back end torch"
+        ) from error
+    return MinkowskiEngine
+
+
+class MinkowskiCoordinateManager(CoordinateManager):
+    """One `MinkowskiEngine.CoordinateManager` and its keys, level by level."""
+
+    def __init__(self, coordinates: Tensor) -> None:
+        self._engine = engine = import_minkowski()
+        self._manager = engine.CoordinateManager(D=3)
+        key, (_, inverse) = self._manager.insert_and_map(coordinates.int().contiguous(), [1, 1, 1])
+        if self._manager.size(key) != coordinates.shape[0]:
+            raise UserError("voxel coordinates: the same (batch, x, y, z) row occurs twice; remove duplicates first")
+        self._keys = {1: key}
+        # Row of the engine for each row given; empty when they agree.
+        self._rank = inverse.long() if inverse.numel() else None
+        self._generators: dict[tuple[int, int], object] = {}
+        self.batch_size = int(coordinates[:, 0].max()) + 1 if coordinates.shape[0] else 0
+
+    def coordinates(self, stride: int) -> Tensor:
+        return self._manager.get_coordinates(self._key(stride))
+
+    def arrange(self, rows: Tensor) -> Tensor:
+        if self._rank is None:
+            return rows
+        arranged = rows.new_empty(rows.shape)
+        return arranged.index_copy(0, self._rank, rows)
+
+    def restore(self, rows: Tensor) -> Tensor:
+        return rows if self._rank is None else rows[self._rank]
+
+    def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
+        return self._apply(self._engine.MinkowskiConvolutionFunction, features, weight, kernel_size, 1, stride, stride)
+
+    def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        return self._apply(self._engine.MinkowskiConvolutionFunction, features, weight, 2, 2, stride, 2 * stride)
+
+    def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        function = self._engine.MinkowskiConvolutionTransposeFunction
+        return self._apply(function, features, weight, 2, 2, stride, stride // 2)
+
+    def _apply(self, function, features: Tensor, weight: Tensor, size: int, step: int, source: int, target: int) -> Tensor:
+        return function.apply(
+            features.contiguous(), weight.to(features.dtype), self._generator(size, step), self._engine.ConvolutionMode.DEFAULT,
+            self._key(source), self._key(target), self._manager,
+        )  # fmt: skip
+
+    def _generator(self, size: int, step: int):
+        key = (size, step)
+        if key not in self._generators:
+            self._generators[key] = self._engine.KernelGenerator(kernel_size=size, stride=step, dilation=1, dimension=3)
+        return self._generators[key]
+
+    def _key(self, stride: int):
+        if stride not in self._keys:
+            self._keys[stride] = self._manager.stride(self._key(stride // 2), [2, 2, 2])
+        return self._keys[stride]

@@ -1,0 +1,44 @@
+"""Dense matrix products of fixed shape with one weight, as fast as the machine allows."""
+
+import torch
+from torch import Tensor
+
+
+class Weight:
+    """The right side of many products `rows @ matrix` with the same number of rows, prepared once.
+
+    In float32 on a CPU `torch.mm` reaches half of what oneDNN does, and only a private operator of torch leads there; where
+    that is missing (or for other types and devices) `torch.mm` is used.
+
+    Args:
+        matrix: A x B.
+        rows: number of rows of every left side to come.
+    """
+
+    def __init__(self, matrix: Tensor, rows: int) -> None:
+        self._matrix = matrix
+        self._packed = _pack(matrix, rows)
+
+    def product(self, left: Tensor) -> Tensor:
+        """rows x A -> rows x B."""
+        if self._packed is None:
+            return left @ self._matrix
+        return torch.ops.mkldnn._linear_pointwise(left, self._packed, None, "none", [], "")
+
+
+def outer(left: Tensor, right: Tensor) -> Tensor:
+    """`left.T @ right` of R x L and R x A rows, L x A, with at least float32 sums."""
+    if left.is_cpu and left.dtype == torch.float32 and has_onednn_linear():
+        return torch.ops.mkldnn._linear_pointwise(left.t().contiguous(), right.t(), None, "none", [], "")
+    return left.t() @ right
+
+
+def has_onednn_linear() -> bool:
+    """Whether torch's private oneDNN product is there."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _pack(matrix: Tensor, rows: int) -> Tensor | None:
+    if not (matrix.is_cpu and matrix.dtype in (torch.float32, torch.bfloat16) and has_onednn_linear()):
+        return None
+    return torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), rows)

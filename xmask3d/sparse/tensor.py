@@ -1,0 +1,84 @@
+"""A sparse tensor: features of the occupied voxels of a batch."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from xmask3d.errors import UserError
+from xmask3d.sparse.backend import CoordinateManager, coordinate_manager
+
+
+@dataclass(frozen=True)
+class SparseTensor:
+    """Features on the voxels of one level.
+
+    Attributes:
+        features: V x C, a row for each row of `coordinates`.
+        stride: tensor stride of the level: 1 for the finest grid, then 2, 4 ...
+        manager: the coordinates of the batch, shared by all tensors and networks that belong to it.
+    """
+
+    features: Tensor
+    stride: int
+    manager: CoordinateManager
+
+    @property
+    def coordinates(self) -> Tensor:
+        """V x 4 int32 rows (batch, x, y, z), multiples of the stride in units of the finest grid."""
+        return self.manager.coordinates(self.stride)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples: the largest batch index of the finest level and one."""
+        return self.manager.batch_size
+
+    def with_features(self, features: Tensor) -> "SparseTensor":
+        """The same voxels with other features (V x C')."""
+        return replace(self, features=features)
+
+    def features_as_given(self) -> Tensor:
+        """V x C features in the row order of the coordinates from which the batch was made; finest level only."""
+        if self.stride != 1:
+            raise ValueError(f"rows of stride {self.stride} have no order of their own")
+        return self.manager.restore(self.features)
+
+
+def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "torch") -> SparseTensor:
+    """Make the sparse tensor of a batch on the finest grid.
+
+    Args:
+        coordinates: V x 4 int32 or int64 rows (batch, x, y, z), no row twice, any sign.
+        features: V x C.
+        backend: `torch` or `minkowski`.
+
+    Raises:
+        UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.
+    """
+    if features.ndim != 2 or features.shape[0] != coordinates.shape[0]:
+        raise UserError(f"sparse tensor: features {tuple(features.shape)} do not fit coordinates {tuple(coordinates.shape)}")
+    manager = coordinate_manager(coordinates, backend)
+    return SparseTensor(manager.arrange(features), 1, manager)
+
+
+def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
+    """Join the channels of two tensors on the same voxels, those of `first` leading."""
+    if first.manager is not second.manager or first.stride != second.stride:
+        raise ValueError("tensors to be joined lie on different voxels")
+    return first.with_features(torch.cat([first.features, second.features], 1))
+
+
+def max_pool_samples(features: Tensor, batch_index: Tensor, num_samples: int) -> Tensor:
+    """Largest value of every channel over the rows of each sample.
+
+    Args:
+        features: V x C.
+        batch_index: V integer, sample of each row.
+        num_samples: B.
+
+    Returns:
+        B x C, zero for a sample without rows.
+    """
+    index = batch_index.long()[:, None].expand_as(features)
+    pooled = features.new_zeros((num_samples, features.shape[1]))
+    return pooled.scatter_reduce(0, index, features, "amax", include_self=False)
