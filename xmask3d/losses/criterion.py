@@ -35,7 +35,7 @@ class Criterion(nn.Module):
     def __init__(
         self,
         *,
-        num_base: int,
+        num_classes: int,
         frame_size: tuple[int, int] = (240, 320),
         mask_class: float = 2.0,
         mask: float = 5.0,
@@ -55,7 +55,7 @@ class Criterion(nn.Module):
     ) -> None:
         """
         Args:
-            num_base: C.
+            num_classes: C, of the base classes.
             frame_size: grid that the points' pixels are on.
             mask_class, mask, dice: weights of the set loss, also in the matching cost.
             no_object: weight of null in the class cross entropy.
@@ -69,7 +69,8 @@ class Criterion(nn.Module):
                 point is annotated.
         """
         super().__init__()
-        self.num_base, self.frame_size, self.num_points, self.no_object = num_base, frame_size, num_points, no_object
+        self.num_classes, self.frame_size = num_classes, frame_size
+        self.num_points, self.no_object = num_points, no_object
         self.set_weights = {"mask_class": mask_class, "mask": mask, "dice": dice}
         self.weights = {
             "point_fused": point_fused,
@@ -162,7 +163,7 @@ class Criterion(nn.Module):
         assert batch.labels is not None
         size, point_batch = batch.size, batch.point_batch
         points_3d, points_fused = at_least_float32(outputs.points_3d), at_least_float32(fused.points_fused)
-        targets = binary_targets(batch, self.num_base, self.novel_supervision)
+        targets = binary_targets(batch, self.num_classes, self.novel_supervision)
         captioned = torch.tensor([bool(caption) for caption in batch.captions]).to(targets.device, non_blocking=True)
         mean_2d, has_2d = mean_mask_feature(fused.embeddings, fused.owner, point_batch)
         embeddings, temperature = at_least_float32(outputs.class_embeddings), at_least_float32(outputs.temperature)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from xmask3d.data.scene import Batch
-from xmask3d.models.diffusion import EncodedImages
+from xmask3d.models.similarity import at_least_float32
+from xmask3d.sparse import sparse_tensor
 
 if TYPE_CHECKING:
     from xmask3d.models.clip import MaskClip, TextClassifier
     from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
-    from xmask3d.models.diffusion import DiffusionFeatures
+    from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
     from xmask3d.models.fusion import Fuser
     from xmask3d.models.mask_decoder import MaskDecoder, MaskPrediction
     from xmask3d.models.mink_unet import BinaryHead, PointEncoder
@@ -74,8 +74,12 @@ class XMask3D(nn.Module):
         classifier: TextClassifier,
         mask_clip: MaskClip,
         fuser: Fuser,
+        sparse_backend: str = "torch",
     ) -> None:
-        """Frozen parts (`diffusion`, `mask_clip`) keep out of `parameters()` and `state_dict()` by themselves."""
+        """Frozen parts (`diffusion`, `mask_clip`) keep out of `parameters()` and `state_dict()` by themselves.
+
+        `sparse_backend` is what `xmask3d.sparse.sparse_tensor` takes.
+        """
         super().__init__()
         self.point_encoder = point_encoder
         self.binary_head = binary_head
@@ -87,6 +91,7 @@ class XMask3D(nn.Module):
         self.classifier = classifier
         self.mask_clip = mask_clip
         self.fuser = fuser
+        self.sparse_backend = sparse_backend
 
     def forward(
         self, batch: Batch, text: Tensor, *, mask_clip: bool, auxiliary: bool, encoded: EncodedImages | None = None
@@ -100,3 +105,32 @@ class XMask3D(nn.Module):
             auxiliary: also return what the decoder's earlier layers predict.
             encoded: of the same images, to save the VAE.
         """
+        voxels = sparse_tensor(batch.voxel_coords, batch.voxel_features, self.sparse_backend)
+        global_feature, voxels_3d = self.point_encoder(voxels, batch.size)
+        binary_logits = self.binary_head(voxels)
+        masks = self._masks(batch.images, global_feature, auxiliary, encoded)
+        return Outputs(
+            masks=masks,
+            class_logits=[self._class_logits(prediction, text) for prediction in masks],
+            class_embeddings=self.classifier.embeddings(text),
+            temperature=masks[0].temperature,
+            global_feature=global_feature,
+            points_3d=voxels_3d.index_select(0, batch.point_to_voxel),
+            binary_logits=binary_logits.index_select(0, batch.point_to_voxel),
+            clip_embeddings=self.mask_clip(batch.images, masks[0].mask_logits.detach()) if mask_clip else None,
+        )
+
+    def _masks(
+        self, images: Tensor, global_feature: Tensor, auxiliary: bool, encoded: EncodedImages | None
+    ) -> list[MaskPrediction]:
+        if encoded is None:
+            encoded = self.diffusion.encode(images)
+        maps = self.diffusion(encoded, *self.conditioner(global_feature))
+        height, width = images.shape[-2:]
+        pixels = self.pixel_decoder(self.pyramid(maps, (height, width)))
+        return self.mask_decoder(pixels.mask_features, pixels.memories, auxiliary=auxiliary)
+
+    def _class_logits(self, prediction: MaskPrediction, text: Tensor) -> Tensor:
+        # Under autocast too: cosines in half precision, times a temperature of up to 100, would be noise.
+        with torch.autocast(text.device.type, enabled=False):
+            return self.classifier.logits(at_least_float32(prediction.embeddings), text, prediction.temperature)
