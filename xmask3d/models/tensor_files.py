@@ -1,0 +1,66 @@
+"""Large weight files, read tensor by tensor."""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from xmask3d.errors import UserError
+
+
+class TensorFile(NamedTuple):
+    """Names of the tensors in an open file, and how to get one."""
+
+    names: list[str]
+    get: Callable[[str], Tensor]
+
+
+class _Ignored:
+    """Stands in for classes of the training framework that wrote a checkpoint; never used."""
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[TensorFile]:
+    """Open a safetensors file, or a checkpoint that `torch.save` wrote (a state dict, alone or under "state_dict").
+
+    Nothing in a checkpoint is executed: it may hold tensors and plain values only.
+
+    Raises:
+        UserError: if the file is unreadable, or holds code objects.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            file = safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: not a readable safetensors file: {error}") from error
+        with file:
+            yield TensorFile(list(file.keys()), file.get_tensor)
+        return
+    tensors = _load_checkpoint(path)
+    yield TensorFile(list(tensors), tensors.__getitem__)
+
+
+def _load_checkpoint(path: Path) -> dict[str, Tensor]:
+    # Files older than torch 1.6 are no archives and cannot be mapped into memory.
+    archive = zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals(_framework_classes(path) if archive else []):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: refused, since it holds more than tensors; convert it to safetensors") from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {str(error).strip()[:200]}") from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+
+
+def _framework_classes(path: Path) -> list[tuple[type, str]]:
+    """Checkpoints of Stable Diffusion 1.x use classes of pytorch_lightning as keys: harmless ones take their place."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [(_Ignored, name) for name in names if name.startswith("pytorch_lightning.")]
