@@ -12,7 +12,8 @@ from xmask3d.data.scannet import open_reader
 from xmask3d.data.scene import SceneReader
 from xmask3d.foundations.paths import clip_folder, diffusion_folder
 from xmask3d.losses.criterion import Criterion
-from xmask3d.models.clip import ClipText, MaskClip, TextClassifier, load_clip
+from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
+from xmask3d.models.clip_weights import LoadedClip, load_clip
 from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.diffusion_weights import load_diffusion
@@ -44,12 +45,12 @@ def build_model(config: Config) -> Assembly:
         UserError: weights that are missing or do not fit, naming the file and where to get it.
     """
     sizes = config.model
-    clip = load_clip(str(clip_folder()) if sizes.clip == "shipped" else _local(sizes.clip))
+    clip, tokenizer = open_clip_model(sizes.clip)
     diffusion, empty_prompt = load_diffusion(
         diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
         checkpointing=sizes.checkpointing,
     )
-    clip_text = ClipText(clip)
+    clip_text = ClipText(clip, tokenizer)
     model = assemble(
         sizes,
         diffusion=diffusion,
@@ -83,8 +84,8 @@ def assemble(
     width = null_embedding.shape[-1]
     conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
     return XMask3D(
-        point_encoder=PointEncoder(_mink_unet(sizes.point_unet, backend), width),
-        binary_head=BinaryHead(_mink_unet(sizes.binary_unet, backend)),
+        point_encoder=PointEncoder(_mink_unet(sizes.point_unet), sizes.point_unet.out_channels, width),
+        binary_head=BinaryHead(_mink_unet(sizes.binary_unet), sizes.binary_unet.out_channels),
         conditioner=conditioner(width, empty_prompt, diffusion.time_dim),
         diffusion=diffusion,
         pyramid=FeaturePyramid(
@@ -114,6 +115,7 @@ def assemble(
         classifier=TextClassifier(null_embedding),
         mask_clip=mask_clip,
         fuser=Fuser(width),
+        sparse_backend=backend,
     )
 
 
@@ -161,6 +163,7 @@ def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
         rotate=data.rotate,
         augment_color=data.augment_color,
         augment_shape=data.augment_shape,
+        shift=0,  # the training step moves the whole batch
         bad_views=data.bad_views,
         cache=data.cache,
         seed=config.seed,
@@ -189,17 +192,20 @@ def build_scene_views(config: Config, benchmark: Benchmark, reader: SceneReader,
     )
 
 
-def _mink_unet(sizes: UNetConfig, backend: str) -> MinkUNet:
-    return MinkUNet(
-        3, sizes.out_channels, stem=sizes.stem, layers=sizes.layers, planes=sizes.planes, backend=backend
-    )
+def open_clip_model(source: str) -> LoadedClip:
+    """CLIP and its tokenizer from `model.clip`: "shipped", a local file or folder, or open_clip's "name/tag"."""
+    if source == "shipped":
+        return load_clip(clip_folder())
+    path = find_file(Path(source))
+    if path.exists():
+        return load_clip(path)
+    name, _, tag = source.partition("/")
+    return load_clip(name, tag or "openai")
+
+
+def _mink_unet(sizes: UNetConfig) -> MinkUNet:
+    return MinkUNet(3, sizes.out_channels, sizes.planes, sizes.layers, sizes.stem)
 
 
 def _empty_conditioner(width: int, empty_prompt: torch.Tensor, time_dim: int) -> EmptyConditioner:
     return EmptyConditioner(empty_prompt, time_dim)
-
-
-def _local(source: str) -> str:
-    """A local path as it is found from any folder; anything else is a name that open_clip knows."""
-    path = find_file(Path(source))
-    return str(path) if path.exists() else source
