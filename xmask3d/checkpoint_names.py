@@ -1,0 +1,52 @@
+"""Names of tensors: in a published checkpoint, and in this package's `XMask3D.state_dict()`.
+
+Parts keep the published names inside, so little more than their prefixes differ.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Prefix here, prefix in a published checkpoint.
+PREFIXES = (
+    ("point_encoder.", "pc_decoder."),
+    ("binary_head.", "pc_binary_head."),
+    ("conditioner.", "backbone.feature_extractor."),
+    ("pyramid.projections.", "backbone.feature_projections."),
+    ("pixel_decoder.", "sem_seg_head.pixel_decoder."),
+    ("mask_decoder.", "sem_seg_head.predictor."),
+    ("classifier.", "category_head."),
+    ("fuser.", "criterion.fuser."),
+)
+# Tensors of a published checkpoint that do not train: weights of losses, which the configuration holds here.
+CONSTANTS = ("binary_loss_func.pos_weight", "criterion.empty_weight")
+
+_PROJECTION = "backbone.feature_projections."
+
+
+def published_name(name: str) -> str:
+    """The published name of a tensor of `XMask3D`, without the leading `module.`.
+
+    Raises:
+        KeyError: no tensor of a published checkpoint corresponds to it.
+    """
+    for prefix, published in PREFIXES:
+        if name.startswith(prefix):
+            name = published + name[len(prefix) :]
+            # A published projection is a sequence of one block.
+            return re.sub(rf"^({re.escape(_PROJECTION)}\d+\.)", r"\g<1>0.", name)
+    raise KeyError(name)
+
+
+def package_name(published: str) -> str:
+    """The name in `XMask3D` of a published tensor, with or without a leading `module.`.
+
+    Raises:
+        KeyError: the tensor is none of `XMask3D`'s, such as one of `CONSTANTS`.
+    """
+    name = published.removeprefix("module.")
+    for prefix, published_prefix in PREFIXES:
+        if name.startswith(published_prefix) and name not in CONSTANTS:
+            name = re.sub(rf"^({re.escape(_PROJECTION)}\d+)\.0\.", r"\g<1>.", name)
+            return prefix + name[len(published_prefix) :]
+    raise KeyError(published)
