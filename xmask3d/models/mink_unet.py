@@ -1,7 +1,7 @@
 """The 3D networks: MinkUNet, the point encoder with its global feature, and the base-or-novel head.
 
-The U-Net is that of 4D Spatio-Temporal ConvNets (Choy et al., CVPR 2019); XMask3D (arXiv 2411.13243, section 3.2) uses its
-34C form to encode points and the 18A form to tell base from novel. Parameter names are those of published checkpoints.
+The U-Net is that of 4D Spatio-Temporal ConvNets (Choy et al., CVPR 2019); XMask3D (arXiv 2411.13243, section 3.2) uses
+its 34C form to encode points and the 18A form to tell base from novel. Parameter names are those of published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -136,8 +136,8 @@ class PointEncoder(nn.Module):
         """Encode a batch.
 
         Returns:
-            num_samples x D global feature (the maximum over a sample's bottleneck voxels; zero for a sample without voxels),
-            and V x D voxel features in the row order of the coordinates given to the batch.
+            num_samples x D global feature (the maximum over a sample's bottleneck voxels; zero for a sample without
+            voxels), and V x D voxel features in the row order of the coordinates given to the batch.
         """
         bottleneck, features = self.encoder(x)
         conditions = self.point2text_adapter(bottleneck.features)
@@ -166,4 +166,5 @@ class BinaryHead(nn.Module):
 
 
 def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(BasicBlock(in_channels, channels), *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+    more = (BasicBlock(channels, channels) for _ in range(blocks - 1))
+    return nn.Sequential(BasicBlock(in_channels, channels), *more)

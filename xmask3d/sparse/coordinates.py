@@ -1,8 +1,8 @@
 """Voxel coordinates of a batch, their coarser levels, and who neighbours whom.
 
-A level is named by its tensor stride s = 1, 2, 4 ...: coordinates are multiples of s in units of the finest grid. Rows of
-every level are kept in Morton order, so that rows near in memory are near in space and the children of a coarse voxel
-are consecutive.
+A level is named by its tensor stride s = 1, 2, 4 ...: coordinates are multiples of s in units of the finest grid.
+Rows of every level are kept in Morton order, so that rows near in memory are near in space and the children of a coarse
+voxel are consecutive.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class StrideMap:
     """The link between a level and the next coarser one.
 
     Attributes:
-        children: T x 8 int32 fine rows of each coarse row (tap = x + 2y + 4z); the number of fine rows where there is none.
+        children: T x 8 int32 fine rows of each coarse row (tap = x + 2y + 4z); the number of fine rows for none.
         slot: F int64, for each fine row 8 * its coarse row + its tap. Ascending.
     """
 
@@ -78,7 +78,7 @@ class CoordinateMaps:
         lowest = wide[:, 1:].amin(0) if wide.shape[0] else wide.new_zeros(3)
         self._origin = torch.div(lowest, _MARGIN, rounding_mode="floor") * _MARGIN - _MARGIN
         self._bits = _bits_an_axis(wide, self._origin)
-        keys, self.order = torch.sort(self._keys(wide[:, 0], wide[:, 1:] - self._origin))
+        keys, self.order = torch.sort(self._keys(wide[:, 0], wide[:, 1:] - self._origin, 1))
         if bool((keys[1:] == keys[:-1]).any()):
             raise UserError("voxel coordinates: the same (batch, x, y, z) row occurs twice; remove duplicates first")
         self.rank = torch.empty_like(self.order)
@@ -112,7 +112,7 @@ class CoordinateMaps:
         return self._levels[stride]
 
     def _coarsen(self, stride: int) -> None:
-        """Make the level `2 * stride`. The origin is a multiple of every stride, so a parent's key is the key without 3 bits."""
+        """Make the level `2 * stride`. The origin is a multiple of every stride: a parent's key is the key less 3 bits."""
         fine = self._level(stride)
         keys, parent = torch.unique_consecutive(fine.keys >> 3, return_inverse=True)
         slot = parent * 8 + (fine.keys & 7)
@@ -137,12 +137,13 @@ class CoordinateMaps:
         padded = [int(size) + kernel_size - 1 for size in extent]
         if self.batch_size * padded[0] * padded[1] * padded[2] <= _GRID_CELLS_A_VOXEL * rows:
             radius = kernel_size // 2
-            table = _neighbours_in_grid(level.coordinates[:, 0].long(), cells - lowest + radius, padded, self.batch_size, kernel_size)
+            batch = level.coordinates[:, 0].long()
+            table = _neighbours_in_grid(batch, cells - lowest + radius, padded, self.batch_size, kernel_size)
         else:
-            table = self._neighbours_by_search(level, cells, kernel_size)
+            table = self._neighbours_by_search(level, cells, stride, kernel_size)
         return KernelMap(table, rows)
 
-    def _neighbours_by_search(self, level: _Level, cells: Tensor, kernel_size: int) -> Tensor:
+    def _neighbours_by_search(self, level: _Level, cells: Tensor, stride: int, kernel_size: int) -> Tensor:
         rows = level.keys.shape[0]
         table = torch.empty((rows, kernel_size**3), dtype=torch.int32, device=cells.device)
         batch = level.coordinates[:, 0].long()
@@ -150,7 +151,7 @@ class CoordinateMaps:
         here = torch.arange(rows, dtype=torch.int32, device=cells.device)
         table[:, centre] = here
         for tap, offset in enumerate(kernel_offsets(kernel_size)[:centre].to(cells.device)):
-            wanted = self._keys(batch, cells + offset)
+            wanted = self._keys(batch, cells + offset, stride)
             found = torch.searchsorted(level.keys, wanted).clamp_(max=rows - 1)
             hit = level.keys[found] == wanted
             table[:, tap] = torch.where(hit, found, rows).int()
@@ -160,9 +161,10 @@ class CoordinateMaps:
             table[:, kernel_size**3 - 1 - tap] = opposite
         return table
 
-    def _keys(self, batch: Tensor, cells: Tensor) -> Tensor:
+    def _keys(self, batch: Tensor, cells: Tensor, stride: int) -> Tensor:
         x, y, z = (_spread_bits(cells[:, axis]) for axis in range(3))
-        return (batch << (3 * self._bits)) | x | (y << 1) | (z << 2)
+        bits = 3 * (self._bits - (stride.bit_length() - 1))
+        return (batch << bits) | x | (y << 1) | (z << 2)
 
 
 def kernel_offsets(kernel_size: int) -> Tensor:
@@ -215,7 +217,7 @@ def _bits_an_axis(coordinates: Tensor, origin: Tensor) -> int:
     bits = extent.bit_length()
     if bits > 20 or 3 * bits + int(coordinates[:, 0].max()).bit_length() > _KEY_BITS:
         raise UserError(
-            f"voxel coordinates: an extent of {extent} voxels with {int(coordinates[:, 0].max()) + 1} samples is too large; "
-            "use larger voxels, fewer samples or drop stray points"
+            f"voxel coordinates: an extent of {extent} voxels with {int(coordinates[:, 0].max()) + 1} samples is too "
+            "large; use larger voxels, fewer samples or drop stray points"
         )
     return bits

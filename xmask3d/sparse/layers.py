@@ -40,7 +40,10 @@ class Convolution(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """2x2x2 transposed convolution of stride 2, back to the voxels of the next finer level; no bias. `kernel`: (8, in, out)."""
+    """2x2x2 transposed convolution of stride 2, back to the voxels of the next finer level; no bias.
+
+    The parameter `kernel` is (8, in, out).
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""The optional back end on MinkowskiEngine (https://github.com/NVIDIA/MinkowskiEngine), for comparison and old set-ups."""
+"""The optional back end on MinkowskiEngine, for comparison and for set-ups that have it."""
 
 import collections
 import collections.abc
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +42,6 @@ class MinkowskiCoordinateManager(CoordinateManager):
         self._keys = {1: key}
         # Row of the engine for each row given; empty when they agree.
         self._rank = inverse.long() if inverse.numel() else None
-        self._generators: dict[tuple[int, int], object] = {}
         self.batch_size = int(coordinates[:, 0].max()) + 1 if coordinates.shape[0] else 0
 
     def coordinates(self, stride: int) -> Tensor:
@@ -57,28 +57,26 @@ class MinkowskiCoordinateManager(CoordinateManager):
         return rows if self._rank is None else rows[self._rank]
 
     def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
-        return self._apply(self._engine.MinkowskiConvolutionFunction, features, weight, kernel_size, 1, stride, stride)
+        return self._apply(self._engine.MinkowskiConvolutionFunction, features, weight, kernel_size, stride, stride)
 
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
-        return self._apply(self._engine.MinkowskiConvolutionFunction, features, weight, 2, 2, stride, 2 * stride)
+        return self._apply(self._engine.MinkowskiConvolutionFunction, features, weight, 2, stride, 2 * stride)
 
     def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
-        function = self._engine.MinkowskiConvolutionTransposeFunction
-        return self._apply(function, features, weight, 2, 2, stride, stride // 2)
+        return self._apply(self._engine.MinkowskiConvolutionTransposeFunction, features, weight, 2, stride, stride // 2)
 
-    def _apply(self, function, features: Tensor, weight: Tensor, size: int, step: int, source: int, target: int) -> Tensor:
-        return function.apply(
-            features.contiguous(), weight.to(features.dtype), self._generator(size, step), self._engine.ConvolutionMode.DEFAULT,
-            self._key(source), self._key(target), self._manager,
-        )  # fmt: skip
+    def _apply(
+        self, function: Any, features: Tensor, weight: Tensor, kernel_size: int, source: int, target: int
+    ) -> Tensor:
+        """Run one of the engine's differentiable functions from the voxels of stride `source` to those of `target`."""
+        step = 1 if source == target else 2
+        generator = self._engine.KernelGenerator(kernel_size=kernel_size, stride=step, dilation=1, dimension=3)
+        keys = self._key(source), self._key(target)
+        mode = self._engine.ConvolutionMode.DEFAULT
+        weight = weight.to(features.dtype)
+        return function.apply(features.contiguous(), weight, generator, mode, *keys, self._manager)
 
-    def _generator(self, size: int, step: int):
-        key = (size, step)
-        if key not in self._generators:
-            self._generators[key] = self._engine.KernelGenerator(kernel_size=size, stride=step, dilation=1, dimension=3)
-        return self._generators[key]
-
-    def _key(self, stride: int):
+    def _key(self, stride: int) -> Any:
         if stride not in self._keys:
             self._keys[stride] = self._manager.stride(self._key(stride // 2), [2, 2, 2])
         return self._keys[stride]

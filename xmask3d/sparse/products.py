@@ -7,8 +7,8 @@ from torch import Tensor
 class Weight:
     """The right side of many products `rows @ matrix` with the same number of rows, prepared once.
 
-    In float32 on a CPU `torch.mm` reaches half of what oneDNN does, and only a private operator of torch leads there; where
-    that is missing (or for other types and devices) `torch.mm` is used.
+    In float32 on a CPU `torch.mm` reaches half of what oneDNN does, and only a private operator of torch leads there;
+    where that is missing (or for other types and devices) `torch.mm` is used.
 
     Args:
         matrix: A x B.

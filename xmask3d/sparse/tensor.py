@@ -56,7 +56,8 @@ def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "torch")
         UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.
     """
     if features.ndim != 2 or features.shape[0] != coordinates.shape[0]:
-        raise UserError(f"sparse tensor: features {tuple(features.shape)} do not fit coordinates {tuple(coordinates.shape)}")
+        shapes = f"features {tuple(features.shape)} do not fit coordinates {tuple(coordinates.shape)}"
+        raise UserError(f"sparse tensor: {shapes}")
     manager = coordinate_manager(coordinates, backend)
     return SparseTensor(manager.arrange(features), 1, manager)
 
