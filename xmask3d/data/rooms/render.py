@@ -140,12 +140,16 @@ class Renderer:
             N x 3 in [0, 1].
         """
         corner = self.mesh.uv[face]
-        u, v = weights[:, :1], weights[:, 1:]
-        uv = corner[:, 0] * (1 - u - v) + corner[:, 1] * u + corner[:, 2] * v
+        uv = (
+            corner[:, 0]
+            + (corner[:, 1] - corner[:, 0]) * weights[:, :1]
+            + (corner[:, 2] - corner[:, 0]) * weights[:, 1:]
+        )
+        uv -= np.floor(uv)
         texture = self.mesh.texture[face]
         width, height = self._texture_width[texture], self._texture_height[texture]
-        column = np.minimum(((uv[:, 0] % 1) * width).astype(np.int64), width - 1)
-        row = np.minimum((((1 - uv[:, 1]) % 1) * height).astype(np.int64), height - 1)
+        column = np.minimum((uv[:, 0] * width).astype(np.int32), width - 1)
+        row = np.minimum(((1 - uv[:, 1]) * height).astype(np.int32), height - 1)
         return self._texels[self._texture_start[texture] + row * width + column]
 
     def shade(
@@ -182,8 +186,8 @@ class Renderer:
         """Lay all textures end to end, so that one look-up serves all pixels."""
         images = self.mesh.textures
         self._texels = (np.concatenate([image.reshape(-1, 3) for image in images]) / np.float32(255)).astype(np.float32)
-        self._texture_height = np.array([image.shape[0] for image in images])
-        self._texture_width = np.array([image.shape[1] for image in images])
+        self._texture_height = np.array([image.shape[0] for image in images], np.int32)
+        self._texture_width = np.array([image.shape[1] for image in images], np.int32)
         self._texture_start = np.concatenate([[0], np.cumsum(self._texture_height * self._texture_width)[:-1]])
 
 

@@ -41,11 +41,11 @@ def stone(rng: np.random.Generator, color: Color) -> ByteArray:
     return _tint(color, 1 + 0.08 * clouds + 0.07 * rng.standard_normal((SIDE, SIDE)) - 0.2 * veins)
 
 
-def tiles(rng: np.random.Generator, color: Color, count: int = 2) -> ByteArray:
-    """Square tiles with darker or lighter joints; some floors are chequered."""
+def tiles(rng: np.random.Generator, color: Color, count: int = 2, chequered: bool = False) -> ByteArray:
+    """Square tiles with darker or lighter joints, on request light and dark in turn."""
     step = SIDE // count
     cell = rng.uniform(-0.06, 0.06, (count, count))
-    if rng.random() < 0.3:
+    if chequered:
         cell += 0.45 * ((np.arange(count)[:, None] + np.arange(count)) % 2) - 0.4
     shade = 1 + np.kron(cell, np.ones((step, step))) + 0.02 * rng.standard_normal((SIDE, SIDE))
     joint = (np.arange(SIDE) % step) < 2
