@@ -7,7 +7,7 @@ import torch
 
 from xmask3d.benchmark import Benchmark
 from xmask3d.config import Config, ModelConfig, UNetConfig, find_file
-from xmask3d.data.samples import SceneViews, TrainingViews
+from xmask3d.data.samples import SceneViews, TrainingViews, ValidationViews
 from xmask3d.data.scannet import open_reader
 from xmask3d.data.scene import SceneReader
 from xmask3d.foundations.paths import clip_folder, diffusion_folder
@@ -170,8 +170,29 @@ def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
     )
 
 
-def build_scene_views(config: Config, benchmark: Benchmark, reader: SceneReader, scene: str) -> SceneViews:
-    """All usable views of one scene, for evaluation."""
+def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationViews:
+    """One view of each validation scene, for a look at the scores while training."""
+    data = config.data
+    return ValidationViews(
+        build_reader(config, benchmark, data.val_split),
+        benchmark,
+        image_size=data.image_size,
+        voxel_size=data.voxel_size,
+        border=data.border,
+        depth_tolerance=data.depth_tolerance,
+        min_points=data.min_points,
+        max_points=data.max_points,
+        min_labelled=data.min_labelled,
+        bad_views=data.bad_views,
+        cache=data.cache,
+        seed=config.seed,
+    )
+
+
+def build_scene_views(
+    config: Config, benchmark: Benchmark, reader: SceneReader, scene: str, angle: float = 0.0
+) -> SceneViews:
+    """All usable views of one scene, turned by `angle` radians about the vertical, for evaluation."""
     data, evaluate = config.data, config.evaluate
     return SceneViews(
         reader,
@@ -185,6 +206,7 @@ def build_scene_views(config: Config, benchmark: Benchmark, reader: SceneReader,
         max_points=evaluate.max_points,
         min_labelled=data.min_labelled,
         max_views=evaluate.max_views,
+        angle=angle,
         protocol=config.protocol,
         bad_views=data.bad_views,
         cache=data.cache,
