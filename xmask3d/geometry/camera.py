@@ -87,18 +87,24 @@ def visible_points(
         world_to_camera = np.linalg.inv(np.asarray(pose, np.float64))
     except np.linalg.LinAlgError:
         return nothing
-    camera = world_to_camera[:3, :3] @ np.asarray(points).T.astype(np.float64) + world_to_camera[:3, 3:]
-    index = np.flatnonzero(camera[2] > 0)  # a point behind the camera cannot agree with a depth
-    x, y, z = camera[:, index]
+    rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
+    points = np.asarray(points, np.float64)
+    z = points @ rotation[2] + translation[2]
+    # Only what lies in front of the camera, and no farther than the farthest depth allows, can be seen.
+    farthest = np.inf if depth is None else float(np.fmax.reduce(depth, axis=None)) * (1 + tolerance) * (1 + 1e-6)
+    index = np.flatnonzero((z > 0) & (z <= farthest))
+    z = z.take(index)
+    x, y = rotation[:2] @ points.take(index, 0).T + translation[:2, None]
     # Multiplying before dividing decides the pixel of points that fall exactly between two.
     column = np.rint(x * intrinsics.fx / z + intrinsics.cx)
     row = np.rint(y * intrinsics.fy / z + intrinsics.cy)
     height, width = size
     inside = (column >= border) & (column < width - border) & (row >= border) & (row < height - border)
-    index, z = index[inside], z[inside]
-    pixels = np.stack([row[inside], column[inside]], 1).astype(np.int64)
+    kept = np.flatnonzero(inside)
+    index = index.take(kept)
+    pixels = np.stack([row.take(kept), column.take(kept)], 1).astype(np.int64)
     if depth is None:
         return index, pixels
-    seen = np.asarray(depth)[pixels[:, 0], pixels[:, 1]].astype(np.float64)
-    agree = np.abs(seen - z) <= tolerance * seen
-    return index[agree], pixels[agree]
+    seen = np.asarray(depth).take(pixels[:, 0] * width + pixels[:, 1]).astype(np.float64)
+    agree = np.flatnonzero(np.abs(seen - z.take(kept)) <= tolerance * seen)
+    return index.take(agree), pixels.take(agree, 0)

@@ -46,7 +46,7 @@ def voxelise(
         `Voxels`; empty for no points.
     """
     matrix = (np.eye(3) if rotation is None else np.asarray(rotation, np.float64)) * (scale / voxel_size)
-    return quantise(np.floor(np.asarray(points, np.float64) @ matrix.T), order)
+    return quantise(np.floor(matrix @ np.asarray(points, np.float64).T).T, order)
 
 
 def quantise(cells: np.ndarray, order: Literal["grid", "hash"] = "grid") -> Voxels:
@@ -54,7 +54,9 @@ def quantise(cells: np.ndarray, order: Literal["grid", "hash"] = "grid") -> Voxe
     count = len(cells)
     if not count:
         return Voxels(np.zeros((0, 3), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    cells = (cells - cells.min(0)).astype(np.int64)
+    # Kept as three contiguous rows: every step below works on one axis at a time.
+    axes = np.ascontiguousarray(np.asarray(cells).T)
+    cells = (axes - axes.min(1, keepdims=True)).astype(np.int64).T
     sorted_index, starts = _sort_cells(cells)
     voxel_of_sorted = np.cumsum(starts) - 1
     point_to_voxel = np.empty(count, np.int64)
