@@ -1,6 +1,8 @@
 """Where CLIP comes from: open_clip's names, local files, or a folder with a small one."""
 
 import json
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,12 +137,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        try:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except RuntimeError as error:
-            if "TorchScript" not in str(error):
-                raise
-            tensors = torch.jit.load(path, map_location="cpu").state_dict()
+        tensors = _load_archive(path) if _is_torchscript(path) else torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a readable weight file: {_first_line(error)}") from error
     except Exception as error:
@@ -148,6 +145,20 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: refused, since it is not a plain file of tensors: {_first_line(error)}") from error
     tensors = tensors.get("state_dict", tensors)
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _load_archive(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        # OpenAI publishes CLIP in this format only, whatever torch thinks of it today.
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.jit.load(path, map_location="cpu").state_dict()
 
 
 def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
