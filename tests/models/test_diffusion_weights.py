@@ -83,9 +83,8 @@ def same_maps(first: DiffusionFeatures, second: DiffusionFeatures) -> None:
     images = torch.rand(1, 3, 64, 64)
     text, time = torch.randn(1, 4, first.context_dim), torch.randn(1, first.time_dim)
     with torch.no_grad():
-        for x, y in zip(
-            first(first.encode(images), text, time), second(second.encode(images), text, time), strict=True
-        ):
+        pairs = zip(*(model(model.encode(images), text, time) for model in (first, second)), strict=True)
+    for x, y in pairs:
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
 
 
