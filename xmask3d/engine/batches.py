@@ -7,17 +7,18 @@ from dataclasses import replace
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xmask3d.data.scene import Batch, collate
+from xmask3d.data.samples import collate_usable
+from xmask3d.data.scene import Batch
 from xmask3d.errors import UserError
 
-TRANSLATION = 100  # voxels; training batches are moved by a whole number below this along each axis
+TRANSLATION = 100
 
 
 class EpochBatches(Sampler[list[int]]):
     """Indices of the micro-batches of one process, in a shuffled order that differs by epoch; the rest is dropped.
 
-    Step k of an epoch uses the k-th `batch_size` entries of the epoch's permutation. They are dealt to micro-batches and
-    processes in turn, so one process with two micro-batches, or two processes with one, split the same samples.
+    Step k of an epoch uses the k-th `batch_size` entries of the epoch's permutation. They are dealt to micro-batches
+    and processes in turn: one process with two micro-batches, or two processes with one, split the same samples.
 
     Args:
         length: samples in an epoch.
@@ -74,14 +75,14 @@ def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def translate(batch: Batch, seed: int, step: int) -> Batch:
-    """Move all voxels of a batch by one random whole vector, the same in every process (paper section 4.1).
+    """Move all voxels of a step by one random whole vector, the same in every process and micro-batch.
 
-    The strided convolutions see the scene on another grid each time.
+    So the strided convolutions see the scenes on another grid each time (published: below 100 voxels along each axis).
     """
-    offset = torch.randint(TRANSLATION, (3,), generator=generator_for(seed, step, 3), dtype=torch.int32)
-    coords = batch.voxel_coords.clone()
-    coords[:, 1:] += offset.to(coords)
-    return replace(batch, voxel_coords=coords)
+    offset = torch.randint(TRANSLATION, (3,), generator=generator_for(seed, step), dtype=torch.int32)
+    moved = batch.voxel_coords.clone()
+    moved[:, 1:] += offset.to(moved)
+    return replace(batch, voxel_coords=moved)
 
 
 def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader:
@@ -90,14 +91,14 @@ def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate_usable,
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
     )
 
 
 def ignore_signals(worker: int) -> None:
-    """In a loader worker: a Ctrl-C or SIGTERM sent to the whole group must not kill it before the main process saved."""
+    """In a loader worker: a Ctrl-C sent to the whole group must not kill it before the main process has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

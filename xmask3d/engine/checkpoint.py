@@ -1,9 +1,9 @@
 """Checkpoints that survive kills, full disks and damage.
 
-A checkpoint is one `torch.save` file of tensors, numbers, strings, lists and dicts, read with `weights_only=True` always.
-Beside it lies its SHA-256 in the format of `sha256sum`. Both are written to a temporary file, synced and renamed, the
-digest first: a file that bears its final name is complete. A folder of a run holds `step-00000300.pt` for the newest
-few steps and `best.pt`, a hard link to the best so far.
+A checkpoint is one `torch.save` file of tensors, numbers, strings, lists and dicts, always read with
+`weights_only=True`. Beside it lies its SHA-256 in the format of `sha256sum`. Both are written to a temporary file,
+synced and renamed, the digest first: a file that bears its final name is complete. A folder of a run holds
+`step-00000300.pt` for the newest few steps and `best.pt`, a hard link to the best so far.
 """
 
 import hashlib
@@ -130,7 +130,7 @@ class CheckpointFolder:
         return True
 
     def _prune(self, step: int) -> None:
-        """Remove older ones than the newest `keep`, and later ones than `step`: damaged ones that the run started before."""
+        """Remove what is older than the newest `keep`, and what is later than `step`: damaged, so passed over."""
         later = [path for path in self.paths() if _step_of(path) > step]
         older = [path for path in self.paths() if _step_of(path) <= step][self.keep :]
         for path in later + [path for path in older if _step_of(path) not in self.milestones]:

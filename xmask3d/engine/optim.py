@@ -1,7 +1,8 @@
 """Optimiser groups, learning rates and averaged weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,16 @@ class AveragedWeights:
                 self.state[name].lerp_(value, 1 - self.decay)
             else:
                 self.state[name].copy_(value)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Give the model the averaged weights for a while."""
+        own = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a saved average."""

@@ -1,0 +1,28 @@
+# Read by train.sh and eval.sh, which set $here: defines `launch TOOL ARGUMENTS`, which does not return.
+
+launch() {
+    tool=$here/$1
+    shift
+    venv=${XMASK3D_VENV:-$here/.venv}
+    python=$venv/bin/python
+    if [ ! -x "$python" ]; then
+        if [ -n "${XMASK3D_VENV:-}" ]; then
+            echo "error: no Python in XMASK3D_VENV=$venv; sh scripts/install.sh makes one there" >&2
+            exit 1
+        fi
+        python=python3
+    fi
+    export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+    processes=${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+    if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
+        exec "$python" "$tool" "$@"
+    fi
+    if [ "${NNODES:-1}" = 1 ]; then
+        set -- --standalone --nproc-per-node "$processes" "$tool" "$@"
+    else
+        set -- --nnodes "$NNODES" --node-rank "${NODE_RANK:?set NODE_RANK to 0 ... NNODES - 1}" \
+            --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" \
+            --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" "$tool" "$@"
+    fi
+    exec "$python" -m torch.distributed.run "$@"
+}

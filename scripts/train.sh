@@ -1,0 +1,16 @@
+#!/bin/sh
+# Train, or go on with, the run of a configuration: one process, or one for each GPU.
+#
+#   sh scripts/train.sh CONFIG [key=value ...]
+#
+#   NPROC         processes on this machine (default: as many as GPUs, at least one)
+#   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT   for several machines, as torchrun knows them
+#   XMASK3D_VENV  virtual environment (default: .venv beside this folder, if it is there; else python3)
+set -eu
+here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+if [ "${1:---help}" = --help ] || [ "$1" = -h ]; then
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
+. "$here/scripts/launch.sh"
+launch tools/train.py "$@"

@@ -1,0 +1,107 @@
+"""Loading configurations: includes, overrides, and errors that name file, line and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from xmask3d.config import Config, find_file, load_config, save_config
+from xmask3d.errors import UserError
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, list(overrides))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "a.yaml", "")) == Config()
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", "train: {epochs: 3, batch_size: 4}\nseed: 1\n")
+    top = write(tmp_path, "sub/top.yaml", "include: ../base.yaml\ntrain:\n  epochs: 5\n")
+    config = load_config(top, ["train.batch_size=6", "data.image_size=[64, 96]", "train.ema=0.9"])
+    assert (config.train.epochs, config.train.batch_size, config.seed) == (5, 6, 1)
+    assert config.data.image_size == (64, 96)
+    assert config.train.ema == 0.9
+
+
+def test_several_includes_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "seed: 1\ntrain: {epochs: 2}\n")
+    write(tmp_path, "b.yaml", "seed: 2\n")
+    config = load_config(write(tmp_path, "top.yaml", "include: [a.yaml, b.yaml]\n"))
+    assert (config.seed, config.train.epochs) == (2, 2)
+
+
+def test_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, "a.yaml", "data: {root: /x/y}\ntrain: {checkpoints: [3]}\n"), ["train.ema=0.5"]
+    )
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+def test_unknown_key_has_a_line_and_a_suggestion(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "seed: 1\ntrain:\n  epochs: 2\n  batch_sise: 4\n")
+    text = message(path)
+    assert f"{path}:4" in text and "'train.batch_sise'" in text and "'batch_size'" in text
+
+
+def test_unknown_key_in_an_include_names_that_file(tmp_path: Path) -> None:
+    below = write(tmp_path, "below.yaml", "# a comment\nlos: {}\n")
+    text = message(write(tmp_path, "top.yaml", "seed: 3\n\ninclude: below.yaml\n"))
+    assert f"{below}:2" in text and "'loss'" in text
+
+
+def test_unknown_override(tmp_path: Path) -> None:
+    text = message(write(tmp_path, "a.yaml", ""), "train.epoch=3")
+    assert "override 'train.epoch=3'" in text and "'epochs'" in text
+
+
+def test_wrong_type_has_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "train:\n  lr_3d: fast\n")
+    text = message(path)
+    assert f"{path}:2" in text and "train.lr_3d" in text and "'fast'" in text
+
+
+def test_out_of_range_in_an_include(tmp_path: Path) -> None:
+    below = write(tmp_path, "below.yaml", "evaluate: {novel_ratio: 3}\n")
+    text = message(write(tmp_path, "top.yaml", "include: below.yaml\n"))
+    assert f"{below}:1" in text and "novel_ratio" in text
+
+
+def test_a_value_where_a_group_belongs(tmp_path: Path) -> None:
+    assert "train" in message(write(tmp_path, "a.yaml", "train: 3\n"))
+    assert "seed" in message(write(tmp_path, "b.yaml", "seed: 3\n"), "seed.deep=1")
+
+
+def test_override_without_value(tmp_path: Path) -> None:
+    assert "key=value" in message(write(tmp_path, "a.yaml", ""), "train.epochs")
+
+
+def test_bad_yaml_has_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "seed: 1\ntrain: {epochs: 2\n")
+    assert f"{path}:" in message(path)
+
+
+def test_missing_file_and_endless_include(tmp_path: Path) -> None:
+    assert "nowhere.yaml" in message(tmp_path / "nowhere.yaml")
+    write(tmp_path, "a.yaml", "include: b.yaml\n")
+    assert "includes itself" in message(write(tmp_path, "b.yaml", "include: a.yaml\n"))
+
+
+def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_file("dataset/scannet20.yaml").is_file()
+    (tmp_path / "mine").touch()
+    assert find_file("mine") == Path("mine")

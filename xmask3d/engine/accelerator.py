@@ -1,0 +1,22 @@
+"""What runs a model on this machine's devices, in as many processes as were started."""
+
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """An accelerator for the GPUs, or for the CPU if there are none.
+
+    Args:
+        precision: autocast type, "float32" for none.
+    """
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no mask covers a point: the fuser rests
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
+    return Accelerator(
+        mixed_precision=MIXED[precision], cpu=not torch.cuda.is_available(), kwargs_handlers=[unused, patience]
+    )

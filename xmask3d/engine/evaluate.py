@@ -1,0 +1,228 @@
+"""Whole-scene evaluation: every view labels its points, views vote, unseen points follow neighbours (section 3.5)."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from xmask3d.benchmark import Benchmark, load_benchmark
+from xmask3d.config import Config
+from xmask3d.data.samples import collate_usable
+from xmask3d.data.scene import Scene, SceneReader
+from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.batches import ignore_signals
+from xmask3d.engine.checkpoint import apply_weights, file_digest, load_weights
+from xmask3d.engine.labeller import BRANCHES, Labeller, by_branch
+from xmask3d.engine.predict import SceneVotes, fill_unseen
+from xmask3d.engine.results import Results, SceneResult
+from xmask3d.errors import UserError
+from xmask3d.metrics import ConfusionMatrix
+from xmask3d.models.build import build_model, build_reader, build_scene_views
+from xmask3d.visualize.cloud import colors_to_bytes, label_palette, write_ply
+from xmask3d.visualize.pictures import compare_labels, save_picture
+
+
+def evaluate(
+    config: Config, checkpoint: Path, scenes: list[str] | None = None, pictures: int = 0, output: Path | None = None
+) -> Results | None:
+    """Score a checkpoint on the validation split of `config`'s benchmark.
+
+    Runs in one process, or in those that torchrun starts: they share the scenes, and the table is the same for any
+    number of them. Each scene's result is saved as soon as it is there, under a name made of the settings and the
+    checkpoint's digest, so that an evaluation that was stopped goes on where it was.
+
+    Args:
+        config: of the run that the checkpoint is from, or another that builds the same model.
+        checkpoint: anything that `load_weights` reads.
+        scenes: names of the scenes to use; all by default.
+        pictures: how many of the scenes to draw and to write as coloured clouds.
+        output: folder for everything; `<config.output>/evaluation` by default.
+
+    Returns:
+        The results, in the first process; None in the others.
+
+    Raises:
+        UserError: missing data, unknown scenes, a scene without truth, a checkpoint that does not fit.
+    """
+    accelerator = make_accelerator(config.train.precision)
+    benchmark = load_benchmark(config.benchmark)
+    reader = build_reader(config, benchmark, config.data.val_split)
+    names = choose_scenes(reader, scenes)
+    weights_digest = file_digest(checkpoint)
+    settings_digest = digest_of_settings(config, benchmark)
+    folder = (output or config.output / "evaluation") / f"{checkpoint.stem}-{weights_digest[:8]}-{settings_digest[:8]}"
+    todo = missing_scenes(accelerator, folder, names)
+    if todo:
+        weights = load_weights(checkpoint)
+        assembly = build_model(config)
+        apply_weights(assembly.model, weights, checkpoint)
+        labeller = Labeller(
+            assembly.model.to(accelerator.device),
+            assembly.clip_text.to(accelerator.device),
+            benchmark,
+            config.evaluate,
+            accelerator,
+        )
+        mine = todo[accelerator.process_index :: accelerator.num_processes]
+        for name in tqdm(mine, unit="scene", disable=None if accelerator.is_main_process else True, dynamic_ncols=True):
+            evaluate_scene(config, benchmark, reader, name, labeller).save(folder / "scenes" / f"{name}.npz")
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return None
+    results = Results.collect(
+        folder,
+        names,
+        benchmark,
+        about={
+            "benchmark": config.benchmark,
+            "protocol": config.protocol,
+            "checkpoint": str(checkpoint),
+            "checkpoint_sha256": weights_digest,
+            "settings_sha256": settings_digest,
+            "settings": json.loads(settings_of(config, benchmark)),
+        },
+    )
+    results.write("results" if scenes is None else "results-" + _digest("\n".join(names))[:8])
+    for name in evenly(names, pictures):
+        draw_scene(folder, reader.read_scene(name), benchmark)
+    return results
+
+
+def evaluate_scene(
+    config: Config, benchmark: Benchmark, reader: SceneReader, name: str, labeller: Labeller
+) -> SceneResult:
+    """Label all points of one scene by all its views, and count hits and misses.
+
+    Raises:
+        UserError: the scene has no truth.
+    """
+    rotations = config.evaluate.rotations
+    votes, binary, used, scene = {}, None, 0, None
+    for rotation in range(rotations):
+        views = build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations)
+        if scene is None:
+            scene = views.scene
+            count = len(scene.points)
+            votes = {branch: SceneVotes(count, benchmark.num_classes) for branch in BRANCHES}
+            binary = SceneVotes(count, 2)
+        loader = DataLoader(
+            views,
+            batch_size=config.evaluate.batch_size,
+            num_workers=config.evaluate.workers,
+            collate_fn=collate_usable,
+            worker_init_fn=ignore_signals,
+        )
+        for batch in loader:
+            if batch is None:
+                continue
+            outputs, labels = labeller(batch)
+            for branch, predicted in by_branch(labels).items():
+                votes[branch].add(batch.point_index, predicted)
+            binary.add(batch.point_index, (outputs.binary_logits > 0).long())
+            used += batch.size
+    return _count(scene, benchmark, votes, binary, used)
+
+
+def _count(
+    scene: Scene, benchmark: Benchmark, votes: dict[str, SceneVotes], binary: SceneVotes, used: int
+) -> SceneResult:
+    if scene.labels is None:
+        raise UserError(f"scene {scene.name} has no labels to compare with; leave it out with --scenes")
+    truth = torch.from_numpy(np.asarray(scene.labels))
+    labels, counts = {}, {}
+    for branch in BRANCHES:
+        labels[branch] = fill_unseen(scene.points, votes[branch].result().numpy())
+        matrix = ConfusionMatrix(benchmark.num_classes)
+        matrix.update(torch.from_numpy(labels[branch]), truth)
+        counts[branch] = matrix.counts.numpy()
+    is_base = fill_unseen(scene.points, binary.result().numpy())
+    matrix = ConfusionMatrix(2)
+    matrix.update(torch.from_numpy(is_base), torch.from_numpy(benchmark.binary_labels(scene.labels)))
+    fused = votes["fused"].counts
+    share = fused.amax(1) / fused.sum(1).clamp(min=1)
+    return SceneResult(
+        labels={branch: values.astype(np.int16) for branch, values in labels.items()},
+        counts=counts,
+        binary_counts=matrix.counts.numpy(),
+        confidence=share.numpy().astype(np.float16),
+        views=used,
+        unseen=int((~fused.any(1)).sum()),
+    )
+
+
+def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
+    """The wanted scenes in the reader's order, each once. Raises `UserError` for one that is not there."""
+    if wanted is None:
+        return list(reader.scene_names)
+    unknown = [name for name in wanted if name not in reader.scene_names]
+    if unknown:
+        raise UserError(f"scene {unknown[0]}: not in the validation split, which has {len(reader.scene_names)} scenes")
+    return [name for name in reader.scene_names if name in wanted]
+
+
+def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str]) -> list[str]:
+    """Scenes without a good result, as the first process finds them, so that all share the same ones."""
+    found: list[list[str]] = [[]]
+    if accelerator.is_main_process:
+        found[0] = [name for name in names if SceneResult.load(folder / "scenes" / f"{name}.npz") is None]
+        done = len(names) - len(found[0])
+        if done:
+            accelerator.print(f"{done} of {len(names)} scenes are done already, in {folder}")
+    broadcast_object_list(found)
+    return found[0]
+
+
+def settings_of(config: Config, benchmark: Benchmark) -> str:
+    """What results depend on besides weights and scenes, as JSON with sorted keys."""
+    values = {
+        "benchmark": asdict(benchmark),
+        "protocol": config.protocol,
+        "data": config.data.model_dump(mode="json", exclude={"cache", "workers", "train_split", "views_per_scene"}),
+        "model": config.model.model_dump(mode="json", exclude={"checkpointing"}),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude={"workers"}),
+        "sparse": config.sparse.model_dump(mode="json"),
+        "precision": config.train.precision,
+        "seed": config.seed if config.protocol == "reference" else None,
+    }
+    return json.dumps(values, sort_keys=True)
+
+
+def digest_of_settings(config: Config, benchmark: Benchmark) -> str:
+    """SHA-256 of `settings_of`."""
+    return _digest(settings_of(config, benchmark))
+
+
+def draw_scene(folder: Path, scene: Scene, benchmark: Benchmark) -> None:
+    """Write input, truth and prediction of a scene as one picture, and truth and prediction as coloured clouds."""
+    result = SceneResult.load(folder / "scenes" / f"{scene.name}.npz")
+    assert result is not None
+    palette = label_palette(benchmark.num_classes)
+    predicted = result.labels["fused"].astype(np.int64)
+    picture = compare_labels(
+        scene.points, colors_to_bytes(scene.colors), scene.labels, predicted, benchmark.class_names, palette
+    )
+    save_picture(picture, folder / "pictures" / f"{scene.name}.png")
+    clouds = folder / "clouds"
+    write_ply(clouds / f"{scene.name}_input.ply", scene.points, colors_to_bytes(scene.colors))
+    if scene.labels is not None:
+        write_ply(clouds / f"{scene.name}_truth.ply", scene.points, palette[scene.labels], scene.labels)
+    write_ply(clouds / f"{scene.name}_prediction.ply", scene.points, palette[predicted], predicted, result.confidence)
+
+
+def evenly(names: list[str], count: int) -> list[str]:
+    """At most `count` of the names, evenly spaced."""
+    if count >= len(names):
+        return names
+    return [names[int(i)] for i in np.linspace(0, len(names) - 1, count).round()] if count > 0 else []
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

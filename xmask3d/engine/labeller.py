@@ -1,0 +1,59 @@
+"""A model with the class texts of a benchmark: batches of views in, labels out."""
+
+import torch
+from accelerate import Accelerator
+
+from xmask3d.benchmark import Benchmark
+from xmask3d.config import EvaluateConfig
+from xmask3d.data.scene import Batch
+from xmask3d.engine.predict import ViewLabels, label_views
+from xmask3d.models.clip import ClipText
+from xmask3d.models.xmask3d import Outputs, XMask3D
+
+BRANCHES = ("fused", "2d", "3d")
+
+
+class Labeller:
+    """Labels views by all K classes of a benchmark.
+
+    Args:
+        model: on the accelerator's device; put into evaluation mode at each call.
+        clip_text: encodes the class names (or the sentences of `settings.prompts`) once.
+        settings: exponents of the ensemble.
+        accelerator: its device and precision are used.
+    """
+
+    def __init__(
+        self,
+        model: XMask3D,
+        clip_text: ClipText,
+        benchmark: Benchmark,
+        settings: EvaluateConfig,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model, self.settings, self.accelerator = model, settings, accelerator
+        self.text = clip_text(benchmark.test_prompts(settings.prompts)).to(accelerator.device)
+        self.novel = torch.from_numpy(benchmark.novel_mask).to(accelerator.device)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> tuple[Outputs, ViewLabels]:
+        """Outputs and labels of a batch, which may lie on any device."""
+        self.model.eval()
+        batch = batch.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            outputs = self.model(batch, self.text, mask_clip=True, auxiliary=False)
+        labels = label_views(
+            self.model.fuser,
+            outputs,
+            batch,
+            self.text,
+            self.novel,
+            base_ratio=self.settings.base_ratio,
+            novel_ratio=self.settings.novel_ratio,
+        )
+        return outputs, labels
+
+
+def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:
+    """N int64 labels of each of `BRANCHES`."""
+    return {"fused": labels.fused, "2d": labels.features_2d, "3d": labels.features_3d}

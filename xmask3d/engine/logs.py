@@ -1,0 +1,64 @@
+"""What a run tells: console lines, a log file, TensorBoard."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes to `<output>/train.log`, `<output>/tensorboard` and the console; a silent one writes nothing.
+
+    Args:
+        output: folder of the run.
+        step: where the run starts; TensorBoard hides what an interrupted run wrote beyond it.
+        silent: for all processes but the first.
+    """
+
+    def __init__(self, output: Path, step: int = 0, silent: bool = False) -> None:
+        self.silent = silent
+        self._writer: Any = None
+        if silent:
+            return
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+        self._file = open(output / "train.log", "a")  # noqa: SIM115 - closed by close()
+        self._writer = SummaryWriter(str(output / "tensorboard"), purge_step=step)
+
+    def line(self, text: str) -> None:
+        """Print a line above the progress bar and keep it in the log file."""
+        if not self.silent:
+            tqdm.write(text)
+            sys.stdout.flush()
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._file.flush()
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Add one point to each named curve."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Add an h x w x 3 uint8 picture."""
+        if self._writer is not None:
+            self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._writer is not None:
+            self._writer.close()
+            self._file.close()
+
+
+def peak_memory(device: torch.device) -> float:
+    """Largest memory so far in GiB: of the GPU, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,0 +1,197 @@
+"""What an evaluation finds: per scene while it runs, and as a table at its end."""
+
+import csv
+import io
+import json
+import os
+import platform
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import xmask3d
+from xmask3d.benchmark import Benchmark
+from xmask3d.engine.labeller import BRANCHES
+from xmask3d.metrics import ConfusionMatrix, Scores
+from xmask3d.visualize.pictures import save_bar_chart
+
+TITLES = {"fused": "fused", "2d": "2D", "3d": "3D"}
+
+
+@dataclass
+class SceneResult:
+    """One evaluated scene of n points.
+
+    Attributes:
+        labels: of each branch n int16 class ids, -1 where no view of the scene could be used.
+        counts: of each branch K x (K + 1) int64, see `ConfusionMatrix`.
+        binary_counts: 2 x 3 int64, the same for base (1) or novel (0).
+        confidence: n float16, share of the votes that the fused label got, 0 where unseen.
+        views: views that voted, over all rotations.
+        unseen: points that no view saw.
+    """
+
+    labels: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+    binary_counts: np.ndarray
+    confidence: np.ndarray
+    views: int
+    unseen: int
+
+    def save(self, path: Path) -> None:
+        """Write a compressed npz, whole or not at all; the folder is made when missing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f"labels_{branch}": self.labels[branch] for branch in BRANCHES}
+        arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "wb") as file:
+            np.savez_compressed(
+                file,
+                **arrays,
+                binary_counts=self.binary_counts,
+                confidence=self.confidence,
+                seen=np.array([self.views, self.unseen]),
+            )
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "SceneResult | None":
+        """Read it back; None where there is none, or a damaged one."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    labels={branch: file[f"labels_{branch}"] for branch in BRANCHES},
+                    counts={branch: file[f"counts_{branch}"] for branch in BRANCHES},
+                    binary_counts=file["binary_counts"],
+                    confidence=file["confidence"],
+                    views=int(file["seen"][0]),
+                    unseen=int(file["seen"][1]),
+                )
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+
+
+@dataclass
+class Results:
+    """Scores of a set of scenes.
+
+    Attributes:
+        about: benchmark, protocol, checkpoint and settings with their digests.
+        scenes: names of the scenes.
+        scores: of each branch.
+        binary: of the binary head; class 1 is base, 0 novel.
+        views, points, unseen: sums over the scenes.
+        folder: where everything is written.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    benchmark: Benchmark
+    scenes: list[str]
+    scores: dict[str, Scores]
+    binary: Scores
+    views: int
+    points: int
+    unseen: int
+
+    @classmethod
+    def collect(cls, folder: Path, scenes: list[str], benchmark: Benchmark, about: dict[str, Any]) -> "Results":
+        """Sum up the saved results of scenes: whole numbers, so neither order nor number of processes matters."""
+        matrices = {branch: ConfusionMatrix(benchmark.num_classes) for branch in BRANCHES}
+        binary = ConfusionMatrix(2)
+        views = points = unseen = 0
+        for name in scenes:
+            result = SceneResult.load(folder / "scenes" / f"{name}.npz")
+            if result is None:
+                raise FileNotFoundError(f"{folder / 'scenes' / name}.npz vanished during the evaluation")
+            for branch in BRANCHES:
+                matrices[branch].counts += torch.from_numpy(result.counts[branch])
+            binary.counts += torch.from_numpy(result.binary_counts)
+            views, unseen, points = views + result.views, unseen + result.unseen, points + len(result.confidence)
+        scores = {branch: matrix.scores(benchmark.base, benchmark.novel) for branch, matrix in matrices.items()}
+        return cls(folder, about, benchmark, scenes, scores, binary.scores([1], [0]), views, points, unseen)
+
+    def table(self) -> str:
+        """The results as text for a console."""
+        about, binary = self.about, self.binary
+        lines = [
+            f"{about['benchmark']}, protocol {about['protocol']}: {len(self.scenes)} scenes, {self.views} views, "
+            f"{self.points} points ({self.unseen / max(1, self.points):.1%} unseen)",
+            f"checkpoint {about['checkpoint']} (sha256 {about['checkpoint_sha256'][:12]})",
+            "",
+            f"{'':<8}{'hIoU':>8}{'mIoU_b':>8}{'mIoU_n':>8}{'mAcc_b':>8}{'mAcc_n':>8}{'allAcc':>8}",
+        ]
+        for branch, scores in self.scores.items():
+            values = (
+                scores.hiou, scores.miou_base, scores.miou_novel, scores.accuracy_base, scores.accuracy_novel,
+                scores.all_accuracy,
+            )  # fmt: skip
+            lines.append(f"{TITLES[branch]:<8}" + "".join(f"{100 * value:8.2f}" for value in values))
+        lines += [
+            f"binary head: {100 * binary.all_accuracy:.2f} right, IoU base {100 * binary.iou[1]:.2f}, "
+            f"novel {100 * binary.iou[0]:.2f}",
+            "",
+            f"{'class':<24}{'':<7}{'points':>10}{'fused':>8}{'2D':>8}{'3D':>8}{'acc':>8}",
+        ]
+        for row in self.rows():
+            kind = f"{row['class']:<24.24}{row['split']:<7}{row['points']:>10}"
+            values = (row["iou_fused"], row["iou_2d"], row["iou_3d"], row["accuracy_fused"])
+            lines.append(kind + "".join(f"{100 * value:8.2f}" for value in values))
+        return "\n".join(lines)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a class, base classes first."""
+        benchmark, rows = self.benchmark, []
+        for i in (*benchmark.base, *benchmark.novel):
+            row: dict[str, Any] = {
+                "class": benchmark.class_names[i],
+                "split": "novel" if i in benchmark.novel else "base",
+                "points": self.scores["fused"].counts[i],
+            }
+            row |= {f"iou_{branch}": scores.iou[i] for branch, scores in self.scores.items()}
+            row |= {f"accuracy_{branch}": scores.accuracy[i] for branch, scores in self.scores.items()}
+            rows.append(row)
+        return rows
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for a file."""
+        return {
+            **self.about,
+            "versions": {
+                "xmask3d": xmask3d.__version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "scores": {branch: asdict(scores) for branch, scores in self.scores.items()},
+            "binary_head": asdict(self.binary),
+            "classes": self.rows(),
+            "views": self.views,
+            "points": self.points,
+            "unseen_points": self.unseen,
+            "scenes": self.scenes,
+        }
+
+    def write(self, name: str) -> None:
+        """Write `<name>.txt`, `.json`, `.csv` and `.png` (a bar chart of IoU by class)."""
+        folder, rows = self.folder, self.rows()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        (folder / f"{name}.txt").write_text(self.table() + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
+        (folder / f"{name}.csv").write_text(text.getvalue())
+        fused = self.scores["fused"]
+        save_bar_chart(
+            folder / f"{name}.png",
+            self.benchmark.class_names,
+            fused.iou,
+            self.benchmark.novel_mask,
+            f"{self.about['benchmark']}: hIoU {100 * fused.hiou:.1f}, base {100 * fused.miou_base:.1f}, "
+            f"novel {100 * fused.miou_novel:.1f}",
+        )

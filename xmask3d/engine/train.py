@@ -1,0 +1,419 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from xmask3d.benchmark import load_benchmark
+from xmask3d.config import Config, save_config
+from xmask3d.data.scene import Batch
+from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
+from xmask3d.engine.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    apply_weights,
+    random_state,
+    read_checkpoint,
+    restore_random_state,
+)
+from xmask3d.engine.labeller import Labeller
+from xmask3d.engine.logs import RunLog, peak_memory
+from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
+from xmask3d.engine.signals import StopSignals
+from xmask3d.engine.validate import validate
+from xmask3d.errors import UserError
+from xmask3d.losses.criterion import Criterion
+from xmask3d.models.build import build_criterion, build_model, build_training_views, build_validation_views
+from xmask3d.models.fusion import fuse_training
+from xmask3d.models.xmask3d import XMask3D
+
+MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
+
+# What a line on the console sums up; TensorBoard has each loss by its own name.
+LOSS_GROUPS = {
+    **dict.fromkeys(("mask_class", "mask", "dice", "mask_class_aux", "mask_aux", "dice_aux"), "masks"),
+    **dict.fromkeys(("point_fused", "point_3d"), "points"),
+    **dict.fromkeys(("caption_fused", "caption_3d", "caption_2d"), "captions"),
+    "binary": "binary",
+    "mask_regularisation": "regularisation",
+}
+
+# Keys that may differ between a run and its resumption: they steer where it runs, how long, and what it shows.
+FREE_KEYS = (
+    "output", "evaluate", "sparse", "model.checkpointing",
+    "data.root", "data.cache", "data.workers", "data.val_split",
+    "train.epochs", "train.log_every", "train.save_every", "train.save_minutes", "train.keep", "train.checkpoints",
+    "train.evaluate_every", "train.picture_every",
+)  # fmt: skip
+
+
+def train(config: Config) -> int:
+    """Train `config`'s model in `config.output`, from the newest good checkpoint there if there is one.
+
+    Runs in one process, or in those that torchrun starts: `config.train.batch_size` is shared by all of them, and
+    `output` is one folder that all see. On a CPU, a run that was stopped or killed at any step and started again ends
+    in the same weights bit for bit.
+
+    Returns:
+        Exit code: 0 when complete (also when it was before), 143 after SIGTERM and 130 after SIGINT, having saved.
+
+    Raises:
+        UserError: bad data, a configuration that is not the run's, a full disk, or a loss that is not finite.
+    """
+    trainer = Trainer(config)
+    if trainer.step >= trainer.total_steps:
+        trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")
+        return 0
+    trainer.build()
+    with StopSignals() as stop:
+        return trainer.run(stop)
+
+
+class TrainingStep(nn.Module):
+    """Model and criterion as one module: a batch in, losses out, so data parallelism sees every use of a parameter."""
+
+    def __init__(self, model: XMask3D, criterion: Criterion) -> None:
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(
+        self, batch: Batch, text: Tensor, captions: Tensor, regularise: bool, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Weighted losses by name, and their `total`.
+
+        Args:
+            batch: B views.
+            text: C x D embeddings of the base classes. captions: B x D.
+            regularise: whether the mask regularisation, and so MaskCLIP, takes part.
+            generator: of the random points that masks are compared at.
+        """
+        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True)
+        fused = fuse_training(self.model.fuser, outputs, batch)
+        return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
+
+
+class Trainer:
+    """One run: where it stands, what it works on, and the steps it takes.
+
+    Attributes:
+        step: optimiser steps done; the position in the data is `divmod(step, steps_per_epoch)`.
+        total_steps: where the run ends.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Find out where the run stands; nothing heavy yet."""
+        self.config, self.settings = config, config.train
+        self.accelerator = make_accelerator(config.train.precision)
+        self.device = self.accelerator.device
+        if self.device.type == "cpu":
+            # Sums in a fixed order, for resuming bit for bit. On a GPU it would cost speed and not suffice.
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
+        self.benchmark = load_benchmark(config.benchmark)
+        self.views = build_training_views(config, self.benchmark)
+        self.batches = EpochBatches(
+            len(self.views),
+            config.train.batch_size,
+            config.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            config.train.accumulate,
+        )
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.total_steps = config.train.epochs * self.steps_per_epoch
+        kept = frozenset(epoch * self.steps_per_epoch for epoch in config.train.checkpoints)
+        self.folder = CheckpointFolder(config.output / "checkpoints", config.train.keep, kept)
+        self.resumed = self._load_newest()
+        self.step = self.resumed.step if self.resumed else 0
+
+    def build(self) -> None:
+        """Build model, optimiser and texts, and put back what the checkpoint holds."""
+        config, settings, resumed = self.config, self.settings, self.resumed
+        torch.manual_seed(config.seed)
+        assembly = build_model(config)
+        self.model = assembly.model.to(self.device)
+        self.clip_text = assembly.clip_text.to(self.device)
+        if self.device.type == "cpu":
+            # The last bits of a matrix product depend on its number of rows: a resumed run, which has yet to encode
+            # captions that the first one knew, would get other ones.
+            self.clip_text.batch_size = 1
+        optimizer = make_optimizer(self.model, settings.lr_3d, settings.lr_others, settings.weight_decay)
+        if resumed:
+            apply_weights(self.model, resumed.model, "the newest checkpoint")
+            optimizer.load_state_dict(resumed.optimizer)
+        self.average = AveragedWeights(self.model, settings.ema) if settings.ema else None
+        if resumed and resumed.ema and self.average:
+            self.average.load(resumed.ema)
+        stepper = TrainingStep(self.model, build_criterion(config, self.benchmark))
+        self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
+        if resumed and resumed.scaler and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(resumed.scaler)
+        self.text = self.clip_text(self.benchmark.base_names)
+        self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
+        if resumed and len(resumed.rng) == self.accelerator.num_processes:
+            restore_random_state(resumed.rng[self.accelerator.process_index])
+        self.resumed = None  # free its memory
+
+    def run(self, stop: StopSignals) -> int:
+        """Take all steps that are left; returns the exit code."""
+        settings, silent = self.settings, not self.accelerator.is_main_process
+        self.log = RunLog(self.config.output, self.step, silent)
+        self.log.line(
+            f"{'resume at' if self.step else 'start at'} step {self.step} of {self.total_steps} "
+            f"({settings.epochs} epochs of {self.steps_per_epoch}), "
+            f"{self.accelerator.num_processes} process(es) on {self.device.type}"
+        )
+        self.bar = tqdm(
+            total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=silent or None
+        )
+        loader = make_loader(self.views, self.batches, self.config.data.workers, self.device.type == "cuda")
+        self.skipped = 0
+        code = 0
+        while self.step < self.total_steps and not code:
+            epoch, start = divmod(self.step, self.steps_per_epoch)
+            self.views.set_epoch(epoch)
+            self.batches.seek(epoch, start)
+            code = self.run_epoch(epoch, iter(loader), stop)
+            if not code:
+                code = self.end_epoch(epoch + 1, stop)
+        self.bar.close()
+        self.log.line(
+            f"stopped by a signal after step {self.step}, saved; start again to resume"
+            if code
+            else f"complete: {settings.epochs} epochs, {self.step} steps"
+        )
+        self.log.close()
+        return code
+
+    def run_epoch(self, epoch: int, batches: Iterator[Batch], stop: StopSignals) -> int:
+        """Take the steps left of an epoch; returns the exit code of a signal, having saved, or 0."""
+        self.stepper.train()
+        self.start_window()
+        last_save = time.monotonic()
+        while self.step < (epoch + 1) * self.steps_per_epoch:
+            losses = self.take_step(epoch, batches)
+            self.step += 1
+            self.bar.update()
+            self.add_to_window(losses)
+            if self.step % self.settings.log_every == 0:
+                self.report()
+            minutes = (time.monotonic() - last_save) / 60
+            overdue = self.settings.save_minutes is not None and minutes > self.settings.save_minutes
+            code, overdue = self.agree(stop.code, overdue)
+            if code or (overdue and self.step % self.steps_per_epoch):
+                self.save()
+                last_save = time.monotonic()
+            if code:
+                return code
+        return 0
+
+    def take_step(self, epoch: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """One step of the optimiser; returns the losses, averaged over its micro-batches."""
+        rates = learning_rate_factor(self.step, self.total_steps, self.settings.warmup_steps)
+        set_learning_rates(self.optimizer.param_groups, rates)
+        losses: dict[str, Tensor] = {}
+        for micro in range(self.settings.accumulate):
+            for name, value in self.backward(epoch, micro, next(batches)).items():
+                losses[name] = losses.get(name, 0) + value.detach() / self.settings.accumulate
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad or math.inf)
+        self.check_finite(losses, float(norm))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(self.model)
+        return losses | {"gradient_norm": norm}
+
+    def backward(self, epoch: int, micro: int, batch: Batch) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch; processes exchange gradients after the last one."""
+        config, accelerator = self.config, self.accelerator
+        regularise = config.loss.mask_regularisation > 0 and epoch >= config.loss.mask_regularisation_start
+        batch = translate(batch.to(self.device), config.seed, self.step)
+        generator = generator_for(config.seed, self.step, micro, accelerator.process_index, device=self.device)
+        last = micro == self.settings.accumulate - 1
+        with nullcontext() if last else accelerator.no_sync(self.stepper):
+            losses = self.stepper(batch, self.text, self.clip_text(batch.captions), regularise, generator)
+            accelerator.backward(losses["total"] / self.settings.accumulate)
+        return losses
+
+    def check_finite(self, losses: dict[str, Tensor], norm: float) -> None:
+        """Stop before a step that would spoil the weights.
+
+        No step is skipped over a loss that is not finite. In float16 a gradient that overflows is usual: the loss
+        scaler leaves such a step out and lowers its scale; only many in a row stop the run.
+        """
+        bad = not math.isfinite(float(losses["total"]))
+        overflow = not math.isfinite(norm)
+        self.skipped = self.skipped + 1 if overflow else 0
+        bad |= overflow and (self.accelerator.scaler is None or self.skipped > MAX_SKIPPED)
+        if not self.any_process(bad):
+            return
+        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        saved = next(iter(self.folder.paths()), None)
+        raise UserError(
+            f"step {self.step + 1}: loss or gradient is not finite (gradient norm {norm:.4g}; {values}); "
+            f"the step was not taken, newest checkpoint: {saved or 'none'}; lower the learning rates, set "
+            "train.clip_grad, or use train.precision=float32"
+        )
+
+    def end_epoch(self, epochs: int, stop: StopSignals) -> int:
+        """Save and validate as often as asked for; returns the exit code of a signal, or 0."""
+        settings, last = self.settings, epochs == self.settings.epochs
+        path = None
+        evaluate = bool(settings.evaluate_every) and (last or epochs % settings.evaluate_every == 0)
+        if last or evaluate or epochs % settings.save_every == 0 or epochs in settings.checkpoints:
+            path = self.save()
+        if not evaluate:
+            return self.agree(stop.code, False)[0]
+        metrics = self.validate(epochs, stop)
+        if metrics and path:
+            self.folder.mark_best(path, metrics["fused_hiou"])
+        return self.agree(stop.code, False)[0]
+
+    def validate(self, epochs: int, stop: StopSignals) -> dict[str, float] | None:
+        """Score one view of every scene with the averaged weights, if there are any; None if a signal came."""
+        views = build_validation_views(self.config, self.benchmark)
+        views.set_epoch(epochs - 1)
+        state = random_state()  # whatever draws numbers here must not change what training draws next
+        with self.average.applied(self.model) if self.average else nullcontext():
+            result = validate(self.labeller, views, self.benchmark, self.config.data.workers, stop)
+        restore_random_state(state)
+        if result is None:
+            return None
+        metrics, picture = result
+        self.log.scalars({f"validation/{name}": value for name, value in metrics.items()}, self.step)
+        every, last = self.settings.picture_every, epochs == self.settings.epochs
+        if picture is not None and every and (last or epochs % every == 0):
+            self.log.picture("validation", picture, self.step)
+        self.log.line(
+            f"epoch {epochs}, one view a scene: hIoU fused {metrics['fused_hiou']:.4f} "
+            f"(base {metrics['fused_miou_base']:.4f}, novel {metrics['fused_miou_novel']:.4f}), "
+            f"2D {metrics['2d_hiou']:.4f}, 3D {metrics['3d_hiou']:.4f}, "
+            f"binary accuracy {metrics['binary_accuracy']:.4f}"
+        )
+        return metrics
+
+    def save(self) -> Path | None:
+        """Save all there is; the first process writes, the others hand over their random state."""
+        states = gather_object([random_state()])
+        if not self.accelerator.is_main_process:
+            return None
+        return self.folder.save(
+            Checkpoint(
+                step=self.step,
+                steps_per_epoch=self.steps_per_epoch,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                config=self.config.model_dump(mode="json"),
+                ema=self.average.state if self.average else None,
+                scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+                rng=states,
+            )
+        )
+
+    def start_window(self) -> None:
+        """Begin the means that the next log line shows."""
+        self.window: dict[str, Tensor] = {}
+        self.window_steps, self.window_start = 0, time.monotonic()
+
+    def add_to_window(self, values: dict[str, Tensor]) -> None:
+        """Add the losses of a step."""
+        for name, value in values.items():
+            self.window[name] = self.window.get(name, 0) + value
+        self.window_steps += 1
+
+    def report(self) -> None:
+        """Log the means since the last report, over all processes."""
+        names = sorted(self.window)
+        sums = torch.stack([self.window[name].float() for name in names])
+        means = self.accelerator.reduce(sums, reduction="mean") / self.window_steps
+        values = dict(zip(names, means.tolist(), strict=True))
+        seconds = time.monotonic() - self.window_start
+        rate = self.window_steps * self.settings.batch_size / seconds
+        rates = {"lr/3d": self.optimizer.param_groups[0]["lr"], "lr/others": self.optimizer.param_groups[1]["lr"]}
+        scalars = {f"loss/{name}": value for name, value in values.items() if name != "gradient_norm"}
+        scalars |= rates | {
+            "run/gradient_norm": values["gradient_norm"],
+            "run/samples_per_second": rate,
+            "run/peak_memory_gib": peak_memory(self.device),
+            "run/epoch": self.step / self.steps_per_epoch,
+        }
+        self.log.scalars(scalars, self.step)
+        groups = dict.fromkeys(LOSS_GROUPS.values(), 0.0)
+        for name in values.keys() & LOSS_GROUPS.keys():
+            groups[LOSS_GROUPS[name]] += values[name]
+        shown = ", ".join(f"{group} {value:.3f}" for group, value in groups.items())
+        left = timedelta(seconds=round((self.total_steps - self.step) * seconds / self.window_steps))
+        self.log.line(
+            f"step {self.step}/{self.total_steps} loss {values['total']:.3f} ({shown}) "
+            f"{rate:.2f} samples/s, {left} left"
+        )
+        self.start_window()
+
+    def agree(self, code: int, overdue: bool) -> tuple[int, bool]:
+        """Let all processes act alike: the largest exit code, and whether any is overdue to save."""
+        if self.accelerator.num_processes == 1:
+            return code, overdue
+        flags = gather_object([(code, overdue)])
+        return max(c for c, _ in flags), any(o for _, o in flags)
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.agree(int(flag), False)[0] > 0
+
+    def _load_newest(self) -> Checkpoint | None:
+        """Newest good checkpoint, chosen by the first process for all; also checks and saves the configuration."""
+        found: list[Path | None] = [None]
+        checkpoint = None
+        if self.accelerator.is_main_process:
+            loaded = self.folder.load_newest()
+            if loaded:
+                found[0], checkpoint = loaded
+        broadcast_object_list(found)
+        if found[0] and checkpoint is None:
+            checkpoint = read_checkpoint(found[0])
+        if checkpoint:
+            check_same_run(self.config, checkpoint, self.steps_per_epoch)
+        if self.accelerator.is_main_process:
+            save_config(self.config, self.config.output / "config.yaml")
+        return checkpoint
+
+
+def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
+    """Refuse to go on with another configuration or another amount of data than the checkpoint's.
+
+    Raises:
+        UserError: names the keys that differ, with both values.
+    """
+    ours, theirs = _flatten(config.model_dump(mode="json")), _flatten(checkpoint.config)
+    differ = [
+        f"{key}: {theirs.get(key)} in the run, {ours.get(key)} now"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key) and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+    ]
+    if differ:
+        raise UserError(
+            f"{config.output} holds a run with another configuration ({'; '.join(differ)}); "
+            "use its values, or another output=FOLDER"
+        )
+    if checkpoint.steps_per_epoch != steps_per_epoch:
+        raise UserError(
+            f"{config.output}: its run had {checkpoint.steps_per_epoch} steps an epoch, the data now give "
+            f"{steps_per_epoch}; restore the training scenes, or use another output=FOLDER"
+        )
+
+
+def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

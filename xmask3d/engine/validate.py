@@ -1,0 +1,84 @@
+"""Validation while training: one view of every scene, on the points it sees. Quick, and not the published protocol."""
+
+import numpy as np
+from torch.utils.data import DataLoader, Subset
+
+from xmask3d.benchmark import Benchmark
+from xmask3d.data.samples import ValidationViews, collate_usable
+from xmask3d.data.scene import Batch
+from xmask3d.engine.batches import ignore_signals
+from xmask3d.engine.labeller import BRANCHES, Labeller, by_branch
+from xmask3d.engine.predict import ViewLabels
+from xmask3d.engine.signals import StopSignals
+from xmask3d.metrics import ConfusionMatrix
+from xmask3d.models.xmask3d import Outputs
+from xmask3d.visualize.views import draw_view
+
+
+def validate(
+    labeller: Labeller, views: ValidationViews, benchmark: Benchmark, workers: int, stop: StopSignals
+) -> tuple[dict[str, float], np.ndarray | None] | None:
+    """Score one view of every scene; processes share the scenes and all get the sums.
+
+    Args:
+        views: with its epoch set.
+        stop: a signal ends the validation early.
+
+    Returns:
+        Scores by name (such as fused_hiou, 2d_miou_novel, binary_accuracy) and a picture of the first view of this
+        process; None if a signal came.
+    """
+    accelerator, settings = labeller.accelerator, labeller.settings
+    mine = range(accelerator.process_index, len(views), accelerator.num_processes)
+    loader = DataLoader(
+        Subset(views, list(mine)),
+        batch_size=settings.batch_size,
+        collate_fn=collate_usable,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+    )
+    device = accelerator.device
+    matrices = {branch: ConfusionMatrix(benchmark.num_classes, device) for branch in BRANCHES}
+    binary = ConfusionMatrix(2, device)
+    picture = None
+    for batch in loader:
+        if stop.code:
+            break
+        if batch is None:
+            continue
+        outputs, labels = labeller(batch)
+        for branch, predicted in by_branch(labels).items():
+            matrices[branch].update(predicted, batch.classes)
+        binary.update((outputs.binary_logits > 0).long(), batch.binary_labels)
+        if picture is None:
+            picture = _draw_first(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size)
+    scores = summarise({branch: matrix.reduce() for branch, matrix in matrices.items()}, binary.reduce(), benchmark)
+    return None if stop.code else (scores, picture)
+
+
+def summarise(matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, benchmark: Benchmark) -> dict[str, float]:
+    """hIoU and the two means of each branch, and how often the binary head is right."""
+    summary = {}
+    for branch, matrix in matrices.items():
+        scores = matrix.scores(benchmark.base, benchmark.novel)
+        summary |= {
+            f"{branch}_hiou": scores.hiou,
+            f"{branch}_miou_base": scores.miou_base,
+            f"{branch}_miou_novel": scores.miou_novel,
+        }
+    return summary | {"binary_accuracy": binary.scores([1], [0]).all_accuracy}
+
+
+def _draw_first(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> np.ndarray:
+    first = int((batch.point_batch == 0).sum())  # points come sample by sample
+    assert batch.classes is not None
+    return draw_view(
+        image=(batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy(),
+        mask_logits=outputs.mask_logits[0].float().cpu(),
+        class_logits=outputs.class_logits[0][0].float().cpu(),
+        pixels=batch.pixels[:first].cpu().numpy(),
+        frame_size=frame,
+        truth=batch.classes[:first].cpu().numpy(),
+        predicted=labels.fused[:first].cpu().numpy(),
+        names=benchmark.class_names,
+    )
