@@ -1,0 +1,301 @@
+"""Downloads that survive a dropped line, and archives that cannot write where they should not."""
+
+import hashlib
+import http.client
+import json
+import logging
+import shutil
+import stat
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
+
+from xmask3d.data.files import replacing
+from xmask3d.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RECORDS = "downloads.json"
+BLOCK = 1 << 20
+RESERVE = 1 << 28  # bytes that stay free on the disk
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    attempts: int = 5,
+    wait: float = 2.0,
+    timeout: float = 60.0,
+) -> Path:
+    """Download a file once; a broken transfer goes on where it stopped, also in a later call.
+
+    What arrived is recorded (size, SHA-256) in `downloads.json` beside the file. A file that is there already is
+    checked against the digest asked for or recorded, and not fetched again.
+
+    Args:
+        url: http or https.
+        target: where the file goes; a partial one is kept as `<target>.part`.
+        sha256, size: expected; where unknown, those of the first download are recorded and hold from then on.
+        attempts: how often in a row a transfer may break without a byte gained.
+        wait: seconds before the second attempt, doubled for each further one.
+        timeout: seconds without a byte after which a transfer counts as broken.
+
+    Returns:
+        `target`.
+
+    Raises:
+        UserError: no connection, a refusal of the server, a web page instead of a file, a full disk, or a wrong
+            size or digest (the file that was there is left untouched, a wrong download is deleted).
+    """
+    target = Path(target)
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"download {url}: only http and https links can be fetched")
+    recorded = read_records(target.parent).get(target.name, {})
+    known = sha256 or recorded.get("sha256")
+    if target.exists():
+        return _check_present(target, url, known, size)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    _transfer(url, part, size, attempts, wait, timeout)
+    _version(part).unlink(missing_ok=True)
+    digest = file_digest(part)
+    if known and digest != known:
+        part.unlink()
+        raise UserError(
+            f"{url}: the download has SHA-256 {digest}, expected {known}; it was deleted. If the publisher changed "
+            f"the file on purpose, remove '{target.name}' from {target.parent / RECORDS}"
+        )
+    part.replace(target)
+    record(target.parent, target.name, url=url, size=target.stat().st_size, sha256=digest)
+    return target
+
+
+def _check_present(target: Path, url: str, known: str | None, size: int | None) -> Path:
+    actual = target.stat().st_size
+    if size is not None and actual != size:
+        raise UserError(f"{target}: has {actual} bytes, expected {size}; move it away to download it again")
+    digest = file_digest(target)
+    if known and digest != known:
+        raise UserError(f"{target}: has SHA-256 {digest}, expected {known}; move it away to download it again")
+    if not known:
+        record(target.parent, target.name, url=url, size=actual, sha256=digest)
+    return target
+
+
+def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float, timeout: float) -> None:
+    """Fill `part`, asking for the rest after every break."""
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            if _receive(url, part, size, timeout):
+                return
+            reason: object = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            if error.code not in (408, 425, 429) and error.code < 500:
+                raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
+            reason = f"{error.code} {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno == 28:
+                raise UserError(f"{part}: the disk is full") from error
+            reason = getattr(error, "reason", None) or error
+        gained = part.exists() and part.stat().st_size > before
+        failures = 1 if gained else failures + 1
+        if failures >= attempts:
+            raise UserError(f"{url}: cannot be downloaded ({reason}); run the command again to go on from where it is")
+        log.warning("%s: %s; trying again", url, reason)
+        time.sleep(wait * 2 ** (failures - 1))
+
+
+def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
+    """One request for what is missing; whether the file is complete after it."""
+    begun = _read_version(part, url)
+    start = part.stat().st_size if begun else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "xmask3d", "Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+        if begun["validator"]:
+            request.add_header("If-Range", begun["validator"])
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:
+            raise
+        error.close()  # nothing is missing, or the file has changed: start again
+        part.unlink()
+        return False
+    with response:
+        if response.status != 206:
+            start = 0
+        total = _total(response, start)
+        if start and total != begun["length"]:
+            part.unlink()
+            return False
+        if response.headers.get_content_type() == "text/html":
+            raise UserError(f"{url}: gives a web page, not a file; the link may have moved or ask for a login")
+        if size is not None and total is not None and total != size:
+            raise UserError(f"{url}: the server offers {total} bytes, expected {size}")
+        _need_space(part.parent, (total or 0) - start)
+        if not start:
+            _write_version(part, url, response, total)
+        return _copy(response, part, start, total)
+
+
+def _write_version(part: Path, url: str, response: http.client.HTTPResponse, total: int | None) -> None:
+    """Note what tells later whether the server's file is still the one that `part` begins."""
+    tag = response.headers.get("ETag") or ""
+    validator = response.headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
+    _version(part).write_text(json.dumps({"url": url, "validator": validator, "length": total}))
+
+
+def _read_version(part: Path, url: str) -> dict:
+    """What `_write_version` noted, if `part` can be continued from this link; else empty."""
+    try:
+        begun = json.loads(_version(part).read_text())
+        usable = begun["url"] == url and begun["length"] is not None and part.stat().st_size > 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return begun if usable else {}
+
+
+def _copy(response: IO[bytes], part: Path, start: int, total: int | None) -> bool:
+    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None, leave=False)
+    with bar, open(part, "ab" if start else "wb") as file:
+        try:
+            while block := response.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+        except http.client.IncompleteRead as error:
+            file.write(error.partial)
+        return total is None or file.tell() == total
+
+
+def _total(response: http.client.HTTPResponse, start: int) -> int | None:
+    """Bytes of the whole file, where the server says so."""
+    if start:
+        ranged = response.headers.get("Content-Range", "")
+        if not ranged.startswith(f"bytes {start}-"):
+            raise UserError(f"{response.url}: the server sends another part than asked for ({ranged})")
+        whole = ranged.rpartition("/")[2]
+        return int(whole) if whole.isdigit() else None
+    length = response.headers.get("Content-Length")
+    return int(length) if length else None
+
+
+def _version(part: Path) -> Path:
+    return part.with_name(part.name + ".version")
+
+
+def _need_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed + RESERVE > free:
+        raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on that disk")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_records(folder: Path) -> dict[str, dict]:
+    """What `downloads.json` of a folder says: {file name: {url, size, sha256, ...}}."""
+    path = Path(folder) / RECORDS
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it to have the files recorded anew") from error
+    return content
+
+
+def record(folder: Path, name: str, **facts: object) -> None:
+    """Add facts about a file to `downloads.json`."""
+    records = read_records(folder)
+    records[name] = records.get(name, {}) | facts
+    with replacing(Path(folder) / RECORDS) as temporary:
+        temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive; files that are there already with the right size are kept.
+
+    Raises:
+        UserError: not an archive, a damaged one, a full disk, or a member that is a link or a device or would land
+            outside `folder`; nothing of such a member is written.
+    """
+    archive, folder = Path(archive), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            _extract_zip(archive, folder)
+        elif tarfile.is_tarfile(archive):
+            _extract_tar(archive, folder)
+        else:
+            raise UserError(f"{archive}: neither a zip nor a tar archive")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error})") from error
+
+
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
+        members = source.infolist()
+        for member in members:
+            _destination(archive, folder, member.filename)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise UserError(f"{archive}: '{member.filename}' is a link or a device; the archive is refused")
+        for member in _progress(members, archive):
+            if not member.is_dir():
+                path = _destination(archive, folder, member.filename)
+                with source.open(member) as stream:
+                    _write(stream, path, member.file_size)
+
+
+def _extract_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as source:
+        for member in _progress(source, archive):
+            path = _destination(archive, folder, member.name)
+            if not (member.isreg() or member.isdir()):
+                raise UserError(f"{archive}: '{member.name}' is a link or a device; the archive is refused")
+            if member.isreg():
+                stream = source.extractfile(member)
+                assert stream is not None  # it is a regular file
+                _write(stream, path, member.size)
+
+
+def _progress(members: object, archive: Path) -> Iterator:
+    return iter(tqdm(members, desc=archive.name, unit="file", disable=None, leave=False))
+
+
+def _destination(archive: Path, folder: Path, name: str) -> Path:
+    """Where a member goes, if that is inside `folder`."""
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or ":" in name.split("/")[0] or "\0" in name:
+        raise UserError(f"{archive}: '{name}' would be written outside its folder; the archive is refused")
+    return folder.joinpath(*pure.parts)
+
+
+def _write(stream: IO[bytes], path: Path, size: int) -> None:
+    if path.is_file() and path.stat().st_size == size:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _need_space(path.parent, size)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        shutil.copyfileobj(stream, file, BLOCK)
+        if file.tell() != size:
+            raise EOFError(f"{path.name} ends early")
