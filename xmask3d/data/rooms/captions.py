@@ -63,13 +63,13 @@ _WITH_ROOM = (
     "{things} in a {room}",
     "a {room} that has {things}",
     "a view of a {room} with {things}",
-    "there is {things} in the {room}",
+    "there {are} {things} in the {room}",
     "the {room} is furnished with {things}",
 )
 _WITHOUT_ROOM = (
     "a photo of {things}",
     "{things}",
-    "there is {things} in the room",
+    "there {are} {things} in the room",
     "a room with {things}",
     "an indoor scene with {things}",
     "a picture of a room with {things}",
@@ -110,17 +110,22 @@ def describe(
             total[kind] = total.get(kind, 0) + share
             number[kind] = number.get(kind, 0) + 1
     biggest = sorted(total, key=lambda kind: -total[kind])[:at_most]
-    phrases = [_phrase(word_for(kind, rng), number[kind], rng) for kind in biggest]
-    if not phrases:
+    words: dict[str, int] = {}
+    for kind in biggest:
+        word = word_for(kind, rng)
+        words[word] = words.get(word, 0) + number[kind]
+    if not words:
         return str(
             rng.choice(
                 ["an empty room with a wall and a floor", "a wall and a floor", "the wall and the floor of a room"]
             )
         )
-    things = _join(phrases)
+    phrases = [_phrase(word, count, rng) for word, count in words.items()]
+    parts = {"things": _join(phrases), "are": "is" if phrases[0].startswith(("a ", "an ")) else "are"}
     if rng.random() < 0.5:
-        return str(rng.choice(_WITH_ROOM)).format(room=rng.choice(_ROOM_WORDS[room]), things=things)
-    sentence = str(rng.choice(_WITHOUT_ROOM)).format(things=things)
+        sentence = str(rng.choice(_WITH_ROOM)).format(room=rng.choice(_ROOM_WORDS[room]), **parts)
+        return sentence.replace("a office", "an office")
+    sentence = str(rng.choice(_WITHOUT_ROOM)).format(**parts)
     return sentence + (str(rng.choice(_FLOORS)) if rng.random() < 0.2 else "")
 
 

@@ -69,7 +69,7 @@ _KINDS = {
             "screen-door",
     "window": "window-01 window-08 window-08-02 turn-window",
     "bookshelf": "ccby/bookcase dining_room full-bookcase utility-shelving shelves verticalShelves kids_shelves",
-    "kitchen island": "kitchenIsland islandExtension",
+    "kitchen island": "kitchenIsland",
     "curtain": "curtain",
     "refrigerator": "fridge largeFridge refrigerator",
     "shower curtain": "showerCurtain",

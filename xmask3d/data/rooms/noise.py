@@ -20,8 +20,8 @@ def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Gener
 def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint16]:
     """Millimetres as a structured-light camera gives them, 0 where it sees nothing.
 
-    The standard deviation follows Khoshelham and Elberink (2012): 1.4 mm/m^2 times the squared distance. Pixels at jumps
-    of depth are lost often, and some small patches everywhere.
+    The standard deviation follows Khoshelham and Elberink (2012): 1.4 mm/m^2 times the squared distance. Pixels at
+    jumps of depth are lost often, and some small patches everywhere.
 
     Args:
         depth: H x W, metres, 0 where nothing is hit.

@@ -86,6 +86,10 @@ class Renderer:
         self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
         self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
         self._normals = self.mesh.normals()
+        # Daylight on the front and the back of each face. Half-Lambert: no side is wholly black, as in a room where
+        # light bounces often.
+        slope = self._normals @ np.asarray(self.light.sun, np.float32) / 2
+        self._daylight = self.light.ambient + self.light.sun_strength * np.stack([0.5 + slope, 0.5 - slope]) ** 2
         self._pack_textures()
         self._scene = rtcore_scene.EmbreeScene()
         TriangleMesh(
@@ -157,29 +161,27 @@ class Renderer:
     ) -> FloatArray:
         """Light N surface points: N x 3 colours in [0, 1]; surfaces are lit on the side from which `rays` see them."""
         light, normal = self.light, self._normals[face]
-        if rays is not None:
-            normal = np.where((normal * rays).sum(-1, keepdims=True) > 0, -normal, normal)
-        # Half-Lambert: no side is wholly black, as in a room with many bounces of light.
-        strength = light.ambient + light.sun_strength * (0.5 + 0.5 * normal @ np.asarray(light.sun, np.float32)) ** 2
+        back = np.zeros(len(face), bool) if rays is None else np.einsum("ni,ni->n", normal, rays) > 0
+        strength = self._daylight[back.astype(np.int8), face]
         if light.lamp is not None and light.lamp_strength > 0:
-            strength = strength + self._lamp_light(points, normal)
-        return (color * strength[:, None] * np.asarray(light.tint, np.float32)).astype(np.float32)
+            strength = strength + self._lamp_light(points, normal * np.where(back, -1, 1).astype(np.float32)[:, None])
+        return (color * (strength[:, None] * np.asarray(light.tint, np.float32))).astype(np.float32)
 
     def _lamp_light(self, points: FloatArray, normal: FloatArray) -> FloatArray:
         light = self.light
         towards = np.asarray(light.lamp, np.float32) - points
-        square = np.maximum((towards**2).sum(-1), 1e-3)
-        facing = ((normal * towards).sum(-1) / np.sqrt(square)).clip(0)
+        square = np.maximum(np.einsum("ni,ni->n", towards, towards), 1e-3)
+        facing = np.maximum(np.einsum("ni,ni->n", normal, towards) / np.sqrt(square), 0)
         strength = light.lamp_strength * facing * 8 / (4 + square)
         if light.shadows:
-            start = np.ascontiguousarray(points + normal * 5e-3, np.float32)
+            lit = np.flatnonzero(facing > 0)
             blocked = self._scene.run(
-                start,
-                np.ascontiguousarray(towards, np.float32),
+                np.ascontiguousarray(points[lit] + normal[lit] * 5e-3, np.float32),
+                np.ascontiguousarray(towards[lit], np.float32),
                 query="OCCLUDED",
-                dists=np.ones(len(points), np.float32),
+                dists=np.ones(len(lit), np.float32),
             )
-            strength = strength * np.where(np.asarray(blocked) >= 0, 0.35, 1.0)
+            strength[lit] *= np.where(np.asarray(blocked) >= 0, 0.35, 1.0)
         return strength.astype(np.float32)
 
     def _pack_textures(self) -> None:
