@@ -1,0 +1,255 @@
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.raw_scannet import sens_frame, sens_header, write_raw_scene, write_table
+from tests.helpers.scenes import BoxRoom
+from xmask3d.benchmark import load_benchmark
+from xmask3d.data.files import read_picture, read_points
+from xmask3d.data.prepare.labels import classes_of_nyu40
+from xmask3d.data.prepare.s3dis import prepare_room, read_room
+from xmask3d.data.prepare.scannet import Settings, prepare_scene
+from xmask3d.data.prepare.sens import SensFile
+from xmask3d.data.samples import TrainingViews
+from xmask3d.data.scannet import open_reader
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
+
+TOOL = Path(__file__).parents[2] / "tools" / "prepare_scannet.py"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    raw = tmp_path_factory.mktemp("raw")
+    write_table(raw / "scannetv2-labels.combined.tsv")
+    write_raw_scene(raw, "scene0000_00", BoxRoom(0, 0.1), lost=20)
+    write_raw_scene(raw, "scene0001_00", BoxRoom(1, 0.1), frames=2)
+    (raw / "train.txt").write_text("scene0000_00\n")
+    (raw / "val.txt").write_text("scene0001_00\n")
+    return raw
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    settings = Settings(raw, out, raw / "scannetv2-labels.combined.tsv")
+    return out, prepare_scene("scene0000_00", "train", settings), settings
+
+
+def test_report(prepared):
+    _, report, _ = prepared
+    assert report.frames == 2 and report.points == len(BoxRoom(0, 0.1).points) and not report.skipped
+    assert report.notes == [
+        "category 'no such category' is not in the table",
+        "frame 20: no valid pose, left out",
+    ]
+
+
+def test_points(prepared):
+    out, room = prepared[0], BoxRoom(0, 0.1)
+    points, colors, labels = read_points(out / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth")
+    np.testing.assert_array_equal(points, room.points)
+    np.testing.assert_allclose(colors, room.colors, atol=1 / 127)
+    np.testing.assert_array_equal(labels, room.labels)
+    raw_ids = np.loadtxt(out / "scannet_3d_200" / "train" / "scene0000_00.txt")
+    np.testing.assert_array_equal(raw_ids, room.raw_labels)
+
+
+def test_frames(prepared):
+    out, room = prepared[0], BoxRoom(0, 0.1)
+    reader = open_reader("scannet", out, "train", load_benchmark("scannet20/B15N4"))
+    assert reader.read_scene("scene0000_00").view_names == ["0", "40"]
+    view = reader.read_view("scene0000_00", "40")
+    pose = room.pose(2 * np.pi * 40 / 45 + 0.3)
+    color, depth, _ = room.render(pose, PUBLISHED_INTRINSICS, (240, 320))
+    np.testing.assert_allclose(view.pose, pose, atol=1e-6)
+    for name in ("fx", "fy", "cx", "cy"):
+        assert getattr(view.intrinsics, name) == pytest.approx(getattr(PUBLISHED_INTRINSICS, name), rel=1e-6)
+    assert np.abs(view.image.astype(int) - color).mean() < 3
+    assert np.median(np.abs(view.depth - depth)) < 0.02
+
+
+def test_label_pictures(prepared):
+    out = prepared[0]
+    folder = out / "scannet_2d" / "scene0000_00"
+    nyu40, raw_ids = read_picture(folder / "label" / "0.png"), read_picture(folder / "label_200" / "0.png")
+    assert nyu40.dtype == np.uint8 and raw_ids.dtype == np.uint16 and nyu40.shape == (240, 320)
+    assert (raw_ids == 3).sum() > 1000
+    np.testing.assert_array_equal(nyu40 == 2, raw_ids == 3)  # floor
+    np.testing.assert_array_equal(nyu40 == 33, raw_ids == 17)  # toilet
+    assert raw_ids.max() == 1164 or (raw_ids == 1164).sum() == (nyu40 == 39).sum()
+
+
+@pytest.mark.parametrize(("layout", "name"), [("scannet", "scannet20/B15N4"), ("scannet200", "scannet200/B170N30")])
+def test_samples_agree_with_pictures(prepared, layout, name):
+    reader = open_reader(layout, prepared[0], "train", load_benchmark(name))
+    views = TrainingViews(reader, load_benchmark(name), min_points=100, depth_tolerance=0.02, image_size=(240, 320))
+    sample = views[0]
+    rows, columns = sample.pixels.T
+    assert (sample.label_map[rows, columns] == sample.labels).float().mean() > 0.95
+
+
+def test_done_scenes_are_skipped_and_others_settings_are_not(prepared):
+    out, report, settings = prepared
+    path = out / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth"
+    before = path.stat().st_mtime_ns
+    again = prepare_scene("scene0000_00", "train", settings)
+    assert again.skipped and again.points == report.points and path.stat().st_mtime_ns == before
+    (out / ".prepared" / "scene0000_00.json").unlink()  # as after an interruption
+    assert not prepare_scene("scene0000_00", "train", settings).skipped
+    assert path.stat().st_mtime_ns > before
+
+
+def run_tool(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(TOOL), run_name="__main__")
+    return ended.value.code
+
+
+def test_tool(raw, tmp_path, monkeypatch, capsys):
+    lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt")
+    assert run_tool(monkeypatch, raw, tmp_path, *lists, "--workers", 2) == 0
+    assert "2 scenes ready, 0 failed" in capsys.readouterr().out
+    assert (tmp_path / "scannet_3d" / "val" / "scene0001_00_vh_clean_2.pth").is_file()
+    assert len(list((tmp_path / "scannet_2d" / "scene0001_00" / "color").iterdir())) == 1
+
+
+def test_tool_reports_a_failure_and_goes_on(raw, tmp_path, monkeypatch, capsys):
+    broken = tmp_path / "raw"
+    shutil.copytree(raw, broken)
+    path = broken / "scans" / "scene0000_00" / "scene0000_00.sens"
+    path.write_bytes(path.read_bytes()[:-20])
+    lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt", "--workers", 1)
+    assert run_tool(monkeypatch, broken, tmp_path / "out", *lists) == 1
+    captured = capsys.readouterr()
+    assert "1 scenes ready, 1 failed" in captured.out
+    assert f"failed: {path}: ends early" in captured.err
+    assert not (tmp_path / "out" / ".prepared" / "scene0000_00.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --train-list"),
+        (("--train-list", "nowhere.txt"), "nowhere.txt: cannot be read"),
+        (("--train-list", "{raw}/train.txt", "--val-list", "{raw}/train.txt"), "in two lists"),
+        (("--train-list", "{raw}/train.txt", "--labels", "none.tsv"), "none.tsv: missing"),
+        (("--step", "0"), "1 or more"),
+    ],
+)
+def test_tool_errors_are_one_line(raw, tmp_path, monkeypatch, capsys, arguments, message):
+    arguments = [a.format(raw=raw) for a in arguments]
+    assert run_tool(monkeypatch, raw, tmp_path, *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_missing_parts_are_noted(raw, tmp_path):
+    partial = tmp_path / "raw" / "scene0001_00"
+    partial.mkdir(parents=True)
+    shutil.copy(raw / "scans" / "scene0001_00" / "scene0001_00_vh_clean_2.ply", partial)
+    settings = Settings(tmp_path / "raw", tmp_path / "out", raw / "scannetv2-labels.combined.tsv")
+    report = prepare_scene("scene0001_00", "test", settings)
+    assert [note.split(":")[0] for note in report.notes] == [
+        "no labels.ply",
+        "no aggregation.json or segs.json",
+        "no .sens recording",
+    ]
+    labels = read_points(tmp_path / "out" / "scannet_3d" / "test" / "scene0001_00_vh_clean_2.pth")[2]
+    assert (labels == 255).all()
+    with pytest.raises(UserError, match="no folder of scene other"):
+        prepare_scene("other", "test", settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "ends early"),
+        (sens_header(1, version=3), "says 3"),
+        (sens_header(1, depth_codec=2), "cannot be read"),
+        (sens_header(1, color_codec=7), "cannot be read"),
+        (sens_header(2) + sens_frame(np.eye(4), b"x", b"y"), "ends early"),
+        (sens_header(1)[:50], "ends early"),
+    ],
+)
+def test_damaged_recordings(tmp_path, content, message):
+    path = tmp_path / "a.sens"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.sens.*{message}"), SensFile(path) as source:
+        list(source.frames())
+
+
+def test_damaged_pictures_of_a_recording(tmp_path):
+    path = tmp_path / "a.sens"
+    path.write_bytes(sens_header(1) + sens_frame(np.eye(4), b"no jpeg", b"no zlib"))
+    with SensFile(path) as source:
+        frame = next(source.frames())
+        with pytest.raises(UserError, match="colour of frame 0"):
+            source.decode_color(frame)
+        with pytest.raises(UserError, match="depth of frame 0"):
+            source.decode_depth(frame)
+
+
+def test_classes_of_nyu40():
+    ids = np.array([0, 1, 12, 13, 14, 16, 24, 39, 40, 77])
+    assert classes_of_nyu40(ids).tolist() == [255, 0, 11, 255, 12, 13, 14, 19, 255, 255]
+
+
+def write_s3dis(root):
+    rng = np.random.default_rng(0)
+    for area in (1, 5):
+        folder = root / f"Area_{area}" / "office_1" / "Annotations"
+        folder.mkdir(parents=True)
+        for name in ("chair_1", "sofa_1", "stairs_1"):
+            rows = np.c_[rng.uniform(0, 4, (30, 3)).round(3), rng.integers(0, 256, (30, 3))]
+            np.savetxt(folder / f"{name}.txt", rows, fmt="%.3f %.3f %.3f %d %d %d")
+    return root
+
+
+def test_s3dis_room(tmp_path):
+    root = write_s3dis(tmp_path / "raw")
+    folder = root / "Area_5" / "office_1"
+    points, colors, labels = read_room(folder)
+    expected = np.loadtxt(folder / "Annotations" / "chair_1.txt")
+    np.testing.assert_allclose(points[:30], expected[:, :3], atol=1e-6)
+    np.testing.assert_allclose((colors[:30] + 1) * 127.5, expected[:, 3:], atol=1e-4)
+    assert labels.tolist() == [8] * 30 + [9] * 30 + [12] * 30
+
+
+def test_s3dis_damaged_line_is_left_out(tmp_path, caplog):
+    root = write_s3dis(tmp_path / "raw")
+    path = root / "Area_1" / "office_1" / "Annotations" / "chair_1.txt"
+    lines = path.read_bytes().splitlines()
+    lines[7] = lines[7].replace(b" ", b"\x10", 1)
+    path.write_bytes(b"\n".join(lines))
+    assert len(read_room(root / "Area_1" / "office_1")[0]) == 89
+    assert "chair_1.txt: 1 damaged lines" in caplog.text
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="x y z r g b"):
+        read_room(root / "Area_1" / "office_1")
+
+
+def test_s3dis_tool_and_reader(tmp_path, monkeypatch, capsys):
+    root, out = write_s3dis(tmp_path / "raw"), tmp_path / "out"
+    assert run_tool(monkeypatch, root, out, "--s3dis", "--workers", 1) == 0
+    assert "2 rooms ready" in capsys.readouterr().out
+    benchmark = load_benchmark("s3dis/B8N4")
+    assert open_reader("s3dis", out, "train", benchmark).scene_names == ["Area_1_office_1"]
+    reader = open_reader("s3dis", out, "val", benchmark)
+    scene = reader.read_scene("Area_5_office_1")
+    assert scene.labels.tolist() == [8] * 30 + [9] * 30 + [12] * 30 and scene.view_names == []
+    before = (out / "s3dis_3d" / "val" / "Area_5_office_1.pth").stat().st_mtime_ns
+    assert prepare_room(root / "Area_5" / "office_1", out).stat().st_mtime_ns == before
+    assert run_tool(monkeypatch, tmp_path, out, "--s3dis") == 1
+
+
+def test_depth_is_in_millimetres(prepared):
+    depth = Image.open(prepared[0] / "scannet_2d" / "scene0000_00" / "depth" / "0.png")
+    assert depth.mode.startswith("I;16") or depth.mode == "I"
+    assert 500 < np.median(np.asarray(depth)) < 5000

@@ -1,0 +1,113 @@
+"""Labels of raw ScanNet: names and ids of its category table, and labels of vertices."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plyfile import PlyData, PlyParseError
+
+from xmask3d.errors import UserError
+
+# NYU40 ids of the 20 benchmark classes; a class's place is its id in the scene files.
+NYU20 = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+UNLABELLED = 255
+
+
+@dataclass(frozen=True)
+class Categories:
+    """ScanNet's table of categories.
+
+    Attributes:
+        raw_ids: name as annotators wrote it -> raw id.
+        nyu40: table from raw id to NYU40 id, 0 where there is none.
+    """
+
+    raw_ids: dict[str, int]
+    nyu40: np.ndarray
+
+
+def read_categories(path: Path) -> Categories:
+    """Read `scannetv2-labels.combined.tsv`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        raw_ids = {row["raw_category"]: int(row["id"]) for row in rows}
+        nyu40 = np.zeros(max(raw_ids.values()) + 1, np.uint8)
+        for row in rows:
+            nyu40[int(row["id"])] = int(row["nyu40id"] or 0)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it comes with raw ScanNet") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not ScanNet's table of categories ({error!r})") from error
+    return Categories(raw_ids, nyu40)
+
+
+def read_vertices(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read `<scene>_vh_clean_2.ply`: points n x 3 float32 and colours n x 3 uint8."""
+    vertex = _read_ply(path)
+    try:
+        points = np.stack([vertex[axis] for axis in "xyz"], 1).astype(np.float32)
+        colors = np.stack([vertex[channel] for channel in ("red", "green", "blue")], 1).astype(np.uint8)
+    except ValueError as error:
+        raise UserError(f"{path}: lacks positions or colours ({error})") from error
+    return points, colors
+
+
+def read_nyu40(path: Path, count: int) -> np.ndarray:
+    """Read `<scene>_vh_clean_2.labels.ply`: n NYU40 ids."""
+    vertex = _read_ply(path)
+    try:
+        labels = np.asarray(vertex["label"]).astype(np.int64)
+    except ValueError as error:
+        raise UserError(f"{path}: has no labels ({error})") from error
+    if len(labels) != count:
+        raise UserError(f"{path}: {len(labels)} labels for {count} vertices")
+    return labels
+
+
+def classes_of_nyu40(labels: np.ndarray) -> np.ndarray:
+    """NYU40 ids (any shape) to the ids 0..19 of scene files, 255 for the rest."""
+    table = np.full(max(41, int(labels.max(initial=0)) + 1), UNLABELLED, np.int64)
+    table[list(NYU20)] = np.arange(len(NYU20))
+    return table[labels]
+
+
+def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, count: int) -> tuple[np.ndarray, set[str]]:
+    """Raw category id of each vertex, 0 where unannotated, from the two annotation files.
+
+    Returns:
+        n int64, and the annotated names that the table of categories lacks.
+    """
+    segment_of_vertex = np.asarray(_read_json(segments, "segIndices"), np.int64)
+    if len(segment_of_vertex) != count:
+        raise UserError(f"{segments}: {len(segment_of_vertex)} entries for {count} vertices")
+    ids = np.zeros(count, np.int64)
+    unknown = set()
+    for group in _read_json(aggregation, "segGroups"):
+        raw_id = categories.raw_ids.get(group["label"])
+        if raw_id is None:
+            unknown.add(group["label"])
+            continue
+        ids[np.isin(segment_of_vertex, group["segments"])] = raw_id
+    return ids, unknown
+
+
+def _read_json(path: Path, key: str) -> Any:
+    try:
+        return json.loads(path.read_text())[key]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged, or without '{key}'") from error
+
+
+def _read_ply(path: Path) -> Any:
+    try:
+        return PlyData.read(str(path), known_list_len={"face": {"vertex_indices": 3}})["vertex"]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (PlyParseError, KeyError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({error})") from error

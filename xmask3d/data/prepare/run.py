@@ -1,0 +1,48 @@
+"""Many scenes at once, in processes; a failure is reported and does not stop the others."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from xmask3d.errors import UserError
+
+
+def read_list(path: Path) -> list[str]:
+    """Scene names of a list file, one a line."""
+    try:
+        names = [line.strip() for line in Path(path).read_text().splitlines()]
+    except OSError as error:
+        raise UserError(f"scene list {path}: cannot be read ({error.strerror})") from error
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise UserError(f"scene list {path}: is empty")
+    return names
+
+
+def run_all(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[tuple[tuple, Any]]:
+    """Call `function(*job)` for every job and yield (job, result or UserError) as they end."""
+    jobs = list(jobs)
+    if workers <= 1:
+        for job in tqdm(jobs, disable=None, unit="scene"):
+            yield job, _attempt(function, job)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        futures: dict[Future, tuple] = {pool.submit(_attempt, function, job): job for job in jobs}
+        for future in tqdm(as_completed(futures), total=len(jobs), disable=None, unit="scene"):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool as error:
+                raise UserError("a worker was killed, perhaps for memory; use fewer --workers and go on") from error
+
+
+def _attempt(function: Callable[..., Any], job: tuple) -> Any:
+    try:
+        return function(*job)
+    except UserError as error:
+        return error
+    except OSError as error:
+        return UserError(f"{error.filename or job[0]}: {error.strerror or error}")

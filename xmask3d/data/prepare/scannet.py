@@ -1,0 +1,189 @@
+"""One raw ScanNet scene to scene file, raw ids and frames."""
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xmask3d.data.files import replacing, write_points
+from xmask3d.data.images import resize_nearest
+from xmask3d.data.prepare.labels import (
+    Categories,
+    classes_of_nyu40,
+    read_categories,
+    read_nyu40,
+    read_raw_ids,
+    read_vertices,
+)
+from xmask3d.data.prepare.sens import Frame, SensFile
+from xmask3d.data.scannet import SCENE_SUFFIX
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import Intrinsics
+
+MARKS = ".prepared"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How scenes are prepared.
+
+    Attributes:
+        raw: folder of raw ScanNet, with `scans/<scene>/` (or `scans_test/`, or the scene folders themselves).
+        out: folder of the processed layout.
+        table: ScanNet's table of categories.
+        step: every how many frames one is exported.
+        frame_size: (height, width) of exported frames.
+        quality: of colour JPEGs.
+    """
+
+    raw: Path
+    out: Path
+    table: Path
+    step: int = 20
+    frame_size: tuple[int, int] = (240, 320)
+    quality: int = 95
+
+
+@dataclass
+class Report:
+    """What came out for a scene: counts, and what was left out and why."""
+
+    scene: str
+    split: str
+    points: int = 0
+    frames: int = 0
+    notes: list[str] = field(default_factory=list)
+    skipped: bool = False
+
+
+def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
+    """Prepare one scene; one that is done with the same settings is skipped.
+
+    Every file is written wholly or not at all, and the scene is marked as done last: an interrupted run is simply
+    started again.
+
+    Raises:
+        UserError: a raw file is missing or damaged.
+    """
+    mark = settings.out / MARKS / f"{scene}.json"
+    wanted = {"split": split, "step": settings.step, "frame_size": list(settings.frame_size)}
+    if mark.is_file():
+        done = json.loads(mark.read_text())
+        if done["settings"] == wanted:
+            return Report(**(done["report"] | {"skipped": True}))
+    folder = find_scene(settings.raw, scene)
+    categories = read_categories(settings.table)
+    report = Report(scene, split)
+    _prepare_points(folder, settings.out, categories, report)
+    _prepare_frames(folder, settings, categories, report)
+    with replacing(mark) as temporary:
+        temporary.write_text(json.dumps({"settings": wanted, "report": asdict(report)}, indent=1))
+    return report
+
+
+def find_scene(raw: Path, scene: str) -> Path:
+    """Folder of a raw scene."""
+    candidates = [raw / "scans" / scene, raw / "scans_test" / scene, raw / scene]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{raw}: no folder of scene {scene} (looked for scans/{scene} and {scene})")
+
+
+def _prepare_points(folder: Path, out: Path, categories: Categories, report: Report) -> None:
+    scene = report.scene
+    points, colors = read_vertices(folder / f"{scene}_vh_clean_2.ply")
+    report.points = len(points)
+    labels_file = folder / f"{scene}_vh_clean_2.labels.ply"
+    if labels_file.is_file():
+        labels = classes_of_nyu40(read_nyu40(labels_file, len(points)))
+    else:
+        labels = np.full(len(points), 255)
+        report.notes.append("no labels.ply: all points are unlabelled")
+    path = out / "scannet_3d" / report.split / f"{scene}{SCENE_SUFFIX}.pth"
+    write_points(path, points, colors / 127.5 - 1, labels)
+    aggregation, segments = _annotations(folder, scene)
+    if aggregation is None or segments is None:
+        report.notes.append("no aggregation.json or segs.json: no raw ids for the 200 classes")
+        return
+    raw_ids, unknown = read_raw_ids(aggregation, segments, categories, len(points))
+    report.notes += [f"category '{name}' is not in the table" for name in sorted(unknown)]
+    with replacing(out / "scannet_3d_200" / report.split / f"{scene}.txt") as temporary:
+        temporary.write_text("\n".join(map(str, raw_ids)) + "\n")
+
+
+def _annotations(folder: Path, scene: str) -> tuple[Path | None, Path | None]:
+    """Groups of segments, and segments of vertices, both of the decimated mesh (there are others of the full one)."""
+    aggregation = folder / f"{scene}.aggregation.json"
+    segments = folder / f"{scene}_vh_clean_2.0.010000.segs.json"
+    return aggregation if aggregation.is_file() else None, segments if segments.is_file() else None
+
+
+def _prepare_frames(folder: Path, settings: Settings, categories: Categories, report: Report) -> None:
+    scene = report.scene
+    recording, labels = folder / f"{scene}.sens", folder / f"{scene}_2d-label-filt.zip"
+    if not recording.is_file():
+        report.notes.append("no .sens recording: no frames")
+        return
+    if not labels.is_file():
+        report.notes.append("no 2d-label-filt.zip: frames without label pictures cannot be trained on")
+    target = settings.out / "scannet_2d" / scene
+    with SensFile(recording) as source:
+        for frame in source.frames(settings.step):
+            if not np.isfinite(frame.pose).all():
+                report.notes.append(f"frame {frame.number}: no valid pose, left out")
+                continue
+            _write_frame(target, source, frame, settings)
+            report.frames += 1
+        _write_intrinsics(target, source, settings.frame_size)
+    if labels.is_file():
+        _write_labels(labels, target, settings, categories, report)
+
+
+def _write_frame(target: Path, source: SensFile, frame: Frame, settings: Settings) -> None:
+    height, width = settings.frame_size
+    color = Image.fromarray(source.decode_color(frame)).resize((width, height), Image.Resampling.BILINEAR)
+    depth = source.decode_depth(frame) * (1000 / source.header.depth_unit)
+    millimetres = np.round(np.clip(depth, 0, 65535)).astype(np.uint16)
+    with replacing(target / "color" / f"{frame.number}.jpg") as temporary:
+        color.save(temporary, quality=settings.quality)
+    with replacing(target / "depth" / f"{frame.number}.png") as temporary:
+        Image.fromarray(resize_nearest(millimetres, settings.frame_size)).save(temporary)
+    with replacing(target / "pose" / f"{frame.number}.txt") as temporary:
+        np.savetxt(temporary, frame.pose, fmt="%.9g")
+
+
+def _write_intrinsics(target: Path, source: SensFile, frame_size: tuple[int, int]) -> None:
+    matrix = source.header.depth_intrinsics
+    camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    camera = camera.scaled(source.header.depth_size, frame_size)
+    rows = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
+    with replacing(target / "intrinsics.txt") as temporary:
+        np.savetxt(temporary, np.array(rows), fmt="%.9g")
+
+
+def _write_labels(archive: Path, target: Path, settings: Settings, categories: Categories, report: Report) -> None:
+    """Label pictures of the exported frames: NYU40 ids in 8 bits, raw ids in 16."""
+    try:
+        with zipfile.ZipFile(archive) as source:
+            members = {Path(name).stem: name for name in source.namelist() if name.endswith(".png")}
+            for color in sorted((target / "color").glob("*.jpg")):
+                if color.stem not in members:
+                    report.notes.append(f"frame {color.stem}: not in {archive.name}, no label picture")
+                    continue
+                with source.open(members[color.stem]) as stream, Image.open(stream) as picture:
+                    raw = resize_nearest(np.asarray(picture).astype(np.uint16), settings.frame_size)
+                _write_label_pair(target, color.stem, raw, categories)
+    except (OSError, zipfile.BadZipFile, ValueError, SyntaxError) as error:
+        raise UserError(f"{archive}: damaged ({error})") from error
+
+
+def _write_label_pair(target: Path, stem: str, raw: np.ndarray, categories: Categories) -> None:
+    known = np.where(raw < len(categories.nyu40), raw, 0)
+    nyu40 = np.where(raw < len(categories.nyu40), categories.nyu40[known], 0).astype(np.uint8)
+    for folder, picture in (("label", nyu40), ("label_200", raw)):
+        with replacing(target / folder / f"{stem}.png") as temporary:
+            Image.fromarray(picture).save(temporary)
