@@ -1,0 +1,225 @@
+"""What a path holds is found out without being told, and wrong readings are noticed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from tests.helpers.scenes import BoxRoom, write_scenes
+from tests.scan.recordings import KINECT, Y_UP, walk, write_frames, write_sens
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import Intrinsics, visible_points
+from xmask3d.scan.scan import Scan, ScanOptions, open_scan
+from xmask3d.visualize.cloud import write_ply
+
+
+@pytest.fixture(scope="module")
+def room() -> BoxRoom:
+    return BoxRoom(3)
+
+
+def distance_to_room(scan: Scan, room: BoxRoom, world: np.ndarray | None = None) -> float:
+    """Median distance in metres of the scan's points to the room's surface; ceilings, which it lacks, left out."""
+    points = scan.points
+    if world is not None:
+        points = (points - world[:3, 3]) @ world[:3, :3]
+    points = points[points[:, 2] < 2.3]
+    return float(np.median(cKDTree(room.points).query(points)[0]))
+
+
+def check_views(scan: Scan) -> None:
+    """Every view sees a good part of the cloud at the right depth."""
+    for name in scan.scene.view_names:
+        view = scan.read_view(scan.scene.name, name)
+        assert view.image.shape == (240, 320, 3) and view.depth.shape == (240, 320)
+        index, _ = visible_points(
+            scan.scene.points, view.pose, view.intrinsics, (240, 320), view.depth, tolerance=0.03
+        )
+        assert len(index) > 3000
+
+
+def test_plain_kinect_folder_with_no_flag(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path / "küche", room, count=6, color_size=(480, 640), depth_size=(480, 640))
+    scan = open_scan(tmp_path / "küche")
+    assert scan.frame_count == 6 and len(scan.scene.view_names) == 6
+    assert scan.name == "küche"
+    assert any("1000 units a metre" in line for line in scan.lines)
+    assert not any(line.startswith("warning") for line in scan.lines), scan.lines
+    assert distance_to_room(scan, room) < 0.03
+    np.testing.assert_allclose(scan.rotation, np.eye(3), atol=0.02)
+    check_views(scan)
+
+
+VARIANTS = {
+    "sub-folders, png, zero is invalid": dict(
+        color="color/{}.png", depth="depth/{}.png", pose="pose/{}.txt", invalid=0, intrinsics="intrinsic.txt"
+    ),
+    "depth in metres": dict(color="rgb/{:04d}.png", depth="depth/{:04d}.npy", pose="poses/{:04d}.txt"),
+    "5000 units a metre": dict(unit=5000.0, invalid=0),
+    "4000 units a metre": dict(unit=4000.0, invalid=0),
+    "world to camera": dict(inverse=True),
+    "y up in the camera": dict(y_up_camera=True),
+    "colour larger than depth": dict(color_size=(480, 640), depth_size=(120, 160)),
+    "no intrinsics": dict(intrinsics=None),
+    "intrinsics of another size": dict(matrix=KINECT),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_readings_are_found(tmp_path: Path, room: BoxRoom, variant: str) -> None:
+    write_frames(tmp_path, room, **VARIANTS[variant])
+    scan = open_scan(tmp_path)
+    assert distance_to_room(scan, room) < 0.03, scan.describe()
+    check_views(scan)
+
+
+def test_wrong_focal_length_is_noticed(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, matrix=Intrinsics(410.0, 410.0, 159.5, 119.5))
+    scan = open_scan(tmp_path)
+    warnings = [line for line in scan.lines if "intrinsics look wrong" in line]
+    assert len(warnings) == 1
+    found = float(warnings[0].split("focal length of ")[1].split()[0])
+    assert abs(found - 262.5) < 15 and "instead of 410" in warnings[0]
+    told = open_scan(tmp_path, ScanOptions(intrinsics=(262.5, 262.5, 159.5, 119.5)))
+    assert not any("look wrong" in line for line in told.lines)
+    assert distance_to_room(told, room) < 0.03
+
+
+def test_poses_of_another_recording_are_reported(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room)
+    rng = np.random.default_rng(0)
+    poses = sorted(tmp_path.glob("*.pose.txt"))
+    texts = [path.read_text() for path in poses]
+    for path, other in zip(poses, rng.permutation(len(poses)), strict=True):
+        path.write_text(texts[other])
+    assert any("only" in line and "agree between frames" in line for line in open_scan(tmp_path).lines)
+
+
+def test_tum_recording(tmp_path: Path, room: BoxRoom) -> None:
+    poses = write_frames(tmp_path, room, color="rgb/{}.png", depth="depth/{}.png", pose=None, intrinsics=None,
+                         unit=5000.0, invalid=0, count=6, color_size=(480, 640), depth_size=(480, 640))  # fmt: skip
+    times = 1305031100.1 + np.arange(len(poses)) * 0.4
+    (tmp_path / "rgb.txt").write_text("# comment\n" + "".join(f"{t:.6f} rgb/{i}.png\n" for i, t in enumerate(times)))
+    (tmp_path / "depth.txt").write_text("".join(f"{t + 0.008:.6f} depth/{i}.png\n" for i, t in enumerate(times)))
+    rows = []
+    for t, pose in zip(times, poses, strict=True):
+        rows.append([t - 0.3, 9, 9, 9, 0, 0, 0, 1])  # far in time: must not be taken
+        rows.append([t - 0.004, *pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()])
+    np.savetxt(tmp_path / "groundtruth.txt", rows, fmt="%.6f")
+    scan = open_scan(tmp_path)
+    assert "TUM" in scan.kind and any("5000 units" in line for line in scan.lines)
+    assert distance_to_room(scan, room) < 0.03
+    check_views(scan)
+
+
+def test_redwood_log_in_a_y_up_world(tmp_path: Path, room: BoxRoom) -> None:
+    poses = write_frames(tmp_path, room, color="image/{:05d}.jpg", depth="depth/{:05d}.png", pose=None, world=Y_UP)
+    with (tmp_path / "trajectory.log").open("w") as log:
+        for i, pose in enumerate(poses):
+            log.write(f"{i} {i} {i + 1}\n" + "".join(" ".join(map(str, row)) + "\n" for row in pose))
+    scan = open_scan(tmp_path)
+    assert distance_to_room(scan, room, Y_UP) < 0.03
+    assert any("up is y" in line for line in scan.lines)
+    # The worked-on cloud stands upright, the output keeps the scan's frame.
+    height = scan.points.astype(float) @ Y_UP[:3, 2]
+    np.testing.assert_allclose(scan.scene.points[:, 2], height, atol=0.1)
+    check_views(scan)
+
+
+def test_portrait_pictures_become_two_views(tmp_path: Path, room: BoxRoom) -> None:
+    portrait = Intrinsics(300.0, 300.0, 119.5, 159.5)
+    for i, pose in enumerate(walk(room)[:6]):
+        color, depth, _ = room.render(pose, portrait, (320, 240))
+        Image.fromarray(color).save(tmp_path / f"color_{i}.jpg", quality=95)
+        Image.fromarray(np.round(depth * 1000).astype(np.uint16)).save(tmp_path / f"depth_{i}.png")
+        np.savetxt(tmp_path / f"pose_{i}.txt", pose)
+    content = {"width": 240, "height": 320, "fx": 300, "fy": 300, "cx": 119.5, "cy": 159.5}
+    (tmp_path / "intrinsics.json").write_text(json.dumps(content))
+    scan = open_scan(tmp_path)
+    assert scan.scene.view_names[:2] == ["0#0", "0#1"] and len(scan.scene.view_names) == 12
+    assert distance_to_room(scan, room) < 0.03
+    check_views(scan)
+
+
+def test_lost_poses_and_damaged_pictures_are_left_out(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room)
+    np.savetxt(tmp_path / "frame-000003.pose.txt", np.full((4, 4), -np.inf))
+    path = tmp_path / "frame-000005.depth.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    (tmp_path / "frame-000007.color.jpg").unlink()
+    scan = open_scan(tmp_path)
+    text = scan.describe()
+    assert "1 of 7 frames have no valid pose" in text and "frame-000005.depth.png" in text and "no partner" in text
+    assert distance_to_room(scan, room) < 0.03
+
+
+def test_views_are_chosen_by_coverage(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 12)
+    scan = open_scan(tmp_path, ScanOptions(views=4))
+    names = [int(name) for name in scan.scene.view_names]
+    assert len(names) == 4 and names == sorted(names)
+    assert max(np.diff(names)) >= 2  # spread over the walk, not its beginning
+    assert any("4 of 12 frames chosen" in line for line in scan.lines)
+
+
+def test_cloud_beside_the_frames_is_used_only_if_it_fits(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 6)
+    colors = np.full((len(room.points), 3), 90, np.uint8)
+    write_ply(tmp_path / "mesh.ply", room.points, colors)
+    scan = open_scan(tmp_path)
+    assert len(scan.points) == len(room.points)
+    write_ply(tmp_path / "mesh.ply", room.points[:, [1, 2, 0]] + 5, colors)
+    scan = open_scan(tmp_path)
+    assert any("does not fit the frames" in line for line in scan.lines)
+    assert distance_to_room(scan, room) < 0.03
+
+
+def test_processed_scene_is_taken_as_it_is(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "data", {"val": 1}, views=3)
+    for path in (root / "scannet_2d/scene0000_00", root / "scannet_3d/val/scene0000_00_vh_clean_2.pth"):
+        scan = open_scan(path)
+        assert scan.kind == "processed ScanNet scene" and scan.scene.view_names == ["0", "20", "40"]
+        np.testing.assert_array_equal(scan.scene.points, BoxRoom(0).points)
+        assert scan.read_view("scene0000_00", "20").image.shape == (240, 320, 3)
+    with pytest.raises(UserError, match="data set of many scenes"):
+        open_scan(root)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda p: None, "no such file or folder"),
+        (lambda p: p.mkdir(), "found no scan; expected"),
+        (lambda p: p.write_text("x"), "not a point cloud that is understood"),
+    ],
+)
+def test_one_clear_line(tmp_path: Path, prepare, message: str) -> None:
+    path = tmp_path / "scan"
+    prepare(path)
+    with pytest.raises(UserError, match=message) as caught:
+        open_scan(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_poses_are_named(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 3, pose=None)
+    with pytest.raises(UserError, match="3 colour and depth frames but no poses"):
+        open_scan(tmp_path)
+
+
+def test_sens_file_whole_and_cut_short(tmp_path: Path, room: BoxRoom) -> None:
+    path = tmp_path / "scene0707_00.sens"
+    write_sens(path, room)
+    scan = open_scan(tmp_path)
+    assert scan.name == "scene0707_00" and scan.frame_count == 6 and ".sens" in scan.kind
+    assert distance_to_room(scan, room) < 0.03
+    check_views(scan)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "5 of 6 frames are whole" in open_scan(path).describe()
+    path.write_bytes(b"\x04\x00\x00\x00" + bytes(20))
+    with pytest.raises(UserError, match=r"scene0707_00\.sens"):
+        open_scan(path)

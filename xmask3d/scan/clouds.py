@@ -1,0 +1,289 @@
+"""Point clouds from files: PLY, PCD, LAS / LAZ, OBJ, STL, OFF, XYZ; with their units and oddities mended."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+
+SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".obj", ".stl", ".off", ".glb", ".xyz", ".txt", ".pts")
+SPACING = 0.02  # metres between points sampled on the faces of a mesh
+MAX_SAMPLED = 5_000_000
+
+
+@dataclass
+class Cloud:
+    """Points of a file.
+
+    Attributes:
+        points: n x 3 float32, finite, in metres about `origin`.
+        colors: n x 3 uint8, or None where the file has none.
+        origin: 3 float64, added to the points to get the file's position in metres (0 but for map coordinates).
+        units_per_metre: what the file's numbers were divided by.
+        notes: what was found and done, one sentence each.
+    """
+
+    points: np.ndarray
+    colors: np.ndarray | None
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    units_per_metre: float = 1.0
+    notes: list[str] = field(default_factory=list)
+
+
+def read_cloud(path: Path, units_per_metre: float | None = None) -> Cloud:
+    """Read a cloud or mesh, drop points that are NaN or infinite, and bring it to metres.
+
+    Args:
+        units_per_metre: what one metre is written as; guessed from the extent when None.
+
+    Raises:
+        UserError: unknown format, damaged file, or no point left.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    suffix = path.suffix.lower()
+    readers = {".ply": _read_ply, ".pcd": _read_pcd, ".las": _read_las, ".laz": _read_las}
+    readers |= dict.fromkeys((".xyz", ".txt", ".pts"), _read_text)
+    readers |= dict.fromkeys((".obj", ".stl", ".off", ".glb"), _read_mesh)
+    if suffix not in readers:
+        raise UserError(f"{path}: not a point cloud that is understood ({', '.join(SUFFIXES)})")
+    points, colors, notes = readers[suffix](path)
+    points = np.asarray(points, np.float64).reshape(-1, 3)
+    finite = np.isfinite(points).all(1)
+    if not finite.all():
+        notes.append(f"{(~finite).sum()} of {len(points)} points are NaN or infinite and are left out")
+        points, colors = points[finite], None if colors is None else colors[finite]
+    if not len(points):
+        raise UserError(f"{path}: has no points")
+    if colors is None:
+        notes.append("no colours; the networks get mid-grey and will see shapes only")
+    return _to_metres(points, colors, units_per_metre, notes)
+
+
+def _to_metres(points: np.ndarray, colors: np.ndarray | None, units: float | None, notes: list[str]) -> Cloud:
+    if units is None:
+        units = _guess_units(points, notes)
+    points = points / units
+    centre = np.median(points[:: max(1, len(points) // 100_000)], axis=0)
+    origin = np.zeros(3)
+    if np.abs(centre).max() > 1000:  # float32 would lose the millimetres
+        origin = np.floor(centre)
+        notes.append(f"coordinates are far from zero (a map's?); worked on about ({origin[0]:g}, {origin[1]:g})")
+    return Cloud((points - origin).astype(np.float32), colors, origin, units, notes)
+
+
+def _guess_units(points: np.ndarray, notes: list[str]) -> float:
+    """Millimetres or centimetres where the extent is no room's or building's in metres."""
+    low, high = np.percentile(points[:: max(1, len(points) // 100_000)], (1, 99), axis=0)
+    longest, shortest = float((high - low).max()), float((high - low).min())
+    if longest > 1500:
+        notes.append(f"{longest:.0f} units across: taken as millimetres (--unit m to refuse)")
+        return 1000.0
+    if longest > 150 and shortest > 40:
+        notes.append(f"{longest:.0f} units across: taken as centimetres (--unit m to refuse)")
+        return 100.0
+    if 0 < longest < 0.3:
+        notes.append(f"only {longest:.3g} m across; if that is wrong, give the unit with --unit")
+    return 1.0
+
+
+Raw = tuple[np.ndarray, np.ndarray | None, list[str]]
+
+
+def _read_ply(path: Path) -> Raw:
+    from plyfile import PlyData, PlyParseError
+
+    try:
+        ply = PlyData.read(str(path))
+        vertex = ply["vertex"].data
+        names = vertex.dtype.names
+        points = np.stack([vertex[axis] for axis in "xyz"], 1)
+    except (PlyParseError, OSError, KeyError, ValueError, IndexError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged, or not a PLY with x, y, z ({str(error)[:100]})") from error
+    colors = None
+    for channels in (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")):
+        if all(channel in names for channel in channels):
+            colors = _to_bytes(np.stack([vertex[channel] for channel in channels], 1))
+            break
+    if "f_dc_0" in names:
+        colors = _to_bytes(np.clip(0.5 + 0.2820948 * np.stack([vertex[f"f_dc_{i}"] for i in range(3)], 1), 0, 1))
+    if "face" in ply and len(ply["face"].data) and _is_sparse(points):
+        return _read_mesh(path)
+    return points, colors, []
+
+
+def _to_bytes(colors: np.ndarray) -> np.ndarray:
+    """Colours as uint8 from bytes, 16-bit numbers or floats in [0, 1] (or 0..255)."""
+    if colors.dtype == np.uint8:
+        return colors
+    if np.issubdtype(colors.dtype, np.floating):
+        colors = np.nan_to_num(colors)
+        return np.clip(np.rint(colors * (255 if colors.max(initial=0) <= 1.0 else 1)), 0, 255).astype(np.uint8)
+    return (colors >> 8).astype(np.uint8) if colors.max(initial=0) > 255 else colors.astype(np.uint8)
+
+
+def _is_sparse(points: np.ndarray) -> bool:
+    """Whether a mesh has too few vertices to stand for its surface."""
+    if len(points) > 200_000:
+        return False
+    extent = np.ptp(points[np.isfinite(points).all(1)], axis=0)
+    area = extent[0] * extent[1] + extent[1] * extent[2] + extent[0] * extent[2]
+    return len(points) < 0.1 * area / SPACING**2 and float(extent.max()) < 100
+
+
+def _read_mesh(path: Path) -> Raw:
+    import trimesh
+
+    try:
+        mesh = trimesh.load(str(path), force="mesh", process=False)
+    except Exception as error:
+        # trimesh's loaders raise nearly anything on damaged files.
+        raise UserError(f"{path}: cannot be read as a mesh ({str(error)[:100]})") from error
+    if not len(getattr(mesh, "vertices", ())):
+        raise UserError(f"{path}: has no points")
+    visual = mesh.visual.to_color() if hasattr(mesh.visual, "to_color") else mesh.visual
+    colored = getattr(visual, "kind", None) in ("vertex", "face") or mesh.visual.kind == "texture"
+    vertex_colors = np.asarray(visual.vertex_colors)[:, :3] if colored else None
+    if not len(mesh.faces) or not _is_sparse(np.asarray(mesh.vertices)):
+        return np.asarray(mesh.vertices), vertex_colors, []
+    count = int(min(MAX_SAMPLED, max(1000, mesh.area / SPACING**2)))
+    textured = mesh.visual.kind == "texture" and getattr(mesh.visual.material, "image", None) is not None
+    sampled = trimesh.sample.sample_surface(mesh, count, sample_color=textured, seed=0)
+    points, faces = sampled[0], sampled[1]
+    colors = np.asarray(sampled[2])[:, :3] if textured and len(sampled) > 2 else None
+    if colors is None and vertex_colors is not None:
+        colors = vertex_colors[mesh.faces[faces, 0]]
+    return points, colors, [f"a mesh of few vertices; {count} points sampled on its faces"]
+
+
+def _read_las(path: Path) -> Raw:
+    try:
+        import laspy
+    except ImportError as error:
+        raise UserError(f"{path}: LAS files need one more package: pip install 'laspy[lazrs]'") from error
+    try:
+        las = laspy.read(str(path))
+        points = np.stack([las.x, las.y, las.z], 1)
+    except Exception as error:
+        # laspy's and its back ends' errors have no common base.
+        raise UserError(f"{path}: cannot be read as LAS ({str(error)[:100]})") from error
+    names = set(las.point_format.dimension_names)
+    colors = None
+    if {"red", "green", "blue"} <= names:
+        colors = _to_bytes(np.stack([np.asarray(las[name]) for name in ("red", "green", "blue")], 1))
+    return points, colors, []
+
+
+def _read_text(path: Path) -> Raw:
+    """Lines of x y z, perhaps with r g b (or intensity r g b) after them."""
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of a file without data; said below in better words
+            first = path.open(errors="replace").readline()
+            skip = 1 if len(first.split()) == 1 else 0  # PTS files begin with the number of points
+            table = np.loadtxt(path, ndmin=2, skiprows=skip, comments=("#", "//"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not lines of x y z [r g b] ({str(error)[:100]})") from error
+    if not table.size:
+        return np.zeros((0, 3)), None, []
+    if table.shape[1] < 3:
+        raise UserError(f"{path}: lines have {table.shape[1]} numbers, expected x y z [r g b]")
+    start = {6: 3, 7: 4}.get(table.shape[1])
+    return table[:, :3], None if start is None else _to_bytes(table[:, start : start + 3]), []
+
+
+def _read_pcd(path: Path) -> Raw:
+    """PCD (Point Cloud Library), version 0.7: ascii, binary and binary_compressed."""
+    try:
+        with path.open("rb") as stream:
+            header = _pcd_header(stream)
+            data = stream.read()
+        kinds = {"F": "f", "I": "i", "U": "u"}
+        counts = header.get("COUNT", ["1"] * len(header["FIELDS"]))
+        columns = [
+            (name if name != "_" else f"_{i}", kinds[kind] + size, int(count))
+            for i, (name, kind, size, count) in enumerate(
+                zip(header["FIELDS"], header["TYPE"], header["SIZE"], counts, strict=True)
+            )
+        ]
+        table = _pcd_table(data, columns, header["DATA"][0], int(header["POINTS"][0]))
+        points = np.stack([table[axis].reshape(-1) for axis in "xyz"], 1)
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: damaged, or not a PCD with x, y, z ({str(error)[:100]})") from error
+    packed = next((name for name in ("rgb", "rgba") if name in table), None)
+    if packed is None:
+        return points, None, []
+    words = np.ascontiguousarray(table[packed].reshape(-1).astype(table[packed].dtype.str)).view(np.uint32)
+    return points, np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8), []
+
+
+def _pcd_header(stream) -> dict[str, list[str]]:
+    header: dict[str, list[str]] = {}
+    while "DATA" not in header:
+        line = stream.readline()
+        if not line or len(header) > 20:
+            raise ValueError("no DATA line")
+        words = line.decode("ascii", "replace").split()
+        if words and not words[0].startswith("#"):
+            header[words[0].upper()] = words[1:]
+    return header
+
+
+def _pcd_table(data: bytes, columns: list[tuple[str, str, int]], form: str, count: int) -> dict[str, np.ndarray]:
+    if form == "ascii":
+        widths = [width for _, _, width in columns]
+        rows = np.array(data.split(), dtype=object).reshape(count, sum(widths))
+        starts = np.cumsum([0, *widths])
+        return {
+            name: _pcd_ascii(rows[:, start : start + width], kind)
+            for (name, kind, width), start in zip(columns, starts[:-1], strict=True)
+        }
+    if form == "binary":
+        record = np.dtype([(name, "<" + kind, (width,)) for name, kind, width in columns])
+        table = np.frombuffer(data, record, count)
+        return {name: table[name] for name, _, _ in columns}
+    if form == "binary_compressed":
+        packed, size = np.frombuffer(data[:8], "<u4")
+        flat = _lzf(data[8 : 8 + int(packed)], int(size))
+        result, place = {}, 0
+        for name, kind, width in columns:
+            values = np.frombuffer(flat, "<" + kind, count * width, place)
+            result[name], place = values.reshape(count, width), place + values.nbytes
+        return result
+    raise ValueError(f"unknown DATA {form}")
+
+
+def _pcd_ascii(values: np.ndarray, kind: str) -> np.ndarray:
+    floats = values.astype(np.float64)
+    if kind == "f4" and np.all(floats == np.floor(floats)) and np.abs(floats).max(initial=0) > 1 << 20:
+        return floats.astype(np.uint32)  # colours written as the integer that their bits mean
+    return floats.astype(kind)
+
+
+def _lzf(data: bytes, size: int) -> bytes:
+    """Undo LZF compression (literal runs and back references)."""
+    out = bytearray()
+    place = 0
+    while place < len(data):
+        control = data[place]
+        place += 1
+        if control < 32:
+            out += data[place : place + control + 1]
+            place += control + 1
+            continue
+        length = control >> 5
+        if length == 7:
+            length += data[place]
+            place += 1
+        start = len(out) - ((control & 31) << 8) - data[place] - 1
+        place += 1
+        if start < 0:
+            raise ValueError("damaged compressed data")
+        for i in range(length + 2):  # may overlap what it writes
+            out.append(out[start + i])
+    if len(out) != size:
+        raise ValueError("damaged compressed data")
+    return bytes(out)

@@ -1,0 +1,49 @@
+"""Choosing the frames that together see the scan best: greedy cover of coarse voxels."""
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+
+CELL = 0.15  # metres; one look at a voxel of this size counts
+WORTH = np.array([1.0, 0.4, 0.15, 0.05, 0.02, 0.0])  # of seeing a voxel for the first, second, ... time
+
+
+def cells_of(points: np.ndarray, cell: float = CELL) -> np.ndarray:
+    """Distinct coarse voxels of n x 3 points (NaN rows ignored) as sorted int64 keys."""
+    points = points[np.isfinite(points).all(1)]
+    cells = np.floor(points / cell).astype(np.int64) + (1 << 20)
+    return np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2])
+
+
+def choose_views(count: int, load_cells: Callable[[int], np.ndarray], wanted: int) -> np.ndarray:
+    """Pick `wanted` of `count` views so that as much as possible is seen, and seen more than once where views remain.
+
+    A lazy greedy maximum of a sum that only loses from further looks; it reaches at least 63 % of the best cover.
+
+    Args:
+        load_cells: view -> keys of the coarse voxels it sees.
+
+    Returns:
+        Chosen views in order.
+    """
+    if count <= wanted:
+        return np.arange(count)
+    cells = [load_cells(view) for view in range(count)]
+    names, inverse = np.unique(np.concatenate(cells), return_inverse=True)
+    rows = np.split(inverse, np.cumsum([len(c) for c in cells])[:-1])
+    looks = np.zeros(len(names), np.int64)
+    heap = [(-float(len(row)), view, 0) for view, row in enumerate(rows)]
+    heapq.heapify(heap)
+    chosen: list[int] = []
+    while heap and len(chosen) < wanted:
+        gain, view, stamp = heapq.heappop(heap)
+        if stamp != len(chosen):
+            gain = -float(WORTH[np.minimum(looks[rows[view]], len(WORTH) - 1)].sum())
+            heapq.heappush(heap, (gain, view, len(chosen)))
+            continue
+        if gain == 0 and chosen:
+            break  # what is left sees nothing that was not seen five times
+        chosen.append(view)
+        looks[rows[view]] += 1
+    return np.array(sorted(chosen))

@@ -1,0 +1,140 @@
+"""Picture files of a recording: which hold colour, depth and poses, which belong together, and how they are loaded."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xmask3d.errors import UserError
+from xmask3d.scan import formats
+from xmask3d.scan.intrinsics import find_intrinsics, stated_units
+from xmask3d.scan.recording import Recording
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+DEPTHS = {".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"}
+# Words in file and folder names, and what a file of that name holds.
+ROLES = {
+    "depth": {"depth", "depths", "depthimage", "depthimages", "disparity"},
+    "color": {"color", "colors", "colour", "rgb", "image", "images", "img", "photo", "photos", "frames"},
+    "pose": {"pose", "poses", "extrinsic", "extrinsics", "camera_pose", "cam2world", "world2cam"},
+    "other": {"vis", "label", "labels", "mask", "masks", "conf", "confidence", "instance", "semantic", "normal",
+              "normals", "filt", "segmentation", "preview", "thumbnail", "thumb", "rendered"},
+}  # fmt: skip
+TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt")
+
+
+@dataclass
+class FrameFiles:
+    """Picture files of a folder by role, each keyed by its frame; `repeated` names roles where a key came twice."""
+
+    color: dict[str, Path] = field(default_factory=dict)
+    depth: dict[str, Path] = field(default_factory=dict)
+    pose: dict[str, Path] = field(default_factory=dict)
+    repeated: set[str] = field(default_factory=set)
+
+    def add(self, role: str, path: Path) -> None:
+        """Take a file unless its frame already has one of that role."""
+        files = getattr(self, role)
+        first = files.setdefault(_key(path), path)
+        if first.parent != path.parent and role != "pose":
+            self.repeated.add(role)
+
+
+def words_of(text: str) -> list[str]:
+    """Words and numbers of a name in lower case: "depthMap_007" -> depthmap, 007."""
+    return [word for word in re.split(r"[^a-zA-Z0-9]+|(?<=[a-zA-Z])(?=\d)", text.lower()) if word]
+
+
+def _role(path: Path, root: Path) -> str | None:
+    """What a file holds, by the words of its name, else of the folders above it."""
+    for part in (path.stem, *reversed(path.relative_to(root).parent.parts)):
+        words = set(words_of(part)) | {part.lower()}
+        for role in ("other", "depth", "pose", "color"):
+            if words & ROLES[role]:
+                return role
+    return None
+
+
+def _key(path: Path) -> str:
+    """The frame a file belongs to: the (last) number in its name without leading zeros, else the name itself."""
+    stem = ".".join(w for w in path.stem.split(".") if w.lower() not in set().union(*ROLES.values()))
+    numbers = re.findall(r"\d+(?:\.\d+)?", stem)
+    return (numbers[-1].lstrip("0") or "0") if numbers else stem
+
+
+def _is_deep(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return picture.mode.startswith(("I", "F"))
+
+
+def collect_files(folder: Path) -> FrameFiles:
+    files = FrameFiles()
+    unknown: list[Path] = []
+    for path in sorted(p for pattern in ("*", "*/*", "*/*/*") for p in folder.glob(pattern)):
+        suffix = path.suffix.lower()
+        if suffix not in PICTURES | DEPTHS | {".txt"} or path.name.startswith(".") or not path.is_file():
+            continue
+        role = _role(path, folder)
+        if role == "depth" and suffix in DEPTHS:
+            files.add("depth", path)
+        elif role == "pose" and suffix in {".txt", ".npy"} and path.name not in TRAJECTORIES:
+            files.add("pose", path)
+        elif role == "color" and suffix in PICTURES:
+            files.add("color", path)
+        elif role is None and suffix in PICTURES:
+            unknown.append(path)
+    if not (files.color and files.depth):  # no telling names: 16-bit pictures are depth, the others colour
+        for path in unknown:
+            files.add("depth" if path.suffix.lower() in DEPTHS and _is_deep(path) else "color", path)
+    return files
+
+
+def frame_order(key: str) -> tuple[float, str]:
+    try:
+        return float(key), key
+    except ValueError:
+        return float("inf"), key
+
+
+def recording_of_files(
+    kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
+) -> Recording:
+    color_size, depth_size = _size(colors[0], formats.read_color), _size(depths[0], formats.read_depth)
+    floats = depths[0].suffix in {".npy", ".exr"} and np.issubdtype(_raw_type(depths[0]), np.floating)
+    color_matrices, depth_matrices = find_intrinsics(folder, color_size, depth_size)
+    return Recording(
+        kind=kind,
+        path=folder,
+        names=names,
+        load_color=_loader(colors, formats.read_color, color_size),
+        load_depth=_loader(depths, formats.read_depth, depth_size),
+        poses=poses,
+        color_size=color_size,
+        depth_size=depth_size,
+        color_matrices=color_matrices,
+        depth_matrices=depth_matrices,
+        units=(1.0, 1000.0) if floats else stated_units(folder) or Recording.units,
+    )
+
+
+def _raw_type(path: Path) -> np.dtype:
+    return np.load(path, mmap_mode="r").dtype if path.suffix == ".npy" else np.dtype(np.float32)
+
+
+def _size(path: Path, read: Callable[[Path], np.ndarray]) -> tuple[int, int]:
+    height, width = read(path).shape[:2]
+    return height, width
+
+
+def _loader(paths: list[Path], read: Callable[[Path], np.ndarray], size: tuple[int, int]) -> Callable:
+    def load(index: int) -> np.ndarray:
+        picture = read(paths[index])
+        if picture.shape[:2] != size:
+            raise UserError(f"{paths[index]}: is {picture.shape[1]} x {picture.shape[0]} pixels, "
+                            f"the first one is {size[1]} x {size[0]}")  # fmt: skip
+        return picture
+
+    return load

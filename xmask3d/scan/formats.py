@@ -1,0 +1,181 @@
+"""Small files of RGB-D recordings: pictures, depth maps, poses, trajectories and intrinsics."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xmask3d.errors import UserError
+
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
+NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, beside 0
+
+
+def read_color(path: Path) -> np.ndarray:
+    """A picture as h x w x 3 uint8 RGB. Raises `UserError` naming a missing or damaged file."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read as a colour picture ({_reason(error)})") from error
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """A depth map as written, h x w: integers of some unit, or floats; 0 where nothing was measured."""
+    try:
+        if path.suffix == ".npy":
+            depth = np.load(path, allow_pickle=False)
+        elif path.suffix == ".exr":
+            depth = _read_exr(path)
+        else:
+            with Image.open(path) as picture:
+                depth = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read as a depth map ({_reason(error)})") from error
+    depth = depth[..., 0] if depth.ndim == 3 else depth
+    if depth.ndim != 2:
+        raise UserError(f"{path}: a depth map has height and width, this has the shape {depth.shape}")
+    if np.issubdtype(depth.dtype, np.floating):
+        return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+    return np.where((depth <= 0) | (depth == NO_DEPTH), 0, depth).astype(np.float32)
+
+
+def _read_exr(path: Path) -> np.ndarray:
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise UserError(f"{path}: depth in EXR files needs one more package: pip install OpenEXR") from error
+    channels = OpenEXR.File(str(path)).channels()
+    name = next((name for name in ("Z", "R", "Y", "depth") if name in channels), next(iter(channels)))
+    return np.asarray(channels[name].pixels)
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).split("\n")[0][:120]
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """All numbers of a text file in order (`nan`, `inf` included)."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return np.array([float(number) for number in NUMBER.findall("\n".join(lines))])
+
+
+def read_pose(path: Path) -> np.ndarray:
+    """One 4 x 4 (or 3 x 4) matrix, text or npy; NaN or infinite where tracking was lost."""
+    if path.suffix == ".npy":
+        try:
+            values = np.load(path, allow_pickle=False).ravel()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as a pose ({_reason(error)})") from error
+    else:
+        values = read_numbers(path)
+    if len(values) not in (12, 16):
+        raise UserError(f"{path}: a pose has 16 numbers (4 x 4), this file has {len(values)}")
+    return _matrix(values)
+
+
+def _matrix(values: np.ndarray) -> np.ndarray:
+    pose = np.eye(4)
+    pose.ravel()[: len(values)] = values
+    return pose
+
+
+def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+    """n x 4 x 4 from translations n x 3 and quaternions n x 4 (x, y, z, w), normalised here."""
+    x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
+    poses = np.tile(np.eye(4), (len(translation), 1, 1))
+    poses[:, 0, :3] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], 1)
+    poses[:, 1, :3] = np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], 1)
+    poses[:, 2, :3] = np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], 1)
+    poses[:, :3, 3] = translation
+    return poses
+
+
+def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """All poses of one file.
+
+    Understands Redwood / Open3D `.log` (three integers, then 4 x 4), TUM (`time tx ty tz qx qy qz qw` a line), and one
+    matrix of 12 or 16 numbers a line.
+
+    Returns:
+        keys n (frame number, time stamp, or line number) and poses n x 4 x 4 as written.
+    """
+    rows = []
+    for line in path.read_text(errors="replace").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            rows.append([float(number) for number in NUMBER.findall(line.replace(",", " "))])
+    widths = {len(row) for row in rows}
+    if rows and len(rows) % 5 == 0 and all(len(row) == (3 if i % 5 == 0 else 4) for i, row in enumerate(rows)):
+        keys = np.array([row[0] for row in rows[::5]])
+        return keys, np.array([rows[i + 1 : i + 5] for i in range(0, len(rows), 5)])
+    if widths == {8}:
+        table = np.array(rows)
+        return table[:, 0], quaternion_poses(table[:, 1:4], table[:, 4:8])
+    if widths in ({12}, {16}):
+        return np.arange(len(rows), dtype=float), np.stack([_matrix(np.array(row)) for row in rows])
+    if widths in ({13}, {17}):
+        return np.array([row[0] for row in rows]), np.stack([_matrix(np.array(row[1:])) for row in rows])
+    raise UserError(f"{path}: not a trajectory; known: Redwood .log, TUM 'time t q' lines, 12 or 16 numbers a line")
+
+
+def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """A pinhole matrix 3 x 3 and, where the file says it, the (height, width) it belongs to.
+
+    Text: 3 x 3, 4 x 4, or `fx fy cx cy` (also after `width height`). JSON: Open3D's `intrinsic_matrix` (by columns),
+    or keys fx, fy, cx, cy, or a matrix under K / camera_matrix; width and height under w / h or their full names.
+    """
+    if path.suffix == ".json":
+        return _intrinsics_of_json(path)
+    values = read_numbers(path)
+    size = None
+    if len(values) == 6:
+        size, values = (int(values[1]), int(values[0])), values[2:]
+    if len(values) == 4:
+        fx, fy, cx, cy = values
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), size
+    if len(values) in (9, 16):
+        side = 3 if len(values) == 9 else 4
+        return _checked(values.reshape(side, side)[:3, :3], path), size
+    raise UserError(f"{path}: intrinsics are a 3 x 3 or 4 x 4 matrix or 'fx fy cx cy'; this has {len(values)} numbers")
+
+
+def _intrinsics_of_json(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({_reason(error)})") from error
+    for key in ("camera", "intrinsics", "intrinsic", "color", "depth"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    content = {"K": content} if isinstance(content, list) else content
+    width, height = (content.get(a, content.get(b)) for a, b in (("width", "w"), ("height", "h")))
+    size = (int(height), int(width)) if width and height else None
+    if "intrinsic_matrix" in content and np.size(content["intrinsic_matrix"]) == 9:
+        flat = np.array(content["intrinsic_matrix"], float)
+        matrix = flat.reshape(3, 3).T if flat.ndim == 1 else flat
+        return _checked(matrix, path), size
+    lower = {str(key).lower(): value for key, value in content.items()}
+    if "fx" in lower:
+        fx, cx, cy = float(lower["fx"]), float(lower["cx"]), float(lower["cy"])
+        return np.array([[fx, 0, cx], [0, float(lower.get("fy", fx)), cy], [0, 0, 1.0]]), size
+    for key in ("k", "camera_matrix", "matrix"):
+        value = lower.get(key)
+        value = value.get("data") if isinstance(value, dict) else value
+        if value is not None and np.size(value) == 9:
+            return _checked(np.array(value, float).reshape(3, 3), path), size
+    raise UserError(f"{path}: found neither fx/fy/cx/cy nor intrinsic_matrix nor K")
+
+
+def _checked(matrix: np.ndarray, path: Path) -> np.ndarray:
+    """Accept the matrix or its transpose; refuse anything that is no pinhole matrix."""
+    matrix = matrix if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6 else matrix.T
+    fx, fy = matrix[0, 0], matrix[1, 1]
+    if not (np.isfinite(matrix).all() and fx > 0 and fy > 0 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6):
+        raise UserError(f"{path}: not a pinhole matrix (fx {fx:g}, fy {fy:g}); expected fx 0 cx / 0 fy cy / 0 0 1")
+    return matrix

@@ -1,0 +1,115 @@
+"""Which way is up: the networks were trained with z up, and scans come with any axis."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+SAMPLE = 20_000  # points whose normals are looked at
+NEIGHBOURS = 16
+ALIGNED = np.cos(np.radians(12))
+NAMES = {"z": (0, 0, 1), "-z": (0, 0, -1), "y": (0, 1, 0), "-y": (0, -1, 0), "x": (1, 0, 0), "-x": (-1, 0, 0)}
+
+
+@dataclass
+class Gravity:
+    """The up direction.
+
+    Attributes:
+        up: 3 float64, unit.
+        rotation: 3 x 3, maps the scan's frame to one with z up.
+        words: what was found.
+    """
+
+    up: np.ndarray
+    rotation: np.ndarray
+    words: str
+
+
+def find_up(points: np.ndarray, camera_down: np.ndarray | None = None) -> Gravity:
+    """Estimate the up direction of a cloud.
+
+    Floors, ceilings and table tops share one normal, which is sharpened from the points. Cameras held upright say
+    roughly where it is; without cameras z is preferred, then y, then whichever direction most horizontal-looking
+    surface has.
+
+    Args:
+        points: n x 3 float, finite.
+        camera_down: mean of the cameras' downward axes in the world, or None.
+    """
+    normals = _normals(points)
+    if camera_down is not None and np.linalg.norm(camera_down) > 0.3:
+        guess = -camera_down / np.linalg.norm(camera_down)
+        up, how = _sharpen(normals, guess, np.cos(np.radians(30))), "the cameras and the floor say that up is"
+    else:
+        up, how = _without_cameras(points, normals), "floor and walls say that up is"
+    if up[2] > np.cos(np.radians(4)):
+        return Gravity(np.array([0.0, 0, 1]), np.eye(3), "z is up")
+    name = max(NAMES, key=lambda key: float(np.dot(NAMES[key], up)))
+    tilt = np.degrees(np.arccos(np.clip(np.dot(NAMES[name], up), -1, 1)))
+    tilted = "" if tilt < 1 else f", tilted by {tilt:.0f} degrees"
+    return Gravity(up, rotation_to_z(up), f"{how} {name}{tilted}; turned upright for the networks, not in the output")
+
+
+def _normals(points: np.ndarray) -> np.ndarray:
+    """Unit normals of flat places among a sample, m x 3; empty for tiny clouds."""
+    if len(points) < 4 * NEIGHBOURS:
+        return np.zeros((0, 3))
+    generator = np.random.default_rng(0)
+    crowd = points[generator.choice(len(points), min(len(points), 10 * SAMPLE), replace=False)].astype(np.float64)
+    picked = crowd[: min(SAMPLE, len(crowd))]
+    _, near = cKDTree(crowd).query(picked, NEIGHBOURS)
+    offsets = crowd[near] - crowd[near].mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
+    flat = values[:, 0] < 0.05 * np.maximum(values[:, 1], 1e-12)
+    return vectors[flat, :, 0]
+
+
+def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
+    """The mode of the normals within a cone around a guess, or the guess where there are too few."""
+    up = guess
+    for width in (cone, ALIGNED, np.cos(np.radians(5))):
+        along = normals @ up
+        near = np.abs(along) > width
+        if near.sum() < max(20, 0.02 * len(normals)):
+            break
+        up = (normals[near] * np.sign(along[near])[:, None]).mean(0)
+        up /= np.linalg.norm(up)
+    return up
+
+
+def _without_cameras(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    if len(normals) < 50:
+        return np.array([0.0, 0, 1])
+
+    def share(axis: np.ndarray) -> float:
+        return float((np.abs(normals @ axis) > ALIGNED).mean())
+
+    for name in ("z", "y", "x"):
+        axis = np.array(NAMES[name], float)
+        others = [np.array(NAMES[other], float) for other in "xyz" if other != name]
+        # Up is the axis along which a room is lowest, unless another axis shows nearly no level surface.
+        if share(axis) > 0.12 and _height(points, axis) <= 1.3 * min(_height(points, other) for other in others):
+            return _sharpen(normals, axis, ALIGNED)
+    if share(np.array([0.0, 0, 1])) > 0.08:
+        return _sharpen(normals, np.array([0.0, 0, 1]), ALIGNED)
+    # No axis of the frame fits: the direction with the most surface among those where the cloud is lowest.
+    modes = [_sharpen(normals, normal, ALIGNED) for normal in normals[:: max(1, len(normals) // 60)]]
+    best = max(modes, key=lambda axis: share(axis) / max(_height(points, axis), 1e-6))
+    return best if best[np.argmax(np.abs(best))] > 0 else -best
+
+
+def _height(points: np.ndarray, axis: np.ndarray) -> float:
+    low, high = np.percentile(points[:: max(1, len(points) // SAMPLE)] @ axis, (1, 99))
+    return float(high - low)
+
+
+def rotation_to_z(up: np.ndarray) -> np.ndarray:
+    """The smallest rotation that takes `up` to z."""
+    axis = np.cross(up, (0, 0, 1))
+    sine, cosine = np.linalg.norm(axis), up[2]
+    if sine < 1e-9:
+        return np.eye(3) if cosine > 0 else np.diag([1.0, -1.0, -1.0])
+    x, y, z = axis / sine
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + sine * cross + (1 - cosine) * cross @ cross

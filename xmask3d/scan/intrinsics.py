@@ -1,0 +1,96 @@
+"""Finding the intrinsics and the depth unit that a recording's files state."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.scan import formats
+from xmask3d.scan.recording import Recording, scale_matrix
+
+ASSUMED = "no file, assumed"
+FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585 pixels at 640 x 480"))
+
+
+def stated_units(folder: Path) -> tuple[float, ...] | None:
+    """Units per metre that a file of the recording states (3RScan, Replica, ScanNet's info files)."""
+    for path in _info_files(folder):
+        found = re.search(r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?\s*[=:]\s*([\d.]+)", path.read_text())
+        if found and float(found[1]) > 0:
+            value = float(found[1])
+            stated = value if value >= 1 else 1 / value
+            return (stated, *(unit for unit in Recording.units if unit != stated))
+    return None
+
+
+def _info_files(folder: Path) -> list[Path]:
+    names = ("_info.txt", "info.txt", "cam_params.json", "camera.json", "intrinsics.json", f"{folder.name}.txt")
+    found = [base / name for base in (folder, folder / "intrinsic", folder.parent) for name in names]
+    return [path for path in found if path.is_file() and path.stat().st_size < 100_000]
+
+
+def find_intrinsics(
+    folder: Path, color_size: tuple[int, int], depth_size: tuple[int, int]
+) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]:
+    """Candidates for the intrinsics of colour and of depth pictures, the likeliest first (words, 3 x 3)."""
+    found: dict[str, list[tuple[str, np.ndarray, tuple[int, int] | None]]] = {"color": [], "depth": [], "": []}
+    for path in _intrinsics_files(folder):
+        try:
+            matrix, size = formats.read_intrinsics(path)
+        except UserError:
+            continue
+        name = path.stem.lower()
+        role = "depth" if "depth" in name else "color" if "color" in name or "rgb" in name else ""
+        found[role].append((path.name, matrix, size))
+    for path in _info_files(folder):
+        for role, matrix in _info_matrices(path.read_text()).items():
+            found[role].append((path.name, matrix, None))
+    color = _candidates(found["color"] + found[""] + found["depth"], color_size, (color_size, depth_size))
+    depth = _candidates(found["depth"] + found[""] + found["color"], depth_size, (color_size, depth_size))
+    return color, depth
+
+
+def _intrinsics_files(folder: Path) -> list[Path]:
+    patterns = ("*intrinsic*.txt", "*intrinsic*.json", "intrinsic*/*.txt", "K.txt", "calib*.txt", "cam_params.json",
+                "camera.json", "camera.txt", "cameras/*intrinsic*.txt")  # fmt: skip
+    paths = [path for base in (folder, folder.parent) for pattern in patterns for path in sorted(base.glob(pattern))]
+    return [path for path in dict.fromkeys(paths) if "extrinsic" not in path.name.lower()]
+
+
+def _info_matrices(text: str) -> dict[str, np.ndarray]:
+    """Matrices of `key = value` files: ScanNet's <scene>.txt and 3RScan's _info.txt."""
+    matrices = {}
+    for role in ("color", "depth"):
+        values = [re.search(rf"{key}_{role}\s*=\s*([\d.]+)", text) for key in ("fx", "fy", "mx", "my")]
+        if all(values):
+            fx, fy, cx, cy = (float(value[1]) for value in values if value)
+            matrices[role] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+        line = re.search(rf"m_calibration{role.capitalize()}Intrinsic\s*=\s*(.+)", text)
+        if line and len(numbers := formats.NUMBER.findall(line[1])) == 16:
+            matrices[role] = np.array(numbers, float).reshape(4, 4)[:3, :3]
+    return matrices
+
+
+def _candidates(
+    found: list[tuple[str, np.ndarray, tuple[int, int] | None]],
+    size: tuple[int, int],
+    sizes: tuple[tuple[int, int], ...],
+) -> list[tuple[str, np.ndarray]]:
+    """Matrices rescaled to pictures of `size` from the size that they seem to belong to."""
+    candidates = []
+    for words, matrix, stated in found:
+        # A principal point lies near the middle of the pictures it was measured on.
+        natural = (round(2 * matrix[1, 2] + 1), round(2 * matrix[0, 2] + 1))
+        near = min(sizes, key=lambda s: abs(s[0] - natural[0]) + abs(s[1] - natural[1]))
+        off = abs(near[1] - natural[1]) / near[1]
+        origin = stated or (near if off < 0.25 else natural)
+        note = words if origin == size else f"{words}, rescaled from {origin[1]} x {origin[0]}"
+        candidates.append((note, scale_matrix(matrix, origin, size)))
+        if origin != size:
+            candidates.append((f"{words} as written", matrix))
+    for focal, words in FOCALS:
+        scaled = focal * size[1] / 640
+        matrix = np.array([[scaled, 0, (size[1] - 1) / 2], [0, scaled, (size[0] - 1) / 2], [0, 0, 1.0]])
+        candidates.append((f"{ASSUMED} {words}", matrix))
+    return candidates

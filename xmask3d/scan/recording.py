@@ -1,0 +1,132 @@
+"""A recording: posed colour and depth frames as they lie on disk, and the calibration under which they are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # camera axes x right, y up, z backward -> x right, y down, z forward
+CONVENTIONS = {
+    "camera-to-world": "camera-to-world",
+    "world-to-camera": "world-to-camera (the inverse)",
+    "camera-to-world, y up": "camera-to-world with the camera's y up and z backward (ARKit, OpenGL)",
+    "world-to-camera, y up": "world-to-camera with the camera's y up and z backward (ARKit, OpenGL)",
+}
+
+
+def camera_to_world(poses: np.ndarray, convention: str) -> np.ndarray:
+    """Poses n x 4 x 4 as written to camera-to-world with y down and z forward."""
+    if convention.startswith("world"):
+        poses = np.linalg.inv(poses)
+    return poses @ OPENGL if convention.endswith("y up") else poses
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the numbers of a recording are read.
+
+    Attributes:
+        color, depth: 3 x 3 pinhole matrices of the colour and the depth pictures, or n x 3 x 3, one a frame.
+        units_per_metre: what a depth of one metre is written as.
+        convention: key of `CONVENTIONS`.
+    """
+
+    color: np.ndarray
+    depth: np.ndarray
+    units_per_metre: float
+    convention: str
+
+    def color_of(self, index: int) -> np.ndarray:
+        """3 x 3 of one frame's colour picture."""
+        return self.color if self.color.ndim == 2 else self.color[index]
+
+    def depth_of(self, index: int) -> np.ndarray:
+        """3 x 3 of one frame's depth map."""
+        return self.depth if self.depth.ndim == 2 else self.depth[index]
+
+
+@dataclass
+class Recording:
+    """Posed RGB-D frames.
+
+    Attributes:
+        kind: what it is, in words.
+        path: the folder or file.
+        names: n frame names, in order.
+        load_color, load_depth: frame number -> h x w x 3 uint8, and h x w float32 as written (0 unknown).
+        poses: n x 4 x 4 as written, finite.
+        color_size, depth_size: (height, width) of the pictures.
+        color_matrices, depth_matrices: candidates for the intrinsics, the likeliest first; (words, 3 x 3 or n x 3 x 3).
+        units: candidates for units per metre, the likeliest first.
+        conventions: candidates for the pose convention, the likeliest first.
+        cloud: a point cloud that lies beside the frames, or None.
+        notes: what was found odd, one sentence each.
+    """
+
+    kind: str
+    path: Path
+    names: list[str]
+    load_color: Callable[[int], np.ndarray]
+    load_depth: Callable[[int], np.ndarray]
+    poses: np.ndarray
+    color_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    color_matrices: list[tuple[str, np.ndarray]]
+    depth_matrices: list[tuple[str, np.ndarray]]
+    units: tuple[float, ...] = (1000.0, 5000.0, 4000.0, 10000.0, 1.0)
+    conventions: tuple[str, ...] = tuple(CONVENTIONS)
+    cloud: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def keep(self, indices: np.ndarray) -> "Recording":
+        """The same recording with only these frames (n bool or integers)."""
+        chosen = np.arange(len(self))[indices]
+
+        def pick(matrices: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+            return [(words, m[chosen] if m.ndim == 3 else m) for words, m in matrices]
+
+        return replace(
+            self,
+            names=[self.names[i] for i in chosen],
+            load_color=lambda i: self.load_color(chosen[i]),
+            load_depth=lambda i: self.load_depth(chosen[i]),
+            poses=self.poses[chosen],
+            color_matrices=pick(self.color_matrices),
+            depth_matrices=pick(self.depth_matrices),
+        )
+
+    def without_lost_frames(self) -> "Recording":
+        """Leave out frames whose pose is not finite or no rigid motion, with a note."""
+        finite = np.isfinite(self.poses).all((1, 2))
+        determinant = np.linalg.det(np.where(finite[:, None, None], self.poses, np.eye(4))[:, :3, :3])
+        good = finite & (np.abs(determinant - 1) < 0.05)
+        if not good.any():
+            raise UserError(f"{self.path}: none of the {len(self)} poses is a rigid motion (finite, rotation part)")
+        if good.all():
+            return self
+        kept = self.keep(good)
+        kept.notes = [*self.notes, f"{(~good).sum()} of {len(self)} frames have no valid pose and are left out"]
+        return kept
+
+
+def scale_matrix(matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Intrinsics (... x 3 x 3) of pictures resized from `old` to `new` (height, width); pixel centres at integers."""
+    scaled = matrix.astype(float).copy()
+    for row, (before, after) in enumerate(((old[1], new[1]), (old[0], new[0]))):
+        ratio = after / before
+        scaled[..., row, :2] *= ratio
+        scaled[..., row, 2] = (scaled[..., row, 2] + 0.5) * ratio - 0.5
+    return scaled
+
+
+def resample(size: tuple[int, int], out: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns (nearest pixels) that shrink or stretch a picture of `size` to `out`, as for `scale_matrix`."""
+    rows = np.clip(np.round((np.arange(out[0]) + 0.5) * size[0] / out[0] - 0.5), 0, size[0] - 1).astype(int)
+    columns = np.clip(np.round((np.arange(out[1]) + 0.5) * size[1] / out[1] - 0.5), 0, size[1] - 1).astype(int)
+    return rows, columns

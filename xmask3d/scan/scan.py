@@ -1,0 +1,328 @@
+"""Opening any scan: what it is, what is odd about it, and its points and views in the form the networks take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.data.files import read_points
+from xmask3d.data.scannet import ScanNetReader
+from xmask3d.data.scene import Scene, View
+from xmask3d.errors import UserError
+from xmask3d.geometry.voxels import quantise
+from xmask3d.scan.check import check_recording
+from xmask3d.scan.clouds import SUFFIXES, Cloud, read_cloud
+from xmask3d.scan.coverage import cells_of, choose_views
+from xmask3d.scan.frames import GRID, Frames
+from xmask3d.scan.fuse import fuse
+from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
+from xmask3d.scan.layouts import find_recording
+from xmask3d.scan.recording import CONVENTIONS, Recording, camera_to_world, resample, scale_matrix
+from xmask3d.scan.sensor_streams import open_sens
+from xmask3d.scan.views import crop_boxes, lift
+
+UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
+ALL_VIEWS_UP_TO = 120  # a longer recording is thinned to the views that cover it best
+CANDIDATE_FRAMES = 600  # frames looked at when choosing and fusing
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What a user may say about a scan; None is "find out".
+
+    Attributes:
+        views: use at most this many views.
+        depth_scale: units of the depth files per metre. farthest: metres beyond which depth is not believed.
+        intrinsics: fx, fy, cx, cy of the colour pictures.
+        poses: "camera-to-world" or "world-to-camera" (also with ", y up").
+        unit: "m", "cm" or "mm", of a point cloud. up: "z", "y", "x" or with a minus.
+        voxel_size: metres between points of a fused cloud.
+        max_points: larger clouds are worked on at a coarser spacing; results are carried back to every point.
+    """
+
+    views: int | None = None
+    depth_scale: float | None = None
+    farthest: float = 10.0
+    intrinsics: tuple[float, float, float, float] | None = None
+    poses: str | None = None
+    unit: str | None = None
+    up: str | None = None
+    voxel_size: float = 0.02
+    max_points: int = 2_000_000
+
+
+@dataclass
+class Scan:
+    """A scan that is ready for the networks; a `SceneReader` of one scene.
+
+    Attributes:
+        name, kind: what it is called and what it was found to be.
+        scene: the points worked on, metres, z up, with the names of the views to use.
+        points: n x 3 float32, every point in the scan's own frame (metres, about `origin`).
+        colors: n x 3 uint8 or None. origin: 3 float64.
+        worked: n int64, row of `scene.points` that stands for each point; None if they are the same.
+        rotation: 3 x 3, from the scan's frame to z up.
+        lines: what was found, one sentence each; warnings begin with "warning:".
+        frame_count: frames that the recording has.
+    """
+
+    name: str
+    kind: str
+    scene: Scene
+    points: np.ndarray
+    colors: np.ndarray | None
+    load_view: Callable[[str], View]
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    worked: np.ndarray | None = None
+    rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
+    lines: list[str] = field(default_factory=list)
+    frame_count: int = 0
+
+    @property
+    def scene_names(self) -> list[str]:
+        """The one name."""
+        return [self.scene.name]
+
+    def read_scene(self, name: str) -> Scene:
+        """The scene; see `SceneReader`."""
+        return self.scene
+
+    def read_view(self, scene: str, view: str) -> View:
+        """One frame on the frame grid; see `SceneReader`."""
+        return self.load_view(view)
+
+    def carry(self, values: np.ndarray) -> np.ndarray:
+        """Bring values of the worked points (rows of `scene.points`) to every point."""
+        return values if self.worked is None else values[self.worked]
+
+    def describe(self) -> str:
+        """The findings as text, a line each."""
+        size = np.ptp(self.scene.points, axis=0)
+        views = f", {len(self.scene.view_names)} views" if self.frame_count else ", no pictures: shapes only"
+        first = f"{self.name}: {self.kind}; {len(self.points):,} points{views}"
+        box = f"size {size[0]:.1f} x {size[1]:.1f} x {size[2]:.1f} m (height last)"
+        return "\n".join([first, *(f"  {line}" for line in [box, *self.lines])])
+
+
+def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
+    """Find out what a path holds and open it.
+
+    Args:
+        path: a scene of a processed data set (its .pth file or its folder of views), a folder of a recording, a .sens
+            file or a folder with one, or a point cloud.
+
+    Raises:
+        UserError: nothing there that is understood, with what was looked for.
+    """
+    path, options = Path(path), options or ScanOptions()
+    _check_options(options)
+    processed = _processed_paths(path)
+    if processed is not None:
+        return _open_processed(*processed, options)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if path.is_file() and path.suffix.lower() == ".sens":
+        return _open_recording(open_sens(path), options)
+    if path.is_file():
+        return _open_cloud(path, options)
+    if (path / "scannet_3d").is_dir():
+        raise UserError(f"{path}: a data set of many scenes; name one, such as {path}/scannet_2d/<scene>")
+    sens = sorted(path.glob("*.sens"))
+    if sens:
+        return _open_recording(open_sens(sens[0]), options)
+    recording = find_recording(path)
+    if recording is not None:
+        return _open_recording(recording, options)
+    clouds = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.suffix.lower() != ".txt"]
+    if len(clouds) == 1:
+        return _open_cloud(clouds[0], options)
+    if clouds:
+        raise UserError(f"{path}: {len(clouds)} point clouds ({clouds[0].name}, {clouds[1].name} ...); name one")
+    raise UserError(
+        f"{path}: found no scan; expected colour, depth and pose files (see docs/own_scan.md), a .sens file, "
+        f"or a point cloud ({', '.join(SUFFIXES)})"
+    )
+
+
+def _check_options(options: ScanOptions) -> None:
+    for value, known, name in ((options.unit, UNITS, "unit"), (options.up, NAMES, "up"), (options.poses, CONVENTIONS,
+                                                                                       "poses")):  # fmt: skip
+        if value is not None and value not in known:
+            raise UserError(f"--{name} {value}: unknown; known: {', '.join(known)}")
+    if options.views is not None and options.views < 1:
+        raise UserError(f"--views {options.views}: at least one view is needed")
+
+
+def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
+    """Root, split and scene if the path names a scene of a data set in ScanNet's processed layout."""
+    if path.suffix == ".pth" and path.is_file():
+        name = path.stem.removesuffix("_vh_clean_2")
+        return path.parent.parent.parent, path.parent.name, name
+    for root in (path.parent.parent, path.parent):
+        found = sorted(root.glob(f"scannet_3d/*/{path.name}_vh_clean_2.pth")) if path.name else []
+        if found and (path.parent.name == "scannet_2d" or not path.exists()):
+            return root, found[0].parent.name, path.name
+    return None
+
+
+def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> Scan:
+    """A scene of a data set, worked on as evaluation does: every point, every view, the frame as it is."""
+    benchmark_free = _PointsReader(root, split)
+    points, colors, _ = read_points(benchmark_free.scene_path(name))
+    views = benchmark_free.view_names(name)
+    lines = [f"scene of a processed data set in {root} ({split})"]
+
+    def load(view: str) -> View:
+        return benchmark_free.read_view(name, view)
+
+    scene = Scene(name, points, colors, None, views)
+    if options.views is not None and options.views < len(views):
+
+        def seen(index: int) -> np.ndarray:
+            view = load(views[index])
+            return cells_of(_lift_view(view).reshape(-1, 3))
+
+        chosen = choose_views(len(views), seen, options.views)
+        scene.view_names = [views[i] for i in chosen]
+        lines.append(f"{len(chosen)} of {len(views)} views chosen by what they see")
+    bytes_ = np.rint((np.clip(colors, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return Scan(name, "processed ScanNet scene", scene, points, bytes_, load, lines=lines, frame_count=len(views))
+
+
+class _PointsReader(ScanNetReader):
+    """The data set's reader without its labels, which need a benchmark."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        from xmask3d.benchmark import Benchmark
+
+        super().__init__(root, split, Benchmark("scan", (), (), (), (), ()))
+
+    def read_label_map(self, scene: str, view: str) -> None:
+        """No labels."""
+
+
+def _lift_view(view: View) -> np.ndarray:
+    k = view.intrinsics
+    matrix = np.array([[k.fx, 0, k.cx], [0, k.fy, k.cy], [0, 0, 1.0]])
+    rows, columns = resample(view.depth.shape, (60, 80))
+    return lift(view.depth[rows][:, columns], scale_matrix(matrix, view.depth.shape, (60, 80)), view.pose)
+
+
+def _open_cloud(path: Path, options: ScanOptions) -> Scan:
+    cloud = read_cloud(path, UNITS[options.unit] if options.unit else None)
+    gravity = _gravity(cloud.points, None, options)
+    lines = [*cloud.notes, gravity.words]
+    return _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
+
+
+def _no_view(name: str) -> View:
+    raise UserError(f"view {name}: this scan has no pictures")
+
+
+def _gravity(points: np.ndarray, down: np.ndarray | None, options: ScanOptions) -> Gravity:
+    if options.up is None:
+        return find_up(points, down)
+    up = np.array(NAMES[options.up], float)
+    return Gravity(up, rotation_to_z(up), f"up is {options.up}, as told")
+
+
+def _finish(
+    name: str,
+    kind: str,
+    cloud: Cloud,
+    gravity: Gravity,
+    views: list[str],
+    load: Callable[[str], View],
+    lines: list[str],
+    options: ScanOptions,
+    frame_count: int = 0,
+) -> Scan:
+    """Turn the cloud upright and, where it is very large, work on a part of its points."""
+    points = cloud.points
+    colors = np.zeros(points.shape, np.float32)
+    if cloud.colors is not None:
+        colors = cloud.colors.astype(np.float32) / 127.5 - 1
+    worked = None
+    if len(points) > options.max_points:
+        worked, kept, spacing = _thin(points, options.max_points)
+        points, colors = points[kept], colors[kept]
+        lines.append(f"{len(cloud.points):,} points: worked on {len(points):,} of them, {spacing * 100:g} cm apart")
+    if len(points) < 50:
+        lines.append(f"warning: only {len(points)} points; expect nothing of the result")
+    upright = (points @ gravity.rotation.T.astype(np.float32)).astype(np.float32)
+    scene = Scene(name, upright, colors, None, views)
+    return Scan(name, kind, scene, cloud.points, cloud.colors, load, cloud.origin, worked, gravity.rotation, lines,
+                frame_count)  # fmt: skip
+
+
+def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """One point a voxel, voxels as large as needed: row of each point's stand-in, the stand-ins, the spacing."""
+    spacing = 0.01
+    while True:
+        voxels = quantise(np.floor(points.astype(np.float64) / spacing))
+        if len(voxels.first_point) <= limit:
+            return voxels.point_to_voxel, voxels.first_point, spacing
+        spacing *= 1.5
+
+
+def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
+    verdict = check_recording(_with_options(recording, options))
+    calibration = verdict.calibration
+    lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
+    lines += [*verdict.lines, *recording.notes]
+    world = camera_to_world(recording.poses, calibration.convention)
+    boxes = crop_boxes(recording.color_size, GRID)
+    if len(boxes) > 1:
+        lines.append(f"pictures are {_by(recording.color_size)}: each is cut into {len(boxes)} overlapping views")
+    candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
+    frames = Frames(recording, calibration, world, boxes, options.farthest)
+    cloud = _cloud_of(recording, frames, candidates, options, lines)
+    lines += [f"left out: {why}" for why in frames.damaged.values()]
+    candidates = np.setdiff1d(candidates, list(frames.damaged))
+    wanted = options.views or ALL_VIEWS_UP_TO // len(boxes)
+    chosen = candidates[choose_views(len(candidates), lambda i: frames.coarse_cells(int(candidates[i])), wanted)]
+    if len(chosen) < len(recording) - len(frames.damaged):
+        lines.append(f"{len(chosen)} of {len(recording)} frames chosen by what they see")
+    gravity = _gravity(cloud.points, world[:, :3, 1].mean(0), options)
+    lines.append(gravity.words)
+    names = [frames.view_name(int(frame), part) for frame in chosen for part in range(len(boxes))]
+    scan_name = recording.path.stem if recording.path.is_file() else recording.path.resolve().name
+    frames.turn(gravity.rotation, scan_name)
+    return _finish(scan_name, recording.kind, cloud, gravity, names, frames.view, lines, options, len(recording))
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+def _with_options(recording: Recording, options: ScanOptions) -> Recording:
+    """Replace candidates by what the user said."""
+    if options.depth_scale is not None:
+        recording.units = (options.depth_scale,)
+    if options.poses is not None:
+        recording.conventions = (options.poses,)
+    if options.intrinsics is not None:
+        fx, fy, cx, cy = options.intrinsics
+        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+        recording.color_matrices = [("as told", matrix)]
+        recording.depth_matrices = [("as told", scale_matrix(matrix, recording.color_size, recording.depth_size))]
+    return recording
+
+
+def _cloud_of(
+    recording: Recording, frames: Frames, candidates: np.ndarray, options: ScanOptions, lines: list[str]
+) -> Cloud:
+    """The cloud beside the frames if the frames see it, else one fused from the frames."""
+    if recording.cloud is not None:
+        cloud = read_cloud(recording.cloud, UNITS[options.unit] if options.unit else None)
+        agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])
+        if agreement > 0.5:
+            lines.append(f"points of {recording.cloud.name}, which {agreement:.0%} of its seen points' depths confirm")
+            lines += cloud.notes
+            return cloud
+        lines.append(f"{recording.cloud.name} does not fit the frames ({agreement:.0%} agree); fused a cloud from them")
+    fused = fuse((int(frame) for frame in candidates), frames.for_fusion, options.voxel_size)
+    lines.append(f"fused {len(candidates)} depth maps into {len(fused.points):,} points {fused.voxel_size:g} m apart")
+    colors = np.rint((fused.colors + 1) * 127.5).astype(np.uint8)
+    return Cloud(fused.points, colors)

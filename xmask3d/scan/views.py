@@ -1,0 +1,86 @@
+"""Frames of a recording on the frame grid: pictures resized, depth brought onto colour, tall pictures cut in parts."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from xmask3d.geometry.camera import Intrinsics
+from xmask3d.scan.recording import Calibration, Recording, scale_matrix
+
+SQUEEZE = 1.45  # how much wider or narrower than the grid a picture may be before it is cut in parts
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+def crop_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
+    """Parts of a picture (height, width) that each become one view: one for usual formats, more for tall or wide ones.
+
+    A picture taken with an upright phone would be squeezed to half its width on a lying grid; two overlapping parts
+    of it keep the shapes that the networks know.
+    """
+    height, width = size
+    ratio = (width / height) / (grid[1] / grid[0])
+    if 1 / SQUEEZE <= ratio <= SQUEEZE:
+        return [(0, 0, height, width)]
+    tall = ratio < 1
+    length, part = (height, round(width * grid[0] / grid[1])) if tall else (width, round(height * grid[1] / grid[0]))
+    count = math.ceil(length / part)
+    starts = np.linspace(0, length - part, count).round().astype(int)
+    return [(int(s), 0, part, width) if tall else (0, int(s), height, part) for s in starts]
+
+
+def grid_matrix(matrix: np.ndarray, box: Box, grid: tuple[int, int]) -> np.ndarray:
+    """Intrinsics 3 x 3 of a part of a picture resized to `grid`."""
+    shifted = matrix.astype(float).copy()
+    shifted[0, 2] -= box[1]
+    shifted[1, 2] -= box[0]
+    return scale_matrix(shifted, (box[2], box[3]), grid)
+
+
+def image_on_grid(picture: np.ndarray, box: Box, grid: tuple[int, int]) -> np.ndarray:
+    """A part of an h x w x 3 uint8 picture resized to `grid` (height, width)."""
+    top, left, height, width = box
+    part = picture[top : top + height, left : left + width]
+    if part.shape[:2] == grid:
+        return np.ascontiguousarray(part)
+    return np.asarray(Image.fromarray(part).resize((grid[1], grid[0]), Image.Resampling.BILINEAR))
+
+
+def depth_on_grid(depth: np.ndarray, depth_matrix: np.ndarray, matrix: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Depth (h x w) seen through the intrinsics of the grid; nearest measurement, 0 outside of it.
+
+    Colour and depth cameras are taken to share their centre, as registered recordings do; sizes and focal lengths may
+    differ.
+    """
+    rows, columns = (
+        np.round((np.arange(grid[axis]) - matrix[1 - axis, 2]) / matrix[1 - axis, 1 - axis]
+                 * depth_matrix[1 - axis, 1 - axis] + depth_matrix[1 - axis, 2]).astype(int)
+        for axis in (0, 1)
+    )  # fmt: skip
+    good_rows = (rows >= 0) & (rows < depth.shape[0])
+    good_columns = (columns >= 0) & (columns < depth.shape[1])
+    out = np.zeros(grid, np.float32)
+    out[np.ix_(good_rows, good_columns)] = depth[np.ix_(rows[good_rows], columns[good_columns])]
+    return out
+
+
+def lift(depth: np.ndarray, matrix: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Points h x w x 3 float32 of a depth map in metres; NaN where depth is 0."""
+    height, width = depth.shape
+    x = (np.arange(width) - matrix[0, 2]) / matrix[0, 0]
+    y = (np.arange(height) - matrix[1, 2]) / matrix[1, 1]
+    rays = np.stack([*np.meshgrid(x, y), np.ones((height, width))], -1)
+    points = (rays * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
+    return np.where(depth[..., None] > 0, points, np.nan).astype(np.float32)
+
+
+def load_depth_metres(recording: Recording, calibration: Calibration, index: int, farthest: float) -> np.ndarray:
+    """Depth of a frame in metres, h x w float32, 0 where unknown or farther than `farthest`."""
+    depth = recording.load_depth(index) / np.float32(calibration.units_per_metre)
+    return np.where(depth <= farthest, depth, 0).astype(np.float32)
+
+
+def as_intrinsics(matrix: np.ndarray) -> Intrinsics:
+    """The four numbers of a pinhole matrix (skew is left out)."""
+    return Intrinsics(float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2]))
