@@ -78,31 +78,59 @@ class Fuser(nn.Module):
 def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch) -> Fused:
     """Give points to masks as in training: every mask takes part, its score is its largest class probability."""
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
-    scores = outputs.class_logits[0].detach().float().softmax(-1).amax(-1)
-    owner = own_points(point_logits, scores, torch.ones_like(scores, dtype=torch.bool), batch.point_batch)
+    owner = own_points(point_logits, *training_scores(outputs.class_logits[0]), batch.point_batch)
     return _fuse(fuser, outputs, batch, owner, point_logits)
 
 
 def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor, threshold: float = 0.5) -> Fused:
-    """Give points to masks as at test time.
+    """Give points to masks as at test time, see `inference_scores`.
+
+    Args:
+        outputs: of a forward with the K test texts.
+        novel: K bool, true for novel classes. If all or none are, masks are not gated.
+        threshold: of the mean base probability of a mask.
+    """
+    point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
+    scores, keep = inference_scores(
+        outputs.class_logits[0], point_logits, outputs.binary_logits, batch.point_batch, novel, threshold
+    )
+    owner = own_points(point_logits, scores, keep, batch.point_batch)
+    return _fuse(fuser, outputs, batch, owner, point_logits)
+
+
+def training_scores(class_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of masks, B x Q, and which of them take part, B x Q bool: all."""
+    scores = at_least_float32(class_logits.detach()).softmax(-1).amax(-1)
+    return scores, torch.ones_like(scores, dtype=torch.bool)
+
+
+@torch.no_grad()
+def inference_scores(
+    class_logits: Tensor,
+    point_logits: Tensor,
+    binary_logits: Tensor,
+    point_batch: Tensor,
+    novel: Tensor,
+    threshold: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Scores of masks at test time.
 
     A mask that covers no point takes no part. A mask is base if the mean base probability of its points exceeds the
     threshold: it may then only be a base class or null; any other may only be a novel class.
 
     Args:
-        outputs: of a forward with the K test texts and without auxiliary predictions.
-        novel: K bool, true for novel classes. If all or none are, masks are not gated.
-        threshold: of the mean base probability.
+        class_logits: B x Q x (K + 1), null last.
+        point_logits: N x Q, of the masks at the points. binary_logits: N. point_batch: N int64.
+        novel: K bool.
+
+    Returns:
+        Scores B x Q, and which masks take part, B x Q bool.
     """
-    point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
-    inside = point_logits > 0
-    size = len(outputs.mask_logits)
-    counts = sum_per_sample(inside, batch.point_batch, size)
-    base_probability = outputs.binary_logits.detach().to(counts.dtype).sigmoid()[:, None]
-    is_base = sum_per_sample(inside * base_probability, batch.point_batch, size) > threshold * counts
-    scores = gated_scores(outputs.class_logits[0].detach(), is_base, novel)
-    owner = own_points(point_logits, scores, counts > 0, batch.point_batch)
-    return _fuse(fuser, outputs, batch, owner, point_logits)
+    inside, size = point_logits > 0, len(class_logits)
+    counts = sum_per_sample(inside, point_batch, size)
+    probability = at_least_float32(binary_logits).sigmoid()[:, None]
+    is_base = sum_per_sample(inside * probability, point_batch, size) > threshold * counts
+    return gated_scores(class_logits, is_base, novel), counts > 0
 
 
 def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor:
