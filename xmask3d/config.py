@@ -109,6 +109,9 @@ class TrainConfig(Section):
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="autocast type")
     accumulate: int = Field(1, ge=1, description="micro-batches per step")
     ema: float | None = Field(None, description="decay of the averaged weights; null for none")
+    keep_encodings: bool = Field(
+        False, description="encode each view by the frozen VAE once; kept in data.cache if set, else in memory"
+    )
     novel_supervision: Literal["reference", "none"] = Field(
         "reference", description="whether labels of novel classes train the binary head and choose masks"
     )
@@ -124,6 +127,7 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """Whole-scene evaluation (paper section 3.5)."""
 
+    gate: bool = Field(True, description="let the binary head choose between base and novel classes")
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
     max_points: int = Field(10_000_000, description="views with more visible points are left out")

@@ -44,6 +44,7 @@ def label_views(
     base_ratio: float = 0.65,
     novel_ratio: float = 0.35,
     threshold: float = 0.5,
+    gated: bool = True,
 ) -> ViewLabels:
     """Label the points of a batch of views.
 
@@ -52,11 +53,13 @@ def label_views(
         text: K x D. novel: K bool, true for novel classes. If all or none are, nothing is gated.
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         threshold: base probability above which a point, or a mask, is base.
+        gated: whether the binary head decides between base and novel classes.
     """
+    gateable = novel if gated else torch.zeros_like(novel)
     with torch.autocast(batch.pixels.device.type, enabled=False):
-        fused = fuse_inference(fuser, outputs, batch, novel, threshold)
+        fused = fuse_inference(fuser, outputs, batch, gateable, threshold)
         temperature, text = at_least_float32(outputs.temperature), at_least_float32(text)
-        allowed = allowed_classes(outputs.binary_logits, novel, threshold)
+        allowed = allowed_classes(outputs.binary_logits, gateable, threshold)
         ratios = torch.where(novel, novel_ratio, base_ratio).to(text.dtype)
         scores = gate(ensemble_scores(fused, outputs, text, temperature, ratios), allowed)
 

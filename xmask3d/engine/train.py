@@ -25,6 +25,7 @@ from xmask3d.engine.checkpoint import (
     read_checkpoint,
     restore_random_state,
 )
+from xmask3d.engine.encodings import EncodingCache
 from xmask3d.engine.labeller import Labeller
 from xmask3d.engine.logs import RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
@@ -33,6 +34,7 @@ from xmask3d.engine.validate import validate
 from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.build import build_criterion, build_model, build_training_views, build_validation_views
+from xmask3d.models.diffusion import EncodedImages
 from xmask3d.models.fusion import fuse_training
 from xmask3d.models.xmask3d import XMask3D
 
@@ -86,7 +88,13 @@ class TrainingStep(nn.Module):
         self.model, self.criterion = model, criterion
 
     def forward(
-        self, batch: Batch, text: Tensor, captions: Tensor, regularise: bool, generator: torch.Generator
+        self,
+        batch: Batch,
+        text: Tensor,
+        captions: Tensor,
+        regularise: bool,
+        generator: torch.Generator,
+        encoded: EncodedImages | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses by name, and their `total`.
 
@@ -95,8 +103,9 @@ class TrainingStep(nn.Module):
             text: C x D embeddings of the base classes. captions: B x D.
             regularise: whether the mask regularisation, and so MaskCLIP, takes part.
             generator: of the random points that masks are compared at.
+            encoded: of the batch's images, if known.
         """
-        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True)
+        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded)
         fused = fuse_training(self.model.fuser, outputs, batch)
         return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
 
@@ -157,6 +166,7 @@ class Trainer:
         self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
         if resumed and resumed.scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed.scaler)
+        self.encodings = EncodingCache(self.model.diffusion, config.data.cache) if settings.keep_encodings else None
         self.text = self.clip_text(self.benchmark.base_names)
         self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
         if resumed and len(resumed.rng) == self.accelerator.num_processes:
@@ -238,9 +248,11 @@ class Trainer:
         regularise = config.loss.mask_regularisation > 0 and epoch >= config.loss.mask_regularisation_start
         batch = translate(batch.to(self.device), config.seed, self.step)
         generator = generator_for(config.seed, self.step, micro, accelerator.process_index, device=self.device)
+        encoded = self.encodings(batch) if self.encodings else None
         last = micro == self.settings.accumulate - 1
         with nullcontext() if last else accelerator.no_sync(self.stepper):
-            losses = self.stepper(batch, self.text, self.clip_text(batch.captions), regularise, generator)
+            captions = self.clip_text(batch.captions)
+            losses = self.stepper(batch, self.text, captions, regularise, generator, encoded)
             accelerator.backward(losses["total"] / self.settings.accumulate)
         return losses
 
