@@ -1,0 +1,46 @@
+"""Look through the data of a configuration: counts, sizes, labels, visible points, and every bad or missing file."""
+
+import argparse
+import os
+import sys
+
+from xmask3d.benchmark import load_benchmark
+from xmask3d.config import load_config
+from xmask3d.data.check import check_split, describe
+from xmask3d.data.samples import Limits
+from xmask3d.data.visibility import Visibility
+from xmask3d.errors import run_tool
+from xmask3d.models.build import build_reader
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="YAML file, such as config/scannet/B15N4.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as data.root=/scans")
+    parser.add_argument("--views", type=int, help="look at this many views a scene only (default: all)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Check both splits; 1 if anything is wrong."""
+    args = parse()
+    config = load_config(args.config, args.overrides)
+    benchmark, data = load_benchmark(config.benchmark), config.data
+    limits = Limits(data.min_points + 1, data.max_points - 1, data.min_labelled + 1)
+    visibility = Visibility(data.border, data.depth_tolerance)
+    bad = 0
+    for split in dict.fromkeys((data.train_split, data.val_split)):
+        reader = build_reader(config, benchmark, split)
+        report = check_split(reader, limits, visibility, max_views=args.views, workers=args.workers)
+        print(f"{split}:\n{describe(report, benchmark)}", flush=True)
+        for problem in report.problems:
+            print(f"{split}: {problem}", file=sys.stderr)
+        bad += len(report.problems)
+    print(f"{bad} problems" if bad else "nothing wrong")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
