@@ -67,7 +67,7 @@ _KINDS = {
             "glass_table_office wooden_office_alder_table wooden_table_office wooden_office_pear_table_rect",
     "door": "puerta door exterior-door-01 exterior-door-02 exterior-door-03 exterior-door-05 exterior-door-07 "
             "screen-door",
-    "window": "window-01 window-08 window-08-02 turn-window",
+    "window": "window-01 window-08 window-08-02",
     "bookshelf": "ccby/bookcase dining_room full-bookcase utility-shelving shelves verticalShelves kids_shelves",
     "kitchen island": "kitchenIsland",
     "curtain": "curtain",

@@ -105,20 +105,24 @@ class Renderer:
             pose: 4 x 4, camera to world; the camera looks along +z, x right, y down.
             intrinsics: 3 x 3 or larger: focal lengths and principal point in pixels.
         """
-        rows, columns = np.mgrid[0:height, 0:width].reshape(2, -1)
-        k = np.asarray(intrinsics, np.float64)
+        k = np.asarray(intrinsics, np.float32)
+        rotation = np.asarray(pose, np.float32)[:3, :3]
         # z = 1 in the camera frame, so the distance along such a ray is the depth.
-        rays = np.stack([(columns - k[0, 2]) / k[0, 0], (rows - k[1, 2]) / k[1, 1], np.ones(len(rows))], -1)
-        matrix = np.asarray(pose, np.float64)
-        hits = self.cast(np.broadcast_to(matrix[:3, 3], rays.shape), rays @ matrix[:3, :3].T)
-        hit = hits.face >= 0
-        face = np.where(hit, hits.face, 0)
-        color = np.where(hit[:, None], hits.color, self.background)
+        across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[None, :, None] * rotation[:, 0]
+        down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None, None] * rotation[:, 1]
+        rays = (across + down + rotation[:, 2]).reshape(-1, 3)
+        hits = self.cast(np.broadcast_to(np.asarray(pose, np.float32)[:3, 3], rays.shape), rays)
+        missed = np.flatnonzero(hits.face < 0)
+        color = hits.color
+        color[missed] = self.background
+        instance, label = self.face_instance[hits.face], self.face_label[hits.face]
+        instance[missed], label[missed] = -1, 255
+        np.clip(color * np.float32(255) + np.float32(0.5), 0, 255, out=color)
         return Frame(
-            np.round(color.clip(0, 1) * 255).astype(np.uint8).reshape(height, width, 3),
-            np.where(hit, hits.distance, 0).astype(np.float32).reshape(height, width),
-            np.where(hit, self.face_instance[face], -1).astype(np.int32).reshape(height, width),
-            np.where(hit, self.face_label[face], 255).astype(np.int32).reshape(height, width),
+            color.astype(np.uint8).reshape(height, width, 3),
+            hits.distance.reshape(height, width),
+            instance.reshape(height, width),
+            label.reshape(height, width),
         )
 
     def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating]) -> Hits:
@@ -126,16 +130,16 @@ class Renderer:
         starts = np.ascontiguousarray(origins, np.float32)
         rays = np.ascontiguousarray(directions, np.float32)
         result = self._scene.run(starts, rays, query="INTERSECT", output=1)
-        face = np.asarray(result["primID"], np.int32)
-        distance = np.asarray(result["tfar"], np.float32)
-        hit = np.flatnonzero((face >= 0) & np.isfinite(distance) & (distance < 1e6))
-        found = np.full(len(face), -1, np.int32)
-        found[hit] = face[hit]
+        face, distance = result["primID"], result["tfar"]
+        hit = (face >= 0) & (distance < 1e6)
+        weights = np.stack([result["u"], result["v"]], -1)
+        if hit.all():
+            points = starts + rays * distance[:, None]
+            return Hits(face, distance, self.shade(points, face, self.surface_color(face, weights), rays))
         color = np.zeros((len(face), 3), np.float32)
         points = starts[hit] + rays[hit] * distance[hit, None]
-        weights = np.stack([result["u"][hit], result["v"][hit]], -1).astype(np.float32)
-        color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights), rays[hit])
-        return Hits(found, np.where(found >= 0, distance, 0).astype(np.float32), color)
+        color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays[hit])
+        return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
 
     def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of a face's corners 1 and 2.
@@ -165,7 +169,7 @@ class Renderer:
         strength = self._daylight[back.astype(np.int8), face]
         if light.lamp is not None and light.lamp_strength > 0:
             strength = strength + self._lamp_light(points, normal * np.where(back, -1, 1).astype(np.float32)[:, None])
-        return (color * (strength[:, None] * np.asarray(light.tint, np.float32))).astype(np.float32)
+        return color * strength.astype(np.float32)[:, None] * np.asarray(light.tint, np.float32)
 
     def _lamp_light(self, points: FloatArray, normal: FloatArray) -> FloatArray:
         light = self.light
