@@ -21,7 +21,7 @@ def step(title: str, tool: str, arguments: list[str]) -> None:
     start = time.monotonic()
     code = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
     if code:
-        raise UserError(f"'{title}' ended with exit code {code}; mend what it says above and start the quickstart again")
+        raise UserError(f"'{title}' ended with exit code {code}; mend what it says above and start again")
     print(f"-- {time.monotonic() - start:.0f} s", flush=True)
 
 
