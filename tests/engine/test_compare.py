@@ -23,8 +23,10 @@ def write_results(path: Path, hiou: float, benchmark: str = "scannet20/B15N4") -
 
 
 def test_mean_and_spread_over_seeds(tmp_path: Path) -> None:
-    files = [write_results(tmp_path / f"run{i}" / "evaluation" / "results.json", value)
-             for i, value in enumerate((0.30, 0.40, 0.50))]
+    files = [
+        write_results(tmp_path / f"run{i}" / "evaluation" / "results.json", value)
+        for i, value in enumerate((0.30, 0.40, 0.50))
+    ]
     table = markdown([read_row("full", files)], ["fused"])
     assert table.splitlines()[-1] == "| full | 3 | 40.0 ± 10.0 | 50.0 ± 0.0 | 25.0 ± 0.0 |"
 

@@ -94,6 +94,7 @@ def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin
         collate_fn=collate_usable,
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
+        generator=generator_for(0),  # else each epoch, and each resumption, would draw from the global one
     )
 
 

@@ -1,6 +1,7 @@
 """What the frozen image networks say of a view, computed once: views do not change from epoch to epoch."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -106,6 +107,6 @@ def _read(path: Path) -> list[Tensor] | None:
 
 def _write(path: Path, tensors: list[Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(f".{os.getpid()}.part")  # another process may be writing the same view
     save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
     temporary.replace(path)

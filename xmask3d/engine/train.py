@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -147,7 +147,7 @@ class Trainer:
     def build(self) -> None:
         """Build model, optimiser and texts, and put back what the checkpoint holds."""
         config, settings, resumed = self.config, self.settings, self.resumed
-        torch.manual_seed(config.seed)
+        set_seed(config.seed)
         assembly = build_model(config)
         self.model = assembly.model.to(self.device)
         self.clip_text = assembly.clip_text.to(self.device)
@@ -169,6 +169,7 @@ class Trainer:
         self.encodings = EncodingCache(self.model.diffusion, config.data.cache) if settings.keep_encodings else None
         self.text = self.clip_text(self.benchmark.base_names)
         self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
+        set_seed(config.seed + self.accelerator.process_index)
         if resumed and len(resumed.rng) == self.accelerator.num_processes:
             restore_random_state(resumed.rng[self.accelerator.process_index])
         self.resumed = None  # free its memory

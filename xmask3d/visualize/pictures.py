@@ -1,5 +1,6 @@
 """Pictures of clouds, masks and tables, with numpy and pillow; the bar chart with matplotlib."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def render_cloud(
     points: np.ndarray,
     colors: np.ndarray,
     size: tuple[int, int] = (480, 640),
-    elevation: float = 50.0,
+    elevation: float = 62.0,
     azimuth: float = 30.0,
 ) -> np.ndarray:
     """Draw a cloud from above and aside: parallel projection, square splats, the nearest point wins.
@@ -68,7 +69,7 @@ def overlay_masks(image: np.ndarray, owner: np.ndarray, colors: np.ndarray, opac
 
 
 def draw_points(image: np.ndarray, pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Draw points at their pixels over a darkened picture.
+    """Draw points, three pixels wide, over a darkened picture.
 
     Args:
         image: h x w x 3 uint8.
@@ -76,7 +77,9 @@ def draw_points(image: np.ndarray, pixels: np.ndarray, colors: np.ndarray) -> np
         colors: n x 3 uint8.
     """
     picture = image // 3
-    picture[pixels[:, 0], pixels[:, 1]] = colors
+    height, width = image.shape[:2]
+    for down, across in itertools.product((-1, 0, 1), repeat=2):
+        picture[(pixels[:, 0] + down).clip(0, height - 1), (pixels[:, 1] + across).clip(0, width - 1)] = colors
     return picture
 
 
@@ -186,4 +189,4 @@ def _splat_radius(points: np.ndarray, extent: float) -> int:
         return 2
     some = points[:: max(1, len(points) // 500)]
     spacing = np.median(cKDTree(points).query(some, k=2)[0][:, 1])
-    return int(np.clip(np.ceil(0.7 * spacing / extent), 1, 4))
+    return int(np.clip(np.ceil(0.9 * spacing / extent), 1, 4))

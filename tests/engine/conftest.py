@@ -1,0 +1,24 @@
+"""A tiny data set, tiny frozen networks and a finished reference run, made once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.runs import run, train_run
+from tests.helpers.tiny import write_config
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration file: 8 samples an epoch in steps of 2, two epochs."""
+    return write_config(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of a run that went through without a stop."""
+    output = tmp_path_factory.mktemp("finished")
+    assert (
+        run(train_run, tiny, [f"output={output}", "train.ema=0.9", "train.evaluate_every=1"], log=output / "log") == 0
+    )
+    return output

@@ -1,0 +1,172 @@
+"""Whole-scene evaluation: votes, fill, tables, sharing of scenes, going on after a stop."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.helpers.runs import evaluate_run, run
+from xmask3d.benchmark import load_benchmark
+from xmask3d.config import load_config
+from xmask3d.data.scene import Batch
+from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene, evenly
+from xmask3d.engine.predict import ViewLabels
+from xmask3d.engine.results import SceneResult
+from xmask3d.errors import UserError
+from xmask3d.models.build import build_reader, build_scene_views
+
+SAME = ["train.ema=0.9"]
+
+
+@pytest.fixture(scope="session")
+def evaluated(tiny: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an evaluation by one process."""
+    output = tmp_path_factory.mktemp("evaluated")
+    assert run(evaluate_run, tiny, SAME, finished / "checkpoints" / "step-00000008.pt", output) == 0
+    return next(output.iterdir())
+
+
+def scores_of(folder: Path) -> dict:
+    content = json.loads((folder / "results.json").read_text())
+    wanted = ("scores", "binary_head", "classes", "views", "points", "unseen_points", "scenes")
+    return {key: content[key] for key in wanted}
+
+
+def test_files_of_an_evaluation(evaluated: Path, finished: Path) -> None:
+    content = json.loads((evaluated / "results.json").read_text())
+    assert content["benchmark"] == "scannet20/B15N4" and content["protocol"] == "default"
+    assert content["scenes"] == ["scene0002_00", "scene0003_00"] and content["views"] == 4
+    assert (finished / "checkpoints" / "step-00000008.pt.sha256").read_text().startswith(content["checkpoint_sha256"])
+    assert {"xmask3d", "torch", "numpy", "python"} <= content["versions"].keys()
+    with open(evaluated / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 19 and [row["class"] for row in rows[-4:]] == ["sofa", "bookshelf", "desk", "toilet"]
+    assert float(rows[0]["iou_fused"]) == content["classes"][0]["iou_fused"]
+    table = (evaluated / "results.txt").read_text()
+    assert "hIoU" in table and "binary head" in table and "bookshelf" in table
+    assert Image.open(evaluated / "results.png").size[0] > 500
+
+
+def test_the_table_sums_up_the_scenes(evaluated: Path, tiny: Path) -> None:
+    """IoU from the saved labels by plain numpy."""
+    config = load_config(tiny)
+    benchmark = load_benchmark(config.benchmark)
+    reader = build_reader(config, benchmark, "val")
+    predicted, truth = [], []
+    for name in reader.scene_names:
+        result = SceneResult.load(evaluated / "scenes" / f"{name}.npz")
+        assert result is not None and (result.labels["fused"] >= 0).all()  # every point is filled
+        assert ((result.confidence > 0).sum() == len(result.confidence) - result.unseen) and result.unseen > 0
+        predicted.append(result.labels["3d"].astype(int))
+        truth.append(reader.read_scene(name).labels)
+    predicted, truth = np.concatenate(predicted), np.concatenate(truth)
+    known = truth < benchmark.num_classes
+    iou = []
+    for k in range(benchmark.num_classes):
+        p, t = (predicted == k) & known, truth == k
+        iou.append((p & t).sum() / max(1, (p | t).sum()))
+    scores = scores_of(evaluated)["scores"]["3d"]
+    assert scores["iou"] == pytest.approx(iou) and max(iou) > 0
+    base, novel = np.mean([iou[i] for i in benchmark.base]), np.mean([iou[i] for i in benchmark.novel])
+    assert scores["miou_base"] == pytest.approx(base) and scores["miou_novel"] == pytest.approx(novel)
+
+
+def test_two_processes_give_the_same_table(evaluated: Path, tiny: Path, finished: Path, tmp_path: Path) -> None:
+    checkpoint = finished / "checkpoints" / "step-00000008.pt"
+    assert run(evaluate_run, tiny, SAME, checkpoint, tmp_path, processes=2) == 0
+    assert scores_of(tmp_path / evaluated.name) == scores_of(evaluated)
+    for path in (evaluated / "scenes").iterdir():
+        first, second = SceneResult.load(path), SceneResult.load(tmp_path / evaluated.name / "scenes" / path.name)
+        assert first is not None and second is not None
+        assert all(np.array_equal(first.labels[branch], second.labels[branch]) for branch in first.labels)
+
+
+def test_it_goes_on_where_it_was_stopped(evaluated: Path, tiny: Path, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / evaluated.name
+    shutil.copytree(evaluated, folder)
+    kept, damaged = sorted((folder / "scenes").iterdir())
+    before = kept.stat().st_mtime_ns
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    config = load_config(tiny, SAME)
+    results = evaluate(config, finished / "checkpoints" / "step-00000008.pt", pictures=1, output=tmp_path)
+    assert results is not None and results.folder == folder
+    assert kept.stat().st_mtime_ns == before and SceneResult.load(damaged) is not None
+    assert scores_of(folder) == scores_of(evaluated)
+    assert len(list((folder / "pictures").iterdir())) == 1
+    assert len(list((folder / "clouds").iterdir())) == 3
+    # Other settings have another folder.
+    other = load_config(tiny, [*SAME, "evaluate.rotations=2", "evaluate.max_views=1"])
+    results = evaluate(other, finished / "checkpoints" / "step-00000008.pt", ["scene0003_00"], output=tmp_path)
+    assert results is not None and results.folder != folder and results.views == 2
+    assert not (results.folder / "results.json").exists() and len(list(results.folder.glob("results-*.json"))) == 1
+
+
+def test_settings_that_matter_change_the_digest(tiny: Path) -> None:
+    benchmark = load_benchmark("scannet20/B15N4")
+
+    def digest(*overrides: str) -> str:
+        return digest_of_settings(load_config(tiny, list(overrides)), benchmark)
+
+    assert digest() == digest("evaluate.workers=3", "train.epochs=7", "output=x", "seed=3")
+    assert (
+        len({digest(), digest("evaluate.base_ratio=0.5"), digest("protocol=reference"), digest("data.border=3")}) == 4
+    )
+
+
+class Oracle:
+    """Stands in for a labeller: knows the truth, and errs where told to."""
+
+    def __call__(self, batch: Batch) -> tuple[SimpleNamespace, ViewLabels]:
+        classes = batch.classes.clamp(max=18)
+        wrong = (classes + 1) % 19
+        unknown = torch.full_like(classes, -1)
+        binary = torch.where(batch.binary_labels == 0, -1.0, 1.0)
+        return SimpleNamespace(binary_logits=binary), ViewLabels(classes, unknown, wrong, torch.zeros(0))
+
+
+def test_votes_reach_their_points(tiny: Path) -> None:
+    config = load_config(tiny)
+    benchmark = load_benchmark(config.benchmark)
+    reader = build_reader(config, benchmark, "val")
+    name = reader.scene_names[0]
+    result = evaluate_scene(config, benchmark, reader, name, Oracle())
+    truth = reader.read_scene(name).labels
+    views = build_scene_views(config, benchmark, reader, name)
+    seen = np.zeros(len(truth), bool)
+    for view in views:
+        seen[view.point_index] = True
+    assert result.views == 2 and result.unseen == (~seen).sum() > 0
+    right = result.labels["fused"] == truth
+    assert right[seen & (truth < 19)].all() and not right[truth == 19].any()
+    # Unseen points follow their nearest seen one, mostly of the same surface.
+    assert 0.5 < right[~seen & (truth < 19)].mean() < 1
+    assert not (result.labels["3d"] == truth)[seen].any()
+    assert (result.labels["2d"] == -1).all()
+    counts = result.counts["fused"]
+    assert counts.sum() == (truth < 19).sum() and counts.diagonal().sum() == right.sum()
+    assert result.counts["2d"][:, -1].sum() == (truth < 19).sum()
+    assert (result.confidence[seen] == 1).all() and (result.confidence[~seen] == 0).all()
+    novel = np.isin(truth, benchmark.novel)
+    assert result.binary_counts.sum(1).tolist() == [novel.sum(), (truth < 19).sum() - novel.sum()]
+    assert result.binary_counts[0, 0] >= (novel & seen).sum()
+
+
+def test_scenes_that_cannot_be_scored(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    config = load_config(tiny, SAME)
+    checkpoint = finished / "checkpoints" / "step-00000008.pt"
+    with pytest.raises(UserError, match="scene nowhere: not in the validation split, which has 2 scenes"):
+        evaluate(config, checkpoint, ["nowhere"], output=tmp_path)
+    with pytest.raises(UserError, match="does not fit the model"):
+        evaluate(load_config(tiny, [*SAME, "model.queries=9"]), checkpoint, output=tmp_path)
+
+
+def test_evenly_spaced_scenes() -> None:
+    names = list("abcdefg")
+    assert evenly(names, 3) == ["a", "d", "g"] and evenly(names, 0) == [] and evenly(names, 99) == names
+    assert evenly(names, 1) == ["a"]

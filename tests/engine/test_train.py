@@ -1,0 +1,227 @@
+"""The training loop with the real classes at a tiny size."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.helpers.runs import finish, run, start, train_run
+from xmask3d.config import load_config
+from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights, read_checkpoint
+from xmask3d.engine.train import Trainer, check_same_run, train
+from xmask3d.errors import UserError
+
+LAST = "checkpoints/step-00000008.pt"
+SAME = ["train.ema=0.9", "train.evaluate_every=1"]  # as the finished run of the fixture
+
+
+def differences(a: object, b: object, name: str = "") -> list[str]:
+    """Names of the values in which two nests of dicts, lists and tensors are not bit for bit the same."""
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor)
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [name]
+    if isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys(), name
+        return [found for key in a for found in differences(a[key], b[key], f"{name}.{key}")]
+    if isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple) and len(a) == len(b), name
+        return [found for i, item in enumerate(a) for found in differences(item, b[i], f"{name}.{i}")]
+    return [] if a == b else [name]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    a, b = read_checkpoint(first), read_checkpoint(second)
+    assert a.step == b.step
+    for part in ("model", "optimizer", "ema", "rng"):
+        assert not differences(getattr(a, part), getattr(b, part), part)
+
+
+def test_a_finished_run(finished: Path, tiny: Path) -> None:
+    lines = (finished / "train.log").read_text()
+    assert "start at step 0 of 8 (2 epochs of 4), 1 process(es)" in lines
+    assert "epoch 2, one view a scene: hIoU fused" in lines and "complete: 2 epochs, 8 steps" in lines
+    assert load_config(finished / "config.yaml") == load_config(tiny, [*SAME, f"output={finished}"])
+    checkpoint = read_checkpoint(finished / LAST)
+    assert checkpoint.step == 8 and checkpoint.steps_per_epoch == 4
+    assert (finished / "checkpoints" / "best.pt").exists()
+    assert not any(name.startswith(("diffusion.", "mask_clip.")) for name in checkpoint.model)
+    assert load_weights(finished / LAST).keys() == checkpoint.model.keys()
+    averaged = [name for name in checkpoint.model if not torch.equal(checkpoint.model[name], checkpoint.ema[name])]
+    assert "fuser.linear.weight" in averaged
+
+
+def test_curves_have_their_right_names(finished: Path) -> None:
+    events = EventAccumulator(str(finished / "tensorboard"))
+    events.Reload()
+    names = set(events.Tags()["scalars"])
+    losses = {
+        "mask_class", "mask", "dice", "mask_class_aux", "mask_aux", "dice_aux", "point_fused", "point_3d",
+        "caption_fused", "caption_3d", "caption_2d", "binary", "mask_regularisation", "total",
+    }  # fmt: skip
+    assert {f"loss/{name}" for name in losses} <= names
+    scores = [f"{branch}_{score}" for branch in ("fused", "2d", "3d") for score in ("hiou", "miou_base", "miou_novel")]
+    assert {f"validation/{score}" for score in scores} <= names
+    assert {"validation/binary_accuracy", "lr/3d", "lr/others"} <= names
+    assert {"run/samples_per_second", "run/peak_memory_gib", "run/gradient_norm"} <= names
+    values = {name: [event.value for event in events.Scalars(f"loss/{name}")] for name in losses}
+    assert len(values["total"]) == 8
+    # The regularisation, and with it MaskCLIP, starts in the second epoch.
+    assert [event.step for event in events.Scalars("loss/mask_regularisation")] == [5, 6, 7, 8]
+    for i in range(4):
+        parts = sum(values[name][i] for name in losses - {"total", "mask_regularisation"})
+        assert parts == pytest.approx(values["total"][i], rel=1e-5)
+    rates = [event.value for event in events.Scalars("lr/3d")]
+    assert rates[0] == pytest.approx(1e-3) and rates[4] == pytest.approx(5e-4)
+
+
+def test_a_complete_run_says_so(finished: Path, tiny: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (finished / LAST).stat().st_mtime_ns
+    assert train(load_config(tiny, [*SAME, f"output={finished}"])) == 0
+    assert "complete: 2 epochs, 8 steps" in capsys.readouterr().out
+    assert (finished / LAST).stat().st_mtime_ns == before
+
+
+def test_killed_at_a_random_step_it_ends_in_the_same_weights(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    kill_at = random.randrange(1, 8)
+    overrides = [*SAME, f"output={tmp_path}", "train.save_minutes=0"]
+    assert run(train_run, tiny, overrides, kill_at) == -signal.SIGKILL
+    found = CheckpointFolder(tmp_path / "checkpoints").load_newest()
+    assert found is not None and found[1].step == kill_at, f"killed in step {kill_at}"
+    assert run(train_run, tiny, overrides) == 0
+    assert_same_run(finished / LAST, tmp_path / LAST)
+
+
+def test_a_damaged_newest_checkpoint_costs_some_steps_only(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    overrides = [*SAME, f"output={tmp_path}", "train.save_minutes=0", "train.keep=3"]
+    assert run(train_run, tiny, overrides, 6) == -signal.SIGKILL
+    damaged = tmp_path / "checkpoints" / "step-00000006.pt"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    assert run(train_run, tiny, overrides, log=tmp_path / "log") == 0
+    text = (tmp_path / "log").read_text()
+    assert f"{damaged}: damaged" in text and "resume at step 5 of 8" in text
+    assert_same_run(finished / LAST, tmp_path / LAST)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(tiny: Path, tmp_path: Path, number: int, code: int) -> None:
+    overrides = [f"output={tmp_path}", "train.epochs=500"]
+    processes = start(train_run, tiny, overrides, log=tmp_path / "log")
+    deadline = time.monotonic() + 120
+    while "step 2/" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < deadline and processes[0].is_alive()
+        time.sleep(0.05)
+    os.kill(processes[0].pid, number)
+    assert finish(processes) == [code]
+    text = (tmp_path / "log").read_text()
+    found = CheckpointFolder(tmp_path / "checkpoints").load_newest()
+    assert found is not None and found[1].step >= 2
+    assert f"stopped by a signal after step {found[1].step}, saved" in text
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit_too(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    overrides = [*SAME, f"output={tmp_path}", "train.save_minutes=0"]
+    assert run(train_run, tiny, overrides, 5, processes=2, log=tmp_path / "log") == -signal.SIGKILL
+    assert run(train_run, tiny, overrides, processes=2, log=tmp_path / "log") == 0
+    text = (tmp_path / "log").read_text()
+    assert "2 process(es) on cpu" in text and "resume at step 5 of 8" in text and text.count("complete:") == 1
+    pair, alone = read_checkpoint(tmp_path / LAST), read_checkpoint(finished / LAST)
+    assert len(pair.rng) == 2 and pair.step == 8
+    # Batch norm sees one sample a process instead of two, so the weights are near those of one process, not equal.
+    assert pair.model.keys() == alone.model.keys()
+    whole = tmp_path / "whole"
+    assert run(train_run, tiny, [*SAME, f"output={whole}"], processes=2) == 0
+    assert_same_run(whole / LAST, tmp_path / LAST)
+
+
+def test_micro_batches_and_averaging(tiny: Path, tmp_path: Path) -> None:
+    config = load_config(tiny, [f"output={tmp_path}", "train.accumulate=2", "train.epochs=1", "train.clip_grad=1.0"])
+    assert train(config) == 0
+    assert read_checkpoint(tmp_path / "checkpoints" / "step-00000004.pt").ema is None
+
+
+@pytest.mark.slow
+def test_half_precision(tiny: Path, tmp_path: Path) -> None:
+    assert run(train_run, tiny, [f"output={tmp_path}", "train.precision=bfloat16", "train.epochs=1"]) == 0
+    weights = read_checkpoint(tmp_path / "checkpoints" / "step-00000004.pt").model
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert weights["fuser.linear.weight"].dtype == torch.float32
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xmask3d.losses.criterion import Criterion
+
+    forward, calls = Criterion.forward, []
+
+    def broken(self: Criterion, *arguments: object, **keywords: object) -> dict[str, torch.Tensor]:
+        losses = forward(self, *arguments, **keywords)
+        calls.append(1)
+        if len(calls) == 3:
+            losses["dice"] = losses["dice"] * float("nan")
+            losses["total"] = losses["total"] + losses["dice"]
+        return losses
+
+    monkeypatch.setattr(Criterion, "forward", broken)
+    config = load_config(tiny, [f"output={tmp_path}", "train.save_minutes=0"])
+    with pytest.raises(UserError) as caught:
+        train(config)
+    text = str(caught.value)
+    assert "step 3: loss or gradient is not finite" in text and "dice nan" in text and "step-00000002.pt" in text
+    assert "\n" not in text
+    found = CheckpointFolder(tmp_path / "checkpoints").load_newest()
+    assert found is not None and found[1].step == 2
+    assert all(torch.isfinite(value).all() for value in found[1].model.values())
+
+
+def test_a_full_disk_names_what_is_intact(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xmask3d.engine import checkpoint
+
+    write, saves = checkpoint._HashingWriter.write, []
+    init = checkpoint._HashingWriter.__init__
+
+    def count(self: checkpoint._HashingWriter, file: object) -> None:
+        saves.append(1)
+        init(self, file)
+
+    def full(self: checkpoint._HashingWriter, data: bytes) -> int:
+        if len(saves) == 3:
+            self.error = OSError(28, "No space left on device")
+            raise self.error
+        return write(self, data)
+
+    monkeypatch.setattr(checkpoint._HashingWriter, "__init__", count)
+    monkeypatch.setattr(checkpoint._HashingWriter, "write", full)
+    with pytest.raises(UserError, match=r"step-00000003.pt: .*No space left on device.*step-00000002.pt is intact"):
+        train(load_config(tiny, [f"output={tmp_path}", "train.save_minutes=0"]))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("*.pt")) == ["step-00000001.pt", "step-00000002.pt"]
+
+
+def test_another_configuration_is_refused(finished: Path, tiny: Path) -> None:
+    overrides = [*SAME, f"output={finished}", "train.epochs=9", "train.log_every=7", "evaluate.novel_ratio=0.1"]
+    trainer = Trainer(load_config(tiny, overrides))
+    assert (trainer.step, trainer.total_steps) == (8, 36)
+    with pytest.raises(UserError) as caught:
+        train(load_config(tiny, [*overrides, "train.lr_3d=0.5", "model.queries=7"]))
+    text = str(caught.value)
+    assert "train.lr_3d: 0.001 in the run, 0.5 now" in text and "model.queries: 4 in the run, 7 now" in text
+    assert "epochs" not in text and "\n" not in text
+    checkpoint = read_checkpoint(finished / LAST)
+    config = load_config(tiny, [*SAME, f"output={finished}"])
+    with pytest.raises(UserError, match="had 4 steps an epoch, the data now give 5"):
+        check_same_run(config, checkpoint, 5)
+    check_same_run(config, Checkpoint(**{**vars(checkpoint), "step": 1}), 4)
+
+
+def test_missing_data_and_batches_too_large(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        train(load_config(tiny, [f"output={tmp_path}", f"data.root={tmp_path / 'nowhere'}"]))
+    with pytest.raises(UserError, match=r"fewer than train\.batch_size=64"):
+        train(load_config(tiny, [f"output={tmp_path}", "train.batch_size=64"]))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made"):
+        train(load_config(tiny, [f"output={tmp_path / 'file' / 'below'}"]))
