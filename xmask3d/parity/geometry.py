@@ -1,0 +1,78 @@
+"""Projection of points into frames, and voxels."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from xmask3d.geometry.camera import Intrinsics, project_points
+from xmask3d.geometry.voxels import axis_rotation, fnv_hash, quantise, random_rotation_scale, voxelise
+from xmask3d.parity.compare import Case, Results
+
+
+def run_mapping(case: Case) -> Results:
+    """b_mapping: with depth, without, and with the identity as pose."""
+    results = Results()
+    matrix = case.inputs["intrinsics"]
+    camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    width, height = case.sizes("image_dim_wh")
+    depth = case.inputs["depth_mm"] / 1000
+    pose, points = case.inputs["pose_camera_to_world"], case.inputs["points_world"]
+    variants = {
+        "mapping": (points, pose, depth),
+        "mapping_no_depth": (points, pose, None),
+        "mapping_identity_pose": (case.inputs["points_camera"], np.eye(4), depth),
+    }
+    for name, (cloud, transform, frame) in variants.items():
+        pixels, visible = project_points(
+            cloud,
+            transform,
+            camera,
+            (height, width),
+            frame,
+            border=int(case.number("cut_bound")),
+            tolerance=case.number("visibility_threshold"),
+        )
+        results.exact(name, np.column_stack([pixels, visible]))
+    return results
+
+
+def run_voxelize(case: Case) -> Results:
+    """b_voxelize: without and with a given transform, and the plain quantisation."""
+    results = Results()
+    size = case.number("voxel_size")
+    transforms = {
+        "noaug": (None, 1.0),
+        "aug": (case.inputs["aug_M_r"][:3, :3], float(case.inputs["aug_M_v"][0, 0]) * size),
+    }
+    for name, (rotation, scale) in transforms.items():
+        voxels = voxelise(case.inputs["points"], size, rotation, scale, order="hash")
+        results.exact(f"{name}_coords", voxels.coords)
+        results.exact(f"{name}_inverse", voxels.point_to_voxel)
+        results.exact(f"{name}_first_index", voxels.first_point)
+        results.exact(f"{name}_feats", case.inputs["feats"][voxels.first_point])
+        results.exact(f"{name}_labels", case.inputs["labels"][voxels.first_point])
+    coords = case.inputs["quant_coords"]
+    results.exact("quant_hash", fnv_hash(coords))
+    for name, voxels in (("fnv", quantise(coords, "hash")), ("ravel", quantise(coords))):
+        results.exact(f"quant_{name}_index", voxels.first_point)
+        results.exact(f"quant_{name}_inverse", voxels.point_to_voxel)
+    _add_random_transform(results, case)
+    return results
+
+
+def _add_random_transform(results: Results, case: Case) -> None:
+    """The random rotation and scale, from the same seed."""
+    matches = [re.match(r"aug_seed(\d+)_", name) for name in case.outputs]
+    for prefix, seed in {(match[0], int(match[1])) for match in matches if match}:
+        rotation, scale = random_rotation_scale(np.random.RandomState(seed))
+        angles, order = case.outputs[f"{prefix}angles_xyz"], case.outputs[f"{prefix}order"]
+        expected = np.eye(3)
+        for axis in order:
+            expected = expected @ axis_rotation(int(axis), angles[axis])
+        # Angles and their order are not handed on, but their product is.
+        same = np.allclose(rotation, expected, rtol=0, atol=1e-12)
+        results.forward(f"{prefix}angles_xyz", angles if same else np.full_like(angles, np.nan))
+        results.exact(f"{prefix}order", order if same else -1 - order)
+        results.forward(f"{prefix}scale", scale, tolerance=1e-12)

@@ -1,0 +1,92 @@
+"""Feature pyramid, pixel decoder, mask decoder, and CLIP's view of masks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from open_clip.transformer import QuickGELU, VisionTransformer
+
+from xmask3d.models.clip import MaskClip
+from xmask3d.models.mask_decoder import MaskDecoder
+from xmask3d.models.pixel_decoder import PixelDecoder
+from xmask3d.models.pyramid import FeaturePyramid
+from xmask3d.parity.compare import Case, Results
+from xmask3d.parity.filler import fill_module, random_normal
+
+PYRAMID_PREFIX = "backbone.feature_projections."
+STRIDES = (4, 8, 64, 32, 16, 8, 8, 4)
+LEVELS = (2, 3, 4, 5)
+
+
+@torch.no_grad()
+def run_decoder(case: Case) -> Results:
+    """c_decoder."""
+    results = Results()
+    seed = int(case.tensor("feature_seed"))
+    pyramid = []
+    for level in LEVELS:
+        name = f"c_decoder.features.{seed}.s{level}"
+        pyramid.append(torch.from_numpy(random_normal(name, case.sizes(f"features_s{level}_shape"))))
+    pixel_decoder, mask_decoder = PixelDecoder(pyramid[0].shape[1]), MaskDecoder()
+    fill_module(pixel_decoder, "sem_seg_head.pixel_decoder.")
+    fill_module(mask_decoder, "sem_seg_head.predictor.")
+    features = pixel_decoder(pyramid)
+    final, *auxiliary = mask_decoder(*features, auxiliary=True)
+    results.forward("mask_features", features.mask_features)
+    for level, memory in enumerate(features.memories):
+        results.forward(f"ms{level}", memory)
+    results.forward("pooled", final.pooled)
+    results.forward("logit_scale", final.temperature)
+    results.forward("pred_masks", final.mask_logits)
+    results.forward("mask_embed", final.embeddings)
+    for index, prediction in enumerate(auxiliary):
+        results.forward(f"aux{index}_pred_masks", prediction.mask_logits)
+        results.forward(f"aux{index}_mask_embed", prediction.embeddings)
+        results.forward(f"aux{index}_mask_pooled_features", prediction.pooled)
+    reason = "a constant placeholder of the published decoder; class logits come from the text embeddings"
+    results.leave_out(r"(aux\d+_)?pred_logits(_.*)?", reason, case)
+    return results
+
+
+@torch.no_grad()
+def run_projection(case: Case) -> Results:
+    """d_projection, for every image size that it gives."""
+    results = Results()
+    shapes = [case.sizes(f"feature{index}_shape") for index in range(len(STRIDES))]
+    maps = [torch.from_numpy(random_normal(f"d_projection.feature{i}", shape)) for i, shape in enumerate(shapes)]
+    pyramid = FeaturePyramid([shape[1] for shape in shapes], STRIDES)
+    fill_module(pyramid, PYRAMID_PREFIX, _published_projection)
+    for name in (name for name in case.inputs if name.startswith("input_image_size_")):
+        height, width = case.sizes(name)
+        for level, x in zip(LEVELS, pyramid(maps, (height, width)), strict=True):
+            results.forward(f"{name.removeprefix('input_image_size_')}_s{level}", x)
+    return results
+
+
+def _published_projection(name: str) -> str:
+    _, index, rest = name.split(".", 2)
+    return f"{index}.0.{rest}"
+
+
+@torch.no_grad()
+def run_mask_clip(case: Case) -> Results:
+    """g_maskclip."""
+    results = Results()
+    images, mask_logits = case.tensor("image"), case.tensor("masks")
+    visual = VisionTransformer(
+        image_size=56, patch_size=14, width=128, layers=3, heads=2, mlp_ratio=4, output_dim=64, act_layer=QuickGELU
+    )
+    fill_module(visual, "criterion.clip.clip.visual.")
+    mask_clip = MaskClip(SimpleNamespace(visual=visual))
+    results.forward("mask_embed", mask_clip(images, mask_logits))
+    results.forward("preprocessed_image", mask_clip.preprocess(images))
+    visible = mask_clip.visible_patches(mask_logits)
+    size, queries, patches = visible.shape
+    # Sequence: masks, class token, patches. Nothing sees masks; masks see the class token and their patches.
+    blocked = torch.zeros(size, queries + 1 + patches, queries + 1 + patches, dtype=torch.bool)
+    blocked[:, :, :queries] = True
+    blocked[:, :queries, queries + 1 :] = ~visible
+    results.exact("attn_mask_head0", blocked)
+    results.leave_out("patch_prob", "only whether it reaches 0.5 is used, which attn_mask_head0 records", case)
+    return results
