@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +14,7 @@ ByteArray = NDArray[np.uint8]
 Color = Sequence[float]
 
 
-def solid_texture(color: Color) -> ByteArray:
+def solid_texture(color: ArrayLike) -> ByteArray:
     """A texture of one texel. Args: color: red, green, blue in [0, 1]. Returns 1 x 1 x 3 uint8."""
     return np.round(np.clip(np.asarray(color, np.float64), 0, 1) * 255).astype(np.uint8).reshape(1, 1, 3)
 
@@ -86,7 +87,7 @@ class Mesh:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unique names keep two workers that cache the same model apart.
         temporary = path.with_name(f".{path.stem}.{np.random.SeedSequence().entropy:x}.npz")
-        arrays = {f"texture_{i}": image for i, image in enumerate(self.textures)}
+        arrays: dict[str, Any] = {f"texture_{i}": image for i, image in enumerate(self.textures)}
         np.savez_compressed(
             temporary, vertices=self.vertices, faces=self.faces, uv=self.uv, texture=self.texture, **arrays
         )

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A slightly soft, grainy picture. Args: color: H x W x 3; exposure: factor. Returns H x W x 3 uint8."""
-    image = color.astype(np.float32)
+    image: NDArray[np.floating] = color.astype(np.float32)
     # A 1-2-1 blur takes the edge off one ray a pixel.
     padded = np.pad(image, ((1, 1), (0, 0), (0, 0)), mode="edge")
     image = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
