@@ -1,11 +1,13 @@
 """What runs a model on this machine's devices, in as many processes as were started."""
 
+import ctypes
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -15,8 +17,19 @@ def make_accelerator(precision: str) -> Accelerator:
     Args:
         precision: autocast type, "float32" for none.
     """
+    keep_freed_memory()
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no mask covers a point: the fuser rests
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
     return Accelerator(
         mixed_precision=MIXED[precision], cpu=not torch.cuda.is_available(), kwargs_handlers=[unused, patience]
     )
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed: large tensors of every step then cost no page faults. Needs glibc."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return  # another C library, with rules of its own
+    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -15,7 +15,7 @@ from xmask3d.data.rooms.catalogue import NYU40_IDS
 from xmask3d.data.rooms.render import Frame
 from xmask3d.data.rooms.structure import UNLABELLED, BuiltRoom
 
-POINT_SPACING = 0.025
+POINT_SPACING = 0.035
 """Edge of the cells of which each holds one point, metres."""
 
 FRAME_STEP = 20
