@@ -1,4 +1,4 @@
-"""Frozen CLIP: text embeddings, and image embeddings of masks (MaskCLIP, arXiv 2208.08984; paper, section 3.4)."""
+"""Frozen CLIP: text embeddings, and image embeddings of masks (MaskCLIP, arXiv 2208.08984)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How the 3D global feature steers the diffusion model (paper, section 3.2)."""
+"""How the 3D global feature steers the diffusion model (arXiv 2411.13243)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Features of a frozen text-to-image diffusion model, conditioned on the 3D global feature (paper, section 3.2)."""
+"""Features of a frozen text-to-image diffusion model, conditioned on the 3D global feature (arXiv 2411.13243)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
