@@ -44,6 +44,17 @@ class Frame:
     depth: bytes
 
 
+@dataclass(frozen=True)
+class FramePlace:
+    """A frame's pose (4 x 4) and where its encoded pictures lie: colour at `start`, depth right after it."""
+
+    number: int
+    pose: np.ndarray
+    start: int
+    color_bytes: int
+    depth_bytes: int
+
+
 class SensFile:
     """An open recording.
 
@@ -83,6 +94,27 @@ class SensFile:
                 self._stream.seek(color_bytes + depth_bytes, io.SEEK_CUR)
             else:
                 yield Frame(number, pose, self._take(color_bytes), self._take(depth_bytes))
+
+    def index(self) -> list[FramePlace]:
+        """Places of all whole frames, for reading them in any order; a file cut short has fewer than announced."""
+        places: list[FramePlace] = []
+        size = self.path.stat().st_size
+        for number in range(self.header.num_frames):
+            if self._stream.tell() + 96 > size:
+                break
+            pose = np.array(self._unpack("16f"), np.float64).reshape(4, 4)
+            _, _, color_bytes, depth_bytes = self._unpack("4Q")
+            start = self._stream.tell()
+            if max(color_bytes, depth_bytes) > LIMIT or start + color_bytes + depth_bytes > size:
+                break
+            places.append(FramePlace(number, pose, start, color_bytes, depth_bytes))
+            self._stream.seek(color_bytes + depth_bytes, io.SEEK_CUR)
+        return places
+
+    def frame_at(self, place: FramePlace) -> Frame:
+        """Read one frame of `index`."""
+        self._stream.seek(place.start)
+        return Frame(place.number, place.pose, self._take(place.color_bytes), self._take(place.depth_bytes))
 
     def decode_color(self, frame: Frame) -> np.ndarray:
         """h x w x 3 uint8."""

@@ -1,0 +1,84 @@
+"""The self-contained page, opened from disk in a real browser."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.scenes import BoxRoom
+from tests.visualize.browser import Browser, needs_browser
+from xmask3d.visualize.cloud import colors_to_bytes, label_palette
+from xmask3d.visualize.page import HeatMap, write_page
+
+NAMES = ["floor", "everything </script><b>else"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    room = BoxRoom(1, spacing=0.06)
+    points = room.points
+    labels = np.where(points[:, 2] < 0.02, 0, 1)
+    labels[points[:, 0] < 0.05] = -1
+    path = tmp_path_factory.mktemp("seite") / "scène.html"
+    heat = HeatMap("far along x", points[:, 0] / 4)
+    kept = write_page(path, points, colors_to_bytes(room.colors), labels, NAMES, [heat], title="Küche", facts="a room",
+                      origin=np.array([100.0, 0, 0]))  # fmt: skip
+    assert kept == len(points)
+    return path
+
+
+def test_page_is_thinned_and_needs_nothing_else(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).random((5000, 3), np.float32)
+    kept = write_page(tmp_path / "a.html", points, np.zeros((5000, 3), np.uint8), np.zeros(5000, int), ["x"],
+                      max_points=1000)  # fmt: skip
+    text = (tmp_path / "a.html").read_text()
+    assert kept == 1000 and "__DATA__" not in text
+    assert "http" not in text and "src=" not in text
+
+
+@needs_browser
+def test_page_in_a_browser(page: Path, tmp_path: Path) -> None:
+    palette = label_palette(2)
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page.as_uri())
+        browser.run("xmask3d.render()")
+        labels = browser.picture()
+        assert browser.errors() == []
+        floor = (np.abs(labels.astype(int) - palette[0]).max(-1) < 3).sum()
+        assert floor > 2000  # the class's colour is on the screen
+
+        browser.run("document.querySelector('#legend input').click(); xmask3d.render()")
+        hidden = browser.picture()
+        assert (np.abs(hidden.astype(int) - palette[0]).max(-1) < 3).sum() < 0.05 * floor
+        browser.run("document.querySelector('#legend input').click()")
+
+        def mode(number: int) -> np.ndarray:
+            browser.run(
+                "const m = document.getElementById('mode'); m.value = arguments[0];"
+                "m.dispatchEvent(new Event('change')); xmask3d.render()",
+                number,
+            )
+            return browser.picture()
+
+        colors, heat = mode(0), mode(2)
+        assert np.abs(colors.astype(int) - labels).mean() > 2
+        assert np.abs(heat.astype(int) - colors).mean() > 2
+
+        browser.run("const c = document.getElementById('cut'); c.value = 0; xmask3d.render()")
+        cut = browser.picture()
+        browser.run("const c = document.getElementById('cut'); c.value = 1; xmask3d.render()")
+        assert np.abs(cut.astype(int) - heat).mean() > 2  # walls are gone, the floor is left
+        np.testing.assert_array_equal(browser.picture()[:, 300:], heat[:, 300:])
+
+        browser.drag(700, 400, 820, 430)
+        browser.run("xmask3d.render()")
+        assert np.abs(browser.picture().astype(int) - heat).mean() > 1  # turned
+
+        browser.run("document.querySelector('button[data-view=top]').click(); xmask3d.render()")
+        x, y, _ = browser.run("return xmask3d.project(arguments[0])", 800)
+        browser.click(x, y)
+        text = str(browser.wait("return document.getElementById('pick').innerText"))
+        assert "far along x" in text and ("floor" in text or "everything" in text)
+        assert browser.run("return xmask3d.picked()") >= 0
+    XX in the scan's coordinates
+        assert browser.errors() == []

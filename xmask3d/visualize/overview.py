@@ -1,0 +1,69 @@
+"""One picture of a labelled scan: colours and labels from several sides, with a legend."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.page import HeatMap
+from xmask3d.visualize.pictures import render_cloud, save_picture, side_by_side
+
+SIDES = (("from above", 89.0, 0.0), ("from one side", 40.0, 30.0), ("from the other", 40.0, 210.0))
+MAX_POINTS = 300_000
+HEAT = np.array(
+    [[48, 18, 59], [70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34],
+     [210, 49, 5]]
+)  # fmt: skip
+
+
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """n values to n x 3 uint8, dark blue (1st percentile) to red (99.5th)."""
+    values = np.nan_to_num(np.asarray(values, np.float64))
+    low, high = np.percentile(values, (1, 99.5)) if len(values) else (0.0, 1.0)
+    place = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * (len(HEAT) - 1)
+    first = np.minimum(place.astype(int), len(HEAT) - 2)
+    mixed = HEAT[first] + (place - first)[:, None] * (HEAT[first + 1] - HEAT[first])
+    return np.rint(mixed).astype(np.uint8)
+
+
+def write_overview(
+    path: Path,
+    points: np.ndarray,
+    colors: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    heats: Sequence[HeatMap] = (),
+    size: tuple[int, int] = (360, 480),
+) -> None:
+    """Draw colours, labels and up to three heat maps from three sides.
+
+    Args:
+        points: n x 3 metres, z up; everything above 85 % of the height is left out, or ceilings would hide the rest.
+        colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
+        heats: n values each.
+        size: height and width of each panel.
+    """
+    some = np.arange(len(points))
+    if len(points) > MAX_POINTS:
+        some = np.sort(np.random.default_rng(0).choice(len(points), MAX_POINTS, replace=False))
+    if len(some):
+        low, high = np.percentile(points[some, 2], (0.5, 99.5))
+        some = some[points[some, 2] <= low + 0.85 * (high - low) + 1e-6] if high - low > 1.5 else some
+    palette = label_palette(len(names))
+    rows = [("colours", colors[some]), ("labels", palette[labels[some]])]
+    rows += [(f"heat map: {heat.name}", heat_colors(heat.values)[some]) for heat in heats[:3]]
+    present = [i for i in np.unique(labels) if 0 <= i < len(names)]
+    pictures = []
+    for title, tinted in rows:
+        panels = [(f"{title}, {side}", render_cloud(points[some], tinted, size, up, turn)) for side, up, turn in SIDES]
+        legend = title == "labels"
+        pictures.append(side_by_side(panels, [names[i] for i in present] if legend else (), palette[present]))
+    width = max(picture.shape[1] for picture in pictures)
+    canvas = Image.new("RGB", (width, sum(picture.shape[0] for picture in pictures)), (255, 255, 255))
+    top = 0
+    for picture in pictures:
+        canvas.paste(Image.fromarray(picture), (0, top))
+        top += picture.shape[0]
+    save_picture(np.asarray(canvas), path)
