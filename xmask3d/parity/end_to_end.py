@@ -134,8 +134,8 @@ def _add_gradients(results: Results, case: Case, model: XMask3D) -> None:
     norms = np.array([0.0 if g is None else float(g.norm()) for g in found])
     sums = np.array([0.0 if g is None else float(g.sum()) for g in found])
     counts = np.array([1 if g is None else g.numel() for g in found])
-    # The recording computed position encodings in float32 throughout, and deformable sampling has kinks: where that makes
-    # a gradient uncertain, the recording says by how much.
+    # The recording computed position encodings in float32 throughout, and deformable sampling has kinks: where that
+    # makes a gradient uncertain, the recording says by how much.
     slack = np.maximum(10 * case.outputs["train/grad_rel_diff_f32_f64"] / GRADIENT_TOLERANCE, 1)
     scale = case.outputs["train/grad_l2"] * slack
     results.values["train/grad_l2"] = Value(norms, GRADIENT_TOLERANCE, scale=scale)

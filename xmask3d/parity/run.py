@@ -65,7 +65,8 @@ class Report:
         lines = [f"{verdict}  {self.case}: {self._summary()}"]
         for item in self.comparisons:
             if not item.passed:
-                lines.append(f"      {item.name}: {item.note or f'error {item.error:.2e}, tolerance {item.tolerance:.0e}'}")
+                why = item.note or f"error {item.error:.2e}, tolerance {item.tolerance:.0e}"
+                lines.append(f"      {item.name}: {why}")
         for reason in dict.fromkeys(self.left_out.values()):
             names = [name for name, why in self.left_out.items() if why == reason]
             lines.append(f"      left out {len(names)} ({names[0]}{', ...' if len(names) > 1 else ''}): {reason}")

@@ -1,0 +1,165 @@
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.golden import GOLDEN, load_case
+from tests.helpers.outputs import FRAME, random_batch, random_outputs
+from xmask3d.engine.predict import (
+    SceneVotes,
+    allowed_classes,
+    ensemble_scores,
+    fill_owners,
+    fill_unseen,
+    gate,
+    label_views,
+)
+from xmask3d.models.fusion import Fused, Fuser, fuse_inference
+from xmask3d.models.similarity import cosine_logits
+from xmask3d.parity.compare import Case
+from xmask3d.parity.filler import fill_module
+from xmask3d.parity.inference import _batch, _outputs
+
+NOVEL = torch.tensor([False, True, False, True, False])
+
+
+def test_matches_recorded_labels_of_a_view() -> None:
+    """The 3D features of some points only are in the reduced copy; everything else is compared at every point."""
+    case = Case.load(GOLDEN / "h_inference")
+    text = case.tensor("text_embed")
+    novel = torch.zeros(19, dtype=torch.bool)
+    novel[case.tensor("novel_category")] = True
+    fuser = Fuser(768)
+    fill_module(fuser, "criterion.fuser.")
+    batch = _batch(case, 1)
+    outputs = _outputs(case, 1, torch.cat([text, case.tensor("null_embed")]), case.tensor("logit_scale"))
+    labels = label_views(fuser, outputs, batch, text, novel, base_ratio=0.65, novel_ratio=0.35)
+    given = outputs.points_3d.ne(0).any(1).numpy()
+    assert given.sum() > 30
+    recorded = {name: case.outputs[f"view0/label_{name}"] for name in ("fused", "2d", "3d")}
+    np.testing.assert_array_equal(labels.features_2d, recorded["2d"])
+    np.testing.assert_array_equal(labels.fused.numpy()[given], recorded["fused"][given])
+    np.testing.assert_array_equal(labels.features_3d.numpy()[given], recorded["3d"][given])
+    fused = fuse_inference(fuser, outputs, batch, novel)
+    np.testing.assert_array_equal(fused.covered, case.outputs["view0/final_mask_3d"].any(0))
+    norms = fused.points_fused.detach().norm(dim=1).numpy()
+    np.testing.assert_allclose(norms[given], case.outputs["view0/fused_rownorm"][given], rtol=1e-5)
+
+
+def test_recorded_votes_of_all_views() -> None:
+    inputs, outputs = load_case("h_inference")
+    for branch in ("fused", "2d", "3d"):
+        votes = SceneVotes(len(inputs["scene_points"]), 19)
+        for view in range(3):
+            index = torch.from_numpy(inputs[f"view{view}/point_index"]).long()
+            votes.add(index, torch.from_numpy(outputs[f"view{view}/label_{branch}"]))
+        labels = fill_unseen(inputs["scene_points"], votes.result().numpy())
+        np.testing.assert_array_equal(labels, outputs[f"scene_label_{branch}"])
+
+
+def labels_of(outputs, batch, novel=NOVEL, **options):
+    return label_views(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch, texts(outputs), novel, **options)
+
+
+def texts(outputs):
+    return outputs.class_embeddings[:-1].detach()
+
+
+def test_gate_leaves_base_classes_to_base_points() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    labels = labels_of(outputs, batch)
+    is_base = outputs.binary_logits > 0
+    for branch in (labels.fused, labels.features_2d, labels.features_3d):
+        assert torch.equal(NOVEL[branch], ~is_base)
+    ungated = labels_of(outputs, batch, novel=torch.zeros(5, dtype=torch.bool))
+    assert torch.equal(
+        ungated.features_3d, cosine_logits(outputs.points_3d, texts(outputs), outputs.temperature).argmax(-1)
+    )
+    assert allowed_classes(torch.tensor([0.0]), NOVEL).tolist() == [NOVEL.tolist()]
+    assert gate(torch.tensor([[5.0, 1.0]]), torch.tensor([[False, True]])).argmax(-1).tolist() == [1]
+
+
+def test_ensemble_is_the_geometric_mean_inside_masks_and_the_model_outside() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch, dtype=torch.float64)
+    ratios = torch.where(NOVEL, 0.35, 0.65).double()
+    fused = fuse_inference(Fuser(6, FRAME).double(), outputs, batch, NOVEL)
+    text = texts(outputs)
+    scores = ensemble_scores(fused, outputs, text, outputs.temperature, ratios).exp()
+    model = cosine_logits(fused.points_fused, text, outputs.temperature).softmax(-1)
+    clip = cosine_logits(outputs.clip_embeddings, text, outputs.temperature).softmax(-1)
+    clip = clip[batch.point_batch, fused.owner.clamp(min=0)]
+    expected = torch.where(fused.covered[:, None], model**ratios * clip ** (1 - ratios), model)
+    torch.testing.assert_close(scores, expected)
+    assert fused.covered.any() and not fused.covered.all()
+
+
+def test_probabilities_that_underflow_make_no_nan() -> None:
+    """At temperature 100 opposite texts are 200 apart: exp(-200) is no float32 number."""
+    text = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    point = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    fused = Fused(torch.tensor([0, 0]), torch.zeros(2, dtype=torch.long), torch.ones(2, 1), -point[:1, None], point)
+    outputs = types.SimpleNamespace(clip_embeddings=torch.tensor([[[1.0, 0.0]]]))
+    temperature, ratios = torch.tensor(100.0), torch.tensor([1.0, 0.0, 0.5])
+    assert cosine_logits(point, text, temperature).softmax(-1)[0, 1] == 0
+    scores = ensemble_scores(fused, outputs, text, temperature, ratios)
+    assert scores.isfinite().all()
+    assert scores.argmax(-1).tolist() == [0, 2]
+
+
+def test_points_in_no_mask_follow_the_nearest_of_their_view() -> None:
+    owner = torch.tensor([3, -1, -1, 5, -1, -1])
+    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0], [10, 0, 0], [0, 0, 0], [1, 1, 1]])
+    views = torch.tensor([0, 0, 0, 0, 1, 1])
+    assert fill_owners(owner, points, views).tolist() == [3, 3, 5, 5, -1, -1]
+    assert owner.tolist() == [3, -1, -1, 5, -1, -1]
+    full = torch.tensor([1, 2])
+    assert torch.equal(fill_owners(full, points[:2], views[:2]), full)
+
+
+def test_views_without_any_mask_abstain_in_2d() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    outputs.mask_logits.data[1] = -3
+    labels = labels_of(outputs, batch)
+    second = batch.point_batch == 1
+    assert (labels.features_2d[second] == -1).all() and (labels.features_2d[~second] >= 0).all()
+    assert (labels.fused >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        labels = label_views(Fuser(6, FRAME).to(torch.float32 if dtype == torch.bfloat16 else dtype),
+                             _widened(outputs), batch, texts(outputs), NOVEL)  # fmt: skip
+    assert labels.scores.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+
+
+def _widened(outputs):
+    """What autocast leaves: point features of linear layers in half precision are fused by float32 weights."""
+    if outputs.points_3d.dtype != torch.bfloat16:
+        return outputs
+    return dataclasses.replace(outputs, points_3d=outputs.points_3d.float(), masks=[
+        dataclasses.replace(m, embeddings=m.embeddings.float()) for m in outputs.masks
+    ])  # fmt: skip
+
+
+def test_votes_count_every_row_and_ties_go_to_the_lowest_class() -> None:
+    votes = SceneVotes(5, 4)
+    votes.add(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 3, 2, 1, -1]))
+    votes.add(torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 1, -1]))
+    assert votes.counts.sum() == 7 and votes.counts[2, 1] == 2
+    assert votes.result().tolist() == [3, 1, 1, -1, -1]
+
+
+def test_unseen_points_take_the_nearest_label() -> None:
+    points = np.array([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4.9, 0, 0]])
+    assert fill_unseen(points, np.array([2, -1, 0, -1])).tolist() == [2, 2, 0, 0]
+    everything, nothing = np.array([1, 2, 3, 4]), np.full(4, -1)
+    assert fill_unseen(points, everything).tolist() == [1, 2, 3, 4]
+    assert fill_unseen(points, nothing).tolist() == [-1] * 4
