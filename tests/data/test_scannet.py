@@ -102,8 +102,7 @@ def test_a_changed_scene_file_is_not_taken_from_the_cache(benchmark20, tmp_path)
 
 
 def test_only_a_few_scenes_are_held(root, benchmark20):
-    reader = open_reader("scannet", root, "train", benchmark20)
-    reader._keep = 1
+    reader = open_reader("scannet", root, "train", benchmark20, keep_points=10_000)
     first = reader.read_scene("scene0000_00")
     assert reader.read_scene("scene0000_00") is first
     reader.read_scene("scene0001_00")
@@ -143,6 +142,16 @@ def test_raw_labels_must_fit(root, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="missing"):
         open_reader("scannet200", tmp_path / "data", "train", benchmark).read_scene("scene0000_00")
+
+
+def test_raw_labels_may_have_a_decimal_point(root, tmp_path):
+    benchmark = load_benchmark("scannet200/B170N30")
+    before = open_reader("scannet200", root, "train", benchmark).read_scene("scene0000_00").labels
+    shutil.copytree(root, tmp_path / "data")
+    path = tmp_path / "data" / "scannet_3d_200" / "train" / "scene0000_00.txt"
+    np.savetxt(path, np.loadtxt(path), fmt="%.2f")
+    after = open_reader("scannet200", tmp_path / "data", "train", benchmark).read_scene("scene0000_00").labels
+    np.testing.assert_array_equal(after, before)
 
 
 def test_label_picture_with_colours_is_refused(root, benchmark20, tmp_path):

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import os
+import warnings
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 BadViews = Literal["skip", "refuse"]
 SCENE_SUFFIX = "_vh_clean_2"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+KEEP_POINTS = 4_000_000
 DEPTH_UNIT = 1000.0  # depth pictures are in millimetres
 
 
@@ -82,7 +85,7 @@ class ScanNetReader:
         published_intrinsics: use the published camera even where the data have their own.
         bad_views: what data sets do with a damaged view.
         cache: folder for decoded scenes; they are then mapped into memory and only the points in use are read.
-        keep: decoded scenes held in memory.
+        keep_points: how many points of decoded scenes are held in memory, at 32 bytes each.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class ScanNetReader:
         published_intrinsics: bool = False,
         bad_views: BadViews = "skip",
         cache: Path | None = None,
-        keep: int = 4,
+        keep_points: int = KEEP_POINTS,
     ) -> None:
         self.root, self.split, self.benchmark = Path(root), split, benchmark
         self.frame_size, self.bad_views = tuple(frame_size), bad_views
@@ -109,7 +112,7 @@ class ScanNetReader:
         self._raw_labels = self.root / labels_folder / split if labels_folder else None
         self._label_pictures = label_pictures
         self._published = published_intrinsics
-        self._cache, self._keep = cache, keep
+        self._cache, self._keep_points = cache, keep_points
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._listings: dict[str, dict[str, Path]] = {}
         self._intrinsics: dict[str, Intrinsics] = {}
@@ -170,7 +173,7 @@ class ScanNetReader:
             return self._scenes[name]
         scene = self._read_cached(name) if self._cache else self._read_scene(name)
         self._scenes[name] = scene
-        if len(self._scenes) > self._keep:
+        while sum(len(kept.points) for kept in self._scenes.values()) > self._keep_points:
             self._scenes.popitem(last=False)
         return scene
 
@@ -232,6 +235,7 @@ class ScanNetReader:
                 np.save(temporary, records)
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it, it is only a copy") from error
+        records = np.asarray(records)  # the plain view of the mapped file, which is quicker to index
         labels = records["label"]
         without = len(labels) > 0 and labels[0] == _NO_LABELS
         return Scene(name, records["point"], records["color"], None if without else labels, self.view_names(name))
@@ -251,7 +255,7 @@ def _records(scene: Scene) -> np.ndarray:
 def digest(files: list[Path], parameters: list) -> str:
     """Short name of a result computed from files (told by path, size and time) and parameters."""
     try:
-        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        stats = [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in [path.stat()]]
     except OSError as error:
         raise UserError(f"{error.filename}: missing") from error
     return hashlib.blake2b(json.dumps([stats, parameters]).encode(), digest_size=8).hexdigest()
@@ -276,14 +280,24 @@ def _frame_order(path: Path) -> tuple[int, str]:
 
 def _read_raw_labels(path: Path, count: int) -> np.ndarray:
     try:
-        labels = np.array(path.read_bytes().split(), np.float64).astype(np.int64)
+        labels = _parse_ids(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; ScanNet200 needs the raw category id of every point") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not one category id a line ({error})") from error
     if len(labels) != count:
         raise UserError(f"{path}: {len(labels)} ids for {count} points")
     return labels
+
+
+def _parse_ids(text: str) -> np.ndarray:
+    """Whole numbers, written with or without a decimal point, to int64."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # without it, other text only ends the reading
+            return np.fromstring(text, np.int64, sep=" ")  # ten times as quick as any other way
+    except (ValueError, Warning):
+        return np.array(text.split(), np.float64).astype(np.int64)
 
 
 _LAYOUTS: dict[str, dict] = {
@@ -303,8 +317,9 @@ def open_reader(
     published_intrinsics: bool = False,
     bad_views: BadViews = "skip",
     cache: Path | None = None,
+    keep_points: int = KEEP_POINTS,
 ) -> ScanNetReader:
-    """Open one split of a data set on disk; see `ScanNetReader` for the layout.
+    """Open one split of a data set on disk; see `ScanNetReader` for the layout and the arguments.
 
     `<root>/captions.json` is the default of `captions`, where it exists. The folders of S3DIS are `s3dis_3d` and
     `s3dis_2d`.
@@ -326,5 +341,6 @@ def open_reader(
         published_intrinsics=published_intrinsics,
         bad_views=bad_views,
         cache=cache,
+        keep_points=keep_points,
         **_LAYOUTS[layout],
     )

@@ -67,7 +67,8 @@ def quantise(cells: np.ndarray, order: Literal["grid", "hash"] = "grid") -> Voxe
         rank = np.empty_like(by_hash)
         rank[by_hash] = np.arange(len(by_hash))
         first_point, point_to_voxel = first_point[by_hash], rank[point_to_voxel]
-    return Voxels(cells[first_point].astype(np.int32), point_to_voxel, first_point)
+    coords = np.stack([axis.take(first_point) for axis in cells.T], 1).astype(np.int32)
+    return Voxels(coords, point_to_voxel, first_point)
 
 
 def _sort_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
