@@ -1,0 +1,98 @@
+"""The commands of the README: each exists and understands its arguments; the quickstart runs from rooms to table."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xmask3d.config import REPOSITORY, load_config
+
+PAGES = ["README.md", "installation.md", *(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
+ROOMS = "--train-rooms 2 --val-rooms 1 --views 4 --seed 1 --furniture procedural --workers 1"
+
+
+def commands() -> list[list[str]]:
+    """Every line of a shell block that calls a script or tool of the project."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words and "=" in words[0]:
+                    words.pop(0)
+                if len(words) > 1 and words[0] in ("sh", "python"):
+                    found.append(words)
+    return found
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command in the repository with this Python."""
+    venv = str(Path(sys.executable).parent.parent)
+    return subprocess.run(
+        words, cwd=REPOSITORY, env={**os.environ, "XMASK3D_VENV": venv, "PYTHONPATH": str(REPOSITORY), **environment},
+        capture_output=True, text=True, timeout=380, check=False,
+    )  # fmt: skip
+
+
+def test_scripts_and_configurations_of_the_pages_exist() -> None:
+    assert len(commands()) >= 10
+    for words in commands():
+        assert (REPOSITORY / words[1]).is_file(), words
+        for word in words[2:]:
+            if word.startswith("config/"):
+                load_config(REPOSITORY / word)
+
+
+def test_tools_of_the_pages_have_their_options() -> None:
+    options: dict[str, set[str]] = {}
+    for words in commands():
+        if words[0] == "python":
+            options.setdefault(words[1], set()).update(word for word in words[2:] if word.startswith("--"))
+    for tool, names in options.items():
+        shown = run(sys.executable, tool, "--help")
+        assert shown.returncode == 0, (tool, shown.stderr)
+        assert all(name.split("=")[0] in shown.stdout for name in names), (tool, names)
+
+
+@pytest.mark.slow
+def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(tmp_path: Path) -> None:
+    overrides = [
+        "config/rooms/fast.yaml", f"data.root={tmp_path / 'rooms'}", f"output={tmp_path / 'run'}", "train.epochs=1"
+    ]  # fmt: skip
+    first = run(sys.executable, "tools/quickstart.py", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
+    assert first.returncode == 0, first.stderr
+    assert "hIoU" in first.stdout and "Next:" in first.stdout
+    results = list((tmp_path / "run").rglob("results.json"))
+    assert len(results) == 1
+    content = json.loads(results[0].read_text())
+    assert content["benchmark"] == "scannet20/B15N4" and content["protocol"] == "default"
+    assert len(content["scenes"]) == 1 and content["views"] == 4
+    assert any(results[0].parent.rglob("*.ply")) and any(results[0].parent.rglob("*.png"))
+
+    checkpoint = next((tmp_path / "run").rglob("*.pt"))
+    before = checkpoint.stat().st_mtime_ns
+    second = run(sys.executable, "tools/quickstart.py", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
+    assert second.returncode == 0, second.stderr
+    assert "complete" in second.stdout + second.stderr
+    assert checkpoint.stat().st_mtime_ns == before
+
+    table = run("sh", "scripts/eval.sh", overrides[0], "newest", *overrides[1:])
+    assert table.returncode == 0, table.stderr
+    assert "mIoU_n" in table.stdout
+    compared = run(sys.executable, "tools/compare.py", f"one={tmp_path / 'run'}")
+    assert "| one | 1 |" in compared.stdout
+    checked = run(sys.executable, "tools/check_data.py", *overrides)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_user_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    overrides = [f"data.root={tmp_path / 'nowhere'}", f"output={tmp_path}"]
+    result = run("sh", "scripts/train.sh", "config/rooms/fast.yaml", *overrides)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ") and "nowhere" in result.stderr
