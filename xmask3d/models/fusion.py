@@ -70,6 +70,9 @@ class Fuser(nn.Module):
             N x D.
         """
         weight_2d, weight_3d = self.linear.weight.chunk(2, dim=1)
+        if not torch.is_autocast_enabled(points_3d.device.type):
+            # What a forward under autocast left in half precision.
+            points_3d, embeddings = points_3d.to(weight_3d.dtype), embeddings.to(weight_2d.dtype)
         projected = F.linear(embeddings, weight_2d)
         fused = F.linear(points_3d, weight_3d, self.linear.bias) + gather_by_owner(projected, owner, point_batch)
         return torch.where((owner >= 0)[:, None], fused, points_3d.to(fused.dtype))
