@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
+from xmask3d.models.clip_stem import add_stem, take_stem
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -56,8 +57,15 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
 
 
 def build_clip(model_config: dict[str, Any]) -> nn.Module:
-    """A CLIP model with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`."""
-    return open_clip.CLIP(**model_config)
+    """A CLIP model with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`.
+
+    Beyond open_clip's keys its `vision_cfg` may name a `stem`, see `clip_stem`.
+    """
+    vision_config, has_stem = take_stem(model_config["vision_cfg"])
+    clip = open_clip.CLIP(**{**model_config, "vision_cfg": vision_config})
+    if has_stem:
+        add_stem(clip.visual)
+    return clip
 
 
 def _from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
@@ -65,7 +73,7 @@ def _from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
     model_config = config["model_cfg"]
     try:
         model = build_clip(model_config)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{folder / CONFIG_FILE}: open_clip cannot build this model: {error}") from error
     weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if weights is None:

@@ -1,0 +1,59 @@
+"""A convolutional first layer for small CLIP image towers: ImageNet-trained blocks read the patches (hybrid ViT)."""
+
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+
+class ConvStem(nn.Module):
+    """Stands where a vision transformer has its patch convolution.
+
+    The first blocks of an EfficientNet-Lite0 down to stride 16, normalised per channel and projected. A transformer
+    that gets raw patches needs millions of pictures before it sees shapes; from these features it needs thousands.
+    """
+
+    CHANNELS = 112
+
+    def __init__(self, width: int) -> None:
+        """`width`: channels of the transformer."""
+        super().__init__()
+        features = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(3,))
+        # timm keeps the blocks of stride 32 although they are not asked for.
+        features.blocks = features.blocks[:5]
+        self.features = features
+        self.norm = nn.BatchNorm2d(self.CHANNELS, affine=False)
+        self.proj = nn.Conv2d(self.CHANNELS, width, 1, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """B x 3 x H x W, normalised as for ImageNet, to B x width x H/16 x W/16."""
+        return self.project(self.describe(images))
+
+    def describe(self, images: Tensor) -> Tensor:
+        """The convolutional features alone, B x 112 x H/16 x W/16."""
+        return self.features(images)[0]
+
+    def project(self, features: Tensor) -> Tensor:
+        """Normalise and project what `describe` gave."""
+        return self.proj(self.norm(features))
+
+    def train(self, mode: bool = True) -> "ConvStem":
+        """Batch statistics stay those of pre-training in every mode."""
+        super().train(mode)
+        self.features.eval()
+        self.norm.eval()
+        return self
+
+
+def take_stem(vision_config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Split `"stem": "efficientnet_lite0"` off a `vision_cfg`; open_clip itself does not know the key."""
+    config = dict(vision_config)
+    stem = config.pop("stem", None)
+    if stem not in (None, "efficientnet_lite0"):
+        raise ValueError(f"unknown stem {stem!r}")
+    return config, stem is not None
+
+
+def add_stem(visual: nn.Module) -> None:
+    """Put a stem in the place of an image tower's patch convolution."""
+    visual.conv1 = ConvStem(visual.conv1.out_channels).to(visual.conv1.weight.dtype)
