@@ -190,7 +190,9 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.M
     wrong = sorted(name for name, tensor in expected.items() if tensors[name].shape != tensor.shape)
     if wrong:
         raise UserError(f"{path}: {type(network).__name__} has other shapes in {_listed(wrong)}")
-    network.load_state_dict({name: tensors[name].float() for name in expected}, assign=True)
+    # Copied, since tensors of a mapped file lie at odd addresses, on which the last bits of matrix products depend.
+    copies = {name: tensors[name].to(torch.float32, copy=True) for name in expected}
+    network.load_state_dict(copies, assign=True)
     return network
 
 
