@@ -76,6 +76,17 @@ def test_own_intrinsics_and_published_ones(root, benchmark20, tmp_path):
     assert forced.read_view("scene0000_00", "0").intrinsics == PUBLISHED_INTRINSICS
 
 
+def test_rooms_of_s3dis_need_their_own_intrinsics(root, tmp_path):
+    shutil.copytree(root / "scannet_3d", tmp_path / "s3dis_3d")
+    shutil.copytree(root / "scannet_2d", tmp_path / "s3dis_2d")
+    reader = open_reader("s3dis", tmp_path, "train", load_benchmark("s3dis/B8N4"))
+    with pytest.raises(UserError, match=r"intrinsics\.txt: missing"):
+        reader.read_view("scene0000_00", "0")
+    np.savetxt(tmp_path / "s3dis_2d" / "intrinsics.txt", np.array([[280, 0, 150], [0, 281, 110], [0, 0, 1.0]]))
+    reader = open_reader("s3dis", tmp_path, "train", load_benchmark("s3dis/B8N4"))
+    assert reader.read_view("scene0001_00", "0").intrinsics.fy == 281
+
+
 def test_frames_of_another_size_are_resized(benchmark20, tmp_path):
     root = write_scenes(tmp_path, {"train": 1}, views=1, spacing=0.2, size=(120, 160))
     view = open_reader("scannet", root, "train", benchmark20).read_view("scene0000_00", "0")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ class ModelCaptioner:
             if kind == "vision-encoder-decoder":
                 self._prepare = transformers.AutoImageProcessor.from_pretrained(source)
                 self._decode = transformers.AutoTokenizer.from_pretrained(source).batch_decode
-                model = transformers.VisionEncoderDecoderModel.from_pretrained(source)
+                model: Any = transformers.VisionEncoderDecoderModel.from_pretrained(source)
             else:
                 self._prepare = transformers.AutoProcessor.from_pretrained(source)
                 self._decode = self._prepare.batch_decode

@@ -11,9 +11,9 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 from tqdm import tqdm
 
@@ -21,6 +21,7 @@ from xmask3d.data.files import replacing
 from xmask3d.errors import UserError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RECORDS = "downloads.json"
 BLOCK = 1 << 20
@@ -278,7 +279,7 @@ def _extract_tar(archive: Path, folder: Path) -> None:
                 _write(stream, path, member.size)
 
 
-def _progress(members: object, archive: Path) -> Iterator:
+def _progress(members: Iterable[T], archive: Path) -> Iterator[T]:
     return iter(tqdm(members, desc=archive.name, unit="file", disable=None, leave=False))
 
 

@@ -82,7 +82,8 @@ class ScanNetReader:
         label_pictures: folder of a view's label pictures.
         captions: JSON {scene: {view: sentence}}.
         frame_size: (height, width) of the frame grid; frames of another size are resized.
-        published_intrinsics: use the published camera even where the data have their own.
+        published_intrinsics: use ScanNet's published camera even where the data have their own.
+        known_camera: whether that camera may stand in where a scene has no intrinsics of its own.
         bad_views: what data sets do with a damaged view.
         cache: folder for decoded scenes; they are then mapped into memory and only the points in use are read.
         keep_points: how many points of decoded scenes are held in memory, at 32 bytes each.
@@ -101,17 +102,19 @@ class ScanNetReader:
         captions: Path | None = None,
         frame_size: tuple[int, int] = (240, 320),
         published_intrinsics: bool = False,
+        known_camera: bool = True,
         bad_views: BadViews = "skip",
         cache: Path | None = None,
         keep_points: int = KEEP_POINTS,
     ) -> None:
         self.root, self.split, self.benchmark = Path(root), split, benchmark
-        self.frame_size, self.bad_views = tuple(frame_size), bad_views
+        self.frame_size: tuple[int, int] = (frame_size[0], frame_size[1])
+        self.bad_views = bad_views
         self._points = self.root / points_folder / split
         self._views = self.root / views_folder
         self._raw_labels = self.root / labels_folder / split if labels_folder else None
         self._label_pictures = label_pictures
-        self._published = published_intrinsics
+        self._published, self._known_camera = published_intrinsics, known_camera
         self._cache, self._keep_points = cache, keep_points
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._listings: dict[str, dict[str, Path]] = {}
@@ -163,6 +166,8 @@ class ScanNetReader:
             if not self._published and self._listing(scene):
                 stored = read_picture(next(iter(self._listing(scene).values()))).shape[:2]
                 found = read_intrinsics(self.view_folder(scene), self.frame_size, stored)
+            if found is None and not (self._known_camera or self._published):
+                raise UserError(f"{self.view_folder(scene) / 'intrinsics.txt'}: missing (a 3 x 3 matrix, in pixels)")
             self._intrinsics[scene] = found or published(self.frame_size)
         return self._intrinsics[scene]
 
@@ -171,7 +176,7 @@ class ScanNetReader:
         if name in self._scenes:
             self._scenes.move_to_end(name)
             return self._scenes[name]
-        scene = self._read_cached(name) if self._cache else self._read_scene(name)
+        scene = self._read_cached(name, Path(self._cache)) if self._cache else self._read_scene(name)
         self._scenes[name] = scene
         while sum(len(kept.points) for kept in self._scenes.values()) > self._keep_points:
             self._scenes.popitem(last=False)
@@ -220,13 +225,13 @@ class ScanNetReader:
         labels = None if file_ids is None else self.benchmark.classes_of_points(file_ids)
         return Scene(name, points, colors, labels, self.view_names(name))
 
-    def _read_cached(self, name: str) -> Scene:
+    def _read_cached(self, name: str, cache: Path) -> Scene:
         """The scene as records of one mapped file, written on first use."""
         sources = [self.scene_path(name)]
         if self._raw_labels is not None:
             sources.append(self._raw_labels / f"{name}.txt")
         parameters = [self.benchmark.name, list(self.benchmark.file_ids_3d)]
-        path = Path(self._cache) / "scenes" / f"{name}-{digest(sources, parameters)}.npy"
+        path = cache / "scenes" / f"{name}-{digest(sources, parameters)}.npy"
         try:
             records = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
@@ -303,7 +308,7 @@ def _parse_ids(text: str) -> np.ndarray:
 _LAYOUTS: dict[str, dict] = {
     "scannet": {},
     "scannet200": {"labels_folder": "scannet_3d_200", "label_pictures": "label_200"},
-    "s3dis": {"points_folder": "s3dis_3d", "views_folder": "s3dis_2d"},
+    "s3dis": {"points_folder": "s3dis_3d", "views_folder": "s3dis_2d", "known_camera": False},
 }
 
 

@@ -143,6 +143,7 @@ def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReade
         frame_size=data.frame_size,
         published_intrinsics=config.protocol == "reference" and data.layout != "s3dis",
         bad_views=data.bad_views,
+        cache=data.cache,
     )
 
 
