@@ -12,20 +12,9 @@ from torch import Tensor, nn
 from xmask3d.errors import UserError
 from xmask3d.models.clip_weights import Tokenizer, load_clip
 from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.similarity import cosine_logits
 
 __all__ = ["ClipText", "EncodedTokens", "MaskClip", "TextClassifier", "cosine_logits", "load_clip"]
-
-
-def cosine_logits(features: Tensor, embeddings: Tensor, temperature: Tensor | float) -> Tensor:
-    """Cosine similarities times the temperature.
-
-    Args:
-        features: ... x D. embeddings: K x D. Neither needs to be normalised.
-
-    Returns:
-        ... x K.
-    """
-    return temperature * (F.normalize(features, dim=-1) @ F.normalize(embeddings, dim=-1).T)
 
 
 class TextClassifier(nn.Module):
