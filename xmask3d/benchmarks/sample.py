@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from xmask3d.benchmark import Benchmark, load_benchmark
+from xmask3d.benchmarks.case import Case, Job, Request
 from xmask3d.data.files import write_points
 from xmask3d.data.samples import TrainingViews
 from xmask3d.data.scannet import open_reader
@@ -219,6 +220,29 @@ def _ours(
         return len(sample.points), len(sample.voxel_coords)
 
     return run
+
+
+def cases(request: Request) -> list[Case]:
+    """The variants for either list of classes; "plain" only where it is asked for."""
+    contenders = ["xmask3d", "xmask3d-kept"] + [name for name in request.against if name == "plain"]
+    return [
+        Case("sample", f"sample {layout}", contender, {"layout": layout}, "cpu", request.threads, request.repeats)
+        for layout in NAMES
+        for contender in contenders
+    ]
+
+
+def prepare(case: Case) -> Job:
+    """One variant, ready to be timed by the worker."""
+    folder, layout = tempfile.TemporaryDirectory(), str(case.options["layout"])
+    root, benchmark = Path(folder.name), load_benchmark(NAMES[layout])
+    write_scene(root)
+    if case.contender == "plain":
+        generator = np.random.default_rng(0)
+        return Job(lambda: (plain_sample(root, benchmark, layout, generator), folder))
+    cache = root / "cache" if case.contender == "xmask3d-kept" else None
+    run = _ours(root, benchmark, layout, cache, case.repeats)
+    return Job(lambda: (run(), folder))  # the folder lives as long as the job
 
 
 def table(measurements: list[Measurement]) -> str:
