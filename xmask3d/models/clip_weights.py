@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.models.clip_stem import add_stem, take_stem
+from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -78,7 +78,10 @@ def _from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
     weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if weights is None:
         raise UserError(f"{folder}: no CLIP weights; expected {' or '.join(WEIGHT_FILES)}")
-    _load(model, _read_tensors(weights), weights)
+    tensors = _read_tensors(weights)
+    if isinstance(model.visual.conv1, ConvStem):
+        tensors |= {f"visual.conv1.{name}": x for name, x in imagenet_weights(model.visual.conv1).items()}
+    _load(model, tensors, weights)
     preprocess = config.get("preprocess_cfg", {})
     model.visual.image_mean, model.visual.image_std = preprocess.get("mean"), preprocess.get("std")
     return model, _folder_tokenizer(folder, model_config["text_cfg"])
