@@ -3,7 +3,13 @@
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
+
+from xmask3d.errors import UserError
+
+FEATURES = "features."
+"""Prefix of the ImageNet blocks among a stem's tensors."""
 
 
 class ConvStem(nn.Module):
