@@ -99,6 +99,17 @@ def parse_queries(queries: Sequence[str], reference: Reference, background: Sequ
     return Vocabulary(tuple(names), tuple(texts), tuple(class_of_text), tuple(is_base), bool(outside))
 
 
+def benchmark_vocabulary(benchmark: Benchmark, prompt_list: str | None = None) -> Vocabulary:
+    """All classes of the checkpoint's own benchmark, as evaluation names them."""
+    count = benchmark.num_classes
+    return Vocabulary(
+        benchmark.class_names,
+        tuple(benchmark.test_prompts(prompt_list)),
+        tuple(range(count)),
+        tuple(i in benchmark.base for i in range(count)),
+    )
+
+
 def class_list(name: str) -> list[str]:
     """Names of a shipped class list, such as "scannet20"; a split after a slash is ignored.
 

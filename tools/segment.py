@@ -1,0 +1,18 @@
+"""Segment a scan by any words; the same as `xmask3d segment`."""
+
+import argparse
+
+from xmask3d.cli import add_segment
+from xmask3d.errors import run_tool
+
+
+def main() -> int:
+    """Parse arguments and segment."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_segment(parser)
+    options = parser.parse_args()
+    return options.command(options)
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,388 @@
+"""Segmenting a scan by any words, in a few lines of Python.
+
+    from xmask3d import Segmenter
+
+    segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
+    result = segmenter("my_scan/", ["sofa|couch", "potted plant", "floor"])
+    result.labels, result.confidence, result.heat("potted plant")
+    again = segmenter.query(result.features, "something to sit on")
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xmask3d import __version__
+from xmask3d.benchmark import Benchmark, load_benchmark
+from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.engine.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.engine.predict import fill_unseen
+from xmask3d.errors import UserError
+from xmask3d.foundations.paths import WEIGHTS
+from xmask3d.models.build import build_model, open_clip_model
+from xmask3d.models.clip import ClipText
+from xmask3d.models.xmask3d import XMask3D
+from xmask3d.scan.features import PointFeatures
+from xmask3d.scan.labelling import Labelled, SavedState, ScanLabeller
+from xmask3d.scan.regions import Region, best_regions, components, merge_masks, renumber
+from xmask3d.scan.result import SegmentationResult
+from xmask3d.scan.scan import Scan, ScanOptions, open_scan
+from xmask3d.scan.words import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
+
+SHIPPED = (WEIGHTS / "model.safetensors", WEIGHTS / "model.yaml")
+TOUCHING = 0.06  # metres across which points are one region
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is from: weights, configuration, and how that was chosen, in words."""
+
+    checkpoint: Path
+    config: Path
+    words: str
+
+
+def find_source(
+    checkpoint: Path | str | None = None, config: Path | str | None = None, runs: Path | None = None
+) -> Source:
+    """Find weights and their configuration.
+
+    Args:
+        checkpoint: a file, a run's folder, or None for the newest run below `runs`, else the shipped small model.
+        config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
+        runs: `runs` in the working folder, else in the repository, by default.
+
+    Raises:
+        UserError: nothing there, with what to do.
+    """
+    if checkpoint is None:
+        found = _newest_run(runs)
+        if found is not None:
+            return Source(found, _config_of(found, config), f"the newest run, {found}")
+        if all(path.is_file() for path in SHIPPED):
+            settings = Path(config) if config else SHIPPED[1]
+            return Source(SHIPPED[0], settings, "the small model shipped with the package")
+        raise UserError(
+            "no model: nothing trained below runs/ yet and no shipped model in this installation; "
+            "train one (sh scripts/quickstart.sh) or give --checkpoint FILE"
+        )
+    path = Path(checkpoint)
+    if path.is_dir():
+        best = path / "checkpoints" / "best.pt"
+        path = best if best.is_file() else find_checkpoint("newest", path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    return Source(path, _config_of(path, config), str(path))
+
+
+def _newest_run(runs: Path | None) -> Path | None:
+    folders = [runs] if runs else [Path("runs"), REPOSITORY / "runs"]
+    found = [path for folder in folders for path in folder.glob("**/checkpoints/*.pt") if path.is_file()]
+    if not found:
+        return None
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    best = newest.with_name("best.pt")
+    return best if best.is_file() else find_checkpoint("newest", newest.parent.parent)
+
+
+def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
+    if given is not None:
+        return Path(given)
+    candidates = [checkpoint.parent.parent / "config.yaml", checkpoint.with_suffix(".yaml"),
+                  checkpoint.parent / "config.yaml"]  # fmt: skip
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(f"checkpoint {checkpoint}: no configuration beside it ({candidates[0]}); give it with --config")
+
+
+class Segmenter:
+    """A loaded model that answers queries about scans.
+
+    Args:
+        model, clip_text: as `build_model` gives them, weights loaded.
+        config, benchmark: of the model.
+        device: where to compute; a GPU if there is one, by default.
+        source: what the model is from, for summaries.
+        batch_size: views at once; falls by itself when memory runs out.
+    """
+
+    def __init__(
+        self,
+        model: XMask3D,
+        clip_text: ClipText,
+        config: Config,
+        benchmark: Benchmark,
+        device: torch.device | str | None = None,
+        source: str = "",
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = pick_device(device)
+        self.model, self.clip_text = model.to(self.device).eval(), clip_text.to(self.device)
+        self.config, self.benchmark, self.source = config, benchmark, source
+        self.reference = Reference.of(benchmark)
+        self._labeller = ScanLabeller(self.model, config, benchmark, self.device, batch_size)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Path | str | None = None,
+        config: Path | str | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int | None = None,
+    ) -> "Segmenter":
+        """Load a checkpoint; see `find_source` for what None means.
+
+        Raises:
+            UserError: missing or damaged file, or one that does not fit its configuration.
+        """
+        source = find_source(checkpoint, config)
+        settings = load_config(source.config)
+        weights = load_weights(source.checkpoint)
+        assembly = build_model(settings)
+        apply_weights(assembly.model, weights, source.checkpoint)
+        benchmark = load_benchmark(settings.benchmark)
+        return cls(assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size)
+
+    def vocabulary(
+        self, queries: Sequence[str], background: Sequence[str] = (), classes: str | None = None
+    ) -> Vocabulary:
+        """The classes that points may be given: a class list's, or the words typed.
+
+        A single phrase names no classes; masks are then told apart by the benchmark's own classes.
+        """
+        if classes is not None:
+            own = self.config.benchmark.partition("/")[0]
+            if classes in (own, self.config.benchmark) and not queries and not background:
+                return benchmark_vocabulary(self.benchmark, self.config.evaluate.prompts)
+            return parse_queries([*class_list(classes), *queries], self.reference, background)
+        if is_phrase(queries, background):
+            return benchmark_vocabulary(self.benchmark, self.config.evaluate.prompts)
+        return parse_queries(queries, self.reference, background)
+
+    def __call__(
+        self,
+        scan: Scan | Path | str,
+        queries: Sequence[str] | str = (),
+        *,
+        background: Sequence[str] = (),
+        classes: str | None = None,
+        objects: bool = False,
+        options: ScanOptions | None = None,
+        state: Path | None = None,
+        report: Callable[[int, int], None] | None = None,
+    ) -> SegmentationResult:
+        """Segment a scan.
+
+        Args:
+            scan: an open scan or the path of one.
+            queries: several words label every point with one of them ("a|b" are synonyms); a single phrase gives a heat
+                map and the places that fit it best.
+            background: words whose points count as unlabelled.
+            classes: a shipped class list in place of words, such as "scannet20".
+            objects: also tell objects apart.
+            options: how to read the scan, where it is a path.
+            state: file that keeps the state of unfinished work.
+            report: told views done and views in all.
+
+        Raises:
+            UserError: nothing to look for, or a scan that cannot be read.
+        """
+        queries = [queries] if isinstance(queries, str) else list(queries)
+        if not queries and classes is None:
+            raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
+        start = time.monotonic()
+        scan = scan if isinstance(scan, Scan) else open_scan(scan, options)
+        vocabulary = self.vocabulary(queries, background, classes)
+        text = self.clip_text(vocabulary.texts)
+        saved = SavedState(state, __version__, self.source, self._digest(), scan_key(scan), vocabulary)
+        labelled = self._labeller.run(scan, vocabulary, text, saved, report)
+        features = self._features(scan, labelled)
+        about = {
+            "kind": scan.kind,
+            "model": self.source,
+            "benchmark": self.config.benchmark,
+            "device": str(self.device),
+            "views": labelled.used,
+            "frames": scan.frame_count,
+        }
+        if classes is None and is_phrase(queries, background):
+            result = phrase_result(features, queries[0], self.clip_text, self.reference, scan.name)
+        else:
+            result = self._labels(scan, vocabulary, labelled, features)
+        result = replace(result, colors=scan.colors, origin=scan.origin, rotation=scan.rotation, lines=list(scan.lines))
+        if objects:
+            add_objects(result, scan, labelled)
+        result.about = {**result.about, **about, "seconds": round(time.monotonic() - start, 2)}
+        return result
+
+    def query(
+        self, features: PointFeatures, queries: Sequence[str] | str, background: Sequence[str] = ()
+    ) -> SegmentationResult:
+        """Answer further words from features alone; only the text encoder runs."""
+        return query_features(features, queries, self.clip_text, background)
+
+    def _labels(
+        self, scan: Scan, vocabulary: Vocabulary, labelled: Labelled, features: PointFeatures
+    ) -> SegmentationResult:
+        """Votes to labels: the majority, and of points that no view saw the nearest neighbour's."""
+        counts = labelled.votes.counts
+        labels = fill_unseen(scan.scene.points, labelled.votes.result().numpy())
+        share = counts.gather(1, torch.from_numpy(labels).clamp(min=0)[:, None])[:, 0] / counts.sum(1).clamp(min=1)
+        if not labelled.used:  # one vote says nothing about sureness
+            share = torch.from_numpy(self._probabilities(features, vocabulary, labels))
+        labels, confidence = scan.carry(labels), scan.carry(share.numpy().astype(np.float32))
+        result = heat_result(features, vocabulary, self.clip_text, scan.name)
+        return replace(result, labels=hide_background(labels, vocabulary), confidence=confidence)
+
+    def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary, labels: np.ndarray) -> np.ndarray:
+        _, sureness = features.label(self.clip_text(vocabulary.texts), vocabulary.novel, self.device)
+        return sureness[features.row] if len(features.row) == len(labels) else np.ones(len(labels), np.float32)
+
+    def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
+        row, fused, clip, base, looks = labelled.sums.means()
+        row = scan.carry(fill_unseen(scan.scene.points, row).astype(np.int32))
+        colors = np.full(scan.points.shape, 128, np.uint8) if scan.colors is None else scan.colors
+        about = {
+            "scan": scan.name,
+            "model": self.source,
+            "clip": self.config.model.clip,
+            "temperature": repr(float(self.model.mask_decoder.post_mask_embed.temperature().detach())),
+            "base_ratio": repr(self.config.evaluate.base_ratio),
+            "novel_ratio": repr(self.config.evaluate.novel_ratio),
+            "names": "\n".join(self.reference.names),
+            "base_names": "\n".join(self.reference.base_names),
+            "rotation": " ".join(map(repr, scan.rotation.ravel().tolist())),
+            "origin": " ".join(map(repr, scan.origin.tolist())),
+        }
+        return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about)
+
+    def _digest(self) -> str:
+        """Tells models apart that have the same name: a sum over all weights."""
+        return repr(sum(float(value.double().sum()) for value in self.model.state_dict().values()))
+
+
+def pick_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or a GPU if there is one. Raises `UserError` for one that is not there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device}: not available here ({str(error).splitlines()[0][:100]})") from error
+
+
+def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
+    """Whether a query asks where something is, and not which class each point has."""
+    return len(queries) == 1 and not background
+
+
+def scan_key(scan: Scan) -> str:
+    """What tells a scan from all others, for resuming."""
+    points = scan.scene.points
+    step = max(1, len(points) // 10_000)
+    return repr((scan.name, len(points), float(points[::step].astype(np.float64).sum()), scan.scene.view_names))
+
+
+def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Background points count as unlabelled, -1."""
+    return np.where(labels == len(vocabulary.names) - 1, -1, labels) if vocabulary.has_background else labels
+
+
+def load_clip_text(features: PointFeatures) -> ClipText:
+    """The text encoder that belongs to features."""
+    clip, tokenizer = open_clip_model(features.about["clip"])
+    return ClipText(clip, tokenizer)
+
+
+def query_features(
+    features: PointFeatures, queries: Sequence[str] | str, clip_text: ClipText, background: Sequence[str] = ()
+) -> SegmentationResult:
+    """Answer words from saved features.
+
+    Labels come from each place's mean features, not from votes of views, so they may differ a little from those of a
+    run over the views.
+    """
+    queries = [queries] if isinstance(queries, str) else list(queries)
+    about = features.about
+    reference = Reference(about["names"].split("\n"), about["base_names"].split("\n"))
+    if is_phrase(queries, background):
+        result = phrase_result(features, queries[0], clip_text, reference, about["scan"])
+    else:
+        vocabulary = parse_queries(queries, reference, background)
+        result = heat_result(features, vocabulary, clip_text, about["scan"])
+        labels, sureness = features.label(clip_text(vocabulary.texts), vocabulary.novel)
+        labels = hide_background(vocabulary.groups[labels], vocabulary)
+        result = replace(result, labels=labels[features.row], confidence=sureness[features.row])
+    result.about = {**result.about, "model": about["model"], "views": int(features.looks.max(initial=0))}
+    rotation = np.array(about["rotation"].split(), float).reshape(3, 3)
+    return replace(result, rotation=rotation, origin=np.array(about["origin"].split(), float))
+
+
+def heat_result(
+    features: PointFeatures, vocabulary: Vocabulary, clip_text: ClipText, name: str
+) -> SegmentationResult:
+    """How well every place fits each class of a vocabulary; labels are still to be set."""
+    similarity = vocabulary.merge(features.similarities(clip_text(vocabulary.texts), vocabulary.novel))
+    shown = len(vocabulary.names) - vocabulary.has_background
+    return SegmentationResult(
+        name=name,
+        points=features.points,
+        colors=features.colors,
+        names=list(vocabulary.names[:shown]),
+        labels=np.full(len(features.points), -1),
+        confidence=np.zeros(len(features.points), np.float32),
+        phrases=list(vocabulary.names[:shown]),
+        similarity=similarity[:, :shown],
+        regions=[[] for _ in range(shown)],
+        features=features,
+        about={"mode": "labels"},
+    )
+
+
+def phrase_result(
+    features: PointFeatures, phrase: str, clip_text: ClipText, reference: Reference, name: str
+) -> SegmentationResult:
+    """Where a phrase fits: its heat map, the best regions, and these as labels."""
+    vocabulary = parse_queries([phrase], reference)
+    result = heat_result(features, vocabulary, clip_text, name)
+    values = result.heat(0)
+    regions = best_regions(features.points, values, TOUCHING)
+    labels = np.full(len(values), -1)
+    for region in regions:
+        labels[region.index] = 0
+    confidence = np.clip(values, 0, 1).astype(np.float32)
+    return replace(result, labels=labels, confidence=confidence, regions=[regions], about={"mode": "phrase"})
+
+
+def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:
+    """Tell objects apart: by masks that views agree on, else by which points of a class touch."""
+    points = scan.scene.points
+    labels = result.labels if scan.worked is None else _first_of(result.labels, scan.worked, len(points))
+    by_masks = bool(labelled.masks) and result.about.get("mode") == "labels"
+    if by_masks:
+        objects = merge_masks(labelled.masks, labelled.mask_classes, labels)
+        rest = np.where((objects < 0) & (labels >= 0), labels, -1)
+        parts = components(points, rest, TOUCHING)
+        objects = renumber(np.where(parts >= 0, parts + objects.max(initial=-1) + 1, objects))
+    else:
+        objects = renumber(components(points, labels, TOUCHING))
+    names = []
+    for number in range(int(objects.max(initial=-1)) + 1):
+        names.append(result.names[int(np.bincount(labels[objects == number]).argmax())])
+    result.objects, result.object_names = scan.carry(objects), names
+
+
+def _first_of(values: np.ndarray, worked: np.ndarray, count: int) -> np.ndarray:
+    """Bring values of all points back to the points worked on."""
+    back = np.full(count, -1, values.dtype)
+    back[worked[::-1]] = values[::-1]
+    return back
+
+
+__all__ = ["Region", "ScanOptions", "SegmentationResult", "Segmenter", "find_source", "open_scan", "query_features"]
