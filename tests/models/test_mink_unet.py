@@ -41,7 +41,7 @@ def test_published_networks_give_the_recorded_numbers(name: str, mode: str, dtyp
     rows = {tuple(row): index for index, row in enumerate(bottleneck.coordinates.tolist())}
     recorded_rows = [rows[tuple(row)] for row in recorded["bottleneck_coords"].tolist()]
     tolerance = OUTPUT_TOLERANCE[dtype]
-    assert float(loss) == pytest.approx(float(recorded["loss"]), rel=tolerance)
+    assert loss.item() == pytest.approx(recorded["loss"].item(), rel=tolerance)
     assert bottleneck.stride == 16
     assert relative_error(bottleneck.features[recorded_rows], recorded["bottleneck"]) < tolerance
     assert relative_error(out[recorded["out_rows"]], recorded["out_sub"]) < tolerance

@@ -3,7 +3,7 @@ import torch
 
 from tests.sparse.clouds import random_cloud
 from xmask3d.errors import UserError
-from xmask3d.sparse import BatchNorm, Convolution, concatenate, max_pool_samples, relu, sparse_tensor
+from xmask3d.sparse import BatchNorm, Convolution, concatenate, max_pool_samples, relu_, sparse_tensor
 
 
 def test_features_come_back_in_the_order_given() -> None:
@@ -57,4 +57,5 @@ def test_batch_norm_and_relu_act_on_all_voxels() -> None:
     torch.testing.assert_close(normed.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(norm.bn.running_mean, 0.1 * x.features.mean(0))
     torch.testing.assert_close(norm.bn.running_var, 0.9 + 0.1 * x.features.var(0))
-    assert torch.equal(relu(x).features, x.features.clamp(min=0))
+    clamped = x.features.clamp(min=0)
+    assert torch.equal(relu_(x).features, clamped)

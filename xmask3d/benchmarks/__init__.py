@@ -1,7 +1,7 @@
 """Timings of the parts of the system, each measurement in a process of its own.
 
-A part is a module of this package with two functions: `cases(request)` lists what is measured, and `prepare(case)` makes
-one case ready in the process that measures it. To add a part, write its module and name it in `PARTS`.
+A part is a module of this package with two functions: `cases(request)` lists what is measured, and `prepare(case)`
+makes one case ready in the process that measures it. To add a part, write its module and name it in `PARTS`.
 """
 
 from importlib import import_module

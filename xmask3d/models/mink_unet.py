@@ -1,7 +1,8 @@
 """The 3D networks: MinkUNet, the point encoder with its global feature, and the base-or-novel head.
 
 The U-Net is that of 4D Spatio-Temporal ConvNets (Choy et al., CVPR 2019); XMask3D (arXiv 2411.13243, section 3.2) uses
-its 34C form to encode points and the 18A form to tell base from novel. Parameter names are those of published checkpoints.
+its 34C form to encode points and the 18A form to tell base from novel. Parameter names are those of published
+checkpoints.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from xmask3d.sparse import (
     TransposedConvolution,
     concatenate,
     max_pool_samples,
-    relu,
+    relu_,
 )
 
 LAYERS_18 = (2, 2, 2, 2, 2, 2, 2, 2)
@@ -39,10 +40,10 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(Convolution(in_channels, channels, kernel_size=1), BatchNorm(channels))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        out = relu(self.norm1(self.conv1(x)))
+        out = relu_(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(out.with_features(out.features + shortcut.features))
+        return relu_(out.with_features(out.features.add_(shortcut.features)))
 
 
 class MinkUNet(nn.Module):
@@ -101,7 +102,7 @@ class MinkUNet(nn.Module):
         Returns:
             The bottleneck (stride 16), and V x out features in the row order of the coordinates given to the batch.
         """
-        x = relu(self.bn0(self.conv0p1s1(x)))
+        x = relu_(self.bn0(self.conv0p1s1(x)))
         skips = [x]
         for level, name in enumerate(("conv1p1s2", "conv2p2s2", "conv3p4s2", "conv4p8s2")):
             x = self._stage(name, f"bn{level + 1}", x)
@@ -114,7 +115,7 @@ class MinkUNet(nn.Module):
         return bottleneck, self.final(x).features_as_given()
 
     def _stage(self, convolution: str, norm: str, x: SparseTensor) -> SparseTensor:
-        return relu(self.get_submodule(norm)(self.get_submodule(convolution)(x)))
+        return relu_(self.get_submodule(norm)(self.get_submodule(convolution)(x)))
 
 
 class PointEncoder(nn.Module):

@@ -90,7 +90,7 @@ def coordinate_manager(coordinates: Tensor, backend: str = "torch") -> Coordinat
 
 
 def autocast_type(tensor: Tensor) -> torch.dtype:
-    """The type in which products of a tensor are computed: that of autocast, if it is on and the tensor is not double."""
+    """The type of products of a tensor: that of autocast, if it is on and the tensor is not double."""
     kind = tensor.device.type
     if tensor.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

@@ -112,7 +112,7 @@ class CoordinateMaps:
         return self._levels[stride]
 
     def _coarsen(self, stride: int) -> None:
-        """Make the level `2 * stride`. The origin is a multiple of every stride: a parent's key is the key less 3 bits."""
+        """Make the level `2 * stride`. The origin is a multiple of it, so a parent's key is the key less 3 bits."""
         fine = self._level(stride)
         keys, parent = torch.unique_consecutive(fine.keys >> 3, return_inverse=True)
         slot = parent * 8 + (fine.keys & 7)

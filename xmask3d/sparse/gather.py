@@ -4,12 +4,19 @@ Everything is output-stationary: a block of target rows gathers what it reads in
 missing), and one dense product with all taps finishes the block. No tensor of V x K x C is ever made.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from xmask3d.sparse.products import Weight, outer
+from xmask3d.sparse.products import Weight, add_outer
 
+# Target rows a block: enough for a product at full speed, few enough that what was gathered is still in the cache.
 _ROWS_CPU = 512
+_ROWS_CPU_16_BIT = 1024
+_ROWS_A_THREAD = 128
 _BUFFER_ELEMENTS_CUDA = 1 << 26
 
 
@@ -33,7 +40,9 @@ def gather_product(source: Tensor, table: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def gather_product_outer(source: Tensor, table: Tensor, weight: Tensor | None, left: Tensor) -> tuple[Tensor | None, Tensor]:
+def gather_product_outer(
+    source: Tensor, table: Tensor, weight: Tensor | None, left: Tensor
+) -> tuple[Tensor | None, Tensor]:
     """`gather_product`, and in the same pass the outer product of the target rows with what they gather.
 
     Args:
@@ -43,7 +52,8 @@ def gather_product_outer(source: Tensor, table: Tensor, weight: Tensor | None, l
         left: T x L.
 
     Returns:
-        T x B (or None), and K x A x L: sum over target rows t of `source[table[t, k]] (x) left[t]`, summed in float32 or wider.
+        T x B (or None), and K x A x L, the sum over target rows t of the outer products of `source[table[t, k]]` and
+        `left[t]`, summed over blocks in float32 or wider.
     """
     taps, inner = table.shape[1], source.shape[1]
     blocks = _Blocks(source, table)
@@ -56,10 +66,7 @@ def gather_product_outer(source: Tensor, table: Tensor, weight: Tensor | None, l
     for start, stop, gathered in blocks:
         if prepared is not None and out is not None:
             out[start:stop] = prepared.product(gathered)[: stop - start]
-        part = left[start:stop]
-        if stop - start < blocks.rows:
-            part = torch.nn.functional.pad(part, (0, 0, 0, blocks.rows - (stop - start)))
-        total += outer(part, gathered)
+        total = add_outer(total, _filled(left[start:stop], blocks.rows), gathered)
     return out, total.view(-1, taps, inner).permute(1, 2, 0)
 
 
@@ -75,22 +82,20 @@ def product_select(source: Tensor, slot: Tensor, weight: Tensor) -> Tensor:
         T x B.
     """
     taps, inner, width = weight.shape
-    rows = _block_rows(source, taps * width)
+    rows = _block_rows(source, taps * width, source.shape[0])
     prepared = Weight(weight.permute(1, 0, 2).reshape(inner, taps * width), rows)
     out = source.new_empty((slot.shape[0], width))
     starts = torch.arange(0, source.shape[0] + rows, rows, device=slot.device)
     bounds = torch.searchsorted(slot, starts * taps).tolist()
-    for block, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        part = source[block * rows : (block + 1) * rows]
-        if part.shape[0] < rows:
-            part = torch.nn.functional.pad(part, (0, 0, 0, rows - part.shape[0]))
+    for block, (first, last) in enumerate(pairwise(bounds)):
+        part = _filled(source[block * rows : (block + 1) * rows], rows)
         every = prepared.product(part).view(rows * taps, width)
         torch.index_select(every, 0, slot[first:last] - block * rows * taps, out=out[first:last])
     return out
 
 
 class _Blocks:
-    """Iterate over blocks of target rows: (start, stop, rows x K*A gathered). The buffer is used again for the next block.
+    """Iterate over blocks of target rows: (start, stop, rows x K*A gathered). The buffer serves every block.
 
     Every block has the same number of rows (the last one is filled with zeros), since oneDNN prepares once per shape.
     """
@@ -98,25 +103,30 @@ class _Blocks:
     def __init__(self, source: Tensor, table: Tensor) -> None:
         self._source = torch.cat([source, source.new_zeros((1, source.shape[1]))])
         self._table = table
-        self.rows = min(_block_rows(source, table.shape[1] * source.shape[1]), _next_power_of_two(table.shape[0]))
+        self.rows = _block_rows(source, table.shape[1] * source.shape[1], table.shape[0])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, int, Tensor]]:
         count, taps = self._table.shape
+        missing = self._source.shape[0] - 1
         buffer = self._source.new_empty((self.rows * taps, self._source.shape[1]))
         for start in range(0, count, self.rows):
             rows = self._table[start : start + self.rows]
-            stop = start + rows.shape[0]
-            if stop - start < self.rows:
-                rows = torch.nn.functional.pad(rows, (0, 0, 0, start + self.rows - stop), value=self._source.shape[0] - 1)
-            torch.index_select(self._source, 0, rows.reshape(-1), out=buffer)
-            yield start, stop, buffer.view(self.rows, -1)
+            torch.index_select(self._source, 0, _filled(rows, self.rows, missing).reshape(-1), out=buffer)
+            yield start, start + rows.shape[0], buffer.view(self.rows, -1)
 
 
-def _block_rows(source: Tensor, width: int) -> int:
+def _filled(rows: Tensor, count: int, value: int = 0) -> Tensor:
+    """Add rows of one value up to `count`."""
+    if rows.shape[0] == count:
+        return rows
+    return functional.pad(rows, (0, 0, 0, count - rows.shape[0]), value=value)
+
+
+def _block_rows(source: Tensor, width: int, targets: int) -> int:
+    """Rows a block, where each gathers or makes `width` values: as many as pay, and not many more than there are."""
     if source.is_cpu:
-        return _ROWS_CPU
-    return max(_ROWS_CPU, _next_power_of_two(_BUFFER_ELEMENTS_CUDA // max(width, 1)) // 2)
-
-
-def _next_power_of_two(count: int) -> int:
-    return 1 << max(count - 1, 31).bit_length()
+        rows = _ROWS_CPU if source.element_size() > 2 else _ROWS_CPU_16_BIT
+        rows = max(rows, _ROWS_A_THREAD * torch.get_num_threads())
+    else:
+        rows = max(_ROWS_CPU, _BUFFER_ELEMENTS_CUDA // max(width, 1))
+    return min(rows, 1 << max(targets - 1, 31).bit_length())

@@ -71,6 +71,6 @@ class BatchNorm(nn.Module):
         return x.with_features(self.bn(x.features))
 
 
-def relu(x: SparseTensor) -> SparseTensor:
-    """ReLU of the features."""
-    return x.with_features(functional.relu(x.features))
+def relu_(x: SparseTensor) -> SparseTensor:
+    """ReLU of the features in place, since memory for another tensor costs more than the ReLU; not of a leaf."""
+    return x.with_features(functional.relu_(x.features))

@@ -2,6 +2,7 @@
 
 import collections
 import collections.abc
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -35,6 +36,7 @@ class MinkowskiCoordinateManager(CoordinateManager):
 
     def __init__(self, coordinates: Tensor) -> None:
         self._engine = engine = import_minkowski()
+        self._modes = import_module("MinkowskiEngineBackend._C").ConvolutionMode
         self._manager = engine.CoordinateManager(D=3)
         key, (_, inverse) = self._manager.insert_and_map(coordinates.int().contiguous(), [1, 1, 1])
         if self._manager.size(key) != coordinates.shape[0]:
@@ -72,7 +74,7 @@ class MinkowskiCoordinateManager(CoordinateManager):
         step = 1 if source == target else 2
         generator = self._engine.KernelGenerator(kernel_size=kernel_size, stride=step, dilation=1, dimension=3)
         keys = self._key(source), self._key(target)
-        mode = self._engine.ConvolutionMode.DEFAULT
+        mode = self._modes.DEFAULT
         weight = weight.to(features.dtype)
         return function.apply(features.contiguous(), weight, generator, mode, *keys, self._manager)
 

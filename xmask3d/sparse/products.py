@@ -26,11 +26,12 @@ class Weight:
         return torch.ops.mkldnn._linear_pointwise(left, self._packed, None, "none", [], "")
 
 
-def outer(left: Tensor, right: Tensor) -> Tensor:
-    """`left.T @ right` of R x L and R x A rows, L x A, with at least float32 sums."""
+def add_outer(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`total + left.T @ right` of L x A, R x L and R x A; `total` may be overwritten."""
     if left.is_cpu and left.dtype == torch.float32 and has_onednn_linear():
-        return torch.ops.mkldnn._linear_pointwise(left.t().contiguous(), right.t(), None, "none", [], "")
-    return left.t() @ right
+        turned = left.t().contiguous()
+        return torch.ops.mkldnn._linear_pointwise.binary(turned, total, right.t(), None, "add")
+    return total.add_(left.t() @ right)
 
 
 def has_onednn_linear() -> bool:

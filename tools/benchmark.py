@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Time the parts of xmask3d, beside other software where asked for."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from xmask3d.benchmarks import PARTS
+from xmask3d.benchmarks.case import Measurement, Request
+from xmask3d.benchmarks.machine import describe_machine
+from xmask3d.benchmarks.report import markdown, plot, write_json
+from xmask3d.benchmarks.runner import run_parts
+from xmask3d.errors import UserError, run_tool
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS, help="part to time, again for more (all)")
+    parser.add_argument("--against", nargs="+", default=[], metavar="NAME", help="contenders: minkowski, per-offset")
+    parser.add_argument("--minkowski-python", metavar="PATH", help="interpreter that has MinkowskiEngine")
+    sizes = [30_000, 100_000, 200_000]
+    parser.add_argument("--voxels", nargs="+", type=int, default=sizes, help="sizes of the sparse part")
+    parser.add_argument("--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
+    parser.add_argument("--device", default="cpu", help="torch device")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each case")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Measure and report."""
+    options = parse_arguments()
+    for name in ("threads", "repeats"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}: {getattr(options, name)} is less than 1")
+    request = Request(
+        against=tuple(options.against),
+        interpreters={"minkowski": options.minkowski_python} if options.minkowski_python else {},
+        voxels=tuple(options.voxels),
+        types=tuple(options.types),
+        device=options.device,
+        threads=options.threads,
+        repeats=options.repeats,
+    )
+    machine = describe_machine(options.device, options.threads)
+    measurements = run_parts(options.part or PARTS, request, _show)
+    table = markdown(machine, measurements)
+    print(table)
+    if options.json:
+        write_json(options.json, machine, measurements)
+    if options.markdown:
+        options.markdown.write_text(table)
+    if options.plot:
+        plot(options.plot, measurements)
+    return int(any(measurement.failure for measurement in measurements))
+
+
+def _show(measurement: Measurement) -> None:
+    result = measurement.failure or f"{measurement.median:.3f} s"
+    print(f"{measurement.case.name} [{measurement.case.contender}]: {result}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,78 @@
+"""Measurements as a table, as JSON and as a picture."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from xmask3d.benchmarks.case import Measurement
+from xmask3d.benchmarks.machine import Machine
+
+_HEAD = ("case", "contender", "seconds", "range", "CPU seconds", "times as fast", "GMAC", "GMAC/s", "peak GiB", "load")
+OURS = "xmask3d"
+
+
+def markdown(machine: Machine, measurements: Sequence[Measurement]) -> str:
+    """A description of the machine and one row a measurement.
+
+    `times as fast` compares this project's median with the contender's in the same case.
+    """
+    rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in machine.rates.items())
+    lines = [
+        f"Machine: {machine.processor}, {machine.cores} cores, {machine.memory_gib} GiB; device {machine.device}; "
+        f"{machine.system}; torch {machine.torch}, {machine.threads} thread(s); load {machine.load:.1f} at the start. "
+        f"Dense products reach (GMAC/s): {rates}.",
+        "",
+        "| " + " | ".join(_HEAD) + " |",
+        "|" + " --- |" * len(_HEAD),
+    ]
+    ours = {entry.case.name: entry for entry in measurements if entry.case.contender == OURS and not entry.failure}
+    lines += ["| " + " | ".join(_row(entry, ours.get(entry.case.name))) + " |" for entry in measurements]
+    return "\n".join(lines) + "\n"
+
+
+def write_json(path: Path, machine: Machine, measurements: Sequence[Measurement]) -> None:
+    """Write everything that was measured."""
+    content = {"machine": asdict(machine), "measurements": [asdict(measurement) for measurement in measurements]}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def plot(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Draw the medians as bars, a group of bars a case."""
+    from matplotlib.figure import Figure
+
+    done = [measurement for measurement in measurements if not measurement.failure]
+    names = list(dict.fromkeys(measurement.case.name for measurement in done))
+    contenders = list(dict.fromkeys(measurement.case.contender for measurement in done))
+    figure = Figure(figsize=(8, 1 + 0.3 * len(names) * max(len(contenders), 1)), layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.8 / max(len(contenders), 1)
+    for index, contender in enumerate(contenders):
+        own = [measurement for measurement in done if measurement.case.contender == contender]
+        places = [names.index(measurement.case.name) + index * height for measurement in own]
+        bars = axes.barh(places, [measurement.median for measurement in own], height, label=contender)
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(names))], names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds (median)")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _row(entry: Measurement, ours: Measurement | None) -> list[str]:
+    if entry.failure:
+        return [entry.case.name, entry.case.contender, entry.failure, *[""] * (len(_HEAD) - 3)]
+    billions = entry.operations / 1e9
+    processor = sorted(entry.cpu_seconds)[len(entry.cpu_seconds) // 2]
+    return [
+        entry.case.name,
+        entry.case.contender,
+        f"{entry.median:.3f}",
+        f"{min(entry.seconds):.3f}-{max(entry.seconds):.3f}",
+        f"{processor:.2f}",
+        f"{entry.median / ours.median:.2f}" if ours else "",
+        f"{billions:.1f}" if billions else "",
+        f"{billions / entry.median:.0f}" if billions else "",
+        f"{entry.peak_bytes / 2**30:.2f}",
+        f"{entry.load:.1f}",
+    ]

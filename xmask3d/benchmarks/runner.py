@@ -1,0 +1,56 @@
+"""Run cases, each in a fresh process, so that peak memory and caches are its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from xmask3d.benchmarks import load_part
+from xmask3d.benchmarks.case import Case, Measurement, Request
+
+_ROOT = Path(__file__).parents[2]
+# For every contender alike: the C library keeps freed memory, as it does in training, so that page faults of large
+# tensors are not what is compared.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
+
+
+def run_parts(
+    parts: Sequence[str], request: Request, report: Callable[[Measurement], None] = lambda measurement: None
+) -> list[Measurement]:
+    """Measure all cases of some parts, one after the other.
+
+    Args:
+        parts: names from `xmask3d.benchmarks.PARTS`.
+        request: sizes, types and contenders.
+        report: called with each measurement as it comes.
+    """
+    measurements = []
+    for part in parts:
+        for case in load_part(part).cases(request):
+            measurement = run_case(case, request.interpreters.get(case.contender, sys.executable))
+            report(measurement)
+            measurements.append(measurement)
+    return measurements
+
+
+def run_case(case: Case, interpreter: str = sys.executable) -> Measurement:
+    """Measure a case in a process of its own; what goes wrong there becomes the measurement's `failure`."""
+    own = {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": str(case.threads)}
+    environment = {**os.environ, **_MEMORY, **own}
+    command = [interpreter, "-m", "xmask3d.benchmarks.worker"]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asdict(case)), env=environment, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        return Measurement(case, failure=f"cannot start {interpreter}: {error.strerror}")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return Measurement(case, failure=f"ended with code {done.returncode}: {last}")
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    for name in ("seconds", "cpu_seconds"):
+        result[name] = tuple(result.get(name, ()))
+    return Measurement(case, **result)

@@ -1,0 +1,48 @@
+"""The process that makes one measurement: reads a case as JSON, writes the measurement as its last line."""
+
+import json
+import os
+import resource
+import sys
+import time
+
+import torch
+
+from xmask3d.benchmarks import load_part
+from xmask3d.benchmarks.case import Case, Job
+from xmask3d.errors import UserError
+
+
+def measure(case: Case) -> dict[str, object]:
+    """Prepare and time a case in this process."""
+    torch.set_num_threads(case.threads)
+    job: Job = load_part(case.part).prepare(case)
+    cuda = case.device.startswith("cuda")
+    _timed(job, cuda)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    runs = [_timed(job, cuda) for _ in range(case.repeats)]
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "seconds": [wall for wall, _ in runs],
+        "cpu_seconds": [processor for _, processor in runs],
+        "peak_bytes": peak,
+        "operations": job.operations,
+        "load": os.getloadavg()[0],
+    }
+
+
+def _timed(job: Job, cuda: bool) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    job.run()
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+if __name__ == "__main__":
+    try:
+        result = measure(Case(**json.load(sys.stdin)))
+    except UserError as error:
+        result = {"failure": str(error)}
+    print(json.dumps(result))
