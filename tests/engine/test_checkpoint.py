@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from xmask3d.checkpoint_names import published_name
+from xmask3d.config import load_config
 from xmask3d.engine import checkpoint as module
 from xmask3d.engine.checkpoint import (
     Checkpoint,
@@ -28,6 +30,7 @@ from xmask3d.engine.checkpoint import (
     restore_random_state,
 )
 from xmask3d.errors import UserError
+from xmask3d.models.build import build_model
 
 
 def state(step: int, size: int = 1000, ema: bool = False) -> Checkpoint:
@@ -183,6 +186,21 @@ def test_weights_prefer_the_average(tmp_path: Path) -> None:
         load_weights(tmp_path / "bad.safetensors")
     with pytest.raises(UserError, match="no such"):
         load_weights(tmp_path / "missing.pt")
+
+
+def test_a_published_checkpoint_is_renamed(tiny: Path, tmp_path: Path) -> None:
+    model = build_model(load_config(tiny)).model
+    state = {f"module.{published_name(name)}": value for name, value in model.state_dict().items()}
+    constants = {"module.criterion.empty_weight": torch.ones(16), "module.binary_loss_func.pos_weight": torch.ones(1)}
+    path = tmp_path / "b15n4.pth.tar"
+    torch.save({"epoch": 150, "state_dict": state | constants, "optimizer": {}, "best_iou": 0.0}, path)
+    weights = load_weights(path)
+    assert weights.keys() == model.state_dict().keys()
+    apply_weights(model, weights, path)
+    assert torch.equal(weights["fuser.linear.weight"], state["module.criterion.fuser.linear.weight"])
+    torch.save({"state_dict": {"module.backbone.stem": torch.ones(1)}}, path)
+    with pytest.raises(UserError, match=r"b15n4\.pth\.tar: holds 'module\.backbone\.stem'"):
+        load_weights(path)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:

@@ -144,8 +144,11 @@ def test_votes_reach_their_points(tiny: Path) -> None:
     assert result.views == 2 and result.unseen == (~seen).sum() > 0
     right = result.labels["fused"] == truth
     assert right[seen & (truth < 19)].all() and not right[truth == 19].any()
-    # Unseen points follow their nearest seen one, mostly of the same surface.
-    assert 0.5 < right[~seen & (truth < 19)].mean() < 1
+    # Unseen points follow the nearest seen one.
+    points = reader.read_scene(name).points.astype(np.float64)
+    for i in np.flatnonzero(~seen)[::200]:
+        nearest = np.linalg.norm(points[seen] - points[i], axis=1).argmin()
+        assert result.labels["fused"][i] == result.labels["fused"][seen][nearest]
     assert not (result.labels["3d"] == truth)[seen].any()
     assert (result.labels["2d"] == -1).all()
     counts = result.counts["fused"]

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from xmask3d.checkpoint_names import CONSTANTS, package_name
 from xmask3d.errors import UserError
 
 FORMAT = "xmask3d-checkpoint-1"
@@ -170,17 +171,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: missing, damaged, or not a checkpoint of a run; names the file.
     """
-    payload = _read_payload(path)
-    names = {f.name for f in fields(Checkpoint)}
-    if payload.get("format") != FORMAT or not names <= payload.keys():
-        raise UserError(f"{path}: not a training checkpoint of this package")
-    return Checkpoint(**{name: payload[name] for name in names})
+    return _as_checkpoint(_read_payload(path), path)
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
-    """State dict of the trained part from any file this package writes: checkpoint or weights-only safetensors.
+    """State dict of the trained part from a checkpoint of a run, a published one, or weights-only safetensors.
 
-    A checkpoint's averaged weights are preferred where it has them.
+    A checkpoint's averaged weights are preferred where it has them. A published one (a `state_dict` among other things,
+    names led by `module.`) is renamed.
 
     Raises:
         UserError: missing, damaged or foreign file.
@@ -192,7 +190,10 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
             return load_file(str(path))
         except Exception as error:
             raise UserError(f"{path}: damaged or not a safetensors file ({_first_line(error)})") from error
-    checkpoint = read_checkpoint(path)
+    payload = _read_payload(path)
+    if isinstance(payload.get("state_dict"), dict):
+        return _from_published(payload["state_dict"], path)
+    checkpoint = _as_checkpoint(payload, path)
     return checkpoint.ema or checkpoint.model
 
 
@@ -292,6 +293,25 @@ def _read_payload(path: Path) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise UserError(f"{path}: not a checkpoint")
     return payload
+
+
+def _as_checkpoint(payload: dict[str, Any], path: Path) -> Checkpoint:
+    names = {f.name for f in fields(Checkpoint)}
+    if payload.get("format") != FORMAT or not names <= payload.keys():
+        raise UserError(f"{path}: not a training checkpoint of this package")
+    return Checkpoint(**{name: payload[name] for name in names})
+
+
+def _from_published(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    weights = {}
+    for name, tensor in state.items():
+        if name.removeprefix("module.") in CONSTANTS:
+            continue
+        try:
+            weights[package_name(name)] = tensor
+        except KeyError as error:
+            raise UserError(f"{path}: holds '{name}', which is no tensor of a published XMask3D checkpoint") from error
+    return weights
 
 
 def _check_exists(path: Path) -> None:
