@@ -115,12 +115,42 @@ def test_package_put_there_by_hand_is_checked_unpacked_and_used_again(
     assert package.get_furniture(tmp_path) == folder
 
 
+def test_mirrors_come_from_the_environment_and_from_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    old = "# deb http://old.example/debian x\n"
+    (tmp_path / "sources.list").write_text(f"{old}deb [arch=amd64] http://a.example/debian/ x\n")
+    (tmp_path / "sources.list.d" / "b.sources").write_text("Types: deb\nURIs: https://b.example/debian\nSuites: x\n")
+    monkeypatch.delenv(package.MIRROR, raising=False)
+    assert package.mirrors(tmp_path) == ["http://a.example/debian", "https://b.example/debian"]
+    monkeypatch.setenv(package.MIRROR, "https://mine.example/debian/")
+    assert package.mirrors(tmp_path)[0] == "https://mine.example/debian"
+    assert package.mirrors(tmp_path / "nowhere") == ["https://mine.example/debian"]
+
+
+def test_a_mirror_is_used_where_apt_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    _deb(tmp_path / "source.deb")
+    content = (tmp_path / "source.deb").read_bytes()
+    monkeypatch.setattr(package, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(package, "SIZE", len(content))
+    monkeypatch.setattr(package, "_by_apt", lambda cache: False)
+    monkeypatch.setattr(package, "mirrors", lambda: ["https://down.example/debian", "https://up.example/debian"])
+
+    def fetch(url: str, target: Path, *, sha256: str, size: int) -> Path:
+        if "down" in url:
+            raise OSError("no answer")
+        assert url == f"https://up.example/debian/{package.POOL}"
+        target.write_bytes(content)
+        return target
+
+    monkeypatch.setattr(package, "fetch", fetch)
+    folder = package.get_furniture(tmp_path / "cache")
+    assert [path.name for path in folder.rglob("*.sh3f")] == ["A.sh3f"]
+
+
 def test_without_any_way_the_error_names_file_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "_by_apt", lambda cache: False)
-
-    def fail(target: Path) -> None:
-        raise UserError(f"put {package.FILE} into {target.parent}")
-
-    monkeypatch.setattr(package, "_by_https", fail)
-    with pytest.raises(UserError, match=package.FILE):
+    monkeypatch.setattr(package, "mirrors", lambda: [])
+    with pytest.raises(UserError, match=f"put {package.FILE} .* into {tmp_path}"):
         package.get_furniture(tmp_path)

@@ -3,24 +3,30 @@ installed and no special rights are needed."""
 
 import hashlib
 import io
+import os
+import re
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
+from xmask3d.data.download import fetch
 from xmask3d.errors import UserError
 
 NAME = "sweethome3d-furniture"
 FILE = "sweethome3d-furniture_1.8-1_all.deb"
 SHA256 = "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668"
 SIZE = 119782356
-URL = f"https://deb.debian.org/debian/pool/main/s/sweethome3d-furniture/{FILE}"
+POOL = f"pool/main/s/sweethome3d-furniture/{FILE}"
+MIRROR = "XMASK3D_DEBIAN_MIRROR"
+APT = Path("/etc/apt")
+SOURCE = re.compile(r"^(?:deb|URIs:)\s(?:.*?\s)??(https?://\S*debian/?)(?=\s|$)", re.MULTILINE)
 
 
 def get_furniture(cache: Path) -> Path:
     """The folder with the furniture archives; downloads and unpacks them once.
 
-    Tries what is there, then `apt-get download`, then HTTPS from Debian's mirror; the package's SHA-256 is checked.
+    Tries what is there, then `apt-get download`, then the mirrors that `mirrors` finds; the SHA-256 is checked.
 
     Args:
         cache: folder to keep them in.
@@ -35,7 +41,7 @@ def get_furniture(cache: Path) -> Path:
     package = cache / FILE
     cache.mkdir(parents=True, exist_ok=True)
     if not _is_right(package) and not _by_apt(cache):
-        _by_https(package)
+        _from_mirrors(package)
     temporary = cache / "unpacked.part"
     shutil.rmtree(temporary, ignore_errors=True)
     unpack(package, temporary)
@@ -88,16 +94,31 @@ def _by_apt(cache: Path) -> bool:
     return _is_right(cache / FILE)
 
 
-def _by_https(package: Path) -> None:
-    advice = f"put {FILE} (from {URL}) into {package.parent}, or use --furniture procedural"
-    try:
-        from xmask3d.data.download import fetch  # only this way needs it
+def mirrors(apt: Path = APT) -> list[str]:
+    """Addresses of Debian mirrors: of the environment variable XMASK3D_DEBIAN_MIRROR, then of apt's own sources."""
+    found = [os.environ[MIRROR]] if os.environ.get(MIRROR) else []
+    for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
+        if path.is_file():
+            found += SOURCE.findall(path.read_text())
+    return list(dict.fromkeys(address.rstrip("/") for address in found))
 
-        fetch(URL, package, sha256=SHA256, size=SIZE)
-    except (ImportError, OSError, UserError) as error:
-        raise UserError(f"cannot get the furniture: {error}; {advice}") from error
-    if not _is_right(package):
-        raise UserError(f"the furniture in {package} is not the expected version: delete it, or {advice}")
+
+def _from_mirrors(package: Path) -> None:
+    advice = (
+        f"put {FILE} of Debian's package {NAME} into {package.parent}, name a Debian mirror in {MIRROR}, "
+        "or use --furniture procedural"
+    )
+    reasons = []
+    for mirror in mirrors():
+        try:
+            fetch(f"{mirror}/{POOL}", package, sha256=SHA256, size=SIZE)
+        except (OSError, UserError) as error:
+            reasons.append(str(error))
+            continue
+        if _is_right(package):
+            return
+        reasons.append(f"{mirror} has another version")
+    raise UserError(f"cannot get the furniture ({'; '.join(reasons) or 'no apt-get and no mirror'}): {advice}")
 
 
 def _is_right(package: Path) -> bool:
