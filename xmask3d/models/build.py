@@ -184,6 +184,7 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
         min_points=data.min_points,
         max_points=data.max_points,
         min_labelled=data.min_labelled,
+        protocol=config.protocol,
         bad_views=data.bad_views,
         cache=data.cache,
         seed=config.seed,
