@@ -80,5 +80,5 @@ def test_page_in_a_browser(page: Path, tmp_path: Path) -> None:
         text = str(browser.wait("return document.getElementById('pick').innerText"))
         assert "far along x" in text and ("floor" in text or "everything" in text)
         assert browser.run("return xmask3d.picked()") >= 0
-    XX in the scan's coordinates
+        assert "\n10" in text  # places are shown in the coordinates of the scan
         assert browser.errors() == []

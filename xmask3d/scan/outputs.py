@@ -71,6 +71,7 @@ def summary(result: SegmentationResult) -> dict:
     return {
         "scan": result.name,
         "points": len(result.points),
+        "names": result.names,
         "found": result.lines,
         **result.about,
         "classes": {c.name: {"points": c.points, "share": round(c.share, 4)} for c in result.classes()},

@@ -28,6 +28,18 @@ def heat_colors(values: np.ndarray) -> np.ndarray:
     return np.rint(mixed).astype(np.uint8)
 
 
+def label_colors(labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
+    """Colours of classes, n x 3 uint8; unlabelled points keep their brightness, dimmed, so that shapes stay visible.
+
+    Args:
+        labels: n class ids, -1 unlabelled. names: K class names. colors: n x 3 uint8.
+    """
+    shown = label_palette(len(names))[labels]
+    rest = labels < 0
+    shown[rest] = (35 + 0.45 * colors[rest].mean(1, keepdims=True)).astype(np.uint8)
+    return shown
+
+
 def write_overview(
     path: Path,
     points: np.ndarray,
@@ -52,7 +64,7 @@ def write_overview(
         low, high = np.percentile(points[some, 2], (0.5, 99.5))
         some = some[points[some, 2] <= low + 0.85 * (high - low) + 1e-6] if high - low > 1.5 else some
     palette = label_palette(len(names))
-    rows = [("colours", colors[some]), ("labels", palette[labels[some]])]
+    rows = [("colours", colors[some]), ("labels", label_colors(labels[some], names, colors[some]))]
     rows += [(f"heat map: {heat.name}", heat_colors(heat.values)[some]) for heat in heats[:3]]
     present = [i for i in np.unique(labels) if 0 <= i < len(names)]
     pictures = []

@@ -57,7 +57,7 @@ def write_page(
         How many points the page holds.
     """
     each = 3 * 2 + 3 + 2 + 1 + len(heats)
-    kept = _thin(len(points), min(max_points, MAX_BYTES // each))
+    kept = thin_rows(len(points), min(max_points, MAX_BYTES // each))
     shown = points[kept].astype(np.float64)
     shown = shown @ rotation.T if rotation is not None else shown
     low, high = (shown.min(0), shown.max(0)) if len(shown) else (np.zeros(3), np.ones(3))
@@ -72,7 +72,7 @@ def write_page(
         "low": low.tolist(),
         "high": high.tolist(),
         "origin": (np.zeros(3) if origin is None else np.asarray(origin)).tolist(),
-        "spacing": _spacing(shown),
+        "spacing": point_spacing(shown),
         "colors": _encode(colors[kept].astype(np.uint8)),
         "labels": _encode(labels[kept].astype("<i2")),
         "confidence": _encode(np.rint(np.clip(sureness[kept], 0, 1) * 255).astype(np.uint8)),
@@ -88,7 +88,7 @@ def write_page(
     return len(kept)
 
 
-def _thin(count: int, limit: int) -> np.ndarray:
+def thin_rows(count: int, limit: int) -> np.ndarray:
     """At most `limit` of `count` rows, spread at random so that no pattern shows, in order."""
     if count <= limit:
         return np.arange(count)
@@ -108,7 +108,7 @@ def _heat(heat: HeatMap, kept: np.ndarray) -> dict:
     return {"name": heat.name, "low": low, "high": high, "values": _encode(scaled)}
 
 
-def _spacing(points: np.ndarray) -> float:
+def point_spacing(points: np.ndarray) -> float:
     """Typical distance in metres between neighbouring points, for the size they are drawn in."""
     if len(points) < 2:
         return 0.05

@@ -1,0 +1,107 @@
+"""The live viewer: what it says of points, and, in a real browser, that a typed query changes the picture."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.scenes import BoxRoom, write_scenes
+from tests.helpers.tiny import WIDTH, write_clip
+from tests.visualize.browser import Browser, needs_browser
+from xmask3d.errors import UserError
+from xmask3d.models.clip_weights import load_clip
+from xmask3d.scan.features import PointFeatures
+from xmask3d.scan.outputs import write_result
+from xmask3d.segmenter import load_clip_text, query_features
+from xmask3d.visualize.viewer import SceneViewer, open_viewer
+
+WORDS = ["bed", "sofa"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result whose left half fits the first word and whose right half fits the second."""
+    root = tmp_path_factory.mktemp("viewer")
+    clip = write_clip(root / "clip")
+    model, tokenizer = load_clip(clip)
+    text = model.encode_text(tokenizer(WORDS)).numpy()
+    room = BoxRoom(0, spacing=0.08)
+    right = (room.points[:, 0] > 2).astype(np.int32)
+    about = {"scan": "room", "model": "none", "clip": str(clip), "temperature": "10", "base_ratio": "0.65",
+             "novel_ratio": "0.35", "names": "bed\nsofa", "base_names": "bed\nsofa", "origin": "0 0 0",
+             "rotation": "1 0 0 0 1 0 0 0 1"}  # fmt: skip
+    assert text.shape == (2, WIDTH)
+    unit = (text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float16)
+    colors = np.rint((room.colors + 1) * 127.5).astype(np.uint8)
+    ones = np.ones(2, np.float16)
+    features = PointFeatures(room.points, colors, right, unit, unit, ones, ones.astype(np.int32), about)
+    out = root / "out"
+    write_result(query_features(features, WORDS, load_clip_text(features)), out)
+    features.save(out / "features.safetensors")
+    return out
+
+
+@pytest.fixture
+def viewer(folder: Path):
+    made = open_viewer(folder, port=8123)
+    yield made
+    made.stop()
+
+
+def test_points_explain_themselves(folder: Path, viewer: SceneViewer) -> None:
+    features = PointFeatures.load(folder / "features.safetensors")
+    row = int(np.flatnonzero(features.points[:, 0] > 3)[0])
+    text = viewer.explain(row)
+    assert text.startswith("**sofa**") and "| sofa | 1.000 |" in text
+    eye = np.array([2.0, 1.8, 5.0])
+    hit = viewer.nearest_to_ray(eye, features.points[row] - eye)
+    assert hit is not None
+    met, aim = features.points[hit] - eye, features.points[row] - eye
+    assert np.linalg.norm(met) <= np.linalg.norm(aim) + 0.1  # nothing nearer lies on the ray
+    assert viewer.nearest_to_ray(eye, np.array([0, 0, 1.0])) is None
+
+
+def test_scans_and_features_can_be_looked_at(tmp_path: Path, folder: Path) -> None:
+    scan = write_scenes(tmp_path, {"val": 1}, views=1, spacing=0.2) / "scannet_2d" / "scene0000_00"
+    for path in (scan, folder / "features.safetensors"):
+        viewer = open_viewer(path, port=8131)
+        try:
+            assert viewer.port > 0
+            viewer.ask("sofa")  # without features this is answered in words, with them by a heat map
+        finally:
+            viewer.stop()
+    with pytest.raises(UserError, match="no such file"):
+        open_viewer(tmp_path / "none")
+
+
+@needs_browser
+def test_a_typed_query_changes_the_picture(viewer: SceneViewer, tmp_path: Path) -> None:
+    def drawn(browser: Browser) -> np.ndarray:
+        return browser.picture()[:, :600].astype(int)
+
+    def settled(browser: Browser, before: np.ndarray) -> np.ndarray:
+        for _ in range(60):
+            time.sleep(0.5)
+            now = drawn(browser)
+            if np.abs(now - before).mean() > 3:
+                return now
+        raise AssertionError("the picture did not change")
+
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(f"http://127.0.0.1:{viewer.port}/")
+        browser.wait("return document.body.innerText.includes('answer')", 60)
+        labels = settled(browser, np.full((1, 1, 3), 255))
+        time.sleep(1)
+        labels = drawn(browser)
+        browser.run(
+            "let box = [...document.querySelectorAll('label')].find((l) => l.innerText.trim() === 'ask');"
+            "while (!box.querySelector('input')) box = box.parentElement; box.querySelector('input').id = 'ask'"
+        )
+        browser.type_into("#ask", "sofa")
+        heat = settled(browser, labels)
+        browser.wait("return document.body.innerText.includes('places fit best')")
+        browser.type_into("#ask", "sofa, bed")
+        browser.wait("return document.body.innerText.includes('2 of 2 words found')")
+        settled(browser, heat)
+        assert browser.errors() == []
