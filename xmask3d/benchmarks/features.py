@@ -46,13 +46,11 @@ class Measurement:
     peak: float
 
 
-def compare(variants: Sequence[Variant] = VARIANTS, **settings: Any) -> list[Measurement]:
+def compare(variants: Sequence[Variant] = VARIANTS, **settings: Any) -> Iterator[Measurement]:
     """Measure variants, each in a process of its own, so that peak memory is each one's; settings as of `measure`."""
-    results = []
     for variant in variants:
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-            results.append(pool.submit(measure, variant, **settings).result())
-    return results
+            yield pool.submit(measure, variant, **settings).result()
 
 
 def measure(
@@ -115,29 +113,32 @@ def whole_maps(vae: AutoencoderKL, unet: UNet2DConditionModel) -> Callable[[Tens
     return maps
 
 
-def table(measurements: Sequence[Measurement]) -> str:
-    """The measurements as a Markdown table."""
-    lines = ["| variant | forward s (CPU s) | forward and backward s (CPU s) | peak GiB |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {m.variant} | {m.forward:.2f} ({m.forward_cpu:.2f}) | {m.step:.2f} ({m.step_cpu:.2f}) | {m.peak:.2f} |"
-        for m in measurements
-    ]
-    return "\n".join(lines)
+HEADER = (
+    "| variant | forward s (CPU s) | forward and backward s (CPU s) | peak GiB |",
+    "| --- | --- | --- | --- |",
+)
+
+
+def row(m: Measurement) -> str:
+    """A measurement as a row of the Markdown table that `HEADER` begins."""
+    return f"| {m.variant} | {m.forward:.2f} ({m.forward_cpu:.2f}) | {m.step:.2f} ({m.step_cpu:.2f}) | {m.peak:.2f} |"
 
 
 def main() -> None:
-    """`python -m xmask3d.benchmarks.features`: print the table, or JSON."""
+    """`python -m xmask3d.benchmarks.features`: print a table, or a line of JSON a variant."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="height and width of the image in pixels (default 512)")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each, of which the best counts (default 2)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON a variant instead of a table")
     arguments = vars(parser.parse_args())
     as_json, variants = arguments.pop("json"), arguments.pop("variant") or VARIANTS
-    results = compare(variants, **arguments)
-    print(json.dumps([asdict(result) for result in results], indent=1) if as_json else table(results))
+    if not as_json:
+        print(*HEADER, sep="\n", flush=True)
+    for result in compare(variants, **arguments):
+        print(json.dumps(asdict(result)) if as_json else row(result), flush=True)
 
 
 def _truncated_maps(
