@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.helpers.runs import finish, run, start, train_run
 from xmask3d.config import load_config
 from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights, read_checkpoint
-from xmask3d.engine.train import Trainer, check_same_run, train
+from xmask3d.engine.same_run import check_same_run
+from xmask3d.engine.train import Trainer, train
 from xmask3d.errors import UserError
 
 LAST = "checkpoints/step-00000008.pt"

@@ -16,7 +16,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "
 def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [str(argument) for argument in arguments],
-        capture_output=True, text=True, timeout=300, cwd="/", env={**ENVIRONMENT, **environment},
+        capture_output=True, text=True, timeout=900, cwd="/", env={**ENVIRONMENT, **environment},
     )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def test_scripts_explain_themselves(script: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_from_training_to_a_table_by_two_processes(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     venv = Path(sys.executable).parent.parent

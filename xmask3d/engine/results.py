@@ -135,7 +135,7 @@ class Results:
             f"binary head: {100 * binary.all_accuracy:.2f} right, IoU base {100 * binary.iou[1]:.2f}, "
             f"novel {100 * binary.iou[0]:.2f}",
             "",
-            f"{'class':<24}{'':<7}{'points':>10}{'fused':>8}{'2D':>8}{'3D':>8}{'acc':>8}",
+            f"{'class':<24}{'split':<7}{'points':>10}{'fused':>8}{'2D':>8}{'3D':>8}{'acc':>8}",
         ]
         for row in self.rows():
             kind = f"{row['class']:<24.24}{row['split']:<7}{row['points']:>10}"

@@ -29,6 +29,7 @@ from xmask3d.engine.encodings import EncodingCache
 from xmask3d.engine.labeller import Labeller
 from xmask3d.engine.logs import RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
+from xmask3d.engine.same_run import check_same_run
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.validate import validate
 from xmask3d.errors import UserError
@@ -48,14 +49,6 @@ LOSS_GROUPS = {
     "binary": "binary",
     "mask_regularisation": "regularisation",
 }
-
-# Keys that may differ between a run and its resumption: they steer where it runs, how long, and what it shows.
-FREE_KEYS = (
-    "output", "evaluate", "sparse", "model.checkpointing",
-    "data.root", "data.cache", "data.workers", "data.val_split",
-    "train.epochs", "train.log_every", "train.save_every", "train.save_minutes", "train.keep", "train.checkpoints",
-    "train.evaluate_every", "train.picture_every",
-)  # fmt: skip
 
 
 def train(config: Config) -> int:
@@ -398,35 +391,3 @@ class Trainer:
         if self.accelerator.is_main_process:
             save_config(self.config, self.config.output / "config.yaml")
         return checkpoint
-
-
-def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
-    """Refuse to go on with another configuration or another amount of data than the checkpoint's.
-
-    Raises:
-        UserError: names the keys that differ, with both values.
-    """
-    ours, theirs = _flatten(config.model_dump(mode="json")), _flatten(checkpoint.config)
-    differ = [
-        f"{key}: {theirs.get(key)} in the run, {ours.get(key)} now"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key) and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
-    ]
-    if differ:
-        raise UserError(
-            f"{config.output} holds a run with another configuration ({'; '.join(differ)}); "
-            "use its values, or another output=FOLDER"
-        )
-    if checkpoint.steps_per_epoch != steps_per_epoch:
-        raise UserError(
-            f"{config.output}: its run had {checkpoint.steps_per_epoch} steps an epoch, the data now give "
-            f"{steps_per_epoch}; restore the training scenes, or use another output=FOLDER"
-        )
-
-
-def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} to {"a.b": 1}."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
