@@ -87,7 +87,7 @@ class Results:
     values: dict[str, Value] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def forward(self, name: str, value: Tensor | float, tolerance: float = FORWARD_TOLERANCE) -> None:
+    def forward(self, name: str, value: Tensor | np.ndarray | float, tolerance: float = FORWARD_TOLERANCE) -> None:
         """A floating tensor, compared by its largest difference."""
         self.values[name] = Value(_array(value), tolerance)
 

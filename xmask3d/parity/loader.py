@@ -35,6 +35,7 @@ def run(case: Case) -> Results:
             _add_training(results, case, f"train_view{index}/", sample)
             _add_scene_view(results, case, f"infer/view{index}/", sample, len(scene.points))
         _add_validation(results, case, benchmark, reader, views)
+        assert scene.labels is not None
         labels = _fold(scene.labels, benchmark.num_classes, case.outputs["infer/labels_in"])
         results.exact("infer/labels_in", labels)
         results.exact("infer/n_views", len(SceneViews(reader, SCENE, benchmark)))
