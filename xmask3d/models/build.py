@@ -57,6 +57,7 @@ def build_model(config: Config) -> Assembly:
         empty_prompt=empty_prompt,
         mask_clip=MaskClip(clip),
         null_embedding=clip_text([""]),
+        frame_size=config.data.frame_size,
         backend=config.sparse.backend,
     )
     return Assembly(model, clip_text)
@@ -69,6 +70,7 @@ def assemble(
     empty_prompt: torch.Tensor,
     mask_clip: MaskClip,
     null_embedding: torch.Tensor,
+    frame_size: tuple[int, int] = (240, 320),
     backend: str = "torch",
 ) -> XMask3D:
     """Put trainable parts of the given sizes around frozen networks.
@@ -79,6 +81,7 @@ def assemble(
         empty_prompt: 1 x T x context_dim.
         mask_clip: embeds masks.
         null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
+        frame_size: height and width of the grid that the points' pixels are on.
         backend: of sparse convolution.
     """
     width = null_embedding.shape[-1]
@@ -114,7 +117,7 @@ def assemble(
         ),
         classifier=TextClassifier(null_embedding),
         mask_clip=mask_clip,
-        fuser=Fuser(width),
+        fuser=Fuser(width, frame_size),
         sparse_backend=backend,
     )
 
