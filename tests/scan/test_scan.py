@@ -14,6 +14,7 @@ from tests.scan.recordings import KINECT, Y_UP, walk, write_frames, write_sens
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import Intrinsics, visible_points
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
+from xmask3d.scan.views import turn_matrix, turn_pose
 from xmask3d.visualize.cloud import write_ply
 
 
@@ -223,3 +224,26 @@ def test_sens_file_whole_and_cut_short(tmp_path: Path, room: BoxRoom) -> None:
     path.write_bytes(b"\x04\x00\x00\x00" + bytes(20))
     with pytest.raises(UserError, match=r"scene0707_00\.sens"):
         open_scan(path)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_pictures_on_their_side_are_turned_upright(tmp_path: Path, room: BoxRoom, turns: int) -> None:
+    """A camera held on its side writes turned pictures; views come out as from a camera held straight."""
+    k = KINECT.scaled((480, 640), (240, 320))
+    matrix = np.array([[k.fx, 0, k.cx + 4], [0, k.fy, k.cy - 3], [0, 0, 1]])
+    held = turn_matrix(matrix, (240, 320), turns)
+    for i, pose in enumerate(walk(room)[:6]):
+        color, depth, _ = room.render(pose, Intrinsics(k.fx, k.fy, k.cx + 4, k.cy - 3), (240, 320))
+        Image.fromarray(np.rot90(color, turns)).save(tmp_path / f"color_{i}.png")
+        Image.fromarray(np.rot90(depth * 1000, turns).round().astype(np.uint16)).save(tmp_path / f"depth_{i}.png")
+        np.savetxt(tmp_path / f"pose_{i}.txt", turn_pose(pose, turns))
+    np.savetxt(tmp_path / "intrinsics.txt", held)
+    scan = open_scan(tmp_path, ScanOptions(up="z"))
+    assert any("6 pictures lie on their side or head" in line for line in scan.lines)
+    assert scan.scene.view_names == [str(i) for i in range(6)]
+    view = scan.read_view(scan.name, "2")
+    np.testing.assert_allclose(view.pose, walk(room)[2], atol=1e-6)
+    np.testing.assert_allclose(view.intrinsics.cx, k.cx + 4, atol=1e-9)
+    upright, _, _ = room.render(walk(room)[2], Intrinsics(k.fx, k.fy, k.cx + 4, k.cy - 3), (240, 320))
+    np.testing.assert_array_equal(view.image, upright)
+    check_views(scan)

@@ -10,56 +10,74 @@ from xmask3d.scan.recording import Calibration, Recording, resample, scale_matri
 from xmask3d.scan.views import (
     Box,
     as_intrinsics,
+    crop_boxes,
     depth_on_grid,
     grid_matrix,
     image_on_grid,
     lift,
     load_depth_metres,
+    quarter_turns,
+    turn_matrix,
+    turn_pose,
 )
 
 GRID = (240, 320)  # height and width of the frame grid
 
 
 class Frames:
-    """Frames of a recording on the frame grid under one calibration."""
+    """Frames of a recording on the frame grid under one calibration.
 
-    def __init__(
-        self,
-        recording: Recording,
-        calibration: Calibration,
-        world: np.ndarray,
-        boxes: list[Box],
-        farthest: float,
-    ) -> None:
-        self._recording, self._calibration, self._boxes, self._farthest = recording, calibration, boxes, farthest
+    Args:
+        world: n x 4 x 4 camera-to-world poses, y down, z forward.
+        farthest: metres beyond which depth is not believed.
+    """
+
+    def __init__(self, recording: Recording, calibration: Calibration, world: np.ndarray, farthest: float) -> None:
+        self._recording, self._calibration, self._farthest = recording, calibration, farthest
         self._world = world
         self._scene = ""
+        self._turns = np.zeros(len(recording), int)
         self.damaged: dict[int, str] = {}  # frames that could not be read, and why
         self._frame_of = {name: i for i, name in enumerate(recording.names)}
 
-    def turn(self, rotation: np.ndarray, scene: str) -> None:
-        """From now on hand out poses in the upright frame, under the name of the scene."""
+    def turn(self, rotation: np.ndarray, scene: str) -> int:
+        """From now on hand out upright pictures and poses in the upright frame, under the name of the scene.
+
+        Returns:
+            How many pictures are turned by quarter turns.
+        """
         upright = np.eye(4)
         upright[:3, :3] = rotation
         self._world, self._scene = upright @ self._world, scene
+        self._turns = np.array([quarter_turns(pose[:3, :3], np.array([0, 0, 1.0])) for pose in self._world])
+        return int((self._turns > 0).sum())
 
-    def view_name(self, frame: int, part: int) -> str:
-        """Frame name, with the part's number where pictures are cut."""
-        name = self._recording.names[frame]
-        return name if len(self._boxes) == 1 else f"{name}#{part}"
+    def view_names(self, frame: int) -> list[str]:
+        """Views of a frame: its name, or with the part's number where its picture is cut."""
+        name, parts = self._recording.names[frame], len(self._boxes(frame))
+        return [name] if parts == 1 else [f"{name}#{part}" for part in range(parts)]
+
+    def _boxes(self, frame: int) -> list[Box]:
+        size = self._recording.color_size
+        return crop_boxes(size if self._turns[frame] % 2 == 0 else (size[1], size[0]), GRID)
 
     def view(self, name: str) -> View:
         """One view as the networks take it."""
-        frame_name, _, part = name.rpartition("#") if len(self._boxes) > 1 else (name, "", "0")
-        frame, box = self._frame_of[frame_name], self._boxes[int(part)]
-        matrix = grid_matrix(self._calibration.color_of(frame), box, GRID)
+        whole = name in self._frame_of
+        frame_name, _, part = (name, "", "0") if whole else name.rpartition("#")
+        frame = self._frame_of[frame_name]
+        turns, box = int(self._turns[frame]), self._boxes(frame)[int(part)]
+        color = self._recording.load_color(frame)
         depth = load_depth_metres(self._recording, self._calibration, frame, self._farthest)
+        matrix = turn_matrix(self._calibration.color_of(frame), color.shape[:2], turns)
+        matrix = grid_matrix(matrix, box, GRID)
+        depth_matrix = turn_matrix(self._calibration.depth_of(frame), depth.shape, turns)
         return View(
             scene=self._scene,
             name=name,
-            image=image_on_grid(self._recording.load_color(frame), box, GRID),
-            depth=depth_on_grid(depth, self._calibration.depth_of(frame), matrix, GRID),
-            pose=self._world[frame],
+            image=image_on_grid(np.rot90(color, turns), box, GRID),
+            depth=depth_on_grid(np.rot90(depth, turns), depth_matrix, matrix, GRID),
+            pose=turn_pose(self._world[frame], turns),
             intrinsics=as_intrinsics(matrix),
         )
 

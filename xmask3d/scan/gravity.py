@@ -26,21 +26,23 @@ class Gravity:
     words: str
 
 
-def find_up(points: np.ndarray, camera_down: np.ndarray | None = None) -> Gravity:
+def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | None = None) -> Gravity:
     """Estimate the up direction of a cloud.
 
-    Floors, ceilings and table tops share one normal, which is sharpened from the points. Cameras held upright say
-    roughly where it is; without cameras z is preferred, then y, then whichever direction most horizontal-looking
-    surface has.
+    Floors, ceilings and table tops share one normal. Cameras that are held straight, or on their side, have one axis
+    level; the axes of the scan's frame are preferred to others, z first. Without cameras z is preferred, then y, then
+    whichever direction most level surface has.
 
     Args:
         points: n x 3 float, finite.
-        camera_down: mean of the cameras' downward axes in the world, or None.
+        cameras: m x 3 x 3 rotations, camera (x right, y down) to world.
+        known: key of `NAMES` where the recorder fixes it.
     """
     normals = _normals(points)
-    if camera_down is not None and np.linalg.norm(camera_down) > 0.3:
-        guess = -camera_down / np.linalg.norm(camera_down)
-        up, how = _sharpen(normals, guess, np.cos(np.radians(30))), "the cameras and the floor say that up is"
+    if known is not None:
+        up, how = np.array(NAMES[known], float), "the recorder says that up is"
+    elif cameras is not None and len(cameras):
+        up, how = _with_cameras(normals, cameras), "the cameras and the floor say that up is"
     else:
         up, how = _without_cameras(points, normals), "floor and walls say that up is"
     if up[2] > np.cos(np.radians(4)):
@@ -49,6 +51,32 @@ def find_up(points: np.ndarray, camera_down: np.ndarray | None = None) -> Gravit
     tilt = np.degrees(np.arccos(np.clip(np.dot(NAMES[name], up), -1, 1)))
     tilted = "" if tilt < 1 else f", tilted by {tilt:.0f} degrees"
     return Gravity(up, rotation_to_z(up), f"{how} {name}{tilted}; turned upright for the networks, not in the output")
+
+
+def _with_cameras(normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
+    right, down = cameras[:, :, 0], cameras[:, :, 1]
+    mean_down = down.mean(0)
+
+    def level(axis: np.ndarray) -> float:
+        """How far the cameras are from having an axis level: mean squared sine."""
+        return float(np.minimum((right @ axis) ** 2, (down @ axis) ** 2).mean())
+
+    def facing_up(axis: np.ndarray) -> bool:
+        return float(axis @ mean_down) < 0.1  # cameras on their side say nothing of the sign
+
+    def share(axis: np.ndarray) -> float:
+        return float((np.abs(normals @ axis) > ALIGNED).mean()) if len(normals) else 0.0
+
+    for name in NAMES:
+        axis = np.array(NAMES[name], float)
+        if facing_up(axis) and level(axis) < 0.06 and (share(axis) > 0.05 or len(normals) < 50):
+            return _sharpen(normals, axis, ALIGNED)
+    # The frame is anyhow: of the directions that surfaces face, the one that suits the cameras best.
+    _, vectors = np.linalg.eigh(np.einsum("ni,nj->ij", right, right))
+    modes = [_sharpen(normals, normal, ALIGNED) for normal in normals[:: max(1, len(normals) // 60)]]
+    modes += [vectors[:, 0], -mean_down / max(np.linalg.norm(mean_down), 1e-9)]
+    modes = [axis if axis @ mean_down < 0 else -axis for axis in modes]
+    return max(modes, key=lambda axis: share(axis) - 4 * level(axis) - 0.3 * float(axis @ mean_down))
 
 
 def _normals(points: np.ndarray) -> np.ndarray:
@@ -60,7 +88,7 @@ def _normals(points: np.ndarray) -> np.ndarray:
     picked = crowd[: min(SAMPLE, len(crowd))]
     _, near = cKDTree(crowd).query(picked, NEIGHBOURS)
     offsets = crowd[near] - crowd[near].mean(1, keepdims=True)
-    values, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
+    _, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
     flat = values[:, 0] < 0.05 * np.maximum(values[:, 1], 1e-12)
     return vectors[flat, :, 0]
 

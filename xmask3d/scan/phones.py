@@ -66,4 +66,5 @@ def _phone(recording: Recording, matrix: np.ndarray, size: tuple[int, int]) -> R
     recording.depth_matrices = [("the export's own", scale_matrix(matrix, size, recording.depth_size))]
     y_up = "camera-to-world, y up"
     recording.conventions = (y_up, *(c for c in recording.conventions if c != y_up))
+    recording.up = "y"  # ARKit's world is level
     return recording

@@ -62,6 +62,7 @@ class Recording:
         color_matrices, depth_matrices: candidates for the intrinsics, the likeliest first; (words, 3 x 3 or n x 3 x 3).
         units: candidates for units per metre, the likeliest first.
         conventions: candidates for the pose convention, the likeliest first.
+        up: axis of the world that points up, where the recorder fixes it.
         cloud: a point cloud that lies beside the frames, or None.
         notes: what was found odd, one sentence each.
     """
@@ -78,6 +79,7 @@ class Recording:
     depth_matrices: list[tuple[str, np.ndarray]]
     units: tuple[float, ...] = (1000.0, 5000.0, 4000.0, 10000.0, 1.0)
     conventions: tuple[str, ...] = tuple(CONVENTIONS)
+    up: str | None = None
     cloud: Path | None = None
     notes: list[str] = field(default_factory=list)
 

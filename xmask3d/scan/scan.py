@@ -14,13 +14,13 @@ from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.check import check_recording
 from xmask3d.scan.clouds import SUFFIXES, Cloud, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
-from xmask3d.scan.frames import GRID, Frames
+from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
 from xmask3d.scan.layouts import find_recording
 from xmask3d.scan.recording import CONVENTIONS, Recording, camera_to_world, resample, scale_matrix
 from xmask3d.scan.sensor_streams import open_sens
-from xmask3d.scan.views import crop_boxes, lift
+from xmask3d.scan.views import lift
 
 UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 ALL_VIEWS_UP_TO = 120  # a longer recording is thinned to the views that cover it best
@@ -220,9 +220,11 @@ def _no_view(name: str) -> View:
     raise UserError(f"view {name}: this scan has no pictures")
 
 
-def _gravity(points: np.ndarray, down: np.ndarray | None, options: ScanOptions) -> Gravity:
+def _gravity(
+    points: np.ndarray, cameras: np.ndarray | None, options: ScanOptions, known: str | None = None
+) -> Gravity:
     if options.up is None:
-        return find_up(points, down)
+        return find_up(points, cameras, known)
     up = np.array(NAMES[options.up], float)
     return Gravity(up, rotation_to_z(up), f"up is {options.up}, as told")
 
@@ -272,23 +274,25 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
     lines += [*verdict.lines, *recording.notes]
     world = camera_to_world(recording.poses, calibration.convention)
-    boxes = crop_boxes(recording.color_size, GRID)
-    if len(boxes) > 1:
-        lines.append(f"pictures are {_by(recording.color_size)}: each is cut into {len(boxes)} overlapping views")
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
-    frames = Frames(recording, calibration, world, boxes, options.farthest)
+    frames = Frames(recording, calibration, world, options.farthest)
     cloud = _cloud_of(recording, frames, candidates, options, lines)
     lines += [f"left out: {why}" for why in frames.damaged.values()]
     candidates = np.setdiff1d(candidates, list(frames.damaged))
-    wanted = options.views or ALL_VIEWS_UP_TO // len(boxes)
+    gravity = _gravity(cloud.points, world[:, :3, :3], options, recording.up)
+    lines.append(gravity.words)
+    scan_name = recording.path.stem if recording.path.is_file() else recording.path.resolve().name
+    turned = frames.turn(gravity.rotation, scan_name)
+    if turned:
+        lines.append(f"{turned} pictures lie on their side or head and are turned upright")
+    parts = len(frames.view_names(int(candidates[0])))
+    if parts > 1:
+        lines.append(f"pictures have an unusual shape: each is cut into {parts} overlapping views")
+    wanted = options.views or ALL_VIEWS_UP_TO // parts
     chosen = candidates[choose_views(len(candidates), lambda i: frames.coarse_cells(int(candidates[i])), wanted)]
     if len(chosen) < len(recording) - len(frames.damaged):
         lines.append(f"{len(chosen)} of {len(recording)} frames chosen by what they see")
-    gravity = _gravity(cloud.points, world[:, :3, 1].mean(0), options)
-    lines.append(gravity.words)
-    names = [frames.view_name(int(frame), part) for frame in chosen for part in range(len(boxes))]
-    scan_name = recording.path.stem if recording.path.is_file() else recording.path.resolve().name
-    frames.turn(gravity.rotation, scan_name)
+    names = [name for frame in chosen for name in frames.view_names(int(frame))]
     return _finish(scan_name, recording.kind, cloud, gravity, names, frames.view, lines, options, len(recording))
 
 

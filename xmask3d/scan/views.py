@@ -30,6 +30,42 @@ def crop_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
     return [(int(s), 0, part, width) if tall else (0, int(s), height, part) for s in starts]
 
 
+def quarter_turns(rotation: np.ndarray, up: np.ndarray) -> int:
+    """Quarter turns (counter-clockwise, as `numpy.rot90`) that make a camera's picture stand upright.
+
+    Args:
+        rotation: 3 x 3, camera (x right, y down) to world.
+        up: 3, unit.
+
+    Returns:
+        0 for a camera that looks nearly straight up or down.
+    """
+    across, along = float(rotation[:, 0] @ up), -float(rotation[:, 1] @ up)
+    if max(abs(across), abs(along)) < 0.35:
+        return 0
+    if abs(along) >= abs(across):
+        return 0 if along > 0 else 2
+    return 1 if across > 0 else 3
+
+
+def turn_matrix(matrix: np.ndarray, size: tuple[int, int], turns: int) -> np.ndarray:
+    """Intrinsics 3 x 3 of a picture of `size` (height, width) after `numpy.rot90(picture, turns)`."""
+    turned = matrix.astype(float).copy()
+    for _ in range(turns % 4):
+        fx, fy, cx, cy = turned[0, 0], turned[1, 1], turned[0, 2], turned[1, 2]
+        turned = np.array([[fy, 0, cy], [0, fx, size[1] - 1 - cx], [0, 0, 1.0]])
+        size = (size[1], size[0])
+    return turned
+
+
+def turn_pose(pose: np.ndarray, turns: int) -> np.ndarray:
+    """Camera-to-world pose 4 x 4 of a picture turned by `numpy.rot90(picture, turns)`."""
+    turned = pose.copy()
+    for _ in range(turns % 4):
+        turned[:, 0], turned[:, 1] = turned[:, 1].copy(), -turned[:, 0].copy()
+    return turned
+
+
 def grid_matrix(matrix: np.ndarray, box: Box, grid: tuple[int, int]) -> np.ndarray:
     """Intrinsics 3 x 3 of a part of a picture resized to `grid`."""
     shifted = matrix.astype(float).copy()

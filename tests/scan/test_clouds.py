@@ -1,0 +1,134 @@
+"""Point clouds in every format and condition."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from plyfile import PlyData, PlyElement
+
+from xmask3d.errors import UserError
+from xmask3d.scan.clouds import read_cloud
+
+POINTS = np.random.default_rng(0).uniform(0, 3, (200, 3)).astype(np.float32)
+COLORS = np.random.default_rng(1).integers(0, 256, (200, 3)).astype(np.uint8)
+
+
+def pcd_header(form: str, color: bool = True) -> bytes:
+    extra = ("rgb", "4", "F", "1") if color else ()
+    lines = ["# .PCD v0.7", "VERSION 0.7"]
+    for key, values in (("FIELDS", "x y z"), ("SIZE", "4 4 4"), ("TYPE", "F F F"), ("COUNT", "1 1 1")):
+        lines.append(" ".join([key, values, *extra[:1]]))
+        extra = extra[1:]
+    lines += [f"WIDTH {len(POINTS)}", "HEIGHT 1", "VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {len(POINTS)}", f"DATA {form}"]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def packed_colors() -> np.ndarray:
+    """Colours as PCL packs them: bits of an integer under the name of a float."""
+    red, green, blue = COLORS.astype(np.uint32).T
+    return (red << 16 | green << 8 | blue).view(np.float32)
+
+
+def lzf_literals(data: bytes) -> bytes:
+    """LZF that only copies, and one back reference at its end to have one."""
+    out = bytearray()
+    for start in range(0, len(data), 32):
+        part = data[start : start + 32]
+        out += bytes([len(part) - 1]) + part
+    return bytes(out)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary", "binary_compressed"])
+def test_pcd(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "wolke.pcd"
+    table = np.concatenate([POINTS, packed_colors()[:, None]], 1)
+    if form == "ascii":
+        words = packed_colors().view(np.uint32)
+        rows = [f"{x:.9g} {y:.9g} {z:.9g} {c}" for (x, y, z), c in zip(POINTS, words, strict=True)]
+        body = "\n".join(rows).encode()
+        header = pcd_header(form).replace(b"TYPE F F F F", b"TYPE F F F U")
+    elif form == "binary":
+        body, header = table.astype("<f4").tobytes(), pcd_header(form)
+    else:
+        flat = table.T.astype("<f4").tobytes()
+        packed = lzf_literals(flat)
+        body, header = struct.pack("<II", len(packed), len(flat)) + packed, pcd_header(form)
+    path.write_bytes(header + body)
+    cloud = read_cloud(path)
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+    path.write_bytes((header + body)[:-300])
+    with pytest.raises(UserError, match=r"wolke\.pcd: damaged"):
+        read_cloud(path)
+
+
+def test_lzf_back_references() -> None:
+    from xmask3d.scan.clouds import _lzf
+
+    # "abc", then 6 bytes from 3 back (overlapping what is written), then "x".
+    packed = bytes([2]) + b"abc" + bytes([(4 << 5), 2]) + bytes([0]) + b"x"
+    assert _lzf(packed, 10) == b"abcabcabcx"
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_ply_with_float_colours_and_nan(tmp_path: Path, text: bool) -> None:
+    names = ["x", "y", "z", "red", "green", "blue"]
+    vertices = np.empty(200, dtype=[(name, "f4") for name in names])
+    for i, name in enumerate(names):
+        vertices[name] = POINTS[:, i] if i < 3 else COLORS[:, i - 3] / 255
+    vertices["y"][7] = np.nan
+    PlyData([PlyElement.describe(vertices, "vertex")], text=text).write(str(tmp_path / "a.ply"))
+    cloud = read_cloud(tmp_path / "a.ply")
+    keep = np.arange(200) != 7
+    np.testing.assert_allclose(cloud.points, POINTS[keep], atol=1e-6)
+    np.testing.assert_array_equal(cloud.colors, COLORS[keep])
+    assert any("1 of 200 points are NaN" in note for note in cloud.notes)
+
+
+@pytest.mark.parametrize(("factor", "units", "word"), [(1000, 1000.0, "millimetres"), (100, 100.0, "centimetres")])
+def test_units_are_guessed_and_can_be_refused(tmp_path: Path, factor: int, units: float, word: str) -> None:
+    np.savetxt(tmp_path / "a.xyz", POINTS * factor)
+    cloud = read_cloud(tmp_path / "a.xyz")
+    assert cloud.units_per_metre == units and any(word in note for note in cloud.notes)
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-5)
+    refused = read_cloud(tmp_path / "a.xyz", 1.0)
+    np.testing.assert_allclose(refused.points + refused.origin, POINTS * factor, rtol=1e-5, atol=1e-3)
+
+
+def test_map_coordinates_keep_their_millimetres(tmp_path: Path) -> None:
+    shift = np.array([455_123.0, 5_712_456.0, 80.0])
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS + shift, COLORS], 1), fmt="%.4f")
+    cloud = read_cloud(tmp_path / "a.xyz", 1.0)
+    np.testing.assert_allclose(cloud.points + cloud.origin, POINTS + shift, atol=2e-4)
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+
+
+def test_meshes_of_few_vertices_are_sampled(tmp_path: Path) -> None:
+    box = trimesh.creation.box((2, 1, 0.5))
+    box.export(tmp_path / "box.obj")
+    cloud = read_cloud(tmp_path / "box.obj")
+    assert len(cloud.points) == pytest.approx(box.area / 0.02**2, rel=0.01)
+    off = np.abs(np.abs(cloud.points) - np.array([1, 0.5, 0.25])).min(1)
+    assert off.max() < 1e-5  # on a face
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.ply", b"ply\nformat ascii 1.0\n", "damaged, or not a PLY"),
+        ("a.ply", b"", "damaged, or not a PLY"),
+        ("a.xyz", b"1 2\n3 4\n", "expected x y z"),
+        ("a.xyz", b"", "has no points"),
+        ("a.xyz", b"one two three\n", "not lines of x y z"),
+        ("a.obj", b"# nothing\n", "no points|cannot be read"),
+        ("a.doc", b"", "not a point cloud"),
+        ("a.las", b"", "LAS files need|cannot be read as LAS"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_cloud(tmp_path / name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
