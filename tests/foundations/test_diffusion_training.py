@@ -10,6 +10,7 @@ from xmask3d.foundations.diffusion_training import (
     VAE_CONFIG,
     UnetTrainer,
     encode_latents,
+    make_vae,
     standardise_latents,
     train_vae,
     unet_taps,
@@ -21,9 +22,9 @@ from xmask3d.models.diffusion import DiffusionFeatures
 
 def test_the_autoencoder_learns(pool: Pool) -> None:
     torch.manual_seed(0)
-    vae = AutoencoderKL(**VAE_CONFIG)
-    before = train_vae(vae, pool.images, steps=1, batch_size=2, side=48)
-    assert train_vae(vae, pool.images, steps=25, batch_size=2, side=48) < before
+    vae = make_vae()
+    before = train_vae(vae, pool.images, steps=1, batch_size=2, side=32)
+    assert train_vae(vae, pool.images, steps=15, batch_size=2, side=32) < before
 
 
 def test_standard_latents_reconstruct_alike(pool: Pool) -> None:

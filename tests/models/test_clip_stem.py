@@ -9,7 +9,7 @@ from xmask3d.errors import UserError
 from xmask3d.foundations.clip_training import make_tokenizer, model_config
 from xmask3d.foundations.export import export_clip
 from xmask3d.models.clip import ClipText, MaskClip
-from xmask3d.models.clip_stem import ConvStem, take_stem
+from xmask3d.models.clip_stem import ConvStem, imagenet_weights, take_stem
 from xmask3d.models.clip_weights import build_clip, load_clip
 
 
@@ -43,6 +43,8 @@ def test_a_folder_with_a_stem_loads(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
     clip = build_clip(model_config(tokenizer.vocab_size)).half().float().eval()
+    # The blocks themselves are not in the folder: they come with their package.
+    clip.visual.conv1.load_state_dict(imagenet_weights(clip.visual.conv1), strict=False)
     export_clip(tmp_path, clip, tokenizer)
     loaded = load_clip(tmp_path)
     images, masks = torch.rand(1, 3, 192, 192), torch.randn(1, 2, 24, 24)

@@ -15,7 +15,6 @@ from tqdm import trange
 
 from xmask3d.foundations.dataset import Pool
 from xmask3d.foundations.features import FeaturePool, patch_coverage
-from xmask3d.foundations.teachers import ImageNetFeatures
 from xmask3d.foundations.vocabulary import (
     BENCHMARK_CLASSES,
     CONCEPTS,
@@ -24,6 +23,7 @@ from xmask3d.foundations.vocabulary import (
     sample_region_caption,
     sample_view_caption,
 )
+from xmask3d.models.clip_stem import imagenet_weights
 from xmask3d.models.tokenizer import CompactTokenizer
 
 EMBED_DIM = 128
@@ -58,7 +58,7 @@ def make_tokenizer() -> CompactTokenizer:
 def prepare_stem(clip: CLIP, features: FeaturePool) -> None:
     """Give the image tower the ImageNet blocks, in place, and the statistics of their output."""
     stem = clip.visual.conv1
-    stem.load_state_dict(ImageNetFeatures().stem_weights(stem), strict=False)
+    stem.load_state_dict(imagenet_weights(stem), strict=False)
     sample = features.fine[:: max(1, len(features.fine) // 512)].float()
     stem.norm.running_mean.copy_(sample.mean((0, 2, 3)))
     stem.norm.running_var.copy_(sample.var((0, 2, 3)))

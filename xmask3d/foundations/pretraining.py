@@ -20,9 +20,9 @@ from xmask3d.foundations.clip_training import ClipTrainer, make_tokenizer, model
 from xmask3d.foundations.dataset import Pool, load_pool, render_pool
 from xmask3d.foundations.diffusion_training import (
     UNET_CONFIG,
-    VAE_CONFIG,
     UnetTrainer,
     encode_latents,
+    make_vae,
     region_embeddings,
     standardise_latents,
     train_vae,
@@ -153,7 +153,7 @@ def _pretrain_diffusion(
     work: Path, plan: Plan, report: dict, clip: open_clip.CLIP, tokenizer: Any, pool: Pool, teacher: Tensor
 ) -> tuple[AutoencoderKL, UNet2DConditionModel]:
     torch.manual_seed(plan.seed + 1)
-    vae, unet = AutoencoderKL(**VAE_CONFIG), UNet2DConditionModel(**UNET_CONFIG)
+    vae, unet = make_vae(), UNet2DConditionModel(**UNET_CONFIG)
 
     def fit_vae() -> dict[str, float]:
         error = train_vae(vae, pool.images, steps=plan.vae_steps, batch_size=plan.batch_size // 4, seed=plan.seed)

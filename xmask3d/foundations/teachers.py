@@ -9,7 +9,6 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.models.clip_stem import ConvStem
 
 
 def sentence_embeddings(texts: Sequence[str], dim: int) -> Tensor:
@@ -60,9 +59,3 @@ class ImageNetFeatures(nn.Module):
             if index in (10, 15):
                 maps.append(x.float())
         return maps[0], maps[1]
-
-    def stem_weights(self, stem: ConvStem) -> dict[str, Tensor]:
-        """Weights of the first blocks under the names that `stem` has for them; both list them in the same order."""
-        names = [name for name in stem.state_dict() if name.startswith("features.")]
-        tensors = list(self.network.state_dict().values())[: len(names)]
-        return dict(zip(names, tensors, strict=True))
