@@ -30,9 +30,10 @@ def cases(request: Request) -> list[Case]:
                 for kind in request.types:
                     name = f"{network}, {voxels // 1000}k voxels, {step}, {kind}"
                     contenders = ["xmask3d", *(request.against if kind == "float32" else ())]
-                    options = {"network": network, "voxels": voxels, "step": step, "kind": kind}
-                    common = (options, request.device, request.threads, request.repeats)
-                    found += [Case("sparse", name, contender, *common) for contender in contenders]
+                    options: dict[str, str | int | float] = {"network": network, "voxels": voxels}
+                    options |= {"step": step, "kind": kind}
+                    common = (request.device, request.threads, request.repeats)
+                    found += [Case("sparse", name, contender, options, *common) for contender in contenders]
     return found
 
 
