@@ -15,7 +15,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -153,7 +153,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         with open(temporary, "wb") as file:
             writer = _HashingWriter(file)
             try:
-                torch.save(payload, writer)
+                torch.save(payload, cast(BinaryIO, writer))
             except (OSError, RuntimeError) as error:  # torch turns an OSError of the file into a RuntimeError
                 raise (writer.error or error) from error
             _sync(file)
@@ -236,12 +236,15 @@ def find_checkpoint(name: str, output: Path) -> Path:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest_of(file)
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()
 
 
 def random_state() -> dict[str, Any]:
     """State of this process's generators (torch on CPU and GPU, numpy, python) as tensors and plain values."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
@@ -325,13 +328,6 @@ def _first_line(error: Exception) -> str:
 
 def _digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _digest_of(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _step_of(path: Path) -> int:

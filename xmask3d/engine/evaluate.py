@@ -105,14 +105,13 @@ def evaluate_scene(
         UserError: the scene has no truth.
     """
     rotations = config.evaluate.rotations
-    votes, binary, used, scene = {}, None, 0, None
+    scene = reader.read_scene(name)
+    if scene.labels is None:
+        raise UserError(f"scene {name} has no labels to compare with; leave it out with --scenes")
+    votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
+    binary, used = SceneVotes(len(scene.points), 2), 0
     for rotation in range(rotations):
         views = build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations)
-        if scene is None:
-            scene = views.scene
-            count = len(scene.points)
-            votes = {branch: SceneVotes(count, benchmark.num_classes) for branch in BRANCHES}
-            binary = SceneVotes(count, 2)
         loader = DataLoader(
             views,
             batch_size=config.evaluate.batch_size,
@@ -134,8 +133,7 @@ def evaluate_scene(
 def _count(
     scene: Scene, benchmark: Benchmark, votes: dict[str, SceneVotes], binary: SceneVotes, used: int
 ) -> SceneResult:
-    if scene.labels is None:
-        raise UserError(f"scene {scene.name} has no labels to compare with; leave it out with --scenes")
+    assert scene.labels is not None
     truth = torch.from_numpy(np.asarray(scene.labels))
     labels, counts = {}, {}
     for branch in BRANCHES:

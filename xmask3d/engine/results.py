@@ -45,7 +45,7 @@ class SceneResult:
     def save(self, path: Path) -> None:
         """Write a compressed npz, whole or not at all; the folder is made when missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"labels_{branch}": self.labels[branch] for branch in BRANCHES}
+        arrays: dict[str, Any] = {f"labels_{branch}": self.labels[branch] for branch in BRANCHES}
         arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
         temporary = path.with_name(path.name + ".tmp")
         with open(temporary, "wb") as file:
@@ -139,8 +139,8 @@ class Results:
         ]
         for row in self.rows():
             kind = f"{row['class']:<24.24}{row['split']:<7}{row['points']:>10}"
-            values = (row["iou_fused"], row["iou_2d"], row["iou_3d"], row["accuracy_fused"])
-            lines.append(kind + "".join(f"{100 * value:8.2f}" for value in values))
+            shown = (row["iou_fused"], row["iou_2d"], row["iou_3d"], row["accuracy_fused"])
+            lines.append(kind + "".join(f"{100 * value:8.2f}" for value in shown))
         return "\n".join(lines)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -119,7 +119,7 @@ class Trainer:
         if self.device.type == "cpu":
             # Sums in a fixed order, for resuming bit for bit. On a GPU it would cost speed and not suffice.
             torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.benchmark = load_benchmark(config.benchmark)
         self.views = build_training_views(config, self.benchmark)
         self.batches = EpochBatches(

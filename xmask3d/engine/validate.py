@@ -58,7 +58,7 @@ def validate(
 
 def summarise(matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, benchmark: Benchmark) -> dict[str, float]:
     """hIoU and the two means of each branch, and how often the binary head is right."""
-    summary = {}
+    summary: dict[str, float] = {}
     for branch, matrix in matrices.items():
         scores = matrix.scores(benchmark.base, benchmark.novel)
         summary |= {
