@@ -131,8 +131,8 @@ def _read_probe(recording: Recording) -> _Probe:
         good.append(len(known) > 0)
     if not any(good):
         raise UserError(f"{recording.path}: the depth maps hold no measurement (all 0 or {65535}); is that the depth?")
-    pairs = sorted(pair for pair in pairs if good[pair[0]] and good[pair[1]])
-    return _Probe(index, np.stack(depth), np.stack(grey), recording.poses[index], pixels, pairs)
+    usable = sorted(pair for pair in pairs if good[pair[0]] and good[pair[1]])
+    return _Probe(index, np.stack(depth), np.stack(grey), recording.poses[index], pixels, usable)
 
 
 def _plausible_units(recording: Recording, probe: _Probe) -> tuple[float, ...]:

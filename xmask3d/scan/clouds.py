@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +137,7 @@ def _read_mesh(path: Path) -> Raw:
     import trimesh
 
     try:
-        mesh = trimesh.load(str(path), force="mesh", process=False)
+        mesh: Any = trimesh.load(str(path), force="mesh", process=False)
     except Exception as error:
         # trimesh's loaders raise nearly anything on damaged files.
         raise UserError(f"{path}: cannot be read as a mesh ({str(error)[:100]})") from error

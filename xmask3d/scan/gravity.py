@@ -88,7 +88,7 @@ def _normals(points: np.ndarray) -> np.ndarray:
     picked = crowd[: min(SAMPLE, len(crowd))]
     _, near = cKDTree(crowd).query(picked, NEIGHBOURS)
     offsets = crowd[near] - crowd[near].mean(1, keepdims=True)
-    _, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
+    values, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
     flat = values[:, 0] < 0.05 * np.maximum(values[:, 1], 1e-12)
     return vectors[flat, :, 0]
 
