@@ -1,7 +1,7 @@
 """What readers hand on, and what the model eats: Scene, View, Sample, Batch."""
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -56,7 +56,9 @@ class View:
 class SceneReader(Protocol):
     """A data set split: names of scenes, and access to one scene or one view at a time."""
 
-    scene_names: list[str]
+    @property
+    def scene_names(self) -> list[str]:
+        """Names of the scenes, in order."""
 
     def read_scene(self, name: str) -> Scene:
         """Read points, colours and labels. Raises `UserError` naming a missing or damaged file."""
@@ -140,7 +142,7 @@ class Batch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
         """Copy to a device; floating tensors also to `dtype` when given."""
 
-        def move(value: object) -> object:
+        def move(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
             cast = dtype if value.is_floating_point() else None

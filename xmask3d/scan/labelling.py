@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,8 @@ class SavedState:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".part-{self._path.name}")
         with partial.open("wb") as file:
-            np.savez(file, key=np.array(self._key), **state())
+            arrays: dict[str, Any] = {"key": np.array(self._key), **state()}
+            np.savez(file, **arrays)
         partial.replace(self._path)
         self._saved = time.monotonic()
 

@@ -61,7 +61,8 @@ class SceneViewer:
         self._labels = np.full(len(self._kept), -1) if labels is None else labels[self._kept]
         self._confidence = None if confidence is None else confidence[self._kept]
         self._names = list(names or [])
-        self._features, self._load_text, self._text = features, load_text, None
+        self._features, self._load_text = features, load_text
+        self._text: ClipText | None = None
         self._heat: np.ndarray | None = None
         self._phrases: list[str] = list(self._names)
         self._spacing = point_spacing(self._points)
@@ -119,7 +120,7 @@ class SceneViewer:
                 self._build_legend()
                 found = f"{len(np.unique(self._labels))} of {len(words)} words found"
             self._info.content = f"**{text}**: {found}, in {time.monotonic() - start:.2f} s"
-            self._mode.value = mode
+            self._mode.value = mode  # type: ignore[misc]  # viser types its handles as read-only
             self.update()
 
     def _ask_soon(self, text: str) -> None:

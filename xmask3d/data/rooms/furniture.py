@@ -157,17 +157,17 @@ def _models_in(archive: Path, cache: Path) -> list[FurnitureModel]:
         if library is None or kind is None:
             continue
         key = f"{library}/{identity}"
-        size = tuple(float(entry[name]) / 100 for name in ("width", "depth", "height"))
+        width, depth, height = (float(entry[name]) / 100 for name in ("width", "depth", "height"))
         rotation = tuple(float(number) for number in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())
         source = ArchiveSource(archive, entry["model"].lstrip("/"), rotation, cache / f"{key}.npz")
         if FRONT_TURNS.get(key, 0) % 2:
-            size = (size[1], size[0], size[2])
+            width, depth = depth, width
         models.append(
             FurnitureModel(
                 key,
                 entry["name"],
                 CLASS_IDS[CLASS_OF_KIND[kind]],
-                size,
+                (width, depth, height),
                 entry["creator"],
                 LICENCES[library],
                 source,

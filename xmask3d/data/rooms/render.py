@@ -197,7 +197,7 @@ class Renderer:
         self._texture_start = np.concatenate([[0], np.cumsum(self._texture_height * self._texture_width)[:-1]])
 
 
-def look_at(eye: Sequence[float], target: Sequence[float]) -> NDArray[np.float64]:
+def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:
     """Camera-to-world matrix (4 x 4) of an upright camera at `eye` that looks at `target`; z is up in the world."""
     position = np.asarray(eye, np.float64)
     forward = np.asarray(target, np.float64) - position

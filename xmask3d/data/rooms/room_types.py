@@ -250,7 +250,8 @@ def _kitchen_row(plan: Planner, wall: int) -> None:
         unit = resized(unit, depth=depth, height=top)
         units.append(resized(stove, width=0.6, depth=depth, height=top + 0.04) if i == stove_at else unit)
     flip = plan.chance(0.5)
-    start, runs = GAP, [[]]
+    start = GAP
+    runs: list[list] = [[]]
     for unit in units:
         placed = _in_row(plan, wall, unit, start, flip)
         start += unit.size[0] + GAP + 0.001
