@@ -23,6 +23,9 @@ EXAMPLES = """examples:
 """
 
 
+STATE = ".unfinished.npz"  # in the folder of the results, while they are being made
+
+
 def main() -> None:
     """Entry point of the `xmask3d` command."""
     run_tool(lambda: run(sys.argv[1:]))
@@ -140,12 +143,13 @@ def segment(options: argparse.Namespace) -> int:
             background=options.background,
             classes=options.classes,
             objects=options.instances,
-            state=out / ".unfinished.npz",
+            state=out / STATE,
             report=report,
         )
     features = options.save_features or out / "features.safetensors"
     result.features.save(features)
     files = write_result(result, out)
+    (out / STATE).unlink(missing_ok=True)
     print_result(result)
     if len(options.query) > 1 and not options.background:
         print("every point got one of your words; leave the rest unlabelled with, say, --background wall floor ceiling")

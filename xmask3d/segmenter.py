@@ -28,7 +28,7 @@ from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.labelling import Labelled, SavedState, ScanLabeller
-from xmask3d.scan.regions import Region, best_regions, components, merge_masks, renumber
+from xmask3d.scan.regions import MIN_POINTS, Region, best_regions, components, merge_masks, renumber
 from xmask3d.scan.result import SegmentationResult
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.scan.words import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
@@ -256,6 +256,7 @@ class Segmenter:
             "novel_ratio": repr(self.config.evaluate.novel_ratio),
             "names": "\n".join(self.reference.names),
             "base_names": "\n".join(self.reference.base_names),
+            "views": str(labelled.used),
             "rotation": " ".join(map(repr, scan.rotation.ravel().tolist())),
             "origin": " ".join(map(repr, scan.origin.tolist())),
         }
@@ -319,7 +320,7 @@ def query_features(
         labels, sureness = features.label(clip_text(vocabulary.texts), vocabulary.novel)
         labels = hide_background(vocabulary.groups[labels], vocabulary)
         result = replace(result, labels=labels[features.row], confidence=sureness[features.row])
-    result.about = {**result.about, "model": about["model"], "views": int(features.looks.max(initial=0))}
+    result.about = {**result.about, "model": about["model"], "views": int(about["views"])}
     rotation = np.array(about["rotation"].split(), float).reshape(3, 3)
     return replace(result, rotation=rotation, origin=np.array(about["origin"].split(), float))
 
@@ -364,14 +365,17 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> N
     """Tell objects apart: by masks that views agree on, else by which points of a class touch."""
     points = scan.scene.points
     labels = result.labels if scan.worked is None else _first_of(result.labels, scan.worked, len(points))
+    smallest = max(MIN_POINTS, len(points) // 2000)
     by_masks = bool(labelled.masks) and result.about.get("mode") == "labels"
     if by_masks:
-        objects = merge_masks(labelled.masks, labelled.mask_classes, labels)
-        rest = np.where((objects < 0) & (labels >= 0), labels, -1)
-        parts = components(points, rest, TOUCHING)
-        objects = renumber(np.where(parts >= 0, parts + objects.max(initial=-1) + 1, objects))
+        # Masks chain across objects that touch in pictures only; what does not touch in space is not one object.
+        objects = components(points, merge_masks(labelled.masks, labelled.mask_classes, labels), TOUCHING)
+        rest = components(points, np.where((objects < 0) & (labels >= 0), labels, -1), TOUCHING)
+        rest = renumber(rest, 4 * smallest)  # crumbs between the masks are no objects
+        objects = np.where(rest >= 0, rest + objects.max(initial=-1) + 1, objects)
     else:
-        objects = renumber(components(points, labels, TOUCHING))
+        objects = components(points, labels, TOUCHING)
+    objects = renumber(objects, smallest)
     names = []
     for number in range(int(objects.max(initial=-1)) + 1):
         names.append(result.names[int(np.bincount(labels[objects == number]).argmax())])

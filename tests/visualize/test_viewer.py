@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     room = BoxRoom(0, spacing=0.08)
     right = (room.points[:, 0] > 2).astype(np.int32)
     about = {"scan": "room", "model": "none", "clip": str(clip), "temperature": "10", "base_ratio": "0.65",
-             "novel_ratio": "0.35", "names": "bed\nsofa", "base_names": "bed\nsofa", "origin": "0 0 0",
+             "novel_ratio": "0.35", "names": "bed\nsofa", "base_names": "bed\nsofa", "origin": "0 0 0", "views": "1",
              "rotation": "1 0 0 0 1 0 0 0 1"}  # fmt: skip
     assert text.shape == (2, WIDTH)
     unit = (text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float16)

@@ -28,8 +28,8 @@ class PointFeatures:
         fused: m x D float16, mean of the normalised fused features. clip: m x D float16, mean of the normalised
             CLIP embeddings of the masks on the place, 0 where there was none.
         base: m float16, mean probability of being of a base class. looks: m int32, views that saw it.
-        about: strings: scan, checkpoint, clip (source of the text tower), temperature, base_ratio, novel_ratio,
-            base_names and names of the checkpoint's benchmark joined by newlines.
+        about: strings: scan, model, views, clip (source of the text tower), temperature, base_ratio, novel_ratio,
+            rotation, origin, base_names and names of the model's benchmark joined by newlines.
     """
 
     points: np.ndarray
@@ -47,6 +47,7 @@ class PointFeatures:
         arrays = {k: np.ascontiguousarray(v) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         partial = path.with_name(f".part-{path.name}")
         save_file(arrays, str(partial), metadata={**self.about, "format": FORMAT})
+        partial.chmod(0o644)  # the writer leaves it to its owner alone
         partial.replace(path)
 
     @classmethod
