@@ -16,6 +16,7 @@ from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights
 from xmask3d.engine.same_run import check_same_run
 from xmask3d.engine.train import Trainer, train
 from xmask3d.errors import UserError
+from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
 LAST = "checkpoints/step-00000008.pt"
 SAME = ["train.ema=0.9", "train.evaluate_every=1"]  # as the finished run of the fixture
@@ -152,6 +153,27 @@ def test_half_precision(tiny: Path, tmp_path: Path) -> None:
     weights = read_checkpoint(tmp_path / "checkpoints" / "step-00000004.pt").model
     assert all(torch.isfinite(value).all() for value in weights.values())
     assert weights["fuser.linear.weight"].dtype == torch.float32
+
+
+def test_kept_encodings_are_made_once_a_view(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, images = DiffusionFeatures.encode, []
+
+    def counted(self: DiffusionFeatures, batch: torch.Tensor) -> EncodedImages:
+        images.append(len(batch))
+        return encode(self, batch)
+
+    monkeypatch.setattr(DiffusionFeatures, "encode", counted)
+    overrides = ["train.keep_encodings=true", "train.evaluate_every=0"]
+    assert train(load_config(tiny, [*overrides, f"output={tmp_path / 'memory'}"])) == 0
+    assert 0 < sum(images) <= 4, "two epochs of eight samples show four views"
+    kept = [*overrides, f"data.cache={tmp_path / 'cache'}"]
+    assert train(load_config(tiny, [*kept, f"output={tmp_path / 'first'}"])) == 0
+    files = list((tmp_path / "cache").glob("encodings-*/*/*.safetensors"))
+    assert len(files) == sum(images) / 2
+    assert train(load_config(tiny, [*kept, f"output={tmp_path / 'second'}"])) == 0
+    assert len(files) == sum(images) / 2, "the second run finds them on disk"
+    for name in ("first", "second"):
+        assert_same_run(tmp_path / "memory" / LAST, tmp_path / name / LAST)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ class Trainer:
         regularise = config.loss.mask_regularisation > 0 and epoch >= config.loss.mask_regularisation_start
         batch = translate(batch.to(self.device), config.seed, self.step)
         generator = generator_for(config.seed, self.step, micro, accelerator.process_index, device=self.device)
-        encoded = self.encodings(batch) if self.encodings else None
+        encoded = self.encodings(batch) if self.encodings is not None else None
         last = micro == self.settings.accumulate - 1
         with nullcontext() if last else accelerator.no_sync(self.stepper):
             captions = self.clip_text(batch.captions)
