@@ -145,6 +145,11 @@ class TrainingViews(_Views):
     def __len__(self) -> int:
         return len(self._reader.scene_names) * self._views_per_scene
 
+    def all_views(self) -> list[tuple[str, str]]:
+        """Scene and name of every view that may be drawn."""
+        reader = self._reader
+        return [(scene, view) for scene in reader.scene_names for view in reader.view_names(scene)]
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose samples follow."""
         self._epoch.fill_(epoch)

@@ -60,6 +60,9 @@ class SceneReader(Protocol):
     def scene_names(self) -> list[str]:
         """Names of the scenes, in order."""
 
+    def view_names(self, scene: str) -> list[str]:
+        """Names of a scene's views, in order."""
+
     def read_scene(self, name: str) -> Scene:
         """Read points, colours and labels. Raises `UserError` naming a missing or damaged file."""
 

@@ -25,7 +25,7 @@ from xmask3d.engine.checkpoint import (
     read_checkpoint,
     restore_random_state,
 )
-from xmask3d.engine.encodings import EncodingCache
+from xmask3d.engine.encodings import open_encodings
 from xmask3d.engine.labeller import Labeller
 from xmask3d.engine.logs import RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
@@ -35,6 +35,7 @@ from xmask3d.engine.validate import validate
 from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.build import build_criterion, build_model, build_training_views, build_validation_views
+from xmask3d.models.clip import EncodedTokens
 from xmask3d.models.diffusion import EncodedImages
 from xmask3d.models.fusion import fuse_training
 from xmask3d.models.xmask3d import XMask3D
@@ -88,6 +89,7 @@ class TrainingStep(nn.Module):
         regularise: bool,
         generator: torch.Generator,
         encoded: EncodedImages | None = None,
+        tokens: EncodedTokens | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses by name, and their `total`.
 
@@ -96,9 +98,9 @@ class TrainingStep(nn.Module):
             text: C x D embeddings of the base classes. captions: B x D.
             regularise: whether the mask regularisation, and so MaskCLIP, takes part.
             generator: of the random points that masks are compared at.
-            encoded: of the batch's images, if known.
+            encoded, tokens: of the batch's images, if known.
         """
-        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded)
+        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded, tokens=tokens)
         fused = fuse_training(self.model.fuser, outputs, batch)
         return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
 
@@ -159,7 +161,9 @@ class Trainer:
         self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
         if resumed and resumed.scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed.scaler)
-        self.encodings = EncodingCache(self.model.diffusion, config.data.cache) if settings.keep_encodings else None
+        self.encodings = None
+        if settings.keep_encodings:
+            self.encodings = open_encodings(config, self.model, self.clip_text, self.views, self.accelerator.print)
         self.text = self.clip_text(self.benchmark.base_names)
         self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
         set_seed(config.seed + self.accelerator.process_index)
@@ -242,11 +246,18 @@ class Trainer:
         regularise = config.loss.mask_regularisation > 0 and epoch >= config.loss.mask_regularisation_start
         batch = translate(batch.to(self.device), config.seed, self.step)
         generator = generator_for(config.seed, self.step, micro, accelerator.process_index, device=self.device)
-        encoded = self.encodings(batch) if self.encodings is not None else None
+        kept = self.encodings
         last = micro == self.settings.accumulate - 1
         with nullcontext() if last else accelerator.no_sync(self.stepper):
-            captions = self.clip_text(batch.captions)
-            losses = self.stepper(batch, self.text, captions, regularise, generator, encoded)
+            losses = self.stepper(
+                batch,
+                self.text,
+                kept.captions(batch) if kept else self.clip_text(batch.captions),
+                regularise,
+                generator,
+                kept.images(batch) if kept else None,
+                kept.tokens(batch) if kept and regularise else None,
+            )
             accelerator.backward(losses["total"] / self.settings.accumulate)
         return losses
 

@@ -66,6 +66,14 @@ class ClipText(FrozenNetworks):
             return self.clip.text_projection.new_zeros(0, self.dim)
         return torch.stack([self._known[text] for text in texts])
 
+    def knows(self, text: str) -> bool:
+        """Whether a text was encoded before."""
+        return text in self._known
+
+    def remember(self, text: str, embedding: Tensor) -> None:
+        """Take over an embedding, 1 x D, that this encoder gave at another time."""
+        self._known[text] = embedding[0].to(self.clip.text_projection.device)
+
     def encode_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """One embedding a class name.
 
@@ -109,6 +117,15 @@ class EncodedTokens:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
+    @staticmethod
+    def concatenate(items: Sequence["EncodedTokens"]) -> "EncodedTokens":
+        """One batch of several."""
+        return EncodedTokens(
+            torch.cat([item.class_token for item in items]),
+            tuple(torch.cat(layer) for layer in zip(*(item.keys for item in items), strict=True)),
+            tuple(torch.cat(layer) for layer in zip(*(item.values for item in items), strict=True)),
+        )
+
 
 class MaskClip(FrozenNetworks):
     """CLIP image embeddings of masks.
@@ -139,6 +156,12 @@ class MaskClip(FrozenNetworks):
     def dim(self) -> int:
         """Size D of the embeddings."""
         return self.visual.output_dim
+
+    @property
+    def numbers_per_image(self) -> int:
+        """How many numbers `EncodedTokens` holds for one image."""
+        tokens, width = self.visual.positional_embedding.shape
+        return width * (1 + 2 * tokens * len(self.visual.transformer.resblocks))
 
     @torch.no_grad()
     def forward(self, images: Tensor, mask_logits: Tensor) -> Tensor:
@@ -182,6 +205,7 @@ class MaskClip(FrozenNetworks):
         blocks = self.visual.transformer.resblocks
         for block, key, value in zip(blocks, encoded.keys, encoded.values, strict=True):
             query, _, _ = _project(block, x)
+            key, value = key.to(query), value.to(query)  # kept ones do not follow autocast
             x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=visible))
         x = self.visual.ln_post(x)
         return x if self.visual.proj is None else x @ self.visual.proj

@@ -13,7 +13,7 @@ from xmask3d.models.similarity import at_least_float32
 from xmask3d.sparse import sparse_tensor
 
 if TYPE_CHECKING:
-    from xmask3d.models.clip import MaskClip, TextClassifier
+    from xmask3d.models.clip import EncodedTokens, MaskClip, TextClassifier
     from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
     from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
     from xmask3d.models.fusion import Fuser
@@ -94,7 +94,14 @@ class XMask3D(nn.Module):
         self.sparse_backend = sparse_backend
 
     def forward(
-        self, batch: Batch, text: Tensor, *, mask_clip: bool, auxiliary: bool, encoded: EncodedImages | None = None
+        self,
+        batch: Batch,
+        text: Tensor,
+        *,
+        mask_clip: bool,
+        auxiliary: bool,
+        encoded: EncodedImages | None = None,
+        tokens: EncodedTokens | None = None,
     ) -> Outputs:
         """Run every network on a batch of views.
 
@@ -104,6 +111,7 @@ class XMask3D(nn.Module):
             mask_clip: also embed the final masks by CLIP.
             auxiliary: also return what the decoder's earlier layers predict.
             encoded: of the same images, to save the VAE.
+            tokens: of the same images, to save CLIP's image tower.
         """
         voxels = sparse_tensor(batch.voxel_coords, batch.voxel_features, self.sparse_backend)
         global_feature, voxels_3d = self.point_encoder(voxels, batch.size)
@@ -117,8 +125,12 @@ class XMask3D(nn.Module):
             global_feature=global_feature,
             points_3d=voxels_3d.index_select(0, batch.point_to_voxel),
             binary_logits=binary_logits.index_select(0, batch.point_to_voxel),
-            clip_embeddings=self.mask_clip(batch.images, masks[0].mask_logits.detach()) if mask_clip else None,
+            clip_embeddings=self._clip_embeddings(batch.images, masks[0], tokens) if mask_clip else None,
         )
+
+    def _clip_embeddings(self, images: Tensor, masks: MaskPrediction, tokens: EncodedTokens | None) -> Tensor:
+        encoded = self.mask_clip.encode(images) if tokens is None else tokens
+        return self.mask_clip.embed(encoded, masks.mask_logits.detach())
 
     def _masks(
         self, images: Tensor, global_feature: Tensor, auxiliary: bool, encoded: EncodedImages | None

@@ -84,6 +84,10 @@ class Scan:
         """The one name."""
         return [self.scene.name]
 
+    def view_names(self, scene: str) -> list[str]:
+        """Names of the views."""
+        return self.scene.view_names
+
     def read_scene(self, name: str) -> Scene:
         """The scene; see `SceneReader`."""
         return self.scene
