@@ -87,6 +87,9 @@ class LossConfig(Section):
     num_points: int = Field(12544, description="points per mask of matcher and mask losses")
     point_fused: float = Field(4.0, description="point cross entropy of the fused feature")
     point_3d: float = Field(4.0, description="point cross entropy of the 3D feature")
+    point_balance: float = Field(
+        0.0, ge=0, le=1, description="0 counts every point alike in both, 1 every class that a batch has"
+    )
     caption_fused: float = Field(1.5, description="view caption against mean fused feature")
     caption_3d: float = Field(1.0, description="view caption against mean 3D feature")
     caption_2d: float = Field(4.0, description="view caption against mean 2D feature")

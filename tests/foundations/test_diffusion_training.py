@@ -2,41 +2,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from xmask3d.foundations.alignment import Teachers
+from xmask3d.foundations.autoencoder_training import SCALING_FACTOR, VAE_CONFIG, encode_latents
 from xmask3d.foundations.clip_training import make_tokenizer, model_config
 from xmask3d.foundations.dataset import Pool
-from xmask3d.foundations.diffusion_training import (
-    SCALING_FACTOR,
-    UNET_CONFIG,
-    VAE_CONFIG,
-    UnetTrainer,
-    encode_latents,
-    make_vae,
-    standardise_latents,
-    train_vae,
-    unet_taps,
-)
+from xmask3d.foundations.diffusion_training import UNET_CONFIG, UnetTrainer, unet_taps
 from xmask3d.foundations.features import TEACHER_DIM
 from xmask3d.models.clip_weights import build_clip
 from xmask3d.models.diffusion import DiffusionFeatures
-
-
-def test_the_autoencoder_learns(pool: Pool) -> None:
-    torch.manual_seed(0)
-    vae = make_vae()
-    before = train_vae(vae, pool.images, steps=1, batch_size=2, side=32)
-    assert train_vae(vae, pool.images, steps=15, batch_size=2, side=32) < before
-
-
-def test_standard_latents_reconstruct_alike(pool: Pool) -> None:
-    torch.manual_seed(0)
-    vae = AutoencoderKL(**VAE_CONFIG).eval()
-    x = torch.from_numpy(pool.images[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.no_grad():
-        before = vae(x).sample
-        standardise_latents(vae, pool.images)
-        torch.testing.assert_close(vae(x).sample, before, rtol=1e-3, atol=1e-4)
-        means = vae.encode(torch.from_numpy(pool.images).permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
-    torch.testing.assert_close(means.std((0, 2, 3)) * SCALING_FACTOR, torch.ones(4), rtol=1e-3, atol=1e-3)
 
 
 def test_taps_are_the_published_ones() -> None:
@@ -68,8 +41,7 @@ def test_a_unet_step_is_repeatable_and_goes_on_after_restore(pool: Pool) -> None
             tokenizer,
             pool,
             latents,
-            regions,
-            teacher,
+            Teachers(pool, regions, teacher),
             steps=20,
             batch_size=4,
             seed=seed,

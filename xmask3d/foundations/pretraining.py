@@ -16,17 +16,11 @@ from tqdm import trange
 
 from xmask3d.errors import UserError
 from xmask3d.foundations import evaluation as ev
+from xmask3d.foundations.alignment import Teachers
+from xmask3d.foundations.autoencoder_training import VaeTrainer, encode_latents, make_vae, standardise_latents
 from xmask3d.foundations.clip_training import ClipTrainer, make_tokenizer, model_config, prepare_stem, train_text
 from xmask3d.foundations.dataset import Pool, load_pool, render_pool
-from xmask3d.foundations.diffusion_training import (
-    UNET_CONFIG,
-    UnetTrainer,
-    encode_latents,
-    make_vae,
-    region_embeddings,
-    standardise_latents,
-    train_vae,
-)
+from xmask3d.foundations.diffusion_training import UNET_CONFIG, UnetTrainer, region_embeddings
 from xmask3d.foundations.export import export_clip, export_diffusion
 from xmask3d.foundations.features import FeaturePool, extract_features
 from xmask3d.foundations.teachers import sentence_embeddings
@@ -154,36 +148,34 @@ def _pretrain_diffusion(
 ) -> tuple[AutoencoderKL, UNet2DConditionModel]:
     torch.manual_seed(plan.seed + 1)
     vae, unet = make_vae(), UNet2DConditionModel(**UNET_CONFIG)
+    regions = _stage(work / "regions.pt", lambda: region_embeddings(clip, pool))
+    teachers = Teachers(pool, regions, teacher)
 
     def fit_vae() -> dict[str, float]:
-        error = train_vae(vae, pool.images, steps=plan.vae_steps, batch_size=plan.batch_size // 4, seed=plan.seed)
+        trainer = VaeTrainer(
+            vae, pool.images, teachers, steps=plan.vae_steps, batch_size=max(2, plan.batch_size // 8), seed=plan.seed
+        )
+        losses = _run(trainer, work / "vae.part.pt", "autoencoder")
         standardise_latents(vae, pool.images)
-        return {"pixel error": error}
+        return losses
+
+    def fit_unet() -> dict[str, float]:
+        trainer = UnetTrainer(
+            unet,
+            clip,
+            tokenizer,
+            pool,
+            latents,
+            teachers,
+            steps=plan.unet_steps,
+            batch_size=max(4, plan.batch_size * 3 // 8),
+            seed=plan.seed,
+        )
+        return _run(trainer, work / "unet.part.pt", "UNet")
 
     _module_stage(work / "vae.pt", vae, report, fit_vae)
     latents = _stage(work / "latents.pt", lambda: encode_latents(vae, pool.images))
-    regions = _stage(work / "regions.pt", lambda: region_embeddings(clip, pool))
-    _module_stage(
-        work / "unet.pt",
-        unet,
-        report,
-        lambda: _run(
-            UnetTrainer(
-                unet,
-                clip,
-                tokenizer,
-                pool,
-                latents,
-                regions,
-                teacher,
-                steps=plan.unet_steps,
-                batch_size=max(4, plan.batch_size * 3 // 8),
-                seed=plan.seed,
-            ),
-            work / "unet.part.pt",
-            "UNet",
-        ),
-    )
+    _module_stage(work / "unet.pt", unet, report, fit_unet)
     return vae, unet
 
 
@@ -201,7 +193,7 @@ def _check_plan(work: Path, plan: Plan) -> None:
     record.write_text(json.dumps(asdict(plan)))
 
 
-def _run(trainer: ClipTrainer | UnetTrainer, checkpoint: Path, name: str) -> dict[str, float]:
+def _run(trainer: ClipTrainer | VaeTrainer | UnetTrainer, checkpoint: Path, name: str) -> dict[str, float]:
     """Train to the end, from the last checkpoint if there is one. Returns smoothed losses."""
     if checkpoint.exists():
         trainer.restore(torch.load(checkpoint, weights_only=True))

@@ -44,6 +44,7 @@ class Criterion(nn.Module):
         num_points: int = 12544,
         point_fused: float = 4.0,
         point_3d: float = 4.0,
+        point_balance: float = 0.0,
         caption_fused: float = 1.5,
         caption_3d: float = 1.0,
         caption_2d: float = 4.0,
@@ -61,6 +62,7 @@ class Criterion(nn.Module):
             no_object: weight of null in the class cross entropy.
             num_points: points per mask of matcher and mask losses.
             point_fused, point_3d, caption_fused, caption_3d, caption_2d, binary, mask_regularisation: weights.
+            point_balance: of the classes in the point cross entropies, see `point_cross_entropy`.
             binary_positive_weight: of base points in the binary loss.
             novel_supervision: "reference" trains the binary head on labels of novel classes and chooses masks for the
                 regularisation by them, as published; "none" reads no label of a novel class: whatever has no base
@@ -81,6 +83,7 @@ class Criterion(nn.Module):
             "binary": binary,
             "mask_regularisation": mask_regularisation,
         }
+        self.point_balance = point_balance
         self.binary_positive_weight = binary_positive_weight
         self.novel_supervision: NovelSupervision = novel_supervision
         self.unlabelled_base_share = unlabelled_base_share
@@ -167,9 +170,14 @@ class Criterion(nn.Module):
         captioned = torch.tensor([bool(caption) for caption in batch.captions]).to(targets.device, non_blocking=True)
         mean_2d, has_2d = mean_mask_feature(fused.embeddings, fused.owner, point_batch)
         embeddings, temperature = at_least_float32(outputs.class_embeddings), at_least_float32(outputs.temperature)
+
+        def classify(features: Tensor) -> Tensor:
+            logits = cosine_logits(features, embeddings, temperature)
+            return point_cross_entropy(logits, batch.labels, self.point_balance)
+
         losses = {
-            "point_fused": point_cross_entropy(cosine_logits(points_fused, embeddings, temperature), batch.labels),
-            "point_3d": point_cross_entropy(cosine_logits(points_3d, embeddings, temperature), batch.labels),
+            "point_fused": classify(points_fused),
+            "point_3d": classify(points_3d),
             "caption_fused": caption_loss(
                 mean_per_sample(points_fused, point_batch, size), caption_embeddings, captioned
             ),

@@ -15,15 +15,24 @@ from xmask3d.models.similarity import at_least_float32
 NovelSupervision = Literal["reference", "none"]
 
 
-def point_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def point_cross_entropy(logits: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor:
     """Mean cross entropy over the points with a base label; 0 where there is none.
 
     Args:
         logits: N x (C + 1), null last. labels: N int64; C (null) is ignored.
+        balance: points of a class weigh its number of points in the batch to the power of -`balance`: 0 counts every
+            point alike (paper Eq. 9), 1 every class that occurs.
     """
     null = logits.shape[-1] - 1
-    total = F.cross_entropy(logits, labels, ignore_index=null, reduction="sum")
-    return total / (labels != null).sum().clamp(min=1)
+    if not balance:
+        total = F.cross_entropy(logits, labels, ignore_index=null, reduction="sum")
+        return total / (labels != null).sum().clamp(min=1)
+    classes = torch.arange(null + 1, device=labels.device)
+    counts = (labels[:, None] == classes).sum(0).to(logits.dtype)
+    weights = torch.where(classes == null, 0, counts.clamp(min=1) ** -balance)
+    total = F.cross_entropy(logits, labels, weights, ignore_index=null, reduction="sum")
+    # Not below what one point weighs, so that a batch without labels gives 0 and no division by 0.
+    return total / torch.where(classes == null, 0, weights * counts).sum().clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 def mean_per_sample(features: Tensor, point_batch: Tensor, size: int) -> Tensor:
