@@ -8,21 +8,36 @@ import sys
 import time
 from pathlib import Path
 
-from xmask3d.config import REPOSITORY, load_config
+import torch
+
+from xmask3d.config import REPOSITORY, Config, load_config
 from xmask3d.errors import UserError, run_tool
 
 ROOMS = "--train-rooms 48 --val-rooms 12 --views 16 --seed 1"
 
 
-def step(title: str, tool: str, arguments: list[str]) -> None:
-    """Run one tool as a user would and say how long it took."""
-    command = [sys.executable, f"tools/{tool}", *arguments]
-    print(f"\n== {title}\n$ python {shlex.join(command[1:])}", flush=True)
+def step(title: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+    """Run one command as a user would and say how long it took."""
+    shown = [Path(command[0]).name, *command[1:]]
+    print(f"\n== {title}\n$ {' '.join(f'{k}={v}' for k, v in (environment or {}).items())} {shlex.join(shown)}".strip())
+    sys.stdout.flush()
     start = time.monotonic()
-    code = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    code = subprocess.run(command, cwd=REPOSITORY, env=os.environ | (environment or {}), check=False).returncode
     if code:
         raise UserError(f"'{title}' ended with exit code {code}; mend what it says above and start again")
     print(f"-- {time.monotonic() - start:.0f} s", flush=True)
+
+
+def processes(config: Config) -> dict[str, str]:
+    """How many processes train and evaluate, as variables of scripts/train.sh and eval.sh; what is set already stays.
+
+    Two on a CPU of two or more cores: the tensors of a small model gain little from more threads in one process.
+    """
+    cores = os.cpu_count() or 1
+    if torch.cuda.is_available() or cores < 2 or config.train.batch_size % 2:
+        return {}
+    chosen = {"NPROC": "2", "OMP_NUM_THREADS": str(cores // 2)}
+    return {name: os.environ.get(name, value) for name, value in chosen.items()}
 
 
 def main() -> int:
@@ -36,12 +51,19 @@ def main() -> int:
     start = time.monotonic()
 
     rooms = shlex.split(os.environ.get("XMASK3D_ROOMS", ROOMS))
-    step("Rooms: furnished, rendered, labelled", "make_rooms.py", ["--out", str(config.data.root), *rooms])
-    step("Training", "train.py", [str(arguments.config), *arguments.overrides])
+    step(
+        "Rooms: furnished, rendered, labelled",
+        [sys.executable, "tools/make_rooms.py", "--out", str(config.data.root), *rooms],
+    )
+    shared = processes(config)
+    step("Training", ["sh", "scripts/train.sh", str(arguments.config), *arguments.overrides], shared)
     step(
         "Evaluation on rooms with unseen furniture",
-        "test.py",
-        [str(arguments.config), "newest", "--pictures", str(arguments.pictures), *arguments.overrides],
+        [
+            *("sh", "scripts/eval.sh", str(arguments.config), "newest"),
+            *("--pictures", str(arguments.pictures), *arguments.overrides),
+        ],
+        shared,
     )
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Tables and pictures are in {config.output / 'evaluation'}.")

@@ -1,7 +1,14 @@
 """Errors that a user can mend."""
 
+import os
 import sys
+import time
 from collections.abc import Callable
+
+
+PATIENCE = 5.0
+"""Seconds that a process other than the first lets pass before it reports: mostly the first has the same to say, and all
+are ended once it has."""
 
 
 class UserError(Exception):
@@ -13,6 +20,8 @@ def run_tool(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(PATIENCE)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -41,6 +41,17 @@ def test_scripts_explain_themselves(script: str) -> None:
     assert without.returncode == 1 and "XMASK3D_VENV" in without.stderr
 
 
+def test_a_mistake_stays_one_line_in_two_processes(tmp_path: Path) -> None:
+    venv = Path(sys.executable).parent.parent
+    config, missing = write_config(tmp_path), f"data.root={tmp_path / 'nowhere'}"
+    failed = command(
+        "sh", REPOSITORY / "scripts" / "train.sh", config, missing, NPROC="2", XMASK3D_VENV=str(venv)
+    )  # fmt: skip
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    lines = {line for line in failed.stderr.splitlines() if "nowhere" in line}
+    assert len(lines) == 1 and lines.pop().startswith("error: ")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_from_training_to_a_table_by_two_processes(tmp_path: Path) -> None:

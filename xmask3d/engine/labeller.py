@@ -40,8 +40,7 @@ class Labeller:
         """Outputs and labels of a batch, which may lie on any device."""
         self.model.eval()
         batch = batch.to(self.accelerator.device)
-        with self.accelerator.autocast():
-            outputs = self.model(batch, self.text, mask_clip=True, auxiliary=False)
+        outputs = self.run(batch)
         labels = label_views(
             self.model.fuser,
             outputs,
@@ -53,6 +52,11 @@ class Labeller:
             gated=self.settings.gate,
         )
         return outputs, labels
+
+    def run(self, batch: Batch) -> Outputs:
+        """What the model says of a batch on its device."""
+        with self.accelerator.autocast():
+            return self.model(batch, self.text, mask_clip=True, auxiliary=False)
 
 
 def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:

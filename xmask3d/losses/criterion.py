@@ -164,7 +164,7 @@ class Criterion(nn.Module):
         self, outputs: Outputs, fused: Fused, batch: Batch, caption_embeddings: Tensor, regularise: bool
     ) -> dict[str, Tensor]:
         assert batch.labels is not None
-        size, point_batch = batch.size, batch.point_batch
+        size, point_batch, labels = batch.size, batch.point_batch, batch.labels
         points_3d, points_fused = at_least_float32(outputs.points_3d), at_least_float32(fused.points_fused)
         targets = binary_targets(batch, self.num_classes, self.novel_supervision)
         captioned = torch.tensor([bool(caption) for caption in batch.captions]).to(targets.device, non_blocking=True)
@@ -173,7 +173,7 @@ class Criterion(nn.Module):
 
         def classify(features: Tensor) -> Tensor:
             logits = cosine_logits(features, embeddings, temperature)
-            return point_cross_entropy(logits, batch.labels, self.point_balance)
+            return point_cross_entropy(logits, labels, self.point_balance)
 
         losses = {
             "point_fused": classify(points_fused),
