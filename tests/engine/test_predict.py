@@ -87,7 +87,7 @@ def test_ensemble_is_the_geometric_mean_inside_masks_and_the_model_outside() -> 
     ratios = torch.where(NOVEL, 0.35, 0.65).double()
     fused = fuse_inference(Fuser(6, FRAME).double(), outputs, batch, NOVEL)
     text = texts(outputs)
-    scores = ensemble_scores(fused, outputs, text, outputs.temperature, ratios).exp()
+    scores = ensemble_scores(fused, outputs, text, outputs.temperature, ratios).exp()[fused.point_to_row]
     model = cosine_logits(fused.points_fused, text, outputs.temperature).softmax(-1)
     clip = cosine_logits(outputs.clip_embeddings, text, outputs.temperature).softmax(-1)
     clip = clip[batch.point_batch, fused.owner.clamp(min=0)]
@@ -100,7 +100,8 @@ def test_probabilities_that_underflow_make_no_nan() -> None:
     """At temperature 100 opposite texts are 200 apart: exp(-200) is no float32 number."""
     text = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
     point = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    fused = Fused(torch.tensor([0, 0]), torch.zeros(2, dtype=torch.long), torch.ones(2, 1), -point[:1, None], point)
+    rows, views = torch.arange(2), torch.zeros(2, dtype=torch.long)
+    fused = Fused(torch.tensor([0, 0]), views, torch.ones(2, 1), -point[:1, None], point, rows, rows)
     outputs = types.SimpleNamespace(clip_embeddings=torch.tensor([[[1.0, 0.0]]]))
     temperature, ratios = torch.tensor(100.0), torch.tensor([1.0, 0.0, 0.5])
     assert cosine_logits(point, text, temperature).softmax(-1)[0, 1] == 0

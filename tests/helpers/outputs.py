@@ -69,7 +69,8 @@ def random_outputs(
         class_embeddings=classes,
         temperature=temperature,
         global_feature=leaf(size, dim),
-        points_3d=leaf(total, dim),
+        voxels_3d=leaf(total, dim),
+        point_to_voxel=batch.point_to_voxel,
         binary_logits=leaf(total),
         clip_embeddings=torch.randn(size, queries, dim, generator=generator).to(dtype),
     )

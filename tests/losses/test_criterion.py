@@ -42,7 +42,7 @@ def compute(
 
 def leaves(outputs: Outputs) -> list[Tensor]:
     predictions = [tensor for m in outputs.masks for tensor in (m.mask_logits, m.embeddings)]
-    return [*predictions, outputs.class_embeddings, outputs.temperature, outputs.points_3d, outputs.binary_logits]
+    return [*predictions, outputs.class_embeddings, outputs.temperature, outputs.voxels_3d, outputs.binary_logits]
 
 
 def test_matches_recorded_losses_matches_and_gradients() -> None:
@@ -125,10 +125,12 @@ def test_samples_without_caption_or_cover_do_not_count() -> None:
 
 def test_point_cross_entropy_ignores_null() -> None:
     torch.manual_seed(0)
-    logits, labels = torch.randn(6, 4), torch.tensor([0, 3, 2, 3, 1, 0])
+    logits, labels = torch.randn(5, 4), torch.tensor([0, 3, 2, 3, 1, 0])
+    rows = torch.tensor([4, 0, 1, 1, 4, 2])  # points may share a row, and rows may have no point
     kept = labels != 3
-    torch.testing.assert_close(point_cross_entropy(logits, labels), F.cross_entropy(logits[kept], labels[kept]))
-    assert point_cross_entropy(logits, torch.full((6,), 3)) == 0
+    expected = F.cross_entropy(logits[rows][kept], labels[kept])
+    torch.testing.assert_close(point_cross_entropy(logits, labels, rows), expected)
+    assert point_cross_entropy(logits, torch.full((6,), 3), rows) == 0
 
 
 def test_mean_mask_feature_equals_the_mean_over_covered_points() -> None:
@@ -140,9 +142,10 @@ def test_mean_mask_feature_equals_the_mean_over_covered_points() -> None:
     assert covered.tolist() == [True, True, False]
     torch.testing.assert_close(mean[0], (2 * embeddings[0, 0] + embeddings[0, 3]) / 3)
     torch.testing.assert_close(mean[1:], torch.stack([embeddings[1, 2], torch.zeros(5)]))
-    points = torch.randn(7, 5)
-    means = mean_per_sample(points, point_batch, 4)
-    torch.testing.assert_close(means[1], points[4:6].mean(0))
+    features, rows = torch.randn(5, 5), torch.tensor([0, 1, 2, 1, 3, 4, 4])
+    means = mean_per_sample(features, point_batch, 4, rows)
+    torch.testing.assert_close(means[0], features[[0, 1, 1, 2]].mean(0))
+    torch.testing.assert_close(means[1], features[3:].mean(0))
     assert torch.equal(means[3], torch.zeros(5))
 
 
@@ -229,16 +232,17 @@ def test_confidence_is_the_mean_probability_inside() -> None:
 def test_regularisation_pulls_the_mean_of_a_mask() -> None:
     torch.manual_seed(0)
     points, clip = torch.randn(30, 4, requires_grad=True), torch.randn(1, 2, 4)
+    voxel_of = torch.arange(30)
     point_logits = torch.full((30, 2), -1.0)
     point_logits[:12, 1] = 1
     mask_logits = point_logits.new_ones(1, 2, 4, 4)
     targets, point_batch = torch.zeros(30, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
-    loss = mask_regularisation(points, clip, mask_logits, point_logits, targets, point_batch, FRAME)
+    loss = mask_regularisation(points, voxel_of, clip, mask_logits, point_logits, targets, point_batch, FRAME)
     expected = 1 - F.cosine_similarity(points[:12].mean(0), clip[0, 1], dim=0)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert torch.equal(points.grad.ne(0).any(1), torch.arange(30) < 12)
-    none = mask_regularisation(points, clip, mask_logits, point_logits, targets - 1, point_batch, FRAME)
+    none = mask_regularisation(points, voxel_of, clip, mask_logits, point_logits, targets - 1, point_batch, FRAME)
     assert none == 0
 
 
@@ -255,3 +259,30 @@ def test_regularising_needs_clip() -> None:
     outputs = dataclasses.replace(random_outputs(batch), clip_embeddings=None)
     with pytest.raises(AssertionError, match="mask_clip"):
         compute(batch, outputs)
+
+
+def test_points_of_one_voxel_share_work_and_change_nothing() -> None:
+    """The same losses and gradients as when every point has a row of its own."""
+    batch = random_batch((60, 50))
+    outputs = random_outputs(batch, dtype=torch.float64)
+    voxel_of = torch.cat([torch.arange(60) // 4, 15 + torch.arange(50) // 3])
+    shared = dataclasses.replace(
+        outputs, voxels_3d=outputs.voxels_3d[:32].detach().requires_grad_(), point_to_voxel=voxel_of
+    )
+    alone = dataclasses.replace(
+        outputs,
+        voxels_3d=shared.voxels_3d.detach()[voxel_of].requires_grad_(),
+        point_to_voxel=torch.arange(len(voxel_of)),
+    )
+    assert len(fuse_training(Fuser(6, FRAME).double(), shared, batch).rows) < 110
+    results = []
+    for given in (shared, alone):
+        losses = compute(batch, given)
+        wanted = [given.voxels_3d, given.masks[0].embeddings, given.temperature]
+        gradients = torch.autograd.grad(losses["total"], wanted, retain_graph=True)
+        results.append((losses, gradients))
+    (losses, gradients), (expected, expected_gradients) = results
+    for name, value in losses.items():
+        torch.testing.assert_close(value, expected[name])
+    summed = torch.zeros_like(gradients[0]).index_add_(0, voxel_of, expected_gradients[0])
+    torch.testing.assert_close(gradients, (summed, *expected_gradients[1:]))

@@ -93,7 +93,7 @@ def one_view(outputs, rows, view):
         outputs,
         masks=masks,
         class_logits=[logits[[view]] for logits in outputs.class_logits],
-        points_3d=outputs.points_3d[rows],
+        point_to_voxel=outputs.point_to_voxel[rows],
         binary_logits=outputs.binary_logits[rows],
     )
 
@@ -136,7 +136,7 @@ def test_gradients_reach_both_features_and_not_the_masks() -> None:
     fused.points_fused.square().sum().backward()
     used = torch.zeros(2, 7, dtype=torch.bool)
     used[batch.point_batch[fused.covered], fused.owner[fused.covered]] = True
-    assert outputs.points_3d.grad.ne(0).any(1).all()
+    assert outputs.voxels_3d.grad.ne(0).any(1).all()
     assert torch.equal(outputs.mask_embeddings.grad.ne(0).any(-1), used)
     assert outputs.mask_logits.grad is None
 

@@ -61,20 +61,24 @@ def label_views(
         temperature, text = at_least_float32(outputs.temperature), at_least_float32(text)
         allowed = allowed_classes(outputs.binary_logits, gateable, threshold)
         ratios = torch.where(novel, novel_ratio, base_ratio).to(text.dtype)
-        scores = gate(ensemble_scores(fused, outputs, text, temperature, ratios), allowed)
+        # What points of one voxel and one mask share is computed once, at the first of them.
+        rows, allowed_rows = fused.row_to_point, allowed[fused.row_to_point]
+        scores = gate(ensemble_scores(fused, outputs, text, temperature, ratios), allowed_rows)
 
-        def label(features: Tensor) -> Tensor:
-            return gate(cosine_logits(at_least_float32(features).to(text.dtype), text, temperature), allowed).argmax(-1)
+        def similarity(features: Tensor) -> Tensor:
+            return cosine_logits(at_least_float32(features).to(text.dtype), text, temperature)
 
+        label_3d = gate(similarity(outputs.voxels_3d)[outputs.point_to_voxel[rows]], allowed_rows).argmax(-1)
         # Labels of 2D features are per mask before the gate, so neighbours are copied by mask, not by feature.
         owner = fill_owners(fused.owner, batch.points, batch.point_batch)
-        label_2d = label(gather_by_owner(fused.embeddings, owner, batch.point_batch))
+        label_2d = gate(gather_by_owner(similarity(fused.embeddings), owner, batch.point_batch), allowed).argmax(-1)
         label_2d = torch.where(owner >= 0, label_2d, -1)
-        return ViewLabels(scores.argmax(-1), label_2d, label(outputs.points_3d), scores)
+        to_points = fused.point_to_row
+        return ViewLabels(scores.argmax(-1)[to_points], label_2d, label_3d[to_points], scores[to_points])
 
 
 def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: Tensor, ratios: Tensor) -> Tensor:
-    """Log of the geometric mean of the model's and CLIP's class probabilities (paper Eq. 15).
+    """Log of the geometric mean of the model's and CLIP's class probabilities of the fused rows (paper Eq. 15).
 
     Points that no mask owns have the model's probability alone. All in logs, so that a probability too small for its
     format is a very low score, not NaN, and scores of covered and uncovered points can be compared and averaged.
@@ -83,13 +87,14 @@ def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: T
         text: K x D. ratios: K, exponent of the model's probability; CLIP's has the rest.
 
     Returns:
-        N x K.
+        U x K, of the rows of `fused`.
     """
     assert outputs.clip_embeddings is not None, "labels need a forward with mask_clip"
-    model = cosine_logits(at_least_float32(fused.points_fused).to(text.dtype), text, temperature).log_softmax(-1)
+    owner, view = fused.owner[fused.row_to_point], fused.point_batch[fused.row_to_point]
+    model = cosine_logits(at_least_float32(fused.rows).to(text.dtype), text, temperature).log_softmax(-1)
     clip = cosine_logits(at_least_float32(outputs.clip_embeddings).to(text.dtype), text, temperature).log_softmax(-1)
-    mixed = ratios * model + (1 - ratios) * gather_by_owner(clip, fused.owner, fused.point_batch)
-    return torch.where(fused.covered[:, None], mixed, model)
+    mixed = ratios * model + (1 - ratios) * gather_by_owner(clip, owner, view)
+    return torch.where((owner >= 0)[:, None], mixed, model)
 
 
 def allowed_classes(binary_logits: Tensor, novel: Tensor, threshold: float = 0.5) -> Tensor:

@@ -165,30 +165,34 @@ class Criterion(nn.Module):
     ) -> dict[str, Tensor]:
         assert batch.labels is not None
         size, point_batch, labels = batch.size, batch.point_batch, batch.labels
-        points_3d, points_fused = at_least_float32(outputs.points_3d), at_least_float32(fused.points_fused)
+        voxels, rows = at_least_float32(outputs.voxels_3d), at_least_float32(fused.rows)
+        voxel_of, row_of = outputs.point_to_voxel, fused.point_to_row
         targets = binary_targets(batch, self.num_classes, self.novel_supervision)
         captioned = torch.tensor([bool(caption) for caption in batch.captions]).to(targets.device, non_blocking=True)
         mean_2d, has_2d = mean_mask_feature(fused.embeddings, fused.owner, point_batch)
         embeddings, temperature = at_least_float32(outputs.class_embeddings), at_least_float32(outputs.temperature)
 
-        def classify(features: Tensor) -> Tensor:
+        def classify(features: Tensor, feature_of: Tensor) -> Tensor:
             logits = cosine_logits(features, embeddings, temperature)
-            return point_cross_entropy(logits, labels, self.point_balance)
+            return point_cross_entropy(logits, labels, feature_of, self.point_balance)
 
         losses = {
-            "point_fused": classify(points_fused),
-            "point_3d": classify(points_3d),
+            "point_fused": classify(rows, row_of),
+            "point_3d": classify(voxels, voxel_of),
             "caption_fused": caption_loss(
-                mean_per_sample(points_fused, point_batch, size), caption_embeddings, captioned
+                mean_per_sample(rows, point_batch, size, row_of), caption_embeddings, captioned
             ),
-            "caption_3d": caption_loss(mean_per_sample(points_3d, point_batch, size), caption_embeddings, captioned),
+            "caption_3d": caption_loss(
+                mean_per_sample(voxels, point_batch, size, voxel_of), caption_embeddings, captioned
+            ),
             "caption_2d": caption_loss(mean_2d, caption_embeddings, captioned & has_2d),
             "binary": self._binary(at_least_float32(outputs.binary_logits), targets),
         }
         if regularise:
             assert outputs.clip_embeddings is not None, "the mask regularisation needs a forward with mask_clip"
             losses["mask_regularisation"] = mask_regularisation(
-                points_3d,
+                voxels,
+                voxel_of,
                 outputs.clip_embeddings,
                 outputs.mask_logits,
                 fused.mask_logits,

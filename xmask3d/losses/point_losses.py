@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,36 +10,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmask3d.data.scene import Batch
-from xmask3d.models.fusion import sum_per_sample
 from xmask3d.models.similarity import at_least_float32
 
 NovelSupervision = Literal["reference", "none"]
 
 
-def point_cross_entropy(logits: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor:
+def point_cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, balance: float = 0.0) -> Tensor:
     """Mean cross entropy over the points with a base label; 0 where there is none.
 
     Args:
-        logits: N x (C + 1), null last. labels: N int64; C (null) is ignored.
+        logits: U x (C + 1), null last. labels: N int64; C (null) is ignored.
+        rows: N int64, row of the logits that each point has.
         balance: points of a class weigh its number of points in the batch to the power of -`balance`: 0 counts every
             point alike (paper Eq. 9), 1 every class that occurs.
     """
-    null = logits.shape[-1] - 1
-    if not balance:
-        total = F.cross_entropy(logits, labels, ignore_index=null, reduction="sum")
-        return total / (labels != null).sum().clamp(min=1)
-    classes = torch.arange(null + 1, device=labels.device)
-    counts = (labels[:, None] == classes).sum(0).to(logits.dtype)
-    weights = torch.where(classes == null, 0, counts.clamp(min=1) ** -balance)
-    total = F.cross_entropy(logits, labels, weights, ignore_index=null, reduction="sum")
+    counts = count_pairs(rows, labels, logits.shape)[:, :-1].to(logits.dtype)
+    of_class = counts.sum(0)
+    weights = of_class.clamp(min=1) ** -balance
+    total = -(counts * weights * logits.log_softmax(-1)[:, :-1]).sum()
     # Not below what one point weighs, so that a batch without labels gives 0 and no division by 0.
-    return total / torch.where(classes == null, 0, weights * counts).sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    return total / (weights * of_class).sum().clamp(min=torch.finfo(logits.dtype).tiny)
 
 
-def mean_per_sample(features: Tensor, point_batch: Tensor, size: int) -> Tensor:
-    """Mean feature of each sample's points: N x D to size x D, 0 for a sample without points."""
-    counts = sum_per_sample(torch.ones_like(point_batch)[:, None], point_batch, size)
-    return sum_per_sample(features, point_batch, size) / counts.clamp(min=1)
+def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tensor) -> Tensor:
+    """Mean feature of each sample's points, size x D, 0 for a sample without points.
+
+    Args:
+        features: U x D. point_batch: N int64.
+        rows: N int64, row of the features that each point has.
+    """
+    counts = count_pairs(point_batch, rows, (size, len(features))).to(features.dtype)
+    return counts @ features / counts.sum(1, keepdim=True).clamp(min=1)
+
+
+def count_pairs(first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
+    """How often each pair of two whole numbers occurs: N int64 each to `shape` int32.
+
+    Integers add up the same in any order, so this is repeatable on a GPU too.
+    """
+    rows, columns = shape
+    counts = torch.zeros(rows * columns, dtype=torch.int32, device=first.device)
+    ones = torch.ones_like(first, dtype=torch.int32)
+    return counts.scatter_add_(0, first * columns + second, ones).view(rows, columns)
 
 
 def mean_mask_feature(embeddings: Tensor, owner: Tensor, point_batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,10 +64,7 @@ def mean_mask_feature(embeddings: Tensor, owner: Tensor, point_batch: Tensor) ->
         B x D, 0 for a sample without covered points; and B bool, whether it has any.
     """
     size, queries = embeddings.shape[:2]
-    slots = torch.where(owner >= 0, point_batch * queries + owner, size * queries)
-    counts = torch.zeros(size * queries + 1, dtype=torch.long, device=owner.device)
-    # Integers add up the same in any order, so this is repeatable on a GPU too.
-    counts = counts.scatter_add_(0, slots, torch.ones_like(slots))[:-1].view(size, 1, queries)
+    counts = count_pairs(point_batch, owner + 1, (size, queries + 1))[:, None, 1:]
     embeddings = at_least_float32(embeddings)
     mean = (counts.to(embeddings.dtype) @ embeddings).squeeze(1) / counts.sum(-1).clamp(min=1)
     return mean, counts.sum((1, 2)) > 0

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmask3d.losses.point_losses import count_pairs
 from xmask3d.models.fusion import sum_per_sample
 from xmask3d.models.similarity import at_least_float32
 
@@ -16,7 +17,8 @@ BASE_RATIO, BASE_POINTS, BASE_MASKS = 20.0, 150, 1
 
 
 def mask_regularisation(
-    points_3d: Tensor,
+    voxels_3d: Tensor,
+    point_to_voxel: Tensor,
     clip_embeddings: Tensor,
     mask_logits: Tensor,
     point_logits: Tensor,
@@ -27,7 +29,8 @@ def mask_regularisation(
     """1 - cosine of the mean 3D feature under a mask and its CLIP embedding, averaged over the chosen masks.
 
     Args:
-        points_3d: N x D. clip_embeddings: B x Q x D.
+        voxels_3d: V x D. point_to_voxel: N int64, voxel whose feature each point has.
+        clip_embeddings: B x Q x D.
         mask_logits: B x Q x h x w. point_logits: N x Q, the same at the points.
         targets: N int64, 1 base, 0 novel (or unlabelled), -1 unknown; chooses masks.
         point_batch: N int64.
@@ -40,12 +43,15 @@ def mask_regularisation(
     inside = covered_points(point_logits, point_batch, size)
     confidence = mask_confidence(mask_logits, frame_size)
     chosen, valid = choose_masks(inside, targets, point_batch, confidence)
-    # Rows of a matrix that averages the points under each chosen mask.
-    under = inside.gather(1, chosen[point_batch]).T
-    members = point_batch == torch.arange(size, device=point_batch.device)[:, None]
-    features = at_least_float32(points_3d)
-    averaging = (members[:, None] & under[None]).to(features.dtype)
-    means = averaging @ features / averaging.sum(-1, keepdim=True).clamp(min=1)
+    # How many points under each chosen mask (or under none, last) each voxel has: weights of an average over voxels.
+    under = inside.gather(1, chosen[point_batch])
+    slots = torch.arange(chosen.numel(), device=chosen.device).view_as(chosen)[point_batch]
+    slots = torch.where(under, slots, chosen.numel())
+    features = at_least_float32(voxels_3d)
+    voxel_of = point_to_voxel[:, None].expand_as(slots)
+    counts = count_pairs(slots.flatten(), voxel_of.flatten(), (chosen.numel() + 1, len(features)))[:-1]
+    weights = counts.to(features.dtype)
+    means = (weights @ features / weights.sum(-1, keepdim=True).clamp(min=1)).unflatten(0, chosen.shape)
     wanted = clip_embeddings.detach().to(means.dtype).gather(1, chosen[..., None].expand(-1, -1, means.shape[-1]))
     distance = 1 - F.cosine_similarity(means, wanted, dim=-1)
     return torch.where(valid, distance, 0).sum() / valid.sum().clamp(min=1)

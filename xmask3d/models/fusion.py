@@ -25,19 +25,28 @@ class Fused:
         point_batch: N int64, sample of the point.
         mask_logits: N x Q, logit of every mask of the sample at the point's pixel. No gradient.
         embeddings: B x Q x D mask embeddings.
-        points_fused: N x D; the unchanged 3D feature where no mask owns the point.
+        rows: U x D fused features; the unchanged 3D feature where no mask owns the point.
+        point_to_row: N int64, row of each point.
+        row_to_point: U int64, one of the points of each row.
     """
 
     owner: Tensor
     point_batch: Tensor
     mask_logits: Tensor
     embeddings: Tensor
-    points_fused: Tensor
+    rows: Tensor
+    point_to_row: Tensor
+    row_to_point: Tensor
 
     @property
     def covered(self) -> Tensor:
         """N bool, whether a mask owns the point."""
         return self.owner >= 0
+
+    @property
+    def points_fused(self) -> Tensor:
+        """N x D, the fused feature of each point; gathered at each call."""
+        return self.rows.index_select(0, self.point_to_row)
 
     @property
     def points_2d(self) -> Tensor:
@@ -225,6 +234,32 @@ def _neighbours(index: Tensor, length: int, cells: int, dtype: torch.dtype) -> t
     return first, (first + 1).clamp(max=cells - 1), position - first
 
 
+@torch.no_grad()
+def distinct_points(point_to_voxel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of one voxel and one mask have the same feature: computing it once saves two thirds of the work.
+
+    Args:
+        point_to_voxel: N int64. mask: N int64, the mask that owns the point, counted over all samples; -1 for none.
+
+    Returns:
+        U int64, one point of each pair of voxel and mask that occurs; and N int64, the pair of each point. On a GPU
+        every point counts as a pair of its own, since finding the pairs would wait for the device.
+    """
+    points = torch.arange(len(mask), device=mask.device)
+    if mask.is_cuda or not len(mask):
+        return points, points
+    pairs, point_to_row = torch.unique(point_to_voxel * (mask.max() + 2) + mask + 1, return_inverse=True)
+    return torch.empty_like(pairs).scatter_(0, point_to_row, points), point_to_row
+
+
 def _fuse(fuser: Fuser, outputs: Outputs, batch: Batch, owner: Tensor, point_logits: Tensor) -> Fused:
-    fused = fuser(outputs.points_3d, outputs.mask_embeddings, owner, batch.point_batch)
-    return Fused(owner, batch.point_batch, point_logits, outputs.mask_embeddings, fused)
+    queries = outputs.mask_embeddings.shape[1]
+    mask = torch.where(owner >= 0, batch.point_batch * queries + owner, -1)
+    row_to_point, point_to_row = distinct_points(outputs.point_to_voxel, mask)
+    rows = fuser(
+        outputs.voxels_3d.index_select(0, outputs.point_to_voxel[row_to_point]),
+        outputs.mask_embeddings,
+        owner[row_to_point],
+        batch.point_batch[row_to_point],
+    )
+    return Fused(owner, batch.point_batch, point_logits, outputs.mask_embeddings, rows, point_to_row, row_to_point)

@@ -33,7 +33,8 @@ class Outputs:
         class_embeddings: (n + 1) x D, the texts and null, not normalised.
         temperature: scalar, multiplies cosine similarities.
         global_feature: B x D, the implicit caption.
-        points_3d: N x D.
+        voxels_3d: V x D.
+        point_to_voxel: N int64, row of `voxels_3d` of each point.
         binary_logits: N, positive where base.
         clip_embeddings: B x Q x D, CLIP's view of the final masks, no gradient; None unless asked for.
     """
@@ -43,9 +44,15 @@ class Outputs:
     class_embeddings: Tensor
     temperature: Tensor
     global_feature: Tensor
-    points_3d: Tensor
+    voxels_3d: Tensor
+    point_to_voxel: Tensor
     binary_logits: Tensor
     clip_embeddings: Tensor | None = None
+
+    @property
+    def points_3d(self) -> Tensor:
+        """N x D, the feature of each point's voxel; gathered at each call."""
+        return self.voxels_3d.index_select(0, self.point_to_voxel)
 
     @property
     def mask_logits(self) -> Tensor:
@@ -123,7 +130,8 @@ class XMask3D(nn.Module):
             class_embeddings=self.classifier.embeddings(text),
             temperature=masks[0].temperature,
             global_feature=global_feature,
-            points_3d=voxels_3d.index_select(0, batch.point_to_voxel),
+            voxels_3d=voxels_3d,
+            point_to_voxel=batch.point_to_voxel,
             binary_logits=binary_logits.index_select(0, batch.point_to_voxel),
             clip_embeddings=self._clip_embeddings(batch.images, masks[0], tokens) if mask_clip else None,
         )

@@ -110,7 +110,8 @@ class _Step:
             class_embeddings=classes,
             temperature=self.scales[0],
             global_feature=self.voxels[:0],
-            points_3d=self.voxels[inverse],
+            voxels_3d=self.voxels,
+            point_to_voxel=inverse,
             binary_logits=self.binary[inverse, 0],
             clip_embeddings=case.tensor("mask_embed_clip", dtype),
         )

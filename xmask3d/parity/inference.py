@@ -127,7 +127,8 @@ def _outputs(case: Case, views: int, classes: Tensor, temperature: Tensor) -> Ou
         class_embeddings=classes,
         temperature=temperature,
         global_feature=points_3d[:0],
-        points_3d=points_3d,
+        voxels_3d=points_3d,
+        point_to_voxel=torch.arange(len(points_3d)),
         binary_logits=at_points("binary_logit")[:, 0],
         clip_embeddings=stacked("mask_embed_clip"),
     )
