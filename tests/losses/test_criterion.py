@@ -20,7 +20,13 @@ from xmask3d.losses.point_losses import (
     mean_per_sample,
     point_cross_entropy,
 )
-from xmask3d.losses.regularisation import choose_masks, covered_points, mask_confidence, mask_regularisation
+from xmask3d.losses.regularisation import (
+    choose_masks,
+    covered_points,
+    eligible_masks,
+    mask_confidence,
+    mask_regularisation,
+)
 from xmask3d.models.fusion import Fuser, fuse_training
 from xmask3d.models.xmask3d import Outputs
 from xmask3d.parity.run import run_case
@@ -195,19 +201,24 @@ def test_masks_are_chosen_by_their_points_and_confidence() -> None:
     inside[20:60, 1] = True  # 20 and 20
     inside[200:380, 2] = True  # 180 base
     inside[100:200, 3] = True  # 100 base
-    chosen, valid = choose_masks(inside, targets, point_batch, torch.tensor([[0.6, 0.9, 0.7, 0.9], [0.9] * 4]))
+
+    def choose(confidence: Tensor) -> tuple[Tensor, Tensor]:
+        return choose_masks(*eligible_masks(inside, targets, point_batch, 2), confidence)
+
+    chosen, valid = choose(torch.tensor([[0.6, 0.9, 0.7, 0.9], [0.9] * 4]))
     assert [(q, v) for q, v in zip(chosen[0].tolist(), valid[0].tolist(), strict=True) if v] == [(0, True), (2, True)]
     assert not valid[1].any()
     targets[200:208] = -1  # 172 against 8 others: exceeds 20 times
-    assert choose_masks(inside, targets, point_batch, torch.full((2, 4), 0.9))[1][0, -1]
+    assert choose(torch.full((2, 4), 0.9))[1][0, -1]
     targets[208:210] = -1  # 170 against 10: does not
-    assert not choose_masks(inside, targets, point_batch, torch.full((2, 4), 0.9))[1][0, -1]
+    assert not choose(torch.full((2, 4), 0.9))[1][0, -1]
 
 
 def test_the_four_most_confident_novel_masks_are_chosen() -> None:
     inside, targets = torch.ones(20, 6, dtype=torch.bool), torch.zeros(20, dtype=torch.int64)
     confidence = torch.tensor([[0.6, 0.9, 0.55, 0.8, 0.7, 0.95]])
-    chosen, valid = choose_masks(inside, targets, torch.zeros(20, dtype=torch.int64), confidence)
+    eligible = eligible_masks(inside, targets, torch.zeros(20, dtype=torch.int64), 1)
+    chosen, valid = choose_masks(*eligible, confidence)
     assert chosen[0, :4].tolist() == [5, 1, 3, 4] and valid[0].tolist() == [True] * 4 + [False]
 
 
@@ -224,7 +235,9 @@ def test_a_view_without_masks_counts_as_one_mask() -> None:
 def test_confidence_is_the_mean_probability_inside() -> None:
     logits = torch.full((2, 3, 4, 4), -2.0)
     logits[0, 1, :2] = 3.0
-    confidence = mask_confidence(logits, (4, 4))
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    confidence = mask_confidence(logits, (4, 4), everything)
+    assert not mask_confidence(logits, (4, 4), ~everything).any()
     assert float(confidence[0, 1]) == pytest.approx(float(torch.tensor(3.0).sigmoid()))
     assert confidence.count_nonzero() == 1
 

@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_deca
         {"params": point, "lr": lr_3d, "initial_lr": lr_3d},
         {"params": others, "lr": lr_others, "initial_lr": lr_others},
     ]
-    return torch.optim.AdamW(groups, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = 0) -> float:

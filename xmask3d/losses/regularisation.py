@@ -41,8 +41,9 @@ def mask_regularisation(
     """
     size = len(mask_logits)
     inside = covered_points(point_logits, point_batch, size)
-    confidence = mask_confidence(mask_logits, frame_size)
-    chosen, valid = choose_masks(inside, targets, point_batch, confidence)
+    is_novel, is_base = eligible_masks(inside, targets, point_batch, size)
+    confidence = mask_confidence(mask_logits, frame_size, is_novel | is_base)
+    chosen, valid = choose_masks(is_novel, is_base, confidence)
     # How many points under each chosen mask (or under none, last) each voxel has: weights of an average over voxels.
     under = inside.gather(1, chosen[point_batch])
     slots = torch.arange(chosen.numel(), device=chosen.device).view_as(chosen)[point_batch]
@@ -71,34 +72,54 @@ def covered_points(point_logits: Tensor, point_batch: Tensor, size: int) -> Tens
 
 
 @torch.no_grad()
-def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int]) -> Tensor:
-    """Mean probability of each mask's pixels above 0.5 on the frame grid: B x Q, 0 for a mask without pixels."""
+def eligible_masks(inside: Tensor, targets: Tensor, point_batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Which masks are clearly novel, and which are clearly base: B x Q bool each.
+
+    Args:
+        inside: N x Q bool. targets: N int64, 1 base, 0 novel. point_batch: N int64.
+        size: B.
+    """
+    number = sum_per_sample(inside, point_batch, size)
+    novel = sum_per_sample(inside & (targets == 0)[:, None], point_batch, size)
+    base = sum_per_sample(inside & (targets == 1)[:, None], point_batch, size)
+    is_novel = (novel > NOVEL_RATIO * (number - novel)) & (novel > NOVEL_POINTS)
+    return is_novel, ~is_novel & (base > BASE_RATIO * (number - base)) & (base > BASE_POINTS)
+
+
+@torch.no_grad()
+def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int], wanted: Tensor) -> Tensor:
+    """Mean probability of each mask's pixels above 0.5 on the frame grid: B x Q, 0 for a mask without pixels.
+
+    Args:
+        mask_logits: B x Q x h x w.
+        wanted: B x Q bool, masks that matter; others may come out as 0, which saves most of the work on a CPU.
+    """
 
     def confidence(logits: Tensor) -> Tensor:
         resized = F.interpolate(logits, frame_size, mode="bilinear", align_corners=False)
         inside = resized > 0
         return torch.where(inside, resized.sigmoid(), 0).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
 
-    # One sample at a time: resized masks are many times larger than the masks.
-    return torch.cat([confidence(logits) for logits in at_least_float32(mask_logits).split(1)])
+    logits = at_least_float32(mask_logits)
+    if logits.is_cuda:  # to choose would wait for the device; one sample at a time, since resized masks are large
+        return torch.cat([confidence(sample) for sample in logits.split(1)])
+    result = logits.new_zeros(wanted.shape)
+    for index in wanted.nonzero():
+        result[tuple(index)] = confidence(logits[tuple(index)][None, None])[0, 0]
+    return result
 
 
 @torch.no_grad()
-def choose_masks(inside: Tensor, targets: Tensor, point_batch: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+def choose_masks(is_novel: Tensor, is_base: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
     """The most confident masks that are clearly novel, and those that are clearly base.
 
     Args:
-        inside: N x Q bool. targets: N int64, 1 base, 0 novel. confidence: B x Q.
+        is_novel, is_base: B x Q bool. confidence: B x Q.
 
     Returns:
         Queries, B x (novel + base) int64, and whether each was chosen, B x (novel + base) bool.
     """
-    size, queries = confidence.shape
-    number = sum_per_sample(inside, point_batch, size)
-    novel = sum_per_sample(inside & (targets == 0)[:, None], point_batch, size)
-    base = sum_per_sample(inside & (targets == 1)[:, None], point_batch, size)
-    is_novel = (novel > NOVEL_RATIO * (number - novel)) & (novel > NOVEL_POINTS)
-    is_base = ~is_novel & (base > BASE_RATIO * (number - base)) & (base > BASE_POINTS)
+    queries = confidence.shape[1]
     chosen, valid = [], []
     for eligible, limit in ((is_novel, NOVEL_MASKS), (is_base, BASE_MASKS)):
         best = confidence.masked_fill(~eligible, -1).topk(min(limit, queries), dim=-1)

@@ -52,7 +52,8 @@ def sample_labels(label_maps: Tensor, image: Tensor, points: Tensor) -> tuple[Te
     down = down * ((rows >= 0) & (rows < height))
     start = (image[:, None, None] * height + rows.clamp(0, height - 1)) * width
     cells = start[..., :, None] + columns.clamp(0, width - 1)[..., None, :]
-    return label_maps.reshape(-1)[cells.flatten(-2)], (down[..., :, None] * across[..., None, :]).flatten(-2)
+    labels = label_maps.reshape(-1).index_select(0, cells.flatten()).view(*points.shape[:-1], 4)
+    return labels, (down[..., :, None] * across[..., None, :]).flatten(-2)
 
 
 def present_labels(label_maps: Tensor, num_labels: int) -> Tensor:

@@ -56,11 +56,11 @@ class DeformableAttention(nn.Module):
         grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
         values = self.value_proj(memory).view(batch, -1, self.heads, dim // self.heads).permute(0, 2, 3, 1)
         levels = values.flatten(0, 1).split([height * width for height, width in sizes], dim=-1)
+        shares = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1).split(self.points, dim=-1)
         # Places keep their precision where autocast has made the values coarse.
         samples = [
             F.grid_sample(level.unflatten(-1, size).to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
             for level, size, grid in zip(levels, sizes, grids, strict=True)
         ]
-        weights = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
-        attended = (torch.cat(samples, dim=-1) * weights).sum(-1)
+        attended = torch.stack([(x * share).sum(-1) for x, share in zip(samples, shares, strict=True)]).sum(0)
         return self.output_proj(attended.view(batch, dim, count).transpose(1, 2))

@@ -10,7 +10,7 @@ from torch import Tensor
 from xmask3d.data.scene import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.losses.matcher import Matching, match
-from xmask3d.losses.regularisation import choose_masks, covered_points, mask_confidence
+from xmask3d.losses.regularisation import choose_masks, covered_points, eligible_masks, mask_confidence
 from xmask3d.losses.sampling import present_labels
 from xmask3d.models.fusion import Fuser, fuse_training, own_points, sample_at_points, training_scores
 from xmask3d.models.mask_decoder import MaskPrediction
@@ -266,8 +266,9 @@ def _add_chosen_masks(results: Results, step: _Step) -> None:
     resized = F.interpolate(logits.double(), step.frame_size, mode="bilinear", align_corners=False)
     assert batch.binary_labels is not None
     inside = covered_points(step.fused.mask_logits, batch.point_batch, batch.size)
-    confidence = mask_confidence(logits, step.frame_size)
-    chosen, valid = choose_masks(inside, batch.binary_labels, batch.point_batch, confidence)
+    is_novel, is_base = eligible_masks(inside, batch.binary_labels, batch.point_batch, batch.size)
+    confidence = mask_confidence(logits, step.frame_size, torch.ones_like(is_novel))
+    chosen, valid = choose_masks(is_novel, is_base, confidence)
     for b in range(batch.size):
         selected = resized[b, chosen[b, valid[b]]].flatten(1)
         stats = torch.stack(
