@@ -28,8 +28,8 @@ def point_cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, balance: f
     of_class = counts.sum(0)
     weights = of_class.clamp(min=1) ** -balance
     total = -(counts * weights * logits.log_softmax(-1)[:, :-1]).sum()
-    # Not below what one point weighs, so that a batch without labels gives 0 and no division by 0.
-    return total / (weights * of_class).sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    # No class that occurs weighs less than 1, so only a batch without labels is clamped, and gives 0.
+    return total / (weights * of_class).sum().clamp(min=1)
 
 
 def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tensor) -> Tensor:
