@@ -162,12 +162,11 @@ def segment(options: argparse.Namespace) -> int:
 def query(options: argparse.Namespace) -> int:
     """Ask saved features further words; no network runs but the text encoder."""
     from xmask3d.scan.features import PointFeatures
-    from xmask3d.segmenter import load_clip_text, query_features
+    from xmask3d.scan.query import query_features, text_encoder
 
-    features = PointFeatures.load(features_file(options.features))
-    clip_text = load_clip_text(features)
     start = time.monotonic()
-    result = query_features(features, options.words, clip_text, options.background)
+    features = PointFeatures.load(features_file(options.features))
+    result = query_features(features, options.words, text_encoder(features), options.background)
     print_result(result)
     print(f"answered in {time.monotonic() - start:.2f} s")
     if options.out:

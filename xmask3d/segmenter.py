@@ -20,21 +20,20 @@ from xmask3d import __version__
 from xmask3d.benchmark import Benchmark, load_benchmark
 from xmask3d.config import REPOSITORY, Config, load_config
 from xmask3d.engine.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.engine.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.engine.predict import fill_unseen
 from xmask3d.errors import UserError
-from xmask3d.foundations.paths import WEIGHTS
-from xmask3d.models.build import build_model, open_clip_model
+from xmask3d.models.build import build_model
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.labelling import Labelled, SavedState, ScanLabeller
-from xmask3d.scan.regions import MIN_POINTS, Region, best_regions, components, merge_masks, renumber
+from xmask3d.scan.query import TOUCHING, heat_result, hide_background, is_phrase, phrase_result, query_features
+from xmask3d.scan.regions import MIN_POINTS, Region, components, merge_masks, renumber
 from xmask3d.scan.result import SegmentationResult
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.scan.words import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
-
-SHIPPED = (WEIGHTS / "model.safetensors", WEIGHTS / "model.yaml")
-TOUCHING = 0.06  # metres across which points are one region
+from xmask3d.weights import SHIPPED
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ def find_source(
     """Find weights and their configuration.
 
     Args:
-        checkpoint: a file, a run's folder, or None for the newest run below `runs`, else the shipped small model.
+        checkpoint: a file, a run's folder, a folder of `tools/export_model.py`, or None for the newest run below
+            `runs`, else the shipped small model.
         config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
         runs: `runs` in the working folder, else in the repository, by default.
 
@@ -63,20 +63,27 @@ def find_source(
         found = _newest_run(runs)
         if found is not None:
             return Source(found, _config_of(found, config), f"the newest run, {found}")
-        if all(path.is_file() for path in SHIPPED):
-            settings = Path(config) if config else SHIPPED[1]
-            return Source(SHIPPED[0], settings, "the small model shipped with the package")
+        shipped = SHIPPED / WEIGHTS_FILE
+        if shipped.is_file():
+            return Source(shipped, _config_of(shipped, config), f"the shipped small model{_trained_how(shipped)}")
         raise UserError(
             "no model: nothing trained below runs/ yet and no shipped model in this installation; "
             "train one (sh scripts/quickstart.sh) or give --checkpoint FILE"
         )
     path = Path(checkpoint)
-    if path.is_dir():
+    if (path / WEIGHTS_FILE).is_file():
+        path = path / WEIGHTS_FILE
+    elif path.is_dir():
         best = path / "checkpoints" / "best.pt"
         path = best if best.is_file() else find_checkpoint("newest", path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     return Source(path, _config_of(path, config), str(path))
+
+
+def _trained_how(exported: Path) -> str:
+    about = read_about(exported)
+    return f" ({about['benchmark']}, {about['step']} training steps)" if "step" in about else ""
 
 
 def _newest_run(runs: Path | None) -> Path | None:
@@ -92,8 +99,8 @@ def _newest_run(runs: Path | None) -> Path | None:
 def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
     if given is not None:
         return Path(given)
-    candidates = [checkpoint.parent.parent / "config.yaml", checkpoint.with_suffix(".yaml"),
-                  checkpoint.parent / "config.yaml"]  # fmt: skip
+    candidates = [checkpoint.parent.parent / CONFIG_FILE, checkpoint.with_suffix(".yaml"),
+                  checkpoint.parent / CONFIG_FILE]  # fmt: skip
     for path in candidates:
         if path.is_file():
             return path
@@ -211,7 +218,7 @@ class Segmenter:
             "frames": scan.frame_count,
         }
         if classes is None and is_phrase(queries, background):
-            result = phrase_result(features, queries[0], self.clip_text, self.reference, scan.name)
+            result = phrase_result(features, queries[0], self.encode, self.reference, scan.name)
         else:
             result = self._labels(scan, vocabulary, labelled, features)
         result = replace(result, colors=scan.colors, origin=scan.origin, rotation=scan.rotation, lines=list(scan.lines))
@@ -224,7 +231,11 @@ class Segmenter:
         self, features: PointFeatures, queries: Sequence[str] | str, background: Sequence[str] = ()
     ) -> SegmentationResult:
         """Answer further words from features alone; only the text encoder runs."""
-        return query_features(features, queries, self.clip_text, background)
+        return query_features(features, queries, self.encode, background)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """N texts to N x D float32 embeddings, not normalised."""
+        return self.clip_text(texts).float().cpu().numpy()
 
     def _labels(
         self, scan: Scan, vocabulary: Vocabulary, labelled: Labelled, features: PointFeatures
@@ -236,11 +247,11 @@ class Segmenter:
         if not labelled.used:  # one vote says nothing about sureness
             share = torch.from_numpy(self._probabilities(features, vocabulary, labels))
         labels, confidence = scan.carry(labels), scan.carry(share.numpy().astype(np.float32))
-        result = heat_result(features, vocabulary, self.clip_text, scan.name)
+        result = heat_result(features, vocabulary, self.encode, scan.name)
         return replace(result, labels=hide_background(labels, vocabulary), confidence=confidence)
 
     def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary, labels: np.ndarray) -> np.ndarray:
-        _, sureness = features.label(self.clip_text(vocabulary.texts), vocabulary.novel, self.device)
+        _, sureness = features.label(self.encode(vocabulary.texts), vocabulary.novel)
         return sureness[features.row] if len(features.row) == len(labels) else np.ones(len(labels), np.float32)
 
     def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
@@ -278,87 +289,11 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         raise UserError(f"device {device}: not available here ({str(error).splitlines()[0][:100]})") from error
 
 
-def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
-    """Whether a query asks where something is, and not which class each point has."""
-    return len(queries) == 1 and not background
-
-
 def scan_key(scan: Scan) -> str:
     """What tells a scan from all others, for resuming."""
     points = scan.scene.points
     step = max(1, len(points) // 10_000)
     return repr((scan.name, len(points), float(points[::step].astype(np.float64).sum()), scan.scene.view_names))
-
-
-def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Background points count as unlabelled, -1."""
-    return np.where(labels == len(vocabulary.names) - 1, -1, labels) if vocabulary.has_background else labels
-
-
-def load_clip_text(features: PointFeatures) -> ClipText:
-    """The text encoder that belongs to features."""
-    clip, tokenizer = open_clip_model(features.about["clip"])
-    return ClipText(clip, tokenizer)
-
-
-def query_features(
-    features: PointFeatures, queries: Sequence[str] | str, clip_text: ClipText, background: Sequence[str] = ()
-) -> SegmentationResult:
-    """Answer words from saved features.
-
-    Labels come from each place's mean features, not from votes of views, so they may differ a little from those of a
-    run over the views.
-    """
-    queries = [queries] if isinstance(queries, str) else list(queries)
-    about = features.about
-    reference = Reference(about["names"].split("\n"), about["base_names"].split("\n"))
-    if is_phrase(queries, background):
-        result = phrase_result(features, queries[0], clip_text, reference, about["scan"])
-    else:
-        vocabulary = parse_queries(queries, reference, background)
-        result = heat_result(features, vocabulary, clip_text, about["scan"])
-        labels, sureness = features.label(clip_text(vocabulary.texts), vocabulary.novel)
-        labels = hide_background(vocabulary.groups[labels], vocabulary)
-        result = replace(result, labels=labels[features.row], confidence=sureness[features.row])
-    result.about = {**result.about, "model": about["model"], "views": int(about["views"])}
-    rotation = np.array(about["rotation"].split(), float).reshape(3, 3)
-    return replace(result, rotation=rotation, origin=np.array(about["origin"].split(), float))
-
-
-def heat_result(
-    features: PointFeatures, vocabulary: Vocabulary, clip_text: ClipText, name: str
-) -> SegmentationResult:
-    """How well every place fits each class of a vocabulary; labels are still to be set."""
-    similarity = vocabulary.merge(features.similarities(clip_text(vocabulary.texts), vocabulary.novel))
-    shown = len(vocabulary.names) - vocabulary.has_background
-    return SegmentationResult(
-        name=name,
-        points=features.points,
-        colors=features.colors,
-        names=list(vocabulary.names[:shown]),
-        labels=np.full(len(features.points), -1),
-        confidence=np.zeros(len(features.points), np.float32),
-        phrases=list(vocabulary.names[:shown]),
-        similarity=similarity[:, :shown],
-        regions=[[] for _ in range(shown)],
-        features=features,
-        about={"mode": "labels"},
-    )
-
-
-def phrase_result(
-    features: PointFeatures, phrase: str, clip_text: ClipText, reference: Reference, name: str
-) -> SegmentationResult:
-    """Where a phrase fits: its heat map, the best regions, and these as labels."""
-    vocabulary = parse_queries([phrase], reference)
-    result = heat_result(features, vocabulary, clip_text, name)
-    values = result.heat(0)
-    regions = best_regions(features.points, values, TOUCHING)
-    labels = np.full(len(values), -1)
-    for region in regions:
-        labels[region.index] = 0
-    confidence = np.clip(values, 0, 1).astype(np.float32)
-    return replace(result, labels=labels, confidence=confidence, regions=[regions], about={"mode": "phrase"})
 
 
 def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:

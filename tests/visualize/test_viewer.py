@@ -13,7 +13,7 @@ from xmask3d.errors import UserError
 from xmask3d.models.clip_weights import load_clip
 from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.outputs import write_result
-from xmask3d.segmenter import load_clip_text, query_features
+from xmask3d.scan.query import query_features, text_encoder
 from xmask3d.visualize.viewer import SceneViewer, open_viewer
 
 WORDS = ["bed", "sofa"]
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ones = np.ones(2, np.float16)
     features = PointFeatures(room.points, colors, right, unit, unit, ones, ones.astype(np.int32), about)
     out = root / "out"
-    write_result(query_features(features, WORDS, load_clip_text(features)), out)
+    write_result(query_features(features, WORDS, text_encoder(features)), out)
     features.save(out / "features.safetensors")
     return out
 

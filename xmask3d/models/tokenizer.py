@@ -2,21 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
-
-import torch
-from open_clip.tokenizer import SimpleTokenizer
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
+from xmask3d.models.byte_pairs import START, shared_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VOCABULARY_FILE = "tokenizer_vocabulary.json"
-
-
-@lru_cache(maxsize=1)
-def _simple_tokenizer() -> SimpleTokenizer:
-    return SimpleTokenizer()
 
 
 class CompactTokenizer:
@@ -44,8 +39,7 @@ class CompactTokenizer:
         Raises:
             UserError: if the list or the sizes break the rules above.
         """
-        tokenizer = _simple_tokenizer()
-        largest = tokenizer.sot_token_id - 1
+        largest = START - 1
         if not kept or kept[0] != 0 or len(set(kept)) != len(kept) or not all(0 <= k <= largest for k in kept):
             raise UserError(f"{VOCABULARY_FILE}: expected a list of distinct ids 0 ... {largest} that starts with 0")
         if vocabulary_size < len(kept) + 3:
@@ -65,7 +59,7 @@ class CompactTokenizer:
         cls, texts: Iterable[str], *, shared_rows: int = 256, context_length: int = 77
     ) -> "CompactTokenizer":
         """Keep the tokens that occur in `texts`, in the order of their ids, and `shared_rows` rows for all others."""
-        used = {token for text in texts for token in _simple_tokenizer().encode(text)}
+        used = {token for text in texts for token in shared_pairs().encode(text)}
         kept = [0, *sorted(used - {0})]
         return cls(kept, vocabulary_size=len(kept) + shared_rows + 2, context_length=context_length)
 
@@ -86,17 +80,20 @@ class CompactTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Rows of the tokens of `text`, without start and end."""
-        return [self._row_of(token) for token in _simple_tokenizer().encode(text)]
+        return [self._row_of(token) for token in shared_pairs().encode(text)]
 
-    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
-        """Tokens of N texts: int64, N x context_length."""
-        texts = [texts] if isinstance(texts, str) else texts
+    def rows(self, texts: Sequence[str], context_length: int | None = None) -> list[list[int]]:
+        """Rows of N texts with start and end, each padded with zeros to `context_length`."""
         length = context_length or self.context_length
-        result = torch.zeros(len(texts), length, dtype=torch.long)
-        for row, text in enumerate(texts):
-            tokens = [self.sot_token_id, *self.encode(text)[: length - 2], self.eot_token_id]
-            result[row, : len(tokens)] = torch.tensor(tokens)
-        return result
+        whole = [[self.sot_token_id, *self.encode(text)[: length - 2], self.eot_token_id] for text in texts]
+        return [tokens + [0] * (length - len(tokens)) for tokens in whole]
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> "Tensor":
+        """Tokens of N texts: int64, N x context_length."""
+        import torch  # questions to saved features do without
+
+        rows = self.rows([texts] if isinstance(texts, str) else texts, context_length)
+        return torch.tensor(rows, dtype=torch.long).reshape(len(rows), context_length or self.context_length)
 
     def _row_of(self, token: int) -> int:
         return self._row.get(token, len(self.kept) + token % self._shared)

@@ -1,20 +1,19 @@
-"""What is kept of a scan's points so that any words can be asked later: mean features, saved in one file."""
+"""What is kept of a scan's points so that any words can be asked later: mean features, saved in one file.
 
+Plain NumPy: a question to a saved file should not wait for torch to be imported.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
 
 from xmask3d.errors import UserError
-from xmask3d.geometry.voxels import quantise
 
 FORMAT = "xmask3d-features-1"
-ROWS_IN_MEMORY = 200_000_000  # numbers of float32 that the sums may have (0.8 GB each)
 CHUNK = 65_536  # rows compared at once
 
 
@@ -25,8 +24,8 @@ class PointFeatures:
     Attributes:
         points: n x 3 float32, the scan's own frame. colors: n x 3 uint8.
         row: n int32, place of each point (of its nearest seen neighbour where no view saw it).
-        fused: m x D float16, mean of the normalised fused features. clip: m x D float16, mean of the normalised
-            CLIP embeddings of the masks on the place, 0 where there was none.
+        fused: m x D float16, mean of the normalised fused features, of length 1. clip: m x D float16, mean of the
+            normalised CLIP embeddings of the masks on the place, of length 1, or 0 where there was none.
         base: m float16, mean probability of being of a base class. looks: m int32, views that saw it.
         about: strings: scan, model, views, clip (source of the text tower), temperature, base_ratio, novel_ratio,
             rotation, origin, base_names and names of the model's benchmark joined by newlines.
@@ -65,7 +64,7 @@ class PointFeatures:
         except (SafetensorError, OSError, TypeError) as error:
             raise UserError(f"{path}: damaged, or no features of a scan ({error})") from error
 
-    def similarities(self, text: Tensor, novel: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+    def similarities(self, text: np.ndarray, novel: np.ndarray) -> np.ndarray:
         """Cosine of every place with texts, the model's and CLIP's weighed as for labels.
 
         Args:
@@ -74,95 +73,46 @@ class PointFeatures:
         Returns:
             m x T float32, in [-1, 1].
         """
-        text = F.normalize(text.float().to(device), dim=-1)
-        ratio = self._ratios(novel, text)
-        out = np.empty((len(self.fused), len(text)), np.float32)
-        for rows, model, clip, covered in self._cosines(text, device):
-            out[rows] = torch.where(covered, ratio * model + (1 - ratio) * clip, model).cpu().numpy()
+        out, ratio = np.empty((len(self.fused), len(text)), np.float32), self._ratios(novel)
+        for rows, model, clip, covered in self._cosines(text):
+            out[rows] = np.where(covered, ratio * model + (1 - ratio) * clip, model)
         return out
 
-    def label(
-        self, text: Tensor, novel: np.ndarray, device: torch.device | str = "cpu"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def label(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The best text for every place, by the rule of labels applied to mean features.
+
+        Args:
+            text: T x D embeddings. novel: T bool.
 
         Returns:
             m int64 rows of `text`, and m float32 probabilities.
         """
-        text = F.normalize(text.float().to(device), dim=-1)
-        ratio, temperature = self._ratios(novel, text), float(self.about["temperature"])
-        is_novel = torch.from_numpy(novel).to(device)
-        gateable = bool(novel.any() and not novel.all())
+        ratio, temperature = self._ratios(novel), np.float32(self.about["temperature"])
         labels, sureness = np.empty(len(self.fused), np.int64), np.empty(len(self.fused), np.float32)
-        for rows, model, clip, covered in self._cosines(text, device):
-            model, clip = (temperature * model).log_softmax(-1), (temperature * clip).log_softmax(-1)
-            scores = torch.where(covered, ratio * model + (1 - ratio) * clip, model)
-            if gateable:
-                is_base = torch.from_numpy(self.base[rows].astype(np.float32) > 0.5).to(device)[:, None]
-                scores = scores.masked_fill(is_novel == is_base, torch.finfo(scores.dtype).min)
-            best, label = scores.softmax(-1).max(-1)
-            labels[rows], sureness[rows] = label.cpu().numpy(), best.cpu().numpy()
+        for rows, model, clip, covered in self._cosines(text):
+            model, clip = _log_softmax(temperature * model), _log_softmax(temperature * clip)
+            scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
+            if novel.any() and not novel.all():
+                is_base = self.base[rows].astype(np.float32) > 0.5
+                scores = np.where(novel == is_base[:, None], -np.inf, scores)
+            labels[rows] = scores.argmax(-1)
+            sureness[rows] = np.exp(_log_softmax(scores).max(-1))
         return labels, sureness
 
-    def _ratios(self, novel: np.ndarray, text: Tensor) -> Tensor:
+    def _ratios(self, novel: np.ndarray) -> np.ndarray:
         base_ratio, novel_ratio = float(self.about["base_ratio"]), float(self.about["novel_ratio"])
-        return torch.from_numpy(np.where(novel, novel_ratio, base_ratio)).to(text)
+        return np.where(novel, novel_ratio, base_ratio).astype(np.float32)
 
-    def _cosines(self, text: Tensor, device: torch.device | str):
+    def _cosines(self, text: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        """Of some rows at a time: cosines with the model's and with CLIP's feature, and whether there is the latter."""
+        text = text.astype(np.float32)
+        text = (text / np.maximum(np.linalg.norm(text, axis=1, keepdims=True), 1e-12)).T
         for start in range(0, len(self.fused), CHUNK):
             rows = slice(start, min(start + CHUNK, len(self.fused)))
-            fused, clip = (torch.from_numpy(a[rows].astype(np.float32)).to(device) for a in (self.fused, self.clip))
-            covered = (clip.abs().amax(-1) > 0)[:, None]
-            yield rows, F.normalize(fused, dim=-1) @ text.T, F.normalize(clip, dim=-1) @ text.T, covered
+            fused, clip = self.fused[rows].astype(np.float32), self.clip[rows].astype(np.float32)
+            yield rows, fused @ text, clip @ text, clip.any(-1)[:, None]
 
 
-class FeatureSums:
-    """Sums over views of what points are given, on places that are points, or voxels where there are too many."""
-
-    def __init__(self, points: np.ndarray, width: int) -> None:
-        """
-        Args:
-            points: n x 3 metres.
-            width: D.
-        """
-        self.place = np.arange(len(points), dtype=np.int64)
-        count, spacing = len(points), 0.02
-        while count * width > ROWS_IN_MEMORY:
-            self.place = quantise(np.floor(points.astype(np.float64) / spacing)).point_to_voxel
-            count, spacing = int(self.place.max()) + 1, spacing * 1.4
-        self.fused = torch.zeros(count, width)
-        self.clip = torch.zeros(count, width)
-        self.base = torch.zeros(count)
-        self.looks = torch.zeros(count, dtype=torch.int32)
-
-    def add(self, point_index: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor) -> None:
-        """Add one or more views.
-
-        Args:
-            point_index: N int64. fused: N x D. clip: N x D, 0 where no mask is; None for none at all.
-            base: N probabilities.
-        """
-        place = torch.from_numpy(self.place)[point_index.cpu()]
-        self.fused.index_add_(0, place, F.normalize(fused.float(), dim=-1).cpu())
-        if clip is not None:
-            self.clip.index_add_(0, place, F.normalize(clip.float(), dim=-1).cpu())
-        self.base.index_add_(0, place, base.float().cpu())
-        self.looks.index_add_(0, place, torch.ones(len(place), dtype=torch.int32))
-
-    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows of seen places (n int32 per point, -1 unseen), then fused, clip (m x D float16), base, looks (m)."""
-        seen = self.looks > 0
-        new = torch.where(seen, seen.cumsum(0) - 1, -1).numpy().astype(np.int32)
-        looks = self.looks[seen].float()
-        fused = (self.fused[seen] / looks[:, None]).half().numpy()
-        clip = F.normalize(self.clip[seen], dim=-1).half().numpy()
-        return new[self.place], fused, clip, (self.base[seen] / looks).half().numpy(), self.looks[seen].numpy()
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything that `restore` needs."""
-        return {name: getattr(self, name).numpy() for name in ("fused", "clip", "base", "looks")}
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state."""
-        for name in ("fused", "clip", "base", "looks"):
-            getattr(self, name).copy_(torch.from_numpy(np.array(state[name])))
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    shifted = scores - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

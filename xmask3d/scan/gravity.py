@@ -30,8 +30,8 @@ def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | 
     """Estimate the up direction of a cloud.
 
     Floors, ceilings and table tops share one normal. Cameras that are held straight, or on their side, have one axis
-    level; the axes of the scan's frame are preferred to others, z first. Without cameras z is preferred, then y, then
-    whichever direction most level surface has.
+    level; of directions that fit alike an axis of the scan's frame is preferred, z first. Without cameras z is
+    preferred, then y, then whichever direction most level surface has.
 
     Args:
         points: n x 3 float, finite.
@@ -42,7 +42,7 @@ def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | 
     if known is not None:
         up, how = np.array(NAMES[known], float), "the recorder says that up is"
     elif cameras is not None and len(cameras):
-        up, how = _with_cameras(normals, cameras), "the cameras and the floor say that up is"
+        up, how = _with_cameras(points, normals, cameras), "the cameras and the floor say that up is"
     else:
         up, how = _without_cameras(points, normals), "floor and walls say that up is"
     if up[2] > np.cos(np.radians(4)):
@@ -53,30 +53,32 @@ def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | 
     return Gravity(up, rotation_to_z(up), f"{how} {name}{tilted}; turned upright for the networks, not in the output")
 
 
-def _with_cameras(normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
-    right, down = cameras[:, :, 0], cameras[:, :, 1]
-    mean_down = down.mean(0)
+def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
+    """The direction that suits cameras and surfaces best.
 
-    def level(axis: np.ndarray) -> float:
-        """How far the cameras are from having an axis level: mean squared sine."""
-        return float(np.minimum((right @ axis) ** 2, (down @ axis) ** 2).mean())
-
-    def facing_up(axis: np.ndarray) -> bool:
-        return float(axis @ mean_down) < 0.1  # cameras on their side say nothing of the sign
+    A camera held straight has its right axis level and its down axis down; one held on its side the other way round,
+    which alone fits any wall that a standing camera looks along, so it is believed less. A sweep of the cameras
+    decides most; where there is none, floors, looking down and the lowness of rooms do.
+    """
+    right, down, ahead = (cameras[:, :, axis].astype(np.float64) for axis in range(3))
+    heights = {name: _height(points, np.array(NAMES[name], float)) for name in "xyz"} if len(points) else {}
 
     def share(axis: np.ndarray) -> float:
         return float((np.abs(normals @ axis) > ALIGNED).mean()) if len(normals) else 0.0
 
-    for name in NAMES:
-        axis = np.array(NAMES[name], float)
-        if facing_up(axis) and level(axis) < 0.06 and (share(axis) > 0.05 or len(normals) < 50):
-            return _sharpen(normals, axis, ALIGNED)
-    # The frame is anyhow: of the directions that surfaces face, the one that suits the cameras best.
-    _, vectors = np.linalg.eigh(np.einsum("ni,nj->ij", right, right))
-    modes = [_sharpen(normals, normal, ALIGNED) for normal in normals[:: max(1, len(normals) // 60)]]
-    modes += [vectors[:, 0], -mean_down / max(np.linalg.norm(mean_down), 1e-9)]
-    modes = [axis if axis @ mean_down < 0 else -axis for axis in modes]
-    return max(modes, key=lambda axis: share(axis) - 4 * level(axis) - 0.3 * float(axis @ mean_down))
+    def score(axis: np.ndarray) -> float:
+        straight = -float((down @ axis).mean()) - 4 * float(((right @ axis) ** 2).mean())
+        aside = abs(float((right @ axis).mean())) - 4 * float(((down @ axis) ** 2).mean()) - 0.35
+        looking_down = -0.3 * float((ahead @ axis).mean())
+        low = 0.3 * (1 - _height(points, axis) / max(heights.values())) if heights and max(heights.values()) else 0.0
+        return max(straight, aside) + looking_down + low + min(share(axis), 0.4)
+
+    named = [np.array(axis, float) for axis in NAMES.values()]
+    level = [np.linalg.eigh(np.einsum("ni,nj->ij", axes, axes))[1][:, 0] for axes in (right, down)]
+    modes = [_sharpen(normals, normal, ALIGNED) for normal in normals[:: max(1, len(normals) // 40)]]
+    free = [sign * axis for axis in (*level, *modes) for sign in (1, -1)]
+    scores = [score(axis) + (0.15 if axis[2] == 1 else 0.05) for axis in named] + [score(axis) for axis in free]
+    return _sharpen(normals, [*named, *free][int(np.argmax(scores))], ALIGNED)
 
 
 def _normals(points: np.ndarray) -> np.ndarray:

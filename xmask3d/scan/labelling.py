@@ -27,14 +27,15 @@ from xmask3d.geometry.voxels import voxelise
 from xmask3d.models.clip import cosine_logits
 from xmask3d.models.fusion import fuse_inference, gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.scan.features import FeatureSums
 from xmask3d.scan.scan import Scan
+from xmask3d.scan.sums import FeatureSums
 from xmask3d.scan.words import Vocabulary
 from xmask3d.sparse.tensor import sparse_tensor
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY = 30.0  # seconds between saved states
+SAVE_EVERY = 30.0  # seconds between saved states; more where saving is slow
+SAVE_SHARE = 0.05  # of the time, at most, goes into saving
 MASK_POINTS = 30  # smaller masks are no objects
 TILE, MARGIN = 6.0, 1.0  # metres of the parts in which a cloud without pictures is seen, and of what is seen beyond
 TILE_POINTS = 300_000  # smaller clouds are seen whole
@@ -89,7 +90,7 @@ class SavedState:
     def __init__(self, path: Path | None, *key: object) -> None:
         self._path = path
         self._key = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=16).hexdigest()
-        self._saved = time.monotonic()
+        self._due = time.monotonic() + SAVE_EVERY
 
     def load(self) -> dict[str, np.ndarray] | None:
         """The state, or None if there is none that is whole and of this work."""
@@ -104,7 +105,8 @@ class SavedState:
 
     def save(self, state: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
         """Save if some time has passed since the last time."""
-        if self._path is None or (not now and time.monotonic() - self._saved < SAVE_EVERY):
+        start = time.monotonic()
+        if self._path is None or (not now and start < self._due):
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".part-{self._path.name}")
@@ -112,7 +114,8 @@ class SavedState:
             arrays: dict[str, Any] = {"key": np.array(self._key), **state()}
             np.savez(file, **arrays)
         partial.replace(self._path)
-        self._saved = time.monotonic()
+        end = time.monotonic()
+        self._due = end + max(SAVE_EVERY, (end - start) / SAVE_SHARE)
 
 
 class ScanLabeller:
@@ -247,6 +250,7 @@ class ScanLabeller:
             novel,
             base_ratio=settings.base_ratio,
             novel_ratio=settings.novel_ratio,
+            gated=settings.gate,
         )
         with torch.autocast(self.device.type, enabled=False):
             fused = fuse_inference(self.model.fuser, outputs, batch, novel)

@@ -10,7 +10,7 @@ from xmask3d.visualize.cloud import label_palette
 from xmask3d.visualize.page import HeatMap
 from xmask3d.visualize.pictures import render_cloud, save_picture, side_by_side
 
-SIDES = (("from above", 89.0, 0.0), ("from one side", 40.0, 30.0), ("from the other", 40.0, 210.0))
+SIDES = (("from above", 89.0, 0.0), ("from one side", 52.0, 30.0), ("from the other", 52.0, 210.0))
 MAX_POINTS = 300_000
 HEAT = np.array(
     [[48, 18, 59], [70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34],
@@ -29,15 +29,19 @@ def heat_colors(values: np.ndarray) -> np.ndarray:
 
 
 def label_colors(labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
-    """Colours of classes, n x 3 uint8; unlabelled points keep their brightness, dimmed, so that shapes stay visible.
+    """Colours of classes, n x 3 uint8, shaded by the scan's own brightness so that shapes stay visible.
+
+    Unlabelled points are grey.
 
     Args:
         labels: n class ids, -1 unlabelled. names: K class names. colors: n x 3 uint8.
     """
-    shown = label_palette(len(names))[labels]
+    brightness = colors.astype(np.float32).mean(1, keepdims=True)
+    shade = 0.55 + 0.45 * brightness / np.float32(max(np.percentile(brightness, 95), 1) if len(colors) else 1)
+    shown = np.minimum(label_palette(len(names))[labels] * shade.clip(0.55, 1.05), 255)
     rest = labels < 0
-    shown[rest] = (35 + 0.45 * colors[rest].mean(1, keepdims=True)).astype(np.uint8)
-    return shown
+    shown[rest] = 35 + 0.45 * brightness[rest]
+    return shown.astype(np.uint8)
 
 
 def write_overview(

@@ -14,11 +14,10 @@ from PIL import Image
 from plyfile import PlyData
 
 from xmask3d.errors import UserError
-from xmask3d.models.clip import ClipText
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.features import PointFeatures
+from xmask3d.scan.query import Encoder, query_features, text_encoder
 from xmask3d.scan.scan import open_scan
-from xmask3d.segmenter import load_clip_text, query_features
 from xmask3d.visualize.cloud import label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
 from xmask3d.visualize.page import point_spacing, thin_rows
@@ -51,7 +50,7 @@ class SceneViewer:
         *,
         confidence: np.ndarray | None = None,
         features: PointFeatures | None = None,
-        load_text: Callable[[], ClipText] | None = None,
+        load_text: Callable[[], Encoder] | None = None,
         title: str = "scan",
         host: str = "127.0.0.1",
         port: int = 8080,
@@ -62,7 +61,7 @@ class SceneViewer:
         self._confidence = None if confidence is None else confidence[self._kept]
         self._names = list(names or [])
         self._features, self._load_text = features, load_text
-        self._text: ClipText | None = None
+        self._text: Encoder | None = None
         self._heat: np.ndarray | None = None
         self._phrases: list[str] = list(self._names)
         self._spacing = point_spacing(self._points)
@@ -285,7 +284,7 @@ def _view_features(file: Path, host: str, port: int) -> SceneViewer:
         names,
         confidence=confidence,
         features=features,
-        load_text=lambda: load_clip_text(features),
+        load_text=lambda: text_encoder(features),
         title=features.about["scan"],
         host=host,
         port=port,

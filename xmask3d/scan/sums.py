@@ -1,0 +1,63 @@
+"""Adding up over views what the networks say of a scan's places."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmask3d.geometry.voxels import quantise
+
+MAX_PLACES = 200_000
+"""More points share voxels: networks see a few centimetres anyway, and questions are to be answered at once."""
+
+
+class FeatureSums:
+    """Sums over views of what points are given, on places that are points, or voxels where there are too many."""
+
+    def __init__(self, points: np.ndarray, width: int) -> None:
+        """
+        Args:
+            points: n x 3 metres.
+            width: D.
+        """
+        self.place = np.arange(len(points), dtype=np.int64)
+        count, spacing = len(points), 0.02
+        while count > MAX_PLACES:
+            self.place = quantise(np.floor(points.astype(np.float64) / spacing)).point_to_voxel
+            count, spacing = int(self.place.max()) + 1, spacing * 1.2
+        self.fused = torch.zeros(count, width)
+        self.clip = torch.zeros(count, width)
+        self.base = torch.zeros(count)
+        self.looks = torch.zeros(count, dtype=torch.int32)
+
+    def add(self, point_index: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor) -> None:
+        """Add one or more views.
+
+        Args:
+            point_index: N int64. fused: N x D. clip: N x D, 0 where no mask is; None for none at all.
+            base: N probabilities.
+        """
+        place = torch.from_numpy(self.place)[point_index.cpu()]
+        self.fused.index_add_(0, place, F.normalize(fused.float(), dim=-1).cpu())
+        if clip is not None:
+            self.clip.index_add_(0, place, F.normalize(clip.float(), dim=-1).cpu())
+        self.base.index_add_(0, place, base.float().cpu())
+        self.looks.index_add_(0, place, torch.ones(len(place), dtype=torch.int32))
+
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of seen places (n int32 per point, -1 unseen), then fused, clip (m x D float16), base, looks (m)."""
+        seen = self.looks > 0
+        new = torch.where(seen, seen.cumsum(0) - 1, -1).numpy().astype(np.int32)
+        looks = self.looks[seen].float()
+        fused = F.normalize(self.fused[seen], dim=-1).half().numpy()
+        clip = F.normalize(self.clip[seen], dim=-1).half().numpy()
+        return new[self.place], fused, clip, (self.base[seen] / looks).half().numpy(), self.looks[seen].numpy()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that `restore` needs."""
+        return {name: getattr(self, name).numpy() for name in ("fused", "clip", "base", "looks")}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a state."""
+        for name in ("fused", "clip", "base", "looks"):
+            getattr(self, name).copy_(torch.from_numpy(np.array(state[name])))
