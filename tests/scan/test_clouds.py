@@ -114,6 +114,20 @@ def test_meshes_of_few_vertices_are_sampled(tmp_path: Path) -> None:
     assert off.max() < 1e-5  # on a face
 
 
+@pytest.mark.parametrize("colored", [True, False])
+def test_obj_of_points_alone(tmp_path: Path, colored: bool) -> None:
+    rows = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in POINTS]
+    if colored:
+        rows = [f"{row} {r / 255:.6f} {g / 255:.6f} {b / 255:.6f}" for row, (r, g, b) in zip(rows, COLORS, strict=True)]
+    (tmp_path / "a.obj").write_text("# points\nvn 0 0 1\n" + "\n".join(rows))
+    cloud = read_cloud(tmp_path / "a.obj")
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
+    if colored:
+        np.testing.assert_array_equal(cloud.colors, COLORS)
+    else:
+        assert cloud.colors is None
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

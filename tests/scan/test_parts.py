@@ -83,6 +83,17 @@ def test_up_is_found_without_cameras(turn: np.ndarray, expected: tuple | None) -
     assert abs(up @ truth) > 0.999
 
 
+@pytest.mark.parametrize("pitch", [0, 25])
+def test_up_of_a_world_that_begins_with_the_first_camera(pitch: float) -> None:
+    """As trackers write it: x right, y down, z ahead of the first picture, whatever way that looked."""
+    room, tilt = BoxRoom(4), Rotation.from_euler("x", -pitch, degrees=True).as_matrix()
+    ahead = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a camera that looks along y, level
+    world = (ahead @ tilt).T
+    rotations = np.stack([world @ pose[:3, :3] for pose in walk(room)])
+    up = find_up(room.points @ world.T, rotations).up
+    np.testing.assert_allclose(up, world @ (0, 0, 1), atol=0.03)
+
+
 def test_words() -> None:
     reference = Reference.of(load_benchmark("scannet20/B15N4"))
     words = parse_queries(["Chairs|seat", "sofa", "potted plant"], reference, background=["wall|ceiling"])

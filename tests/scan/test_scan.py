@@ -149,12 +149,13 @@ def test_portrait_pictures_become_two_views(tmp_path: Path, room: BoxRoom) -> No
 def test_lost_poses_and_damaged_pictures_are_left_out(tmp_path: Path, room: BoxRoom) -> None:
     write_frames(tmp_path, room)
     np.savetxt(tmp_path / "frame-000003.pose.txt", np.full((4, 4), -np.inf))
+    (tmp_path / "frame-000001.pose.txt").write_text("-1.#INF 1.#QNAN -1.#IND 0\n" * 4)
     path = tmp_path / "frame-000005.depth.png"
     path.write_bytes(path.read_bytes()[:2000])
     (tmp_path / "frame-000007.color.jpg").unlink()
     scan = open_scan(tmp_path)
     text = scan.describe()
-    assert "1 of 7 frames have no valid pose" in text and "frame-000005.depth.png" in text and "no partner" in text
+    assert "2 of 7 frames have no valid pose" in text and "frame-000005.depth.png" in text and "no partner" in text
     assert distance_to_room(scan, room) < 0.03
 
 

@@ -8,14 +8,15 @@ import pytest
 
 from tests.helpers.scenes import BoxRoom, write_scenes
 from tests.helpers.tiny import WIDTH, write_clip
-from tests.visualize.browser import Browser, needs_browser
 from xmask3d.errors import UserError
 from xmask3d.models.clip_weights import load_clip
 from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.outputs import write_result
 from xmask3d.scan.query import query_features, text_encoder
+from xmask3d.visualize.browser import AVAILABLE, Browser
 from xmask3d.visualize.viewer import SceneViewer, open_viewer
 
+needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
 WORDS = ["bed", "sofa"]
 
 

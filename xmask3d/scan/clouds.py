@@ -46,7 +46,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None) -> Cloud:
     suffix = path.suffix.lower()
     readers = {".ply": _read_ply, ".pcd": _read_pcd, ".las": _read_las, ".laz": _read_las}
     readers |= dict.fromkeys((".xyz", ".txt", ".pts"), _read_text)
-    readers |= dict.fromkeys((".obj", ".stl", ".off", ".glb"), _read_mesh)
+    readers |= {".obj": _read_obj} | dict.fromkeys((".stl", ".off", ".glb"), _read_mesh)
     if suffix not in readers:
         raise UserError(f"{path}: not a point cloud that is understood ({', '.join(SUFFIXES)})")
     points, colors, notes = readers[suffix](path)
@@ -156,6 +156,25 @@ def _read_mesh(path: Path) -> Raw:
     if colors is None and vertex_colors is not None:
         colors = vertex_colors[mesh.faces[faces, 0]]
     return points, colors, [f"a mesh of few vertices; {count} points sampled on its faces"]
+
+
+def _read_obj(path: Path) -> Raw:
+    """A mesh, or vertices alone (`v x y z`, perhaps with `r g b` in [0, 1]), which mesh readers take for nothing."""
+    try:
+        with path.open("rb") as file:
+            vertices = []
+            for line in file:
+                if line.startswith((b"f ", b"f\t")):
+                    return _read_mesh(path)
+                if line.startswith((b"v ", b"v\t")):
+                    vertices.append(line.split()[1:])
+        widths = {len(vertex) for vertex in vertices}
+        if widths and widths <= {3, 4, 6, 7}:
+            table = np.array([vertex[:3] + (vertex[-3:] if len(vertex) > 4 else []) for vertex in vertices], np.float64)
+            return table[:, :3], _to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as OBJ ({str(error)[:100]})") from error
+    return _read_mesh(path)
 
 
 def _read_las(path: Path) -> Raw:

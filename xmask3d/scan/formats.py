@@ -10,6 +10,7 @@ from PIL import Image
 from xmask3d.errors import UserError
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
+MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # how some recorders on Windows print numbers that are none
 NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, beside 0
 
 
@@ -63,7 +64,7 @@ def read_numbers(path: Path) -> np.ndarray:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return np.array([float(number) for number in NUMBER.findall("\n".join(lines))])
+    return np.array([float(number) for number in NUMBER.findall(MICROSOFT_NAN.sub("nan", "\n".join(lines)))])
 
 
 def read_pose(path: Path) -> np.ndarray:

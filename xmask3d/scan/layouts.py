@@ -65,7 +65,10 @@ def _plain_poses(
                 notes.append(f"{len(frames) - len(names)} frames have no pose file and are left out")
             first = files.pose[names[0]]
             inverse = any(word in str(first.relative_to(folder)).lower() for word in ("extrinsic", "world2cam"))
-            return names, np.stack([_pose_or_nan(files.pose[name], notes) for name in names]), inverse
+            broken: list[str] = []
+            poses = np.stack([_pose_or_nan(files.pose[name], broken) for name in names])
+            notes += shortened(broken)
+            return names, poses, inverse
     path = _trajectory_file(folder)
     if path is None:
         raise UserError(
@@ -81,6 +84,11 @@ def _plain_poses(
         raise UserError(f"{path}: {len(poses)} poses for {len(frames)} frames, and their numbers do not match")
     notes.append(f"{path.name} has poses for {len(names)} of {len(frames)} frames; the others are left out")
     return names, np.stack([by_key[_number_name(frame_order(name)[0])] for name in names]), False
+
+
+def shortened(notes: list[str], limit: int = 5) -> list[str]:
+    """At most `limit` notes, and how many more there are: thousands of frames may have the same fault."""
+    return notes if len(notes) <= limit else [*notes[:limit], f"... and {len(notes) - limit} more of these"]
 
 
 def _number_name(value: float) -> str:

@@ -17,7 +17,7 @@ from xmask3d.scan.coverage import cells_of, choose_views
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
-from xmask3d.scan.layouts import find_recording
+from xmask3d.scan.layouts import find_recording, shortened
 from xmask3d.scan.recording import CONVENTIONS, Recording, camera_to_world, resample, scale_matrix
 from xmask3d.scan.sensor_streams import open_sens
 from xmask3d.scan.views import lift
@@ -281,7 +281,7 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
     frames = Frames(recording, calibration, world, options.farthest)
     cloud = _cloud_of(recording, frames, candidates, options, lines)
-    lines += [f"left out: {why}" for why in frames.damaged.values()]
+    lines += shortened([f"left out: {why}" for why in frames.damaged.values()])
     candidates = np.setdiff1d(candidates, list(frames.damaged))
     gravity = _gravity(cloud.points, world[:, :3, :3], options, recording.up)
     lines.append(gravity.words)

@@ -195,7 +195,8 @@ class SceneViewer:
         self._mode = gui.add_dropdown("show", MODES, initial_value=start)
         self._size = gui.add_slider("point size", 0.2, 4.0, 0.1, 1.0)
         low, high = (float(self._points[:, 2].min()), float(self._points[:, 2].max())) if len(self._points) else (0, 1)
-        self._cut = gui.add_slider("cut off above", low, high + 0.01, 0.01, high + 0.01)
+        top = round(high + 0.01, 2)
+        self._cut = gui.add_slider("cut off above", round(low, 2), top, 0.01, top)
         for control in (self._mode, self._size, self._cut):
             control.on_update(lambda _: self.update())
         views = gui.add_button_group("view", tuple(PRESETS))
@@ -240,7 +241,7 @@ class SceneViewer:
             return
         low, high = self._points.min(0), self._points.max(0)
         middle, reach = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
-        client.camera.position = tuple(middle + 1.25 * reach * np.array(PRESETS[preset]))
+        client.camera.position = tuple(middle + reach * np.array(PRESETS[preset]))
         client.camera.look_at = tuple(middle)
         client.camera.up_direction = (0.0, 0.0, 1.0)
 

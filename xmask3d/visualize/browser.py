@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, spoken to over the WebDriver protocol; nothing but the browser and its driver."""
+"""A headless Chromium for screenshots and tests, over the WebDriver protocol; needs only the browser and its driver."""
 
 import base64
 import io
@@ -12,18 +12,17 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 DRIVER = shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+AVAILABLE = bool(CHROMIUM and DRIVER)
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1000,700",
-    "--proxy-server=direct://", "--hide-scrollbars",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--proxy-server=direct://",
+    "--hide-scrollbars",
 )  # fmt: skip
 
 
@@ -32,9 +31,10 @@ class Browser:
 
     Args:
         profile: an empty folder for the browser's own files.
+        size: width and height of the window.
     """
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, size: tuple[int, int] = (1000, 700)) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -42,7 +42,8 @@ class Browser:
             [str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._base = f"http://127.0.0.1:{port}"
-        options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}"]}
+        flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
+        options = {"binary": CHROMIUM, "args": flags}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         self._wait_for_driver()
         session = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
