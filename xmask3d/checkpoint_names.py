@@ -6,6 +6,7 @@ Parts keep the published names inside, so little more than their prefixes differ
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Prefix here, prefix in a published checkpoint.
 PREFIXES = (
@@ -22,6 +23,23 @@ PREFIXES = (
 CONSTANTS = ("binary_loss_func.pos_weight", "criterion.empty_weight")
 
 _PROJECTION = "backbone.feature_projections."
+# Parts in the order in which a published checkpoint lists them; inside a part the order is that of this package.
+_ORDER = (
+    "pc_decoder.",
+    "pc_binary_head.",
+    "binary_loss_func.",
+    "backbone.",
+    "sem_seg_head.pixel_decoder.input_proj.",
+    "sem_seg_head.pixel_decoder.transformer.",
+    "sem_seg_head.pixel_decoder.mask_features.",
+    "sem_seg_head.pixel_decoder.",
+    "sem_seg_head.predictor.",
+    "criterion.empty_weight",
+    "criterion.fuser.",
+    "category_head.",
+)
+# What the first of the two published optimiser groups holds; the other has the rest.
+POINT_GROUP = ("pc_decoder.", "pc_binary_head.")
 
 
 def published_name(name: str) -> str:
@@ -36,6 +54,11 @@ def published_name(name: str) -> str:
             # A published projection is a sequence of one block.
             return re.sub(rf"^({re.escape(_PROJECTION)}\d+\.)", r"\g<1>0.", name)
     raise KeyError(name)
+
+
+def in_published_order(names: Iterable[str]) -> list[str]:
+    """Published names of this package's tensors, in the order of `state_dict()`, put in a published checkpoint's."""
+    return sorted(names, key=lambda name: next(i for i, part in enumerate(_ORDER) if name.startswith(part)))
 
 
 def package_name(published: str) -> str:

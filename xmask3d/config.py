@@ -57,14 +57,12 @@ class ModelConfig(Section):
 
     clip: str = Field("ViT-L-14/openai", description="'shipped', an open_clip name/tag, or a local file or folder")
     diffusion: str = Field(
-        "pretrained/stable-diffusion-v1-3", description="'shipped', a diffusers folder or a CompVis file"
+        "pretrained/sd_model/sd-v1-3.ckpt", description="'shipped', a diffusers folder or a CompVis file"
     )
     diffusion_size: tuple[int, int] | None = Field(None, description="size of the latent; sets the grid of the noise")
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
     point_unet: UNetConfig = UNetConfig()
-    binary_unet: UNetConfig = UNetConfig(
-        layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96)
-    )
+    binary_unet: UNetConfig = UNetConfig(layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96))
     pyramid_channels: int = Field(512, description="channels of the projected feature maps")
     pyramid_mid_channels: int = Field(128, description="channels inside a projection block")
     hidden: int = Field(256, description="channels of pixel and mask decoder")

@@ -18,6 +18,7 @@ from xmask3d.losses.point_losses import (
     caption_loss,
     mean_mask_feature,
     mean_per_sample,
+    never_all_ignored,
     point_cross_entropy,
 )
 from xmask3d.losses.regularisation import (
@@ -28,6 +29,7 @@ from xmask3d.losses.regularisation import (
     mask_regularisation,
 )
 from xmask3d.models.fusion import Fuser, fuse_training
+from xmask3d.models.similarity import cosine_logits
 from xmask3d.models.xmask3d import Outputs
 from xmask3d.parity.run import run_case
 
@@ -137,6 +139,28 @@ def test_point_cross_entropy_ignores_null() -> None:
     expected = F.cross_entropy(logits[rows][kept], labels[kept])
     torch.testing.assert_close(point_cross_entropy(logits, labels, rows), expected)
     assert point_cross_entropy(logits, torch.full((6,), 3), rows) == 0
+
+
+def test_the_published_loss_never_ignores_every_label() -> None:
+    assert never_all_ignored(torch.tensor([5, 5, 5]), 5).tolist() == [4, 5, 5]
+    assert never_all_ignored(torch.tensor([5, 2, 5]), 5).tolist() == [5, 2, 5]
+    assert never_all_ignored(torch.zeros(0, dtype=torch.long), 5).tolist() == []
+    batch = random_batch()
+    assert batch.labels is not None
+    batch.labels = torch.full_like(batch.labels, 5)
+    outputs = random_outputs(batch)
+    fused = fuse_training(Fuser(6, FRAME), outputs, batch)
+    captions = torch.randn(batch.size, 6)
+    losses = {
+        reference: Criterion(num_classes=5, frame_size=FRAME, num_points=8, reference=reference)(
+            outputs, fused, batch, captions, regularise=False
+        )
+        for reference in (False, True)
+    }
+    assert losses[False]["point_3d"] == 0 and losses[False]["point_fused"] == 0
+    logits = cosine_logits(outputs.points_3d[:1], outputs.class_embeddings, outputs.temperature)
+    torch.testing.assert_close(losses[True]["point_3d"], 4 * -logits.log_softmax(-1)[0, 4])
+    assert losses[True]["point_fused"] > 0 and (batch.labels == 5).all()
 
 
 def test_mean_mask_feature_equals_the_mean_over_covered_points() -> None:

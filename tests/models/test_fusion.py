@@ -11,6 +11,7 @@ from xmask3d.models.fusion import (
     fuse_training,
     gated_scores,
     gather_by_owner,
+    own_pixels,
     own_points,
     sample_at_points,
     sum_per_sample,
@@ -114,6 +115,30 @@ def test_nothing_is_covered() -> None:
         assert not fused.covered.any()
         assert torch.equal(fused.points_2d, torch.zeros(70, 6))
         assert torch.equal(fused.points_fused, outputs.points_3d)
+
+
+def test_the_published_training_gives_an_uncovered_view_one_point() -> None:
+    batch = random_batch((3, 2, 4))
+    outputs = random_outputs(batch)
+    # No mask reaches the points of the first view; queries 2 and 5 own pixels elsewhere. The second view has no mask
+    # at all; in the third a point is covered.
+    logits = outputs.masks[0].mask_logits.detach().clone().fill_(-9)
+    logits[0, [2, 5], 0, 0] = 9
+    logits[2] = 9
+    outputs.masks[0] = dataclasses.replace(outputs.masks[0], mask_logits=logits)
+    batch.pixels = torch.tensor([FRAME]).sub(1).repeat(len(batch.pixels), 1)
+    fuser = Fuser(6, FRAME)
+    scores, keep = training_scores(outputs.class_logits[0])
+    owners = own_pixels(logits, scores, keep, FRAME)
+    first = int(owners[0][owners[0] >= 0].min())
+    assert first in (2, 5) and (owners[1] == -1).all()
+    plain = fuse_training(fuser, outputs, batch)
+    forced = fuse_training(fuser, outputs, batch, force_first=True)
+    assert plain.owner[:5].tolist() == [-1] * 5 and (plain.owner[5:] >= 0).all()
+    assert forced.owner.tolist() == [first, *plain.owner[1:].tolist()]
+    torch.testing.assert_close(forced.points_2d[0], outputs.mask_embeddings[0, first])
+    assert not torch.equal(forced.points_fused[0], plain.points_fused[0])
+    assert torch.equal(forced.points_fused[1:], plain.points_fused[1:])
 
 
 def test_inference_drops_masks_without_points_and_gates_the_rest() -> None:

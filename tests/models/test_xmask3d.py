@@ -54,9 +54,7 @@ def small_model() -> XMask3D:
         diffusion=diffusion,
         pyramid=FeaturePyramid(diffusion.channels, diffusion.strides, channels=16, mid_channels=8, groups=4),
         pixel_decoder=PixelDecoder(16, dim=16, mask_dim=16, ffn_dim=16, layers=1, heads=2, groups=4),
-        mask_decoder=MaskDecoder(
-            dim=16, mask_dim=16, queries=6, heads=2, ffn_dim=16, layers=3, projection_dim=WIDTH
-        ),
+        mask_decoder=MaskDecoder(dim=16, mask_dim=16, queries=6, heads=2, ffn_dim=16, layers=3, projection_dim=WIDTH),
         classifier=TextClassifier(torch.randn(1, WIDTH)),
         mask_clip=MaskClip(clip),
         fuser=Fuser(WIDTH, FRAME),

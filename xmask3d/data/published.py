@@ -108,7 +108,7 @@ ITEMS: dict[str, Item] = {
         "sd_model.tar.gz",
         "pretrained",
         "sd_model",
-        "use it: model.diffusion=pretrained/sd_model/sd-v1-3.ckpt",
+        "the published configurations look for pretrained/sd_model/sd-v1-3.ckpt",
     ),
     "openai": Item(
         "datasets",

@@ -13,19 +13,23 @@ import random
 import re
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xmask3d.checkpoint_names import CONSTANTS, package_name
 from xmask3d.errors import UserError
 
 FORMAT = "xmask3d-checkpoint-1"
+# Leads what a weight file may hold of an optimiser.
+OPTIMIZER_PREFIX = "optimizer."
 STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 
@@ -171,14 +175,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: missing, damaged, or not a checkpoint of a run; names the file.
     """
-    return _as_checkpoint(_read_payload(path), path)
+    return _as_checkpoint(read_payload(path), path)
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """State dict of the trained part from a checkpoint of a run, a published one, or weights-only safetensors.
 
     A checkpoint's averaged weights are preferred where it has them. A published one (a `state_dict` among other things,
-    names led by `module.`) is renamed.
+    names led by `module.`) is renamed. Of a weight file, what does not belong to the network is left out.
 
     Raises:
         UserError: missing, damaged or foreign file.
@@ -187,10 +191,12 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         _check_exists(path)
         try:
-            return load_file(str(path))
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in names if name not in CONSTANTS}
         except Exception as error:
             raise UserError(f"{path}: damaged or not a safetensors file ({_first_line(error)})") from error
-    payload = _read_payload(path)
+    payload = read_payload(path)
     if isinstance(payload.get("state_dict"), dict):
         return _from_published(payload["state_dict"], path)
     checkpoint = _as_checkpoint(payload, path)
@@ -284,7 +290,12 @@ class _HashingWriter:
         self.file.flush()
 
 
-def _read_payload(path: Path) -> dict[str, Any]:
+def read_payload(path: Path) -> dict[str, Any]:
+    """The dict that `torch.save` wrote, tensors and plain values only; its digest is checked where there is one.
+
+    Raises:
+        UserError: missing or damaged file, or one that holds anything else; names it.
+    """
     _check_exists(path)
     beside = _digest_path(path)
     if beside.exists() and beside.read_text().split()[:1] != [file_digest(path)]:
@@ -333,6 +344,24 @@ def _digest_path(path: Path) -> Path:
 def _step_of(path: Path) -> int:
     match = STEP_FILE.fullmatch(path.name)
     return int(match.group(1)) if match else -1
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a temporary file, then give it its name: the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors turn system errors into their own
+        raise UserError(f"{path}: cannot be written ({_first_line(error)})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:

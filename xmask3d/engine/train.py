@@ -101,7 +101,7 @@ class TrainingStep(nn.Module):
             encoded, tokens: of the batch's images, if known.
         """
         outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded, tokens=tokens)
-        fused = fuse_training(self.model.fuser, outputs, batch)
+        fused = fuse_training(self.model.fuser, outputs, batch, force_first=self.criterion.reference)
         return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
 
 

@@ -16,6 +16,7 @@ from xmask3d.losses.point_losses import (
     caption_loss,
     mean_mask_feature,
     mean_per_sample,
+    never_all_ignored,
     point_cross_entropy,
 )
 from xmask3d.losses.regularisation import mask_regularisation
@@ -53,6 +54,7 @@ class Criterion(nn.Module):
         mask_regularisation: float = 0.5,
         novel_supervision: NovelSupervision = "reference",
         unlabelled_base_share: float = 0.0,
+        reference: bool = False,
     ) -> None:
         """
         Args:
@@ -69,6 +71,8 @@ class Criterion(nn.Module):
                 label counts as unlabelled, see `binary_loss_unlabelled`.
             unlabelled_base_share: with "none", the share of base points among unlabelled ones; 0 where every base
                 point is annotated.
+            reference: restore what the published losses do in rare batches: where no point has a base label, the first
+                counts as one of the last base class; see also `fuse_training`.
         """
         super().__init__()
         self.num_classes, self.frame_size = num_classes, frame_size
@@ -87,6 +91,7 @@ class Criterion(nn.Module):
         self.binary_positive_weight = binary_positive_weight
         self.novel_supervision: NovelSupervision = novel_supervision
         self.unlabelled_base_share = unlabelled_base_share
+        self.reference = reference
 
     def forward(
         self,
@@ -164,7 +169,8 @@ class Criterion(nn.Module):
         self, outputs: Outputs, fused: Fused, batch: Batch, caption_embeddings: Tensor, regularise: bool
     ) -> dict[str, Tensor]:
         assert batch.labels is not None
-        size, point_batch, labels = batch.size, batch.point_batch, batch.labels
+        size, point_batch = batch.size, batch.point_batch
+        labels = never_all_ignored(batch.labels, self.num_classes) if self.reference else batch.labels
         voxels, rows = at_least_float32(outputs.voxels_3d), at_least_float32(fused.rows)
         voxel_of, row_of = outputs.point_to_voxel, fused.point_to_row
         targets = binary_targets(batch, self.num_classes, self.novel_supervision)

@@ -32,6 +32,12 @@ def point_cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, balance: f
     return total / (weights * of_class).sum().clamp(min=1)
 
 
+def never_all_ignored(labels: Tensor, null: int) -> Tensor:
+    """The labels, N int64; where all are null, the first becomes the last base class, as the published loss has it."""
+    first = torch.arange(len(labels), device=labels.device) == 0
+    return torch.where((labels == null).all() & first, null - 1, labels)
+
+
 def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tensor) -> Tensor:
     """Mean feature of each sample's points, size x D, 0 for a sample without points.
 

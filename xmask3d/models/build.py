@@ -129,6 +129,7 @@ def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
         num_classes=benchmark.num_base,
         frame_size=config.data.frame_size,
         novel_supervision=config.train.novel_supervision,
+        reference=config.protocol == "reference",
         **weights,
     )
 

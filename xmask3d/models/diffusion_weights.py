@@ -18,6 +18,7 @@ from xmask3d.models.empty_prompt import EMPTY_PROMPT_FILE, encode_empty_prompt, 
 from xmask3d.models.tensor_files import TensorFile, open_tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+PARTS: tuple[tuple[type[nn.Module], str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 
 VAE_CONFIG: dict[str, Any] = {
@@ -90,6 +91,52 @@ def load_diffusion(source: Path | str, **options: Any) -> tuple[DiffusionFeature
     return DiffusionFeatures(vae, unet, scaling_factor=vae.config.scaling_factor, **options), prompt
 
 
+def check_diffusion(source: Path | str) -> str:
+    """Compare names and shapes of the networks at `source` with what the features need, without reading the numbers.
+
+    Returns:
+        One line about what is there.
+
+    Raises:
+        UserError: as `load_diffusion`, but for the embedding of the empty prompt.
+    """
+    path = Path(source)
+    if path.is_dir():
+        networks = [_described(*_folder_headers(kind, path / part)) for kind, part in PARTS]
+        return f"diffusers folder, {' and '.join(networks)}"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder; expected Stable Diffusion 1.x or 2.x")
+    with open_tensors(path) as tensors:
+        unet, vae = _select(tensors, UNET_PREFIX, path), _select(tensors, VAE_PREFIX, path)
+        unet_config, vae_config = _compvis_configs(unet, vae, path)
+        pairs = (
+            (AutoencoderKL, vae_config, convert_ldm_vae_checkpoint, vae),
+            (UNet2DConditionModel, unet_config, convert_ldm_unet_checkpoint, unet),
+        )
+        networks = []
+        for kind, config, rename, found in pairs:
+            network = _without_weights(kind, config, path)
+            shapes = {name: tensor.to("meta") for name, tensor in found.items()}
+            networks.append(_described(network, rename(shapes, network.config), path))
+    return f"CompVis checkpoint, {' and '.join(networks)}"
+
+
+def _described(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> str:
+    _check_fit(network, tensors, path)
+    return f"{type(network).__name__} of {len(network.state_dict())} tensors"
+
+
+def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dict[str, Tensor], Path]:
+    """A network without weights, and shapes of the tensors in its file."""
+    network, path = _folder_description(kind, folder)
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable weight file: {error}") from error
+    return network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, path
+
+
 def save_diffusion(folder: Path, features: DiffusionFeatures, empty_prompt: Tensor, dtype: torch.dtype) -> None:
     """Write a folder that `load_diffusion` reads, without the parts that the features do not need.
 
@@ -122,7 +169,8 @@ def _without_weights(kind: type[nn.Module], config: Mapping[str, Any], where: Pa
         raise UserError(f"{where}: diffusers cannot build this {kind.__name__}: {str(error)[:200]}") from error
 
 
-def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
+def _folder_description(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, Path]:
+    """A network of a folder's configuration without weights, and the file that has them."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
@@ -131,6 +179,11 @@ def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise UserError(f"{folder}: no weights; expected {' or '.join(WEIGHT_FILES)}")
+    return network, path
+
+
+def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
+    network, path = _folder_description(kind, folder)
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
@@ -181,8 +234,8 @@ def _select(tensors: TensorFile, prefix: str, path: Path) -> dict[str, Tensor]:
     return selected
 
 
-def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Put tensors into a network without weights; those it does not need are left out."""
+def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """UserError unless the tensors that a network needs are there in its shapes."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
@@ -190,6 +243,12 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.M
     wrong = sorted(name for name, tensor in expected.items() if tensors[name].shape != tensor.shape)
     if wrong:
         raise UserError(f"{path}: {type(network).__name__} has other shapes in {_listed(wrong)}")
+
+
+def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Put tensors into a network without weights; those it does not need are left out."""
+    _check_fit(network, tensors, path)
+    expected = network.state_dict()
     # Copied, since tensors of a mapped file lie at odd addresses, on which the last bits of matrix products depend.
     copies = {name: tensors[name].to(torch.float32, copy=True) for name in expected}
     network.load_state_dict(copies, assign=True)

@@ -87,10 +87,17 @@ class Fuser(nn.Module):
         return torch.where((owner >= 0)[:, None], fused, points_3d.to(fused.dtype))
 
 
-def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch) -> Fused:
-    """Give points to masks as in training: every mask takes part, its score is its largest class probability."""
+def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch, force_first: bool = False) -> Fused:
+    """Give points to masks as in training: every mask takes part, its score is its largest class probability.
+
+    Args:
+        force_first: as published, give the first point of a sample none of whose points is covered to its first mask.
+    """
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
-    owner = own_points(point_logits, *training_scores(outputs.class_logits[0]), batch.point_batch)
+    scores, keep = training_scores(outputs.class_logits[0])
+    owner = own_points(point_logits, scores, keep, batch.point_batch)
+    if force_first:
+        owner = _force_first(owner, outputs.mask_logits, scores, keep, batch.point_batch, fuser.frame_size)
     return _fuse(fuser, outputs, batch, owner, point_logits)
 
 
@@ -207,6 +214,23 @@ def sample_at_points(mask_logits: Tensor, pixels: Tensor, point_batch: Tensor, f
     return torch.lerp(row(top), row(bottom), down[:, None])
 
 
+def own_pixels(mask_logits: Tensor, scores: Tensor, keep: Tensor, frame_size: tuple[int, int]) -> Tensor:
+    """Owner of every pixel of the frames by the rule of `own_points`: B x h x w int64, -1 where there is none.
+
+    Args:
+        mask_logits: B x Q x height x width. scores: B x Q. keep: B x Q bool.
+        frame_size: h and w.
+    """
+    size, (height, width), device = len(mask_logits), frame_size, mask_logits.device
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    pixels = torch.stack([rows, columns], -1).view(-1, 2).repeat(size, 1)
+    pixel_batch = torch.arange(size, device=device).repeat_interleave(height * width)
+    owner = own_points(sample_at_points(mask_logits, pixels, pixel_batch, frame_size), scores, keep, pixel_batch)
+    return owner.view(size, height, width)
+
+
 def gather_by_owner(per_query: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
     """Give every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
     queries = per_query.shape[1]
@@ -250,6 +274,22 @@ def distinct_points(point_to_voxel: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
         return points, points
     pairs, point_to_row = torch.unique(point_to_voxel * (mask.max() + 2) + mask + 1, return_inverse=True)
     return torch.empty_like(pairs).scatter_(0, point_to_row, points), point_to_row
+
+
+@torch.no_grad()
+def _force_first(
+    owner: Tensor, mask_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: Tensor, frame_size: tuple[int, int]
+) -> Tensor:
+    """`owner` with the first point of every uncovered sample given to the first mask that owns a pixel, if any does."""
+    owner = owner.clone()
+    for b in range(len(mask_logits)):
+        mine = (point_batch == b).nonzero().squeeze(1)
+        if not len(mine) or (owner[mine] >= 0).any():
+            continue
+        pixels = own_pixels(mask_logits[b : b + 1], scores[b : b + 1], keep[b : b + 1], frame_size)
+        if (pixels >= 0).any():
+            owner[mine[0]] = pixels[pixels >= 0].min()
+    return owner
 
 
 def _fuse(fuser: Fuser, outputs: Outputs, batch: Batch, owner: Tensor, point_logits: Tensor) -> Fused:

@@ -191,9 +191,7 @@ class MaskDecoder(nn.Module):
         for memory, embedding in zip(memories, self.level_embed.weight, strict=True):
             values.append(memory.flatten(2).transpose(1, 2) + embedding)
             height, width = memory.shape[-2:]
-            encoding = sine_position_encoding(
-                height, width, memory.shape[1], device=memory.device, dtype=memory.dtype
-            )
+            encoding = sine_position_encoding(height, width, memory.shape[1], device=memory.device, dtype=memory.dtype)
             positions.append(encoding.flatten(1).T)
         return values, positions
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,18 @@ FORWARD_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-5
 ROUNDING = 1e-12
 
-_SUFFIX = re.compile(r"_(every\d+|rows_every\d+|stats|shape|rowsum|rownorm)$")
+_SUFFIX = re.compile(r"_(every\d+|rows_every\d+|first\d+|stats|shape|rowsum|rownorm)$")
+
+
+class _Arrays(dict[str, np.ndarray]):
+    """Arrays of a file; one that is not there is a clear error."""
+
+    def __init__(self, content: Mapping[str, np.ndarray], where: str) -> None:
+        super().__init__(content)
+        self.where = where
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise UserError(f"{self.where} has no array '{name}'")
 
 
 @dataclass(frozen=True)
@@ -34,15 +47,13 @@ class Case:
         for name in ("inputs.npz", "outputs.npz"):
             try:
                 with np.load(folder / name, allow_pickle=False) as content:
-                    arrays.append(dict(content))
-            except (OSError, ValueError) as error:
+                    arrays.append(_Arrays(dict(content), f"{folder.name}/{name}"))
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise UserError(f"{folder / name}: cannot be read ({error})") from error
         return cls(folder.name, *arrays)
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """An input; integers as int64, floating numbers in `dtype`, float32 by default."""
-        if name not in self.inputs:
-            raise UserError(f"case {self.name}: inputs.npz has no array '{name}'")
         array = self.inputs[name]
         if array.dtype.kind in "iu":
             return torch.from_numpy(array.astype(np.int64))
@@ -52,9 +63,33 @@ class Case:
         """A scalar input."""
         return float(self.tensor(name, torch.float64))
 
-    def sizes(self, name: str) -> tuple[int, ...]:
-        """An input that lists sizes."""
-        return tuple(int(size) for size in self.tensor(name))
+    def sizes(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """An input that lists sizes; where it is not given, the default if there is one."""
+        if default is not None and name not in self.inputs:
+            return default
+        return tuple(int(size) for size in self.tensor(name).flatten())
+
+    def records(self, start: str) -> bool:
+        """Whether anything was recorded under names that start so."""
+        return any(name.startswith(start) for name in self.outputs)
+
+    def recorded_parts(self, start: str) -> list[str]:
+        """What follows `start` in the names of recorded arrays, without the suffixes that say which part it is."""
+        names = (name.removeprefix(start) for name in self.outputs if name.startswith(start))
+        return list(dict.fromkeys(base for name in names for base in (name, _SUFFIX.sub("", name))))
+
+    def verify_drawn(self, name: str, array: np.ndarray) -> None:
+        """Check an input that is drawn here against its recorded beginning and statistics, as far as there are any.
+
+        Raises:
+            UserError: it is another one.
+        """
+        results = Results()
+        results.forward(name, array)
+        about = {key: value for key, value in self.inputs.items() if _SUFFIX.sub("", key) == name and key != name}
+        wrong = [item.name for item in compare(Case(self.name, {}, about), results) if not item.passed]
+        if wrong:
+            raise UserError(f"case {self.name}: the input '{name}' drawn here is not the recorded one ({wrong[0]})")
 
 
 @dataclass(frozen=True)
@@ -132,14 +167,12 @@ def compare(case: Case, results: Results) -> list[Comparison]:
 
 
 def _compare(name: str, recorded: np.ndarray, results: Results) -> Comparison:
-    if name in results.values:
-        value, part = results.values[name], ""
-    else:
-        match = _SUFFIX.search(name)
-        base = name[: match.start()] if match else name
-        if match is None or base not in results.values:
-            return Comparison(name, np.inf, 0, "recorded, but not computed by the runner")
-        value, part = results.values[base], match[1]
+    base, part = name, ""
+    if name not in results.values and (match := _SUFFIX.search(name)):
+        base, part = name[: match.start()], match[1]
+    if base not in results.values:
+        return Comparison(name, np.inf, 0, "recorded, but not computed by the runner")
+    value = results.values[base]
     actual = _part(value.array, part)
     # Measures are of the whole: the statistics' own tolerance is that of the tensor.
     tolerance = 0.0 if part == "shape" or value.tolerance is None else value.tolerance
@@ -157,6 +190,8 @@ def _compare(name: str, recorded: np.ndarray, results: Results) -> Comparison:
 
 def _part(array: np.ndarray, part: str) -> np.ndarray:
     """The part of a tensor that a suffix names."""
+    if part.startswith("first"):
+        return array.reshape(-1)[: int(part[5:])]
     if part.startswith("every"):
         return array.reshape(-1)[:: int(part[5:])]
     if part.startswith("rows_every"):
@@ -173,7 +208,9 @@ def _part(array: np.ndarray, part: str) -> np.ndarray:
 
 
 def _error(actual: np.ndarray, recorded: np.ndarray, by_norm: bool) -> float:
-    difference = actual.astype(np.float64) - recorded.astype(np.float64)
+    actual, recorded = actual.astype(np.float64), recorded.astype(np.float64)
+    # Infinities that agree are no difference.
+    difference = np.where(actual == recorded, 0, actual - recorded)
     if not recorded.size:
         return 0.0
     if by_norm:

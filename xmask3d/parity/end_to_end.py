@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import open_clip
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from xmask3d.benchmark import Benchmark, load_benchmark
 from xmask3d.checkpoint_names import published_name
 from xmask3d.data.scene import Batch, Sample, collate
+from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.clip_weights import build_clip
@@ -24,11 +27,13 @@ from xmask3d.models.xmask3d import XMask3D
 from xmask3d.parity.compare import GRADIENT_TOLERANCE, Case, Results, Value
 from xmask3d.parity.diffusion import SMALL_UNET, SMALL_VAE, empty_prompt, filled_networks
 from xmask3d.parity.filler import fill_module
-from xmask3d.parity.fusion import SetNumbers, add_losses
+from xmask3d.parity.fusion import FRAME, SetNumbers, add_losses, published_weights
 from xmask3d.parity.inference import add_view
 
+BENCHMARK = "scannet20/B15N4"
 CAPTIONS = ("a room with a chair and a table", "a bathroom with a toilet")
-FRAME, IMAGE = (240, 320), 128
+# Pixels of the image, along either axis, per pixel of the small one that is given.
+ENLARGED = 4
 CLIP = {
     "embed_dim": 768,
     "quick_gelu": True,
@@ -37,8 +42,12 @@ CLIP = {
 }
 
 
-def build_model() -> tuple[XMask3D, ClipText]:
-    """The published networks around a small diffusion model and a small CLIP, with stand-in weights."""
+def build_model(fill: bool = True) -> tuple[XMask3D, ClipText]:
+    """The published networks around a small diffusion model and a small CLIP, with stand-in weights.
+
+    Args:
+        fill: also the trainable parts; else they keep their random weights.
+    """
     clip = build_clip(CLIP)
     fill_module(clip, "criterion.clip.clip.")
     diffusion = DiffusionFeatures(*filled_networks(SMALL_VAE, SMALL_UNET))
@@ -55,24 +64,27 @@ def build_model() -> tuple[XMask3D, ClipText]:
         mask_clip=MaskClip(clip),
         fuser=Fuser(width, FRAME),
     )
-    fill_module(model, rename=published_name)
+    if fill:
+        fill_module(model, rename=published_name)
     return model, ClipText(clip, open_clip.SimpleTokenizer(context_length=CLIP["text_cfg"]["context_length"]))
 
 
 def run(case: Case) -> Results:
     """k_end2end: evaluation in float32; training in float64, since its recorded numbers are."""
-    results = Results()
-    benchmark = load_benchmark("scannet20/B15N4")
     model, clip_text = build_model()
+    results = evaluate(case, model, clip_text)
+    benchmark = case_benchmark(case)
     samples = [_sample(case, b, benchmark) for b in range(len(case.inputs["img_small"]))]
-    _evaluate(results, model, clip_text, benchmark, collate(samples[:1]))
     model, clip_text = model.double(), clip_text.double()
     _train(results, case, model, clip_text, benchmark, collate(samples).to("cpu", torch.float64))
     return results
 
 
 @torch.no_grad()
-def _evaluate(results: Results, model: XMask3D, clip_text: ClipText, benchmark: Benchmark, batch: Batch) -> None:
+def evaluate(case: Case, model: XMask3D, clip_text: ClipText) -> Results:
+    """What was recorded of the first scene at test time."""
+    results, benchmark = Results(), case_benchmark(case)
+    batch = collate([_sample(case, 0, benchmark)])
     text = clip_text(benchmark.class_names)
     outputs = model.eval()(batch, text, mask_clip=True, auxiliary=True)
     novel = torch.from_numpy(benchmark.novel_mask)
@@ -99,14 +111,16 @@ def _evaluate(results: Results, model: XMask3D, clip_text: ClipText, benchmark: 
         "images": batch.images,
     }.items():
         results.forward(f"eval/{name}", value)
+    return results
 
 
 def _train(
     results: Results, case: Case, model: XMask3D, clip_text: ClipText, benchmark: Benchmark, batch: Batch
 ) -> None:
-    criterion = Criterion(num_classes=benchmark.num_base, frame_size=FRAME)
+    weights = published_weights(benchmark.num_base)
+    criterion = Criterion(num_classes=benchmark.num_base, frame_size=FRAME, reference=True, **weights)
     outputs = model.train()(batch, clip_text(benchmark.base_names), mask_clip=True, auxiliary=True)
-    fused = fuse_training(model.fuser, outputs, batch)
+    fused = fuse_training(model.fuser, outputs, batch, force_first=True)
 
     def numbers() -> SetNumbers:
         return SetNumbers("k_rand", len(outputs.masks), batch.size, torch.float64)
@@ -156,6 +170,26 @@ def _add_statistics(results: Results, case: Case, model: XMask3D) -> None:
     results.forward("train/bn_l2", torch.stack([statistics[name].norm() for name in names if name in statistics]))
 
 
+def _captions(case: Case) -> list[str]:
+    """The given captions, else those of the recorded case."""
+    captions = [str(caption) for caption in case.inputs["captions"]] if "captions" in case.inputs else list(CAPTIONS)
+    if len(captions) < len(case.inputs["img_small"]):
+        raise UserError(
+            f"case {case.name}: inputs.npz gives no captions for its {len(case.inputs['img_small'])} scenes"
+        )
+    return captions
+
+
+def case_benchmark(case: Case) -> Benchmark:
+    """ScanNet's B15/N4, or its classes in the division that the case gives."""
+    benchmark = load_benchmark(BENCHMARK)
+    if "novel_category" not in case.inputs:
+        return benchmark
+    novel = set(case.tensor("novel_category").tolist())
+    base = tuple(index for index in range(benchmark.num_classes) if index not in novel)
+    return dataclasses.replace(benchmark, base=base, novel=tuple(sorted(novel)))
+
+
 def _sample(case: Case, index: int, benchmark: Benchmark) -> Sample:
     """One scene as a sample."""
 
@@ -163,11 +197,14 @@ def _sample(case: Case, index: int, benchmark: Benchmark) -> Sample:
         return case.tensor(f"scene{index}/{name}")
 
     small = case.tensor("img_small")[index]
-    repeat = IMAGE // small.shape[0]
-    image = small.repeat_interleave(repeat, 0).repeat_interleave(repeat, 1).permute(2, 0, 1).float() / 255
+    image = small.repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1).permute(2, 0, 1).float() / 255
     blocks = case.inputs["label_2d_blocks"][index].astype(np.int64)
-    frame = blocks.repeat(FRAME[0] // len(blocks), 0).repeat(FRAME[1] // blocks.shape[1], 1)
-    frame = frame[np.arange(IMAGE)[:, None] * FRAME[0] // IMAGE, np.arange(IMAGE) * FRAME[1] // IMAGE]
+    # From pixel of the image to pixel of the frame to block.
+    rows, columns = (
+        np.arange(size) * length // size * count // length
+        for size, length, count in zip(image.shape[-2:], FRAME, blocks.shape, strict=True)
+    )
+    frame = blocks[rows[:, None], columns]
     classes = array("cl").clamp(max=benchmark.num_classes).numpy()
     return Sample(
         scene=str(index),
@@ -183,5 +220,5 @@ def _sample(case: Case, index: int, benchmark: Benchmark) -> Sample:
         labels=torch.from_numpy(benchmark.training_labels(classes)),
         binary_labels=torch.from_numpy(benchmark.binary_labels(classes)),
         label_map=torch.from_numpy(benchmark.training_labels(frame.clip(max=benchmark.num_classes))),
-        caption=CAPTIONS[index],
+        caption=_captions(case)[index],
     )

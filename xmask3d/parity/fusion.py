@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmask3d.benchmark import load_benchmark
+from xmask3d.config import REPOSITORY, LossConfig, load_config
 from xmask3d.data.scene import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.losses.matcher import Matching, match
 from xmask3d.losses.regularisation import choose_masks, covered_points, eligible_masks, mask_confidence
 from xmask3d.losses.sampling import present_labels
-from xmask3d.models.fusion import Fuser, fuse_training, own_points, sample_at_points, training_scores
+from xmask3d.models.fusion import Fuser, fuse_training, own_pixels, training_scores
 from xmask3d.models.mask_decoder import MaskPrediction
 from xmask3d.models.similarity import cosine_logits
 from xmask3d.models.xmask3d import Outputs
@@ -29,6 +31,20 @@ POINT_NAMES = {
     "loss_3d_contra": "mask_regularisation",
 }
 SET_NAMES = {"loss_ce": "mask_class", "loss_mask": "mask", "loss_dice": "dice"}
+
+
+FRAME = (240, 320)
+
+
+def published_weights(num_base: int) -> dict[str, float]:
+    """Weights of the losses in the published configuration of so many base classes; ScanNet's B15/N4 if there is none.
+
+    The recorded case of the losses tells its classes, not its configuration.
+    """
+    folders = ("scannet", "scannet200")
+    configs = [load_config(path) for name in folders for path in sorted((REPOSITORY / "config" / name).glob("*.yaml"))]
+    loss = next((c.loss for c in configs if load_benchmark(c.benchmark).num_base == num_base), LossConfig())
+    return loss.model_dump(exclude={"mask_regularisation_start", "num_points"})
 
 
 class SetNumbers:
@@ -63,12 +79,7 @@ def merged_masks(
     mask_logits: Tensor, scores: Tensor, keep: Tensor, frame_size: tuple[int, int]
 ) -> tuple[Tensor, list[Tensor]]:
     """Owner of every pixel of the frames, B x h x w, and the queries that own any, ascending, of each sample."""
-    size, (height, width) = len(mask_logits), frame_size
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([rows, columns], -1).view(-1, 2).repeat(size, 1)
-    pixel_batch = torch.arange(size).repeat_interleave(height * width)
-    owner = own_points(sample_at_points(mask_logits, pixels, pixel_batch, frame_size), scores, keep, pixel_batch)
-    maps = owner.view(size, height, width)
+    maps = own_pixels(mask_logits, scores, keep, frame_size)
     return maps, [one[one >= 0].unique() for one in maps]
 
 
@@ -92,7 +103,7 @@ class _Step:
         self.scales = [leaf(scales[i].clone()) for i in range(count)]
         self.voxels, self.binary = leaf(_voxel_features(case)), leaf(case.tensor("binary_logit"))
         self.null = leaf(case.tensor("null_embed"))
-        frame = case.sizes("mask_shape")
+        frame = case.sizes("mask_shape", FRAME)
         self.frame_size = (frame[0], frame[1])
         self.fuser = Fuser(self.voxels.shape[1], self.frame_size)
         fill_module(self.fuser, "criterion.fuser.")
@@ -115,10 +126,15 @@ class _Step:
             binary_logits=self.binary[inverse, 0],
             clip_embeddings=case.tensor("mask_embed_clip", dtype),
         )
-        self.fused = fuse_training(self.fuser, self.outputs, self.batch)
+        self.fused = fuse_training(self.fuser, self.outputs, self.batch, force_first=True)
         self.captions = case.tensor("caption_embed", dtype)
+        weights = published_weights(len(classes) - 1)
         self.criterion = Criterion(
-            num_classes=len(classes) - 1, frame_size=self.frame_size, num_points=int(case.number("num_points"))
+            **weights,
+            num_classes=len(classes) - 1,
+            frame_size=self.frame_size,
+            num_points=int(case.number("num_points")),
+            reference=True,
         )
 
     def numbers(self) -> SetNumbers:

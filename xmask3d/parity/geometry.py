@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from xmask3d.errors import UserError
 from xmask3d.geometry.camera import Intrinsics, project_points
 from xmask3d.geometry.voxels import axis_rotation, fnv_hash, quantise, random_rotation_scale, voxelise
 from xmask3d.parity.compare import Case, Results
@@ -42,12 +43,15 @@ def run_voxelize(case: Case) -> Results:
     """b_voxelize: without and with a given transform, and the plain quantisation."""
     results = Results()
     size = case.number("voxel_size")
-    transforms = {
-        "noaug": (None, 1.0),
-        "aug": (case.inputs["aug_M_r"][:3, :3], float(case.inputs["aug_M_v"][0, 0]) * size),
-    }
-    for name, (rotation, scale) in transforms.items():
-        voxels = voxelise(case.inputs["points"], size, rotation, scale, order="hash")
+    # Name, rotation, and edge of a voxel after it: the given scales include it.
+    transforms: list[tuple[str, np.ndarray | None, float, float]] = [("noaug", None, 1.0, size)]
+    for name in (name.removesuffix("_M_v") for name in case.inputs if name.endswith("_M_v")):
+        scales = np.diag(case.inputs[f"{name}_M_v"])[:3]
+        if not (scales == scales[0]).all():
+            raise UserError(f"case {case.name}: {name}_M_v has several scales, but space is scaled by one")
+        transforms.append((name, case.inputs[f"{name}_M_r"][:3, :3], float(scales[0]), 1.0))
+    for name, rotation, scale, edge in transforms:
+        voxels = voxelise(case.inputs["points"], edge, rotation, scale, order="hash")
         results.exact(f"{name}_coords", voxels.coords)
         results.exact(f"{name}_inverse", voxels.point_to_voxel)
         results.exact(f"{name}_first_index", voxels.first_point)

@@ -14,7 +14,7 @@ from xmask3d.models.similarity import cosine_logits
 from xmask3d.models.xmask3d import Outputs
 from xmask3d.parity.compare import Case, Results
 from xmask3d.parity.filler import fill_module
-from xmask3d.parity.fusion import merged_masks, rank_among
+from xmask3d.parity.fusion import FRAME, merged_masks, rank_among
 
 BRANCHES = {"fused": "fused", "2d": "features_2d", "3d": "features_3d"}
 
@@ -27,7 +27,8 @@ def run(case: Case) -> Results:
     base, novel_ids = case.tensor("base_category").tolist(), case.tensor("novel_category").tolist()
     novel = torch.zeros(len(text), dtype=torch.bool)
     novel[novel_ids] = True
-    fuser = Fuser(text.shape[1])
+    height, width = case.sizes("mask_shape", FRAME)
+    fuser = Fuser(text.shape[1], (height, width))
     fill_module(fuser, "criterion.fuser.")
     views = sum(name.endswith("/row") for name in case.inputs)
     batch = _batch(case, views)
