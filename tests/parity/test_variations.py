@@ -15,7 +15,7 @@ QUICK = ("b_mapping", "b_voxelize", "d_projection", "f_criterion", "g_maskclip",
 GONE = {
     "d_projection": r"(sq|rect)_.*",
     "f_criterion": r".*(loss_\w+_1|_b1|_aux1_b0|(masks|embed|scale)2)(_\w+)?",
-    "h_inference": r"view2/.*",
+    "h_inference": r"view[12]/.*",
     "l_loader": r"train_view1/.*",
 }
 

@@ -107,7 +107,8 @@ def _add_validation(
         assert sample is not None and sample.classes is not None
         results.exact(f"{prefix}view", views.index(sample.view))
         classes = sample.classes.numpy()
-        results.exact(f"{prefix}labels", _fold(classes, benchmark.num_classes, case.outputs.get(f"{prefix}labels", classes)))
+        recorded = case.outputs.get(f"{prefix}labels", classes)
+        results.exact(f"{prefix}labels", _fold(classes, benchmark.num_classes, recorded))
         _add_binary(results, case, prefix, sample)
         frame = reader.read_view(SCENE, sample.view).label_map
         assert frame is not None
