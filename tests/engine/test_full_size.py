@@ -47,5 +47,5 @@ def test_one_step_and_its_report(
 
 def test_another_network_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_size, "TRAINABLE", 82_946_562)
-    with pytest.raises(UserError, match="the published one .* and 82,946,562"):
+    with pytest.raises(UserError, match=r"the published one .* and 82,946,562"):
         full_size.check_full_size(load_config(small))
