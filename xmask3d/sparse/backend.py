@@ -4,10 +4,13 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from xmask3d.errors import UserError
 from xmask3d.sparse.convolution import strided_convolution, submanifold_convolution, transposed_convolution
 from xmask3d.sparse.coordinates import CoordinateMaps
+
+BACKENDS = ("auto", "native", "torch", "minkowski")
 
 
 class CoordinateManager(ABC):
@@ -35,6 +38,10 @@ class CoordinateManager(ABC):
     def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
         """Submanifold convolution at a level: V x A features, K^3 x A x B weight -> V x B."""
 
+    def pointwise(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        """Convolution of kernel 1 at a level: V x A features, A x B weight -> V x B."""
+        return functional.linear(features, weight.t())
+
     @abstractmethod
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         """2x2x2 convolution of stride 2 from level `stride` to `2 * stride`; 8 x A x B weight."""
@@ -45,7 +52,7 @@ class CoordinateManager(ABC):
 
 
 class TorchCoordinateManager(CoordinateManager):
-    """The default back end, in plain torch."""
+    """The back end in plain torch, for every device and type."""
 
     def __init__(self, coordinates: Tensor) -> None:
         self._maps = CoordinateMaps(coordinates)
@@ -70,23 +77,32 @@ class TorchCoordinateManager(CoordinateManager):
         return transposed_convolution(features, weight, self._maps.stride_map(stride // 2))
 
 
-def coordinate_manager(coordinates: Tensor, backend: str = "torch") -> CoordinateManager:
+def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> CoordinateManager:
     """Make the manager of a batch.
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
-        backend: `torch`, or `minkowski` where MinkowskiEngine is installed.
+        backend: `torch`; `native` where a C++ compiler is installed; `auto`, which is `native` for a CPU where that
+            works and else `torch`; or `minkowski` where MinkowskiEngine is installed.
 
     Raises:
-        UserError: unknown back end, one that is not installed, or faulty coordinates.
+        UserError: unknown back end, one that is not there, or faulty coordinates.
     """
-    if backend == "torch":
-        return TorchCoordinateManager(coordinates)
+    if backend not in BACKENDS:
+        raise UserError(f"sparse back end '{backend}' is unknown; choose {', '.join(BACKENDS)}")
     if backend == "minkowski":
         from xmask3d.sparse.minkowski import MinkowskiCoordinateManager
 
         return MinkowskiCoordinateManager(coordinates)
-    raise UserError(f"sparse back end '{backend}' is unknown; choose torch or minkowski")
+    if backend == "native" or (backend == "auto" and coordinates.is_cpu):
+        from xmask3d.sparse.native.kernels import failure
+        from xmask3d.sparse.native.manager import NativeCoordinateManager
+
+        if not failure():
+            return NativeCoordinateManager(coordinates)
+        if backend == "native":
+            raise UserError(f"sparse back end 'native' cannot be used here: {failure()}; choose auto or torch")
+    return TorchCoordinateManager(coordinates)
 
 
 def autocast_type(tensor: Tensor) -> torch.dtype:

@@ -96,7 +96,7 @@ class CoordinateMaps:
         """Map of a submanifold convolution: offsets -r..r per axis in units of the stride, x fastest."""
         key = (stride, kernel_size)
         if key not in self._neighbours:
-            self._neighbours[key] = self._find_neighbours(stride, kernel_size)
+            self._neighbours[key] = self.find_neighbours(stride, kernel_size)
         return self._neighbours[key]
 
     def stride_map(self, stride: int) -> StrideMap:
@@ -125,7 +125,8 @@ class CoordinateMaps:
         self._strides[stride] = StrideMap(children.view(-1, 8), slot)
         self._levels[2 * stride] = _Level(coordinates, keys)
 
-    def _find_neighbours(self, stride: int, kernel_size: int) -> KernelMap:
+    def find_neighbours(self, stride: int, kernel_size: int) -> KernelMap:
+        """As `neighbours`, built anew and not kept."""
         if kernel_size % 2 == 0 or (kernel_size // 2) * stride > _MARGIN:
             raise ValueError(f"kernel size {kernel_size} at stride {stride} is not odd or too large")
         level = self._level(stride)

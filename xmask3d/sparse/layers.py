@@ -28,9 +28,9 @@ class Convolution(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """V x in -> V x out on the same voxels, or on those of the next coarser level for stride 2."""
-        if self.kernel_size == 1:
-            return x.with_features(functional.linear(x.features, self.kernel.t()))
         features = x.features.to(autocast_type(x.features))
+        if self.kernel_size == 1:
+            return x.with_features(x.manager.pointwise(features, self.kernel, x.stride))
         if self.stride == 2:
             return SparseTensor(x.manager.downsample(features, self.kernel, x.stride), 2 * x.stride, x.manager)
         return x.with_features(x.manager.convolve(features, self.kernel, x.stride, self.kernel_size))

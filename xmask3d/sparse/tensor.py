@@ -44,13 +44,13 @@ class SparseTensor:
         return self.manager.restore(self.features)
 
 
-def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "torch") -> SparseTensor:
+def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") -> SparseTensor:
     """Make the sparse tensor of a batch on the finest grid.
 
     Args:
         coordinates: V x 4 int32 or int64 rows (batch, x, y, z), no row twice, any sign.
         features: V x C.
-        backend: `torch` or `minkowski`.
+        backend: as `coordinate_manager` takes it.
 
     Raises:
         UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.

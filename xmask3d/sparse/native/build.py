@@ -1,0 +1,135 @@
+"""Compile the C++ sources beside this file once a machine, and load the result.
+
+The library is kept in the user's cache folder under a digest of sources, flags and processor, so that another version
+or another processor that shares the folder has its own. It is written under a temporary name and renamed, behind a
+lock: processes that start together compile once, and none loads half a file. Its OpenMP calls bind to the runtime that
+torch has loaded for all (torch must be imported first), so that both share one pool of threads.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_SOURCES = Path(__file__).parent / "source"
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-pthread")
+# The first that the compiler accepts is used: not all know OpenMP, and some name the processor by another option.
+_OPTIONAL_FLAGS = (
+    ("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ()
+)  # fmt: skip
+_SECONDS = 300
+
+
+class BuildError(Exception):
+    """The library cannot be had on this machine; one line says why."""
+
+
+def load_library() -> ctypes.CDLL:
+    """Load the library, compiling it first if no earlier process has.
+
+    Raises:
+        BuildError: no compiler, or it or the loader fails.
+    """
+    name = f"sparse-{_digest()}.so"
+    for folder in _cache_folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not _is_own(folder):
+                continue
+            if not (folder / name).exists():
+                with _lock(folder / f"{name}.lock"):
+                    if not (folder / name).exists():
+                        _compile(folder / name)
+            return ctypes.CDLL(str(folder / name))
+        except OSError as error:  # a folder that cannot be written, or is full, or must not hold programs
+            log.debug("cannot keep the compiled library in %s: %s", folder, error)
+    with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
+        _compile(Path(scratch) / name)
+        try:
+            return ctypes.CDLL(str(Path(scratch) / name))
+        except OSError as error:
+            raise BuildError(f"the compiled library cannot be loaded: {error}") from error
+
+
+def _cache_folders() -> list[Path]:
+    named = os.environ.get("XDG_CACHE_HOME")
+    home = Path(named) if named else Path(os.path.expanduser("~")) / ".cache"
+    user = getattr(os, "getuid", lambda: "user")()
+    return [home / "xmask3d", Path(tempfile.gettempdir()) / f"xmask3d-{user}"]
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether nobody else can put a library there for us to run."""
+    state = folder.stat()
+    return not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(repr((_FLAGS, _OPTIONAL_FLAGS, platform.machine(), platform.system())).encode())
+    for path in sorted(_SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    processor = Path("/proc/cpuinfo")
+    if processor.exists():
+        wanted = ("model name", "flags", "Features", "CPU part")
+        lines = {line for line in processor.read_text().splitlines() if line.startswith(wanted)}
+        digest.update("\n".join(sorted(lines)).encode())
+    else:
+        digest.update(platform.processor().encode())
+    return digest.hexdigest()[:24]
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One process at a time, where the system and the folder know locks; a lock ends with its process."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            log.debug("no lock in %s", path.parent)
+        yield
+
+
+def _compile(target: Path) -> None:
+    chosen = os.environ.get("CXX", "").split()
+    if not chosen or not shutil.which(chosen[0]):
+        chosen = [path for path in map(shutil.which, _COMPILERS) if path][:1]
+    if not chosen:
+        raise BuildError("no C++ compiler found")
+    log.info("compiling the sparse convolutions, once on this machine")
+    sources = [str(path) for path in sorted(_SOURCES.glob("*.cpp"))]
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        result = Path(scratch) / target.name
+        for optional in _OPTIONAL_FLAGS:
+            flags = [*_FLAGS, *optional, "-shared", "-o", str(result), *sources]
+            message = _run([*chosen, *flags])
+            if not message:
+                os.replace(result, target)
+                return
+    raise BuildError(f"{chosen[0]} fails: {message}")
+
+
+def _run(command: list[str]) -> str:
+    """Run a compiler; empty, or its first error."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if not done.returncode:
+        return ""
+    lines = [line for line in done.stderr.splitlines() if "error" in line]
+    return (lines or done.stderr.splitlines() or [f"code {done.returncode}"])[0]
