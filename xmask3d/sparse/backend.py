@@ -1,9 +1,10 @@
 """What a back end of sparse convolution offers, and the choice of one by name."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from xmask3d.errors import UserError
@@ -42,6 +43,14 @@ class CoordinateManager(ABC):
         """Convolution of kernel 1 at a level: V x A features, A x B weight -> V x B."""
         return functional.linear(features, weight.t())
 
+    def normalise(self, features: Tensor, norm: nn.Module, shortcut: Tensor | None, relu: bool) -> Tensor:
+        """Batch norm over all rows, plus a shortcut (V x C), then ReLU where asked for: V x C -> V x C."""
+        out = norm(features)
+        if shortcut is not None:
+            out = out.add_(shortcut)
+        # In place, since memory for another tensor costs more than the ReLU.
+        return functional.relu_(out) if relu else out
+
     @abstractmethod
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         """2x2x2 convolution of stride 2 from level `stride` to `2 * stride`; 8 x A x B weight."""
@@ -49,6 +58,20 @@ class CoordinateManager(ABC):
     @abstractmethod
     def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         """2x2x2 transposed convolution of stride 2 from level `stride` to `stride / 2`; 8 x A x B weight."""
+
+
+class _Permutation(torch.autograd.Function):
+    """Rows in another order. Its gradient is the inverse, where that of indexing would sort the indices to add up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.orders = order, inverse
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        order, inverse = ctx.orders
+        return _Permutation.apply(gradient, inverse, order), None, None
 
 
 class TorchCoordinateManager(CoordinateManager):
@@ -62,10 +85,10 @@ class TorchCoordinateManager(CoordinateManager):
         return self._maps.coordinates(stride)
 
     def arrange(self, rows: Tensor) -> Tensor:
-        return rows[self._maps.order]
+        return _Permutation.apply(rows, self._maps.order, self._maps.rank)
 
     def restore(self, rows: Tensor) -> Tensor:
-        return rows[self._maps.rank]
+        return _Permutation.apply(rows, self._maps.rank, self._maps.order)
 
     def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
         return submanifold_convolution(features, weight, self._maps.neighbours(stride, kernel_size))

@@ -92,11 +92,18 @@ class CoordinateMaps:
         """V x 4 int32 rows (batch, x, y, z) of a level, in units of the finest grid."""
         return self._level(stride).coordinates
 
+    def keys(self, stride: int) -> tuple[Tensor, int]:
+        """V int64 keys of a level, ascending, and how many bits each of x, y and z has in them.
+
+        The bits of (coordinate - origin) / stride are interleaved, x lowest; the batch index lies above.
+        """
+        return self._level(stride).keys, self._bits_at(stride)
+
     def neighbours(self, stride: int, kernel_size: int) -> KernelMap:
         """Map of a submanifold convolution: offsets -r..r per axis in units of the stride, x fastest."""
         key = (stride, kernel_size)
         if key not in self._neighbours:
-            self._neighbours[key] = self.find_neighbours(stride, kernel_size)
+            self._neighbours[key] = self._find_neighbours(stride, kernel_size)
         return self._neighbours[key]
 
     def stride_map(self, stride: int) -> StrideMap:
@@ -125,8 +132,7 @@ class CoordinateMaps:
         self._strides[stride] = StrideMap(children.view(-1, 8), slot)
         self._levels[2 * stride] = _Level(coordinates, keys)
 
-    def find_neighbours(self, stride: int, kernel_size: int) -> KernelMap:
-        """As `neighbours`, built anew and not kept."""
+    def _find_neighbours(self, stride: int, kernel_size: int) -> KernelMap:
         if kernel_size % 2 == 0 or (kernel_size // 2) * stride > _MARGIN:
             raise ValueError(f"kernel size {kernel_size} at stride {stride} is not odd or too large")
         level = self._level(stride)
@@ -162,10 +168,12 @@ class CoordinateMaps:
             table[:, kernel_size**3 - 1 - tap] = opposite
         return table
 
+    def _bits_at(self, stride: int) -> int:
+        return self._bits - (stride.bit_length() - 1)
+
     def _keys(self, batch: Tensor, cells: Tensor, stride: int) -> Tensor:
         x, y, z = (_spread_bits(cells[:, axis]) for axis in range(3))
-        bits = 3 * (self._bits - (stride.bit_length() - 1))
-        return (batch << bits) | x | (y << 1) | (z << 2)
+        return (batch << 3 * self._bits_at(stride)) | x | (y << 1) | (z << 2)
 
 
 def kernel_offsets(kernel_size: int) -> Tensor:

@@ -32,8 +32,7 @@ class _Convolution(torch.autograd.Function):
         for_features = for_weight = None
         if ctx.needs_input_grad[0]:
             # Row u reads row v through tap k just when v reads u through the opposite tap.
-            turned = weight.flip(0) if ctx.mirrored else weight
-            for_features = product(gradient, backward_pairs, turned.transpose(1, 2))
+            for_features = product(gradient, backward_pairs, weight.transpose(1, 2), ctx.mirrored)
         if ctx.needs_input_grad[1]:
             for_weight = outer(features, gradient, forward_pairs).to(weight.dtype)
         return for_features, for_weight, None, None, None

@@ -2,8 +2,10 @@
 
 import functools
 import logging
+from collections.abc import Callable
 from ctypes import CDLL, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,28 +45,46 @@ class PairLists:
     @classmethod
     def of_table(cls, table: Tensor, source_rows: int) -> "PairLists":
         """From a T x K int32 table of source rows, `source_rows` for none."""
-        targets, taps = table.shape
-        block_rows = _BLOCK_ROWS if targets > _FEW else _BLOCK_ROWS_FEW
-        blocks = -(-targets // block_rows)
-        starts = torch.zeros(blocks * taps + 1, dtype=torch.int64)
-        shape = c_int64(targets), c_int(taps), c_int32(source_rows), c_int(block_rows)
         table = table.contiguous()
-        library().xm_count_pairs(_at(table), *shape, _at(starts, 8), _threads())
-        starts = torch.cumsum(starts, 0)
-        rows = torch.empty(int(starts[-1]), dtype=torch.int32)
-        places = torch.empty(rows.shape, dtype=torch.int16)
-        library().xm_list_pairs(_at(table), *shape, _at(starts), _at(rows), _at(places), _threads())
-        return cls(starts, rows, places, targets, taps, block_rows)
+        start = partial(library().xm_pairs_of_table, address(table), *_sizes(*table.shape), c_int32(source_rows))
+        return cls._found(start, *table.shape)
+
+    @classmethod
+    def of_neighbours(cls, keys: Tensor, kernel_size: int, axis_bits: int) -> "PairLists":
+        """The map of a submanifold convolution.
+
+        Args:
+            keys: V int64, ascending: the batch index, then `axis_bits` (at least 3) interleaved bits of each coordinate.
+            kernel_size: odd, at most 17.
+        """
+        rows = keys.shape[0]
+        start = partial(
+            library().xm_pairs_of_neighbours, address(keys), c_int64(rows), c_int(kernel_size // 2), c_int(axis_bits)
+        )
+        return cls._found(start, rows, kernel_size**3)
 
     @classmethod
     def identity(cls, rows: int) -> "PairLists":
         """Every row with itself, one tap."""
         return cls.of_table(torch.arange(rows, dtype=torch.int32)[:, None], rows)
 
+    @classmethod
+    def _found(cls, start: Callable[..., int], targets: int, taps: int) -> "PairLists":
+        """Let the library find the pairs, then take them over."""
+        block_rows = _BLOCK_ROWS if targets > _FEW else _BLOCK_ROWS_FEW
+        blocks = -(-targets // block_rows)
+        counts = torch.empty(blocks * taps, dtype=torch.int64)
+        handle = c_void_p(start(c_int(block_rows), address(counts), threads()))
+        starts = functional.pad(torch.cumsum(counts, 0), (1, 0))
+        rows = torch.empty(int(starts[-1]), dtype=torch.int32)
+        places = torch.empty(rows.shape, dtype=torch.int16)
+        library().xm_take_pairs(handle, c_int64(blocks), c_int(taps), address(starts), address(rows), address(places), threads())
+        return cls(starts, rows, places, targets, taps, block_rows)
+
     @property
     def arguments(self) -> tuple[c_void_p | c_int64 | c_int, ...]:
         """As all loops take them."""
-        pointers = _at(self.starts), _at(self.rows), _at(self.places)
+        pointers = address(self.starts), address(self.rows), address(self.places)
         return *pointers, c_int64(self.targets), c_int(self.taps), c_int(self.block_rows)
 
 
@@ -75,7 +95,10 @@ def library() -> CDLL:
     Raises:
         BuildError: it cannot be had here.
     """
-    return load_library()
+    loaded = load_library()
+    for name in ("xm_pairs_of_table", "xm_pairs_of_neighbours"):
+        getattr(loaded, name).restype = c_void_p
+    return loaded
 
 
 @functools.cache
@@ -96,13 +119,14 @@ def has_bfloat16() -> bool:
     return bool(library().xm_has_bf16())
 
 
-def product(source: Tensor, pairs: PairLists, weight: Tensor) -> Tensor:
+def product(source: Tensor, pairs: PairLists, weight: Tensor, mirrored: bool = False) -> Tensor:
     """Sum over the pairs (t, s) of every tap k of `source[s] @ weight[k]`, summed in float32.
 
     Args:
         source: S x A float32 or bfloat16.
         pairs: T targets, K taps.
         weight: K x A x B float32, with any strides.
+        mirrored: take the taps of `weight` in descending order.
 
     Returns:
         T x B of the source's type.
@@ -111,15 +135,17 @@ def product(source: Tensor, pairs: PairLists, weight: Tensor) -> Tensor:
     weight = weight.detach().float()
     if source.dtype == torch.bfloat16 and inner % 2:  # channels are multiplied by twos
         source, weight, inner = functional.pad(source, (0, 1)), functional.pad(weight, (0, 0, 0, 1)), inner + 1
-    source, name = source.contiguous(), _name(source)
+    source, name = source.contiguous(), kind_of(source)
     lanes = library().xm_lanes()
     packed = torch.empty(taps * inner * -(-width // lanes) * lanes, dtype=source.dtype)
-    steps = (c_int64(step) for step in weight.stride())
+    step = weight.stride(0)
+    first = address(weight, 4 * step * (taps - 1) if mirrored else 0)
+    steps = c_int64(-step if mirrored else step), c_int64(weight.stride(1)), c_int64(weight.stride(2))
     shape = c_int(taps), c_int(inner), c_int(width)
-    getattr(library(), f"xm_pack_{name}")(_at(weight), *steps, *shape, _at(packed), _threads())
+    getattr(library(), f"xm_pack_{name}")(first, *steps, *shape, address(packed), threads())
     out = source.new_empty((pairs.targets, width))
     call = getattr(library(), f"xm_product_{name}")
-    call(_at(source), c_int(inner), *pairs.arguments, _at(packed), c_int(width), _at(out), _threads())
+    call(address(source), c_int(inner), *pairs.arguments, address(packed), c_int(width), address(out), threads())
     return out
 
 
@@ -139,21 +165,28 @@ def outer(source: Tensor, target: Tensor, pairs: PairLists) -> Tensor:
     target = functional.pad(target, (0, missing)) if missing else target.contiguous()
     total = torch.zeros((pairs.taps, source.shape[1], width + missing))
     source = source.contiguous()
-    call = getattr(library(), f"xm_outer_{_name(source)}")
-    shape = c_int(source.shape[1]), _at(target), c_int(target.shape[1])
-    call(_at(source), *shape, *pairs.arguments, _at(total), _threads())
+    call = getattr(library(), f"xm_outer_{kind_of(source)}")
+    shape = c_int(source.shape[1]), address(target), c_int(target.shape[1])
+    call(address(source), *shape, *pairs.arguments, address(total), threads())
     return total[:, :, :width]
 
 
-def _name(tensor: Tensor) -> str:
+def kind_of(tensor: Tensor) -> str:
+    """The end of the names of the loops for a tensor's type."""
     return {torch.float32: "float", torch.bfloat16: "bf16"}[tensor.dtype]
 
 
-def _at(tensor: Tensor, offset: int = 0) -> c_void_p:
-    return c_void_p(tensor.data_ptr() + offset)
+def _sizes(targets: int, taps: int) -> tuple[c_int64, c_int]:
+    return c_int64(targets), c_int(taps)
 
 
-def _threads() -> c_int:
+def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
+    """Where a tensor's numbers are, `offset` bytes further on; null for none."""
+    return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
+
+
+def threads() -> c_int:
+    """How many threads torch uses, and so the loops."""
     return c_int(torch.get_num_threads())
 
 

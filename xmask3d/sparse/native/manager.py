@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xmask3d.sparse.backend import TorchCoordinateManager
 from xmask3d.sparse.native.functions import convolution, resampling
 from xmask3d.sparse.native.kernels import PairLists, has_bfloat16
+from xmask3d.sparse.native.norm import normalise
 
 
 class NativeCoordinateManager(TorchCoordinateManager):
@@ -42,14 +43,21 @@ class NativeCoordinateManager(TorchCoordinateManager):
         down, up = self._link(stride // 2)
         return _run(lambda rows: resampling(rows, weight, up, down), features)
 
+    def normalise(self, features: Tensor, norm: nn.Module, shortcut: Tensor | None, relu: bool) -> Tensor:
+        done = normalise(features, norm, shortcut, relu) if _suits(features) else None
+        return super().normalise(features, norm, shortcut, relu) if done is None else done
+
     def _neighbours(self, stride: int, kernel_size: int) -> PairLists:
         key = (stride, kernel_size)
         if key not in self._neighbour_pairs:
-            rows = self.coordinates(stride).shape[0]
+            keys, bits = self._maps.keys(stride)
             if kernel_size == 1:
-                pairs = PairLists.identity(rows)
+                pairs = PairLists.identity(keys.shape[0])
+            elif bits < 3 or kernel_size > 17:
+                kernel_map = self._maps.neighbours(stride, kernel_size)
+                pairs = PairLists.of_table(kernel_map.table, kernel_map.source_rows)
             else:
-                pairs = PairLists.of_table(self._maps.find_neighbours(stride, kernel_size).table, rows)
+                pairs = PairLists.of_neighbours(keys, kernel_size, bits)
             self._neighbour_pairs[key] = pairs
         return self._neighbour_pairs[key]
 
