@@ -17,6 +17,7 @@ from xmask3d.sparse import (
     TransposedConvolution,
     concatenate,
     max_pool_samples,
+    relu_,
 )
 
 LAYERS_18 = (2, 2, 2, 2, 2, 2, 2, 2)
@@ -39,9 +40,10 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(Convolution(in_channels, channels, kernel_size=1), BatchNorm(channels))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        out = self.norm1(self.conv1(x), relu=True)
+        out = relu_(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.norm2(self.conv2(out), shortcut, relu=True)
+        return relu_(out.with_features(out.features.add_(shortcut.features)))
 
 
 class MinkUNet(nn.Module):
@@ -100,7 +102,7 @@ class MinkUNet(nn.Module):
         Returns:
             The bottleneck (stride 16), and V x out features in the row order of the coordinates given to the batch.
         """
-        x = self.bn0(self.conv0p1s1(x), relu=True)
+        x = relu_(self.bn0(self.conv0p1s1(x)))
         skips = [x]
         for level, name in enumerate(("conv1p1s2", "conv2p2s2", "conv3p4s2", "conv4p8s2")):
             x = self._stage(name, f"bn{level + 1}", x)
@@ -113,7 +115,7 @@ class MinkUNet(nn.Module):
         return bottleneck, self.final(x).features_as_given()
 
     def _stage(self, convolution: str, norm: str, x: SparseTensor) -> SparseTensor:
-        return self.get_submodule(norm)(self.get_submodule(convolution)(x), relu=True)
+        return relu_(self.get_submodule(norm)(self.get_submodule(convolution)(x)))
 
 
 class PointEncoder(nn.Module):

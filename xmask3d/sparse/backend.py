@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from xmask3d.errors import UserError
@@ -42,14 +42,6 @@ class CoordinateManager(ABC):
     def pointwise(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         """Convolution of kernel 1 at a level: V x A features, A x B weight -> V x B."""
         return functional.linear(features, weight.t())
-
-    def normalise(self, features: Tensor, norm: nn.Module, shortcut: Tensor | None, relu: bool) -> Tensor:
-        """Batch norm over all rows, plus a shortcut (V x C), then ReLU where asked for: V x C -> V x C."""
-        out = norm(features)
-        if shortcut is not None:
-            out = out.add_(shortcut)
-        # In place, since memory for another tensor costs more than the ReLU.
-        return functional.relu_(out) if relu else out
 
     @abstractmethod
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:

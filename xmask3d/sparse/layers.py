@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from xmask3d.sparse.backend import autocast_type
 from xmask3d.sparse.tensor import SparseTensor
@@ -60,13 +61,16 @@ class TransposedConvolution(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over all voxels of a batch, and what commonly follows it; its parameters are named `bn.*`."""
+    """Batch norm over all voxels of a batch; its parameters are named `bn.*`."""
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(channels, eps=eps, momentum=momentum)
 
-    def forward(self, x: SparseTensor, shortcut: SparseTensor | None = None, relu: bool = False) -> SparseTensor:
-        """Normalise, add a tensor on the same voxels if given, and apply ReLU if asked for."""
-        other = None if shortcut is None else shortcut.features
-        return x.with_features(x.manager.normalise(x.features, self.bn, other, relu))
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(self.bn(x.features))
+
+
+def relu_(x: SparseTensor) -> SparseTensor:
+    """ReLU of the features in place, since memory for another tensor costs more than the ReLU; not of a leaf."""
+    return x.with_features(functional.relu_(x.features))

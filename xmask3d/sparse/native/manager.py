@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xmask3d.sparse.backend import TorchCoordinateManager
 from xmask3d.sparse.native.functions import convolution, resampling
 from xmask3d.sparse.native.kernels import PairLists, has_bfloat16
-from xmask3d.sparse.native.norm import normalise
 
 
 class NativeCoordinateManager(TorchCoordinateManager):
@@ -42,10 +41,6 @@ class NativeCoordinateManager(TorchCoordinateManager):
             return super().upsample(features, weight, stride)
         down, up = self._link(stride // 2)
         return _run(lambda rows: resampling(rows, weight, up, down), features)
-
-    def normalise(self, features: Tensor, norm: nn.Module, shortcut: Tensor | None, relu: bool) -> Tensor:
-        done = normalise(features, norm, shortcut, relu) if _suits(features) else None
-        return super().normalise(features, norm, shortcut, relu) if done is None else done
 
     def _neighbours(self, stride: int, kernel_size: int) -> PairLists:
         key = (stride, kernel_size)
