@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from xmask3d.benchmarks import PARTS
 from xmask3d.benchmarks.case import Measurement, Request
-from xmask3d.benchmarks.machine import describe_machine
-from xmask3d.benchmarks.report import markdown, plot, write_json
+from xmask3d.benchmarks.machine import Machine, describe_machine
+from xmask3d.benchmarks.report import markdown, plot, read_json, write_json
 from xmask3d.benchmarks.runner import run_parts
 from xmask3d.errors import UserError, run_tool
 
@@ -19,7 +19,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="part to time, again for more (all)")
-    parser.add_argument("--against", nargs="+", default=[], metavar="NAME", help="contenders: minkowski, per-offset")
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="NAME", help="contenders: torch, minkowski, per-offset"
+    )
     parser.add_argument("--minkowski-python", metavar="PATH", help="interpreter that has MinkowskiEngine")
     sizes = [30_000, 100_000, 200_000]
     parser.add_argument("--voxels", nargs="+", type=int, default=sizes, help="sizes of the sparse part")
@@ -27,6 +29,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each case")
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, metavar="FILE", help="time nothing, report what these files of --json hold"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians")
@@ -48,8 +53,11 @@ def main() -> int:
         threads=options.threads,
         repeats=options.repeats,
     )
-    machine = describe_machine(options.device, options.threads)
-    measurements = run_parts(options.part or PARTS, request, _show)
+    if options.merge:
+        machine, measurements = merged(options.merge)
+    else:
+        machine = describe_machine(options.device, options.threads)
+        measurements = run_parts(options.part or PARTS, request, _show)
     table = markdown(machine, measurements)
     print(table)
     if options.json:
@@ -59,6 +67,15 @@ def main() -> int:
     if options.plot:
         plot(options.plot, measurements)
     return int(any(measurement.failure for measurement in measurements))
+
+
+def merged(paths: list[Path]) -> tuple[Machine, list[Measurement]]:
+    """The measurements of several runs in the order of the files, the last one of each case and contender."""
+    latest: dict[tuple[str, str], Measurement] = {}
+    for path in paths:
+        machine, entries = read_json(path)
+        latest |= {(entry.case.name, entry.case.contender): entry for entry in entries}
+    return machine, list(latest.values())
 
 
 def _show(measurement: Measurement) -> None:

@@ -142,7 +142,9 @@ class EvaluateConfig(Section):
 class SparseConfig(Section):
     """Sparse convolution."""
 
-    backend: Literal["torch", "minkowski"] = Field("torch", description="implementation of sparse convolution")
+    backend: Literal["auto", "native", "torch", "minkowski"] = Field(
+        "auto", description="implementation; auto is native (compiled here, CPU) where that works, else torch"
+    )
 
 
 class Config(Section):

@@ -6,7 +6,7 @@ import torch
 from tests.sparse.clouds import random_cloud
 from xmask3d.benchmarks.case import Case, Measurement, Request
 from xmask3d.benchmarks.machine import Machine
-from xmask3d.benchmarks.report import markdown, plot, write_json
+from xmask3d.benchmarks.report import markdown, plot, read_json, write_json
 from xmask3d.benchmarks.runner import run_case
 from xmask3d.benchmarks.sparse import PerOffsetManager, cases, multiply_adds, room_voxels
 from xmask3d.errors import UserError
@@ -58,9 +58,17 @@ def test_per_offset_reference_equals_the_default() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_cases_name_every_contender_in_float32_only() -> None:
-    found = cases(Request(against=("per-offset",), voxels=(1000,)))
-    assert len(found) == 2 * 2 * 3
+def test_a_file_of_something_else_is_named(tmp_path) -> None:
+    (tmp_path / "b.json").write_text("[]")
+    for name in ("b.json", "none.json"):
+        with pytest.raises(UserError, match=f"{name} does not hold measurements"):
+            read_json(tmp_path / name)
+
+
+def test_cases_name_contenders_in_float32_only_but_our_own() -> None:
+    found = cases(Request(against=("per-offset", "torch"), voxels=(1000,)))
+    assert len(found) == 2 * 2 * (3 + 2)
+    assert {case.options["kind"] for case in found if case.contender == "torch"} == {"float32", "bfloat16"}
     assert {case.options["kind"] for case in found if case.contender == "per-offset"} == {"float32"}
     with pytest.raises(UserError, match="spconv"):
         cases(Request(against=("spconv",)))
@@ -88,10 +96,11 @@ def test_reports_compare_with_ours(tmp_path) -> None:
         Measurement(other, failure="not there"),
     ]
     rows = markdown(MACHINE, entries).splitlines()
-    assert rows[-3].split(" | ")[2:] == ["0.200", "0.100-0.300", "0.40", "1.00", "1.0", "5", "1.00", "0.0 |"]
+    assert rows[-3].split(" | ")[2:] == ["0.200", "0.100-0.300", "0.40", "1.00", "1.0", "5", "10%", "1.00", "0.0 |"]
     assert rows[-2].split(" | ")[5] == "3.00"
     assert "not there" in rows[-1]
     write_json(tmp_path / "a.json", MACHINE, entries)
     assert json.loads((tmp_path / "a.json").read_text())["measurements"][1]["seconds"] == [0.6, 0.5, 0.7]
+    assert read_json(tmp_path / "a.json") == (MACHINE, entries)
     plot(tmp_path / "a.png", entries)
     assert (tmp_path / "a.png").stat().st_size > 1000

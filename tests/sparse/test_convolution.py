@@ -3,14 +3,27 @@ import torch
 from torch.nn import functional
 
 from tests.sparse.clouds import at_voxels, dense_kernel, random_cloud, to_dense
-from xmask3d.sparse import Convolution, TransposedConvolution, gather, sparse_tensor
+from xmask3d.sparse import (
+    Convolution,
+    TransposedConvolution,
+    coordinate_manager,
+    gather,
+    sparse_tensor,
+    tensor,
+)
+from xmask3d.sparse.native.kernels import failure
 
 LOWEST, EXTENT = -8, 16  # multiples of every stride, around all clouds
 
 
-@pytest.fixture(autouse=True, params=[512, 32], ids=["one block", "many blocks"])
-def block_rows(request, monkeypatch) -> None:
-    monkeypatch.setattr(gather, "_ROWS_CPU", request.param)
+@pytest.fixture(autouse=True, params=["torch, one block", "torch, many blocks", "native"])
+def backend(request, monkeypatch) -> None:
+    """Run every test on each back end. The native one leaves float64 to torch."""
+    name, _, blocks = request.param.partition(", ")
+    if name == "native" and failure():
+        pytest.skip(failure())
+    monkeypatch.setattr(gather, "_ROWS_CPU", 512 if blocks == "one block" else 32)
+    monkeypatch.setattr(tensor, "coordinate_manager", lambda coordinates, _: coordinate_manager(coordinates, name))
 
 
 def random_rows(count: int, channels: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -30,7 +43,9 @@ def assert_same(actual: list[torch.Tensor], expected: list[torch.Tensor], dtype:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("kernel_size", "channels"), [(3, (8, 12)), (3, (16, 4)), (5, (3, 8)), (1, (8, 12))])
+@pytest.mark.parametrize(
+    ("kernel_size", "channels"), [(3, (8, 12)), (3, (16, 4)), (5, (3, 8)), (1, (8, 12)), (3, (100, 1)), (3, (5, 96))]
+)
 def test_submanifold_equals_dense(kernel_size: int, channels: tuple[int, int], dtype: torch.dtype) -> None:
     cloud = random_cloud()
     features = random_rows(cloud.shape[0], channels[0], dtype, 1).requires_grad_()

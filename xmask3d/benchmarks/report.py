@@ -5,17 +5,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from xmask3d.benchmarks.case import Measurement
+from xmask3d.benchmarks.case import Case, Measurement
 from xmask3d.benchmarks.machine import Machine
+from xmask3d.errors import UserError
 
-_HEAD = ("case", "contender", "seconds", "range", "CPU seconds", "times as fast", "GMAC", "GMAC/s", "peak GiB", "load")
+_HEAD = (
+    "case", "contender", "seconds", "range", "CPU seconds", "times as fast", "GMAC", "GMAC/s", "of the floor",
+    "peak GiB", "load",
+)  # fmt: skip
 OURS = "xmask3d"
+_TIMES = ("seconds", "cpu_seconds")
 
 
 def markdown(machine: Machine, measurements: Sequence[Measurement]) -> str:
     """A description of the machine and one row a measurement.
 
-    `times as fast` compares this project's median with the contender's in the same case.
+    `times as fast` compares this project's median with the contender's in the same case; `of the floor` is the share of
+    the rate that the machine reaches in dense products of the same type.
     """
     rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in machine.rates.items())
     lines = [
@@ -27,7 +33,7 @@ def markdown(machine: Machine, measurements: Sequence[Measurement]) -> str:
         "|" + " --- |" * len(_HEAD),
     ]
     ours = {entry.case.name: entry for entry in measurements if entry.case.contender == OURS and not entry.failure}
-    lines += ["| " + " | ".join(_row(entry, ours.get(entry.case.name))) + " |" for entry in measurements]
+    lines += ["| " + " | ".join(_row(entry, ours.get(entry.case.name), machine)) + " |" for entry in measurements]
     return "\n".join(lines) + "\n"
 
 
@@ -35,6 +41,23 @@ def write_json(path: Path, machine: Machine, measurements: Sequence[Measurement]
     """Write everything that was measured."""
     content = {"machine": asdict(machine), "measurements": [asdict(measurement) for measurement in measurements]}
     path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> tuple[Machine, list[Measurement]]:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+        entries = [
+            Measurement(**{**entry, "case": Case(**entry["case"]), **{name: tuple(entry[name]) for name in _TIMES}})
+            for entry in content["measurements"]
+        ]
+        return Machine(**content["machine"]), entries
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not hold measurements of tools/benchmark.py: {error}") from error
 
 
 def plot(path: Path, measurements: Sequence[Measurement]) -> None:
@@ -59,11 +82,12 @@ def plot(path: Path, measurements: Sequence[Measurement]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _row(entry: Measurement, ours: Measurement | None) -> list[str]:
+def _row(entry: Measurement, ours: Measurement | None, machine: Machine) -> list[str]:
     if entry.failure:
         return [entry.case.name, entry.case.contender, entry.failure, *[""] * (len(_HEAD) - 3)]
     billions = entry.operations / 1e9
     processor = sorted(entry.cpu_seconds)[len(entry.cpu_seconds) // 2]
+    rate = machine.rates.get(str(entry.case.options.get("kind")), 0)
     return [
         entry.case.name,
         entry.case.contender,
@@ -73,6 +97,7 @@ def _row(entry: Measurement, ours: Measurement | None) -> list[str]:
         f"{entry.median / ours.median:.2f}" if ours else "",
         f"{billions:.1f}" if billions else "",
         f"{billions / entry.median:.0f}" if billions else "",
+        f"{billions / entry.median / rate:.0%}" if billions and rate else "",
         f"{entry.peak_bytes / 2**30:.2f}",
         f"{entry.load:.1f}",
     ]

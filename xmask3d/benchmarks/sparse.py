@@ -14,11 +14,12 @@ from xmask3d.sparse.backend import TorchCoordinateManager
 from xmask3d.sparse.coordinates import CoordinateMaps, KernelMap
 
 NETWORKS: dict[str, Callable[[], MinkUNet]] = {"MinkUNet34C": MinkUNet.unet34c, "MinkUNet18A": MinkUNet.unet18a}
-CONTENDERS = ("minkowski", "per-offset")
+# Back ends that stand for themselves, and the common way to do without one. `xmask3d` is the default back end.
+CONTENDERS = ("torch", "minkowski", "per-offset")
 
 
 def cases(request: Request) -> list[Case]:
-    """Every network, size, type and pass; contenders in float32 only."""
+    """Every network, size, type and pass; contenders in float32 only, but for our own back end in plain torch."""
     unknown = set(request.against) - set(CONTENDERS)
     if unknown:
         known = ", ".join(CONTENDERS)
@@ -29,7 +30,8 @@ def cases(request: Request) -> list[Case]:
             for step in ("forward", "step"):
                 for kind in request.types:
                     name = f"{network}, {voxels // 1000}k voxels, {step}, {kind}"
-                    contenders = ["xmask3d", *(request.against if kind == "float32" else ())]
+                    rivals = [name for name in request.against if kind == "float32" or name == "torch"]
+                    contenders = ["xmask3d", *rivals]
                     options: dict[str, str | int | float] = {"network": network, "voxels": voxels}
                     options |= {"step": step, "kind": kind}
                     common = (request.device, request.threads, request.repeats)
@@ -51,14 +53,17 @@ def prepare(case: Case) -> Job:
         with torch.autocast(case.device.partition(":")[0], torch.bfloat16, enabled=low):
             return network(x)[1]
 
-    def step() -> None:
-        network.zero_grad()
-        forward(build(coordinates, features)).float().square().mean().backward()
-
+    x = build(coordinates, features)
     if case.options["step"] == "step":
+        # Any loss would be work of its own, the same for all.
+        gradient = torch.randn_like(forward(x).detach())
+
+        def step() -> None:
+            network.zero_grad()
+            forward(build(coordinates, features)).backward(gradient)
+
         return Job(step, 3 * forward_operations)
     network.eval()
-    x = build(coordinates, features)
     return Job(torch.no_grad()(lambda: forward(x)), forward_operations)
 
 
@@ -126,7 +131,7 @@ def _room_points(side: float, density: float, generator: np.random.Generator) ->
 def _builder(contender: str) -> Callable[[Tensor, Tensor], SparseTensor]:
     if contender == "per-offset":
         return lambda coordinates, features: _per_offset_tensor(coordinates, features)
-    backend = "minkowski" if contender == "minkowski" else "torch"
+    backend = "auto" if contender == "xmask3d" else contender
     return lambda coordinates, features: sparse_tensor(coordinates, features, backend)
 
 

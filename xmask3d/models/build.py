@@ -71,7 +71,7 @@ def assemble(
     mask_clip: MaskClip,
     null_embedding: torch.Tensor,
     frame_size: tuple[int, int] = (240, 320),
-    backend: str = "torch",
+    backend: str = "auto",
 ) -> XMask3D:
     """Put trainable parts of the given sizes around frozen networks.
 

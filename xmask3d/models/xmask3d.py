@@ -81,7 +81,7 @@ class XMask3D(nn.Module):
         classifier: TextClassifier,
         mask_clip: MaskClip,
         fuser: Fuser,
-        sparse_backend: str = "torch",
+        sparse_backend: str = "auto",
     ) -> None:
         """Frozen parts (`diffusion`, `mask_clip`) keep out of `parameters()` and `state_dict()` by themselves.
 

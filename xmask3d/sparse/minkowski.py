@@ -26,7 +26,7 @@ def import_minkowski() -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"sparse back end 'minkowski' needs MinkowskiEngine, which cannot be imported ({error}); "
-            "run scripts/install_minkowski.sh or use the back end torch"
+            "run scripts/install_minkowski.sh or use the back end auto"
         ) from error
     return MinkowskiEngine
 

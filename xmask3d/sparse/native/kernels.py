@@ -46,15 +46,18 @@ class PairLists:
     def of_table(cls, table: Tensor, source_rows: int) -> "PairLists":
         """From a T x K int32 table of source rows, `source_rows` for none."""
         table = table.contiguous()
-        start = partial(library().xm_pairs_of_table, address(table), *_sizes(*table.shape), c_int32(source_rows))
-        return cls._found(start, *table.shape)
+        targets, taps = table.shape
+        shape = c_int64(targets), c_int(taps)
+        return cls._found(
+            partial(library().xm_pairs_of_table, address(table), *shape, c_int32(source_rows)), targets, taps
+        )
 
     @classmethod
     def of_neighbours(cls, keys: Tensor, kernel_size: int, axis_bits: int) -> "PairLists":
         """The map of a submanifold convolution.
 
         Args:
-            keys: V int64, ascending: the batch index, then `axis_bits` (at least 3) interleaved bits of each coordinate.
+            keys: V int64, ascending: the batch index, then `axis_bits` interleaved bits of each coordinate, at least 3.
             kernel_size: odd, at most 17.
         """
         rows = keys.shape[0]
@@ -78,7 +81,8 @@ class PairLists:
         starts = functional.pad(torch.cumsum(counts, 0), (1, 0))
         rows = torch.empty(int(starts[-1]), dtype=torch.int32)
         places = torch.empty(rows.shape, dtype=torch.int16)
-        library().xm_take_pairs(handle, c_int64(blocks), c_int(taps), address(starts), address(rows), address(places), threads())
+        pointers = address(starts), address(rows), address(places)
+        library().xm_take_pairs(handle, c_int64(blocks), c_int(taps), *pointers, threads())
         return cls(starts, rows, places, targets, taps, block_rows)
 
     @property
@@ -176,10 +180,6 @@ def kind_of(tensor: Tensor) -> str:
     return {torch.float32: "float", torch.bfloat16: "bf16"}[tensor.dtype]
 
 
-def _sizes(targets: int, taps: int) -> tuple[c_int64, c_int]:
-    return c_int64(targets), c_int(taps)
-
-
 def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
     """Where a tensor's numbers are, `offset` bytes further on; null for none."""
     return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
@@ -209,5 +209,5 @@ def _check() -> None:
         actual = product(source.to(kind), pairs, weight), outer(source.to(kind), target.to(kind), pairs)
         tolerance = 1e-5 if kind == torch.float32 else 1e-2
         for one, true in zip(actual, expected, strict=True):
-            if not (one.float() - true).norm() <= tolerance * true.norm():
+            if not (one.float() - true).norm() <= tolerance * true.norm():  # nor if it is NaN
                 raise BuildError(f"the compiled library fails its self-test in {kind}")
