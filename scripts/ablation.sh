@@ -5,6 +5,7 @@
 #   XMASK3D_CONFIG  configuration (default config/rooms/B15N4.yaml)
 #   SEEDS           seeds of the full model (default "1 2 3"); the variants use the first
 #   OUT             folder of the runs (default runs/ablation)
+#   NPROC           processes of each run, as for scripts/train.sh; 2 suit two CPU cores, with OMP_NUM_THREADS=1
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 sh "$here/scripts/install.sh"
@@ -17,8 +18,8 @@ seeds=${SEEDS:-1 2 3}
 run() {
     name=$1
     shift
-    "$python" tools/train.py "$config" "output=$out/$name" "$@"
-    "$python" tools/test.py "$config" newest "output=$out/$name" "$@"
+    sh scripts/train.sh "$config" "output=$out/$name" "$@"
+    sh scripts/eval.sh "$config" newest "output=$out/$name" "$@"
 }
 
 full=

@@ -13,7 +13,7 @@ import torch
 from xmask3d.config import REPOSITORY, Config, load_config
 from xmask3d.errors import UserError, run_tool
 
-ROOMS = "--train-rooms 48 --val-rooms 12 --views 16 --seed 1"
+ROOMS = "--train-rooms 90 --val-rooms 12 --views 10 --seed 1"
 
 
 def step(title: str, command: list[str], environment: dict[str, str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ def test_disk_and_memory_agree_and_nothing_is_made_twice(
     again = tensors(EncodingCache(*networks, tmp_path), batch)
     for x, y, z in zip(first, memory, again, strict=True):
         assert torch.equal(x, y) and torch.equal(x, z)
+
+
+def test_another_picture_of_the_same_name_is_not_taken_for_it(networks: tuple, batch: Batch, tmp_path: Path) -> None:
+    EncodingCache(*networks, tmp_path).images(batch)
+    other = replace(batch, images=1 - batch.images)
+    expected = EncodingCache(*networks).images(other)
+    assert torch.equal(EncodingCache(*networks, tmp_path).images(other).latent, expected.latent)
 
 
 def test_a_damaged_file_is_made_anew(networks: tuple, batch: Batch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,8 @@ class EncodingCache:
         text = f"encodings of {len(views)} views: up to {_size(each * len(views))} ({_size(each)} each)"
         if self._folder is None:
             return f"{text}, in memory"
-        missing = each * sum(not self._images.has((*view, _image_size(image_size))) for view in views)
+        size = _image_size(image_size)
+        missing = each * sum(not self._images.has(scene, view, size) for scene, view in views)
         parent = next(path for path in (self._folder, *self._folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(parent).free
         if missing > free:
@@ -136,8 +138,9 @@ class _Store:
     def bytes(self) -> int:
         return sum(tensor.nbytes for tensors in self._known.values() for tensor in tensors)
 
-    def has(self, key: Key) -> bool:
-        return self._path(key).is_file() if self._folder else key in self._known
+    def has(self, scene: str, view: str, size: str) -> bool:
+        """Whether the folder has something of a view by its name and size, be it of this picture or another."""
+        return self._folder is not None and any((self._folder / scene).glob(f"{view}-{size}-*"))
 
     def get(self, key: Key, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
         """What is kept under a key, having made it if need be."""
@@ -168,7 +171,9 @@ def weights_digest(networks: Iterable[nn.Module]) -> str:
 
 def _views(batch: Batch) -> Iterator[tuple[Key, Tensor]]:
     for scene, view, image in zip(batch.scenes, batch.views, batch.images, strict=True):
-        yield (scene, view, _image_size(image.shape[-2:])), image
+        # Kept files outlive a data set: another one may have other pictures by the same names.
+        content = zlib.crc32(image.cpu().contiguous().numpy())
+        yield (scene, view, f"{_image_size(image.shape[-2:])}-{content:08x}"), image
 
 
 def _image_size(size: Sequence[int]) -> str:
