@@ -32,7 +32,7 @@ class Truth:
     """Which parts of the prediction are replaced.
 
     Attributes:
-        gate: base or novel, for every point with a label.
+        gate: base or novel, for every voxel with labelled points, as most of them are.
         masks: one mask a class in the picture, its own pixels. Each takes embedding and classes of the predicted mask
             that overlaps it most, and CLIP's embedding anew.
     """
@@ -58,11 +58,7 @@ class TruthLabeller(Labeller):
         """The model's outputs, corrected."""
         outputs = super().run(batch)
         if self.truth.gate:
-            assert batch.binary_labels is not None
-            known = (batch.binary_labels * 2 - 1) * SURE
-            outputs = replace(
-                outputs, binary_logits=torch.where(batch.binary_labels >= 0, known, outputs.binary_logits)
-            )
+            outputs = replace(outputs, binary_logits=_true_gate(outputs.binary_logits, batch))
         return self._with_true_masks(outputs, batch) if self.truth.masks else outputs
 
     def _with_true_masks(self, outputs: Outputs, batch: Batch) -> Outputs:
@@ -88,6 +84,15 @@ class TruthLabeller(Labeller):
         assert labels is not None, f"view {view} of {scene} has no label map"
         inside = labels == np.arange(self.num_classes)[:, None, None]
         return torch.from_numpy(np.where(inside, SURE, -SURE))
+
+
+def _true_gate(logits: Tensor, batch: Batch) -> Tensor:
+    """N logits, sure where the point's voxel has a label; predictions are told apart by voxel, not by point."""
+    assert batch.binary_labels is not None
+    votes = torch.where(batch.binary_labels >= 0, batch.binary_labels * 2 - 1, 0)
+    sums = votes.new_zeros(len(batch.voxel_coords)).scatter_add_(0, batch.point_to_voxel, votes)
+    sign = sums[batch.point_to_voxel].sign()
+    return torch.where(sign != 0, sign * SURE, logits)
 
 
 def _best_overlap(predicted: Tensor, true: Tensor, batch: Batch, frame_size: tuple[int, int]) -> Tensor:
