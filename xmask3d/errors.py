@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 PATIENCE = 5.0
-"""Seconds that a process other than the first lets pass before it reports: mostly the first has the same to say, and all
-are ended once it has."""
+"""Seconds that a process other than the first lets pass before it reports: mostly the first has the same to say, and
+all are ended once it has."""
 
 
 class UserError(Exception):
