@@ -137,6 +137,9 @@ class EvaluateConfig(Section):
     batch_size: int = Field(8, ge=1, description="views per forward")
     workers: int = Field(2, ge=0, description="loader processes")
     prompts: str | None = Field(None, description="named prompt list of the benchmark; null for the class names")
+    templates: list[str] = Field(
+        ["{}"], min_length=1, description="sentences around a class name, {} in its place; embeddings are averaged"
+    )
 
 
 class SparseConfig(Section):

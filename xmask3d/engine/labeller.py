@@ -18,8 +18,8 @@ class Labeller:
 
     Args:
         model: on the accelerator's device; put into evaluation mode at each call.
-        clip_text: encodes the class names (or the sentences of `settings.prompts`) once.
-        settings: exponents of the ensemble.
+        clip_text: encodes the class names (or the sentences of `settings.prompts`), each in `settings.templates`, once.
+        settings: exponents of the ensemble, prompts and templates.
         accelerator: its device and precision are used.
     """
 
@@ -32,7 +32,8 @@ class Labeller:
         accelerator: Accelerator,
     ) -> None:
         self.model, self.settings, self.accelerator = model, settings, accelerator
-        self.text = clip_text(benchmark.test_prompts(settings.prompts)).to(accelerator.device)
+        text = clip_text.encode_classes(benchmark.test_prompts(settings.prompts), settings.templates)
+        self.text = text.to(accelerator.device)
         self.novel = torch.from_numpy(benchmark.novel_mask).to(accelerator.device)
 
     @torch.no_grad()
