@@ -166,6 +166,10 @@ def test_cloud_without_pictures(segmenter: Segmenter, tmp_path: Path, monkeypatc
     tiled = segmenter(tmp_path / "room.ply", WORDS)
     assert (tiled.labels >= 0).all()  # every point lies in one tile
     assert (tiled.labels == result.labels).mean() > 0.5
+    monkeypatch.setattr("xmask3d.scan.sums.MAX_PLACES", 700)
+    shared = segmenter(tmp_path / "room.ply", WORDS)
+    assert len(shared.features.fused) <= 700 and len(shared.features.row) == len(room.points)
+    np.testing.assert_array_equal(shared.labels, tiled.labels)  # labels are each point's own all the same
     coarse = segmenter(tmp_path / "room.ply", WORDS, options=ScanOptions(max_points=1500))
     assert len(coarse.labels) == len(room.points) and len(coarse.features.fused) <= 1500
 

@@ -105,6 +105,14 @@ def test_map_coordinates_keep_their_millimetres(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cloud.colors, COLORS)
 
 
+def test_points_that_are_all_nan_or_all_one(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "a.xyz", np.full((20, 3), np.nan))
+    with pytest.raises(UserError, match="has no points"):
+        read_cloud(tmp_path / "a.xyz")
+    np.savetxt(tmp_path / "b.xyz", np.ones((20, 3)))
+    assert any("lie in one place" in note for note in read_cloud(tmp_path / "b.xyz").notes)
+
+
 def test_meshes_of_few_vertices_are_sampled(tmp_path: Path) -> None:
     box = trimesh.creation.box((2, 1, 0.5))
     box.export(tmp_path / "box.obj")

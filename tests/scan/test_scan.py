@@ -159,6 +159,47 @@ def test_lost_poses_and_damaged_pictures_are_left_out(tmp_path: Path, room: BoxR
     assert distance_to_room(scan, room) < 0.03
 
 
+def test_a_damaged_first_picture_or_one_of_another_size_is_left_out(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 6)
+    (tmp_path / "frame-000000.color.jpg").write_bytes(b"")
+    Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(tmp_path / "frame-000001.color.jpg")
+    scan = open_scan(tmp_path)
+    text = scan.describe()
+    assert "frame-000000.color.jpg: cannot be read" in text and "is 120 x 90 pixels, the others are 320 x 240" in text
+    assert scan.scene.view_names == ["2", "3", "4", "5"] and distance_to_room(scan, room) < 0.03
+
+
+def test_what_was_told_wrongly_is_named(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room)
+    for options in (ScanOptions(depth_scale=100.0), ScanOptions(poses="world-to-camera")):
+        warnings = [line for line in open_scan(tmp_path, options).lines if "as found without being told" in line]
+        assert len(warnings) == 1 and "camera-to-world, 1000 units a metre, intrinsics 262 262" in warnings[0]
+
+
+def test_previews_of_depth_are_no_depth(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 3)
+    for path in tmp_path.glob("*.depth.png"):
+        Image.fromarray((np.asarray(Image.open(path)) // 256).astype(np.uint8)).save(path)
+    assert any("have 8 bits" in line for line in open_scan(tmp_path).lines)
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("depth", "0 colour and 3 depth"), ("color", "3 colour and 0 depth")])
+def test_half_a_recording_is_named(tmp_path: Path, room: BoxRoom, kind: str, counts: str) -> None:
+    write_frames(tmp_path, room, 3)
+    for path in tmp_path.glob("*.depth.png" if kind == "color" else "*.color.jpg"):
+        path.unlink()
+    with pytest.raises(UserError, match=counts):
+        open_scan(tmp_path)
+
+
+def test_depth_without_a_measurement(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 2)
+    for path in tmp_path.glob("*.depth.png"):
+        Image.fromarray(np.full((240, 320), 65535, np.uint16)).save(path)
+    with pytest.raises(UserError, match="hold no measurement"):
+        open_scan(tmp_path)
+
+
 def test_views_are_chosen_by_coverage(tmp_path: Path, room: BoxRoom) -> None:
     write_frames(tmp_path, room, 12)
     scan = open_scan(tmp_path, ScanOptions(views=4))

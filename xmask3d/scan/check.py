@@ -225,9 +225,9 @@ def _remarks(score: _Score) -> list[str]:
         lines.append("warning: neighbouring frames hardly see the same places; poses cannot be judged")
     elif score.agreement < GOOD:
         lines.append(
-            f"warning: only {score.agreement:.0%} of the points agree between frames; no reading of poses, depth unit "
-            f"and focal length does better; likely causes: poses of another recording or drifting tracking, colour and "
-            f"depth not in step, or lens distortion"
+            f"warning: only {score.agreement:.0%} of the points agree between frames; no other reading of poses, "
+            f"depth unit and focal length that was tried does better; likely causes: poses of another recording or "
+            f"drifting tracking, colour and depth not in step, or lens distortion"
         )
     if score.contrast > 0.85:
         lines.append(

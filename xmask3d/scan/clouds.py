@@ -84,7 +84,9 @@ def _guess_units(points: np.ndarray, notes: list[str]) -> float:
     if longest > 150 and shortest > 40:
         notes.append(f"{longest:.0f} units across: taken as centimetres (--unit m to refuse)")
         return 100.0
-    if 0 < longest < 0.3:
+    if not longest:
+        notes.append("warning: all points lie in one place")
+    elif longest < 0.3:
         notes.append(f"only {longest:.3g} m across; if that is wrong, give the unit with --unit")
     return 1.0
 

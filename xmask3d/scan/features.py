@@ -110,7 +110,8 @@ class PointFeatures:
         for start in range(0, len(self.fused), CHUNK):
             rows = slice(start, min(start + CHUNK, len(self.fused)))
             fused, clip = self.fused[rows].astype(np.float32), self.clip[rows].astype(np.float32)
-            yield rows, fused @ text, clip @ text, clip.any(-1, keepdims=True)
+            covered = np.abs(clip).max(-1, keepdims=True) > 0
+            yield rows, fused @ text, clip @ text, covered
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

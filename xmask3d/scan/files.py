@@ -23,6 +23,8 @@ ROLES = {
     "other": {"vis", "label", "labels", "mask", "masks", "conf", "confidence", "instance", "semantic", "normal",
               "normals", "filt", "segmentation", "preview", "thumbnail", "thumb", "rendered"},
 }  # fmt: skip
+SHALLOW = "warning: depth pictures have 8 bits; that is a preview, not a measurement: export depth as 16-bit PNG"
+SIZED = 5  # files that are read to find out the size of all
 TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt")
 
 
@@ -102,9 +104,10 @@ def frame_order(key: str) -> tuple[float, str]:
 def recording_of_files(
     kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
 ) -> Recording:
-    color_size, depth_size = _size(colors[0], formats.read_color), _size(depths[0], formats.read_depth)
+    color_size, depth_size = _size(colors, formats.read_color), _size(depths, formats.read_depth)
     floats = depths[0].suffix in {".npy", ".exr"} and np.issubdtype(_raw_type(depths[0]), np.floating)
     color_matrices, depth_matrices = find_intrinsics(folder, color_size, depth_size)
+    notes = [SHALLOW] if _is_shallow(depths[len(depths) // 2]) else []
     return Recording(
         kind=kind,
         path=folder,
@@ -117,16 +120,39 @@ def recording_of_files(
         color_matrices=color_matrices,
         depth_matrices=depth_matrices,
         units=(1.0, 1000.0) if floats else stated_units(folder) or Recording.units,
+        notes=notes,
     )
+
+
+def _is_shallow(path: Path) -> bool:
+    """Whether a depth map has 8 bits only, as pictures of depth for the eye have."""
+    if path.suffix in {".npy", ".exr"}:
+        return False
+    try:
+        with Image.open(path) as picture:
+            return picture.mode in ("L", "P", "RGB", "RGBA")
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def _raw_type(path: Path) -> np.dtype:
     return np.load(path, mmap_mode="r").dtype if path.suffix == ".npy" else np.dtype(np.float32)
 
 
-def _size(path: Path, read: Callable[[Path], np.ndarray]) -> tuple[int, int]:
-    height, width = read(path).shape[:2]
-    return height, width
+def _size(paths: list[Path], read: Callable[[Path], np.ndarray]) -> tuple[int, int]:
+    """Height and width that most of a few files have; raises the first one's `UserError` if none can be read."""
+    sizes: list[tuple[int, int]] = []
+    first: UserError | None = None
+    for path in paths[:: max(1, len(paths) // SIZED)][:SIZED] + paths[:SIZED]:
+        try:
+            height, width = read(path).shape[:2]
+        except UserError as error:  # told where all frames are read
+            first = first or error
+            continue
+        sizes.append((height, width))
+    if not sizes:
+        raise first or UserError("no pictures")
+    return max(dict.fromkeys(sizes), key=sizes.count)
 
 
 def _loader(paths: list[Path], read: Callable[[Path], np.ndarray], size: tuple[int, int]) -> Callable:
@@ -134,7 +160,7 @@ def _loader(paths: list[Path], read: Callable[[Path], np.ndarray], size: tuple[i
         picture = read(paths[index])
         if picture.shape[:2] != size:
             raise UserError(f"{paths[index]}: is {picture.shape[1]} x {picture.shape[0]} pixels, "
-                            f"the first one is {size[1]} x {size[0]}")  # fmt: skip
+                            f"the others are {size[1]} x {size[0]}")  # fmt: skip
         return picture
 
     return load

@@ -1,8 +1,9 @@
 """Opening any scan: what it is, what is odd about it, and its points and views in the form the networks take."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from xmask3d.data.scannet import ScanNetReader
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
 from xmask3d.geometry.voxels import quantise
-from xmask3d.scan.check import check_recording
+from xmask3d.scan.check import GOOD, Verdict, check_recording
 from xmask3d.scan.clouds import SUFFIXES, Cloud, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
+from xmask3d.scan.files import collect_files
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
@@ -144,9 +146,17 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     if clouds:
         raise UserError(f"{path}: {len(clouds)} point clouds ({clouds[0].name}, {clouds[1].name} ...); name one")
     raise UserError(
-        f"{path}: found no scan; expected colour, depth and pose files (see docs/own_scan.md), a .sens file, "
-        f"or a point cloud ({', '.join(SUFFIXES)})"
+        f"{path}: found no scan{_half_of_one(path)}; expected colour, depth and pose files (see docs/own_scan.md), "
+        f"a .sens file, or a point cloud ({', '.join(SUFFIXES)})"
     )
+
+
+def _half_of_one(path: Path) -> str:
+    files = collect_files(path)
+    if not (files.color or files.depth):
+        return ""
+    count = f"{len(files.color)} colour and {len(files.depth)} depth pictures"
+    return f" ({count}; names of files or folders must say which is which)"
 
 
 def _check_options(options: ScanOptions) -> None:
@@ -273,10 +283,11 @@ def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float
 
 
 def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
-    verdict = check_recording(_with_options(recording, options))
-    calibration = verdict.calibration
+    told = _with_options(recording, options)
+    verdict = check_recording(told)
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
-    lines += [*verdict.lines, *recording.notes]
+    lines += [*verdict.lines, *_better_untold(recording, told, verdict), *recording.notes]
+    recording, calibration = told, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention)
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
     frames = Frames(recording, calibration, world, options.farthest)
@@ -305,17 +316,33 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _with_options(recording: Recording, options: ScanOptions) -> Recording:
-    """Replace candidates by what the user said."""
+    """The same recording with candidates replaced by what the user said."""
+    changes: dict[str, Any] = {}
     if options.depth_scale is not None:
-        recording.units = (options.depth_scale,)
+        changes["units"] = (options.depth_scale,)
     if options.poses is not None:
-        recording.conventions = (options.poses,)
+        changes["conventions"] = (options.poses,)
     if options.intrinsics is not None:
         fx, fy, cx, cy = options.intrinsics
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-        recording.color_matrices = [("as told", matrix)]
-        recording.depth_matrices = [("as told", scale_matrix(matrix, recording.color_size, recording.depth_size))]
-    return recording
+        changes["color_matrices"] = [("as told", matrix)]
+        changes["depth_matrices"] = [("as told", scale_matrix(matrix, recording.color_size, recording.depth_size))]
+    return replace(recording, **changes) if changes else recording
+
+
+def _better_untold(recording: Recording, told: Recording, verdict: Verdict) -> list[str]:
+    """A warning where what the user said makes frames disagree and what the files say does not."""
+    if told is recording or not verdict.agreement < GOOD:
+        return []
+    found = check_recording(recording)
+    if not found.agreement > verdict.agreement + 0.15:
+        return []
+    k = found.calibration.color_of(0)
+    return [
+        f"warning: as told {verdict.agreement:.0%} of the points agree, as found without being told "
+        f"{found.agreement:.0%}: poses {found.calibration.convention}, {found.calibration.units_per_metre:g} units a "
+        f"metre, intrinsics {k[0, 0]:.0f} {k[1, 1]:.0f} {k[0, 2]:.0f} {k[1, 2]:.0f}"
+    ]
 
 
 def _cloud_of(
