@@ -20,6 +20,7 @@ from xmask3d import cli
 from xmask3d.config import REPOSITORY, load_config
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_model
+from xmask3d.scan.features import PointFeatures
 from xmask3d.visualize.cloud import write_ply
 
 
@@ -84,6 +85,24 @@ def test_saved_features_are_asked_further(segmented: Path, tmp_path: Path, capsy
     assert (tmp_path / "more" / "heat_something_red.ply").is_file()
     assert cli.run(["query", str(segmented / "features.safetensors"), "bed", "chair", "--background", "floor"]) == 0
     assert "answered in" in capsys.readouterr().out
+
+
+def test_questions_do_without_torch(tmp_path: Path) -> None:
+    """Importing torch alone takes longer than an answer may."""
+    rng = np.random.default_rng(0)
+    unit = rng.normal(size=(300, 128))
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float16)
+    about = {"scan": "room", "model": "none", "clip": "shipped", "temperature": "10", "base_ratio": "0.65",
+             "novel_ratio": "0.35", "names": "bed\nsofa", "base_names": "bed", "origin": "0 0 0", "views": "1",
+             "rotation": "1 0 0 0 1 0 0 0 1"}  # fmt: skip
+    points, ones = rng.random((300, 3)).astype(np.float32), np.ones(300, np.float16)
+    row, grey = np.arange(300, dtype=np.int32), np.full((300, 3), 128, np.uint8)
+    PointFeatures(points, grey, row, unit, unit, ones, ones.astype(np.int32), about).save(tmp_path / "room.features")
+    script = ("import sys; from xmask3d import cli; cli.run(['query', sys.argv[1], 'sofa', 'bed']);"
+              "print('torch' in sys.modules, 'diffusers' in sys.modules)")  # fmt: skip
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path / "room.features")], check=True, text=True,
+                          capture_output=True, env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}).stdout  # fmt: skip
+    assert "answered in" in said and said.endswith("False False\n")
 
 
 def test_info_describes_without_a_model(kinect: Path, capsys: pytest.CaptureFixture[str]) -> None:

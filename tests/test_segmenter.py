@@ -170,6 +170,9 @@ def test_cloud_without_pictures(segmenter: Segmenter, tmp_path: Path, monkeypatc
     shared = segmenter(tmp_path / "room.ply", WORDS)
     assert len(shared.features.fused) <= 700 and len(shared.features.row) == len(room.points)
     np.testing.assert_array_equal(shared.labels, tiled.labels)  # labels are each point's own all the same
+    row = shared.features.row
+    for region in segmenter.query(shared.features, "sofa").regions[0]:  # whole places belong to a region
+        np.testing.assert_array_equal(region.index, np.flatnonzero(np.isin(row, row[region.index])))
     coarse = segmenter(tmp_path / "room.ply", WORDS, options=ScanOptions(max_points=1500))
     assert len(coarse.labels) == len(room.points) and len(coarse.features.fused) <= 1500
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.scan.features import PointFeatures
-from xmask3d.scan.regions import best_regions
+from xmask3d.scan.regions import Region, best_regions, point_spacing
 from xmask3d.scan.result import SegmentationResult
 from xmask3d.scan.words import Reference, Vocabulary, parse_queries
 
@@ -92,10 +92,28 @@ def phrase_result(
     """Where a phrase fits: its heat map, the best regions, and these as labels."""
     vocabulary = parse_queries([phrase], reference)
     result = heat_result(features, vocabulary, encode, name)
-    values = result.heat(0)
-    regions = best_regions(features.points, values, TOUCHING)
-    labels = np.full(len(values), -1)
+    regions = _regions_of_places(features, result.similarity[:, 0])
+    labels = np.full(len(features.points), -1)
     for region in regions:
         labels[region.index] = 0
-    confidence = np.clip(values, 0, 1).astype(np.float32)
+    confidence = np.clip(result.heat(0), 0, 1).astype(np.float32)
     return replace(result, labels=labels, confidence=confidence, regions=[regions], about={"mode": "phrase"})
+
+
+def _regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:
+    """The best regions, found among one point of each place and spread to all of its points.
+
+    Args:
+        values: m, how well each place fits.
+    """
+    points, row = features.points, features.row
+    stand_in = np.zeros(len(values), np.int64)
+    stand_in[row[::-1]] = np.arange(len(points))[::-1]
+    places = points[stand_in]
+    spacing = TOUCHING if len(places) == len(points) else max(TOUCHING, point_spacing(places))
+    regions = []
+    for region in best_regions(places, values, spacing):
+        inside = np.zeros(len(places), bool)
+        inside[region.index] = True
+        regions.append(Region.of(points, np.flatnonzero(inside[row]), region.score))
+    return regions

@@ -89,6 +89,14 @@ def best_regions(points: np.ndarray, similarity: np.ndarray, spacing: float, wan
     return regions[:wanted]
 
 
+def point_spacing(points: np.ndarray) -> float:
+    """Typical distance in metres across which neighbouring points touch: half as much again as between them."""
+    if len(points) < 2:
+        return 0.05
+    some = points[:: max(1, len(points) // 500)]
+    return float(np.clip(np.median(cKDTree(points).query(some, k=2)[0][:, 1]), 1e-4, 1.0)) * 1.5
+
+
 def _otsu(values: np.ndarray) -> float:
     """The threshold between two classes of values with the largest variance between them."""
     low, high = float(values.min()), float(values.max())

@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from xmask3d.scan.regions import point_spacing
 from xmask3d.visualize.cloud import label_palette
 
 MAX_POINTS = 400_000
@@ -106,11 +106,3 @@ def _heat(heat: HeatMap, kept: np.ndarray) -> dict:
     high = max(high, low + 1e-6)
     scaled = np.rint(np.clip((values[kept] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     return {"name": heat.name, "low": low, "high": high, "values": _encode(scaled)}
-
-
-def point_spacing(points: np.ndarray) -> float:
-    """Typical distance in metres between neighbouring points, for the size they are drawn in."""
-    if len(points) < 2:
-        return 0.05
-    some = points[:: max(1, len(points) // 500)]
-    return float(np.clip(np.median(cKDTree(points).query(some, k=2)[0][:, 1]), 1e-4, 1.0)) * 1.5

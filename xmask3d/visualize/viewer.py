@@ -17,10 +17,11 @@ from xmask3d.errors import UserError
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.query import Encoder, query_features, text_encoder
+from xmask3d.scan.regions import point_spacing
 from xmask3d.scan.scan import open_scan
 from xmask3d.visualize.cloud import label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
-from xmask3d.visualize.page import point_spacing, thin_rows
+from xmask3d.visualize.page import thin_rows
 
 MAX_POINTS = 1_000_000
 MODES = ("colours", "labels", "heat map")
