@@ -100,8 +100,9 @@ def test_questions_do_without_torch(tmp_path: Path) -> None:
     PointFeatures(points, grey, row, unit, unit, ones, ones.astype(np.int32), about).save(tmp_path / "room.features")
     script = ("import sys; from xmask3d import cli; cli.run(['query', sys.argv[1], 'sofa', 'bed']);"
               "print('torch' in sys.modules, 'diffusers' in sys.modules)")  # fmt: skip
-    said = subprocess.run([sys.executable, "-c", script, str(tmp_path / "room.features")], check=True, text=True,
-                          capture_output=True, env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}).stdout  # fmt: skip
+    command = [sys.executable, "-c", script, str(tmp_path / "room.features")]
+    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
+    said = subprocess.run(command, check=True, text=True, capture_output=True, env=environment).stdout
     assert "answered in" in said and said.endswith("False False\n")
 
 
