@@ -25,6 +25,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minkowski-python", metavar="PATH", help="interpreter that has MinkowskiEngine")
     sizes = [30_000, 100_000, 200_000]
     parser.add_argument("--voxels", nargs="+", type=int, default=sizes, help="sizes of the sparse part")
+    parser.add_argument("--points", nargs="+", type=int, default=[150_000], help="scenes of the parts sample and scene")
+    parser.add_argument("--views", nargs="+", type=int, default=[], help="views of decoder, step and scene (by part)")
     parser.add_argument("--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -48,6 +50,8 @@ def main() -> int:
         against=tuple(options.against),
         interpreters={"minkowski": options.minkowski_python} if options.minkowski_python else {},
         voxels=tuple(options.voxels),
+        points=tuple(options.points),
+        views=tuple(options.views),
         types=tuple(options.types),
         device=options.device,
         threads=options.threads,

@@ -59,6 +59,10 @@ class ModelConfig(Section):
     diffusion: str = Field(
         "pretrained/sd_model/sd-v1-3.ckpt", description="'shipped', a diffusers folder or a CompVis file"
     )
+    diffusion_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="type of the frozen diffusion model's weights and products"
+    )
+    diffusion_channels_last: bool = Field(False, description="memory layout of the frozen diffusion model")
     diffusion_size: tuple[int, int] | None = Field(None, description="size of the latent; sets the grid of the noise")
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
     point_unet: UNetConfig = UNetConfig()

@@ -12,6 +12,8 @@ class Request:
         against: contenders besides this project, by name.
         interpreters: Python interpreter for contenders that live in an environment of their own.
         voxels: sizes of the sparse part.
+        points: sizes of scenes.
+        views: numbers of views; each part has its own where this is empty.
         types: `float32`, `bfloat16`.
         device: torch device.
         threads: CPU threads.
@@ -21,6 +23,8 @@ class Request:
     against: tuple[str, ...] = ()
     interpreters: dict[str, str] = field(default_factory=dict)
     voxels: tuple[int, ...] = (30_000, 100_000, 200_000)
+    points: tuple[int, ...] = (150_000,)
+    views: tuple[int, ...] = ()
     types: tuple[str, ...] = ("float32", "bfloat16")
     device: str = "cpu"
     threads: int = 1
@@ -49,10 +53,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Job:
-    """A case made ready: `run` is timed, and does `operations` useful multiply-adds (0 where nobody counts)."""
+    """A case made ready: `run` is timed.
+
+    Attributes:
+        operations: multiply-adds of a run that torch's counter does not see.
+        count: whether torch's counter adds the dense ones, in the run that is not timed.
+    """
 
     run: Callable[[], object]
     operations: int = 0
+    count: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,91 +1,67 @@
-"""What cutting off unused layers of the diffusion model saves in time and memory."""
+"""Feature maps of the diffusion model, cut off after the last map, beside the whole graph as published."""
 
-import argparse
-import json
-import resource
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from xmask3d.errors import run_tool
+from xmask3d.benchmarks.case import Case, Job, Request
 from xmask3d.models.diffusion import FIRST_BETA, DiffusionFeatures, shared_noise
 from xmask3d.models.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG
 
-Variant = Literal["whole", "truncated", "encoded"]
-VARIANTS: tuple[Variant, ...] = ("whole", "truncated", "encoded")
+CONTENDERS = ("plain",)
 SCALING_FACTOR = 0.18215
+SIZE = 512
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Cost of the feature maps of one image.
+def cases(request: Request) -> list[Case]:
+    """Forward, and forward with the backward pass to the conditions, of one image.
 
-    Attributes:
-        variant: "whole" runs diffusers' networks to their ends and keeps the maps on the way; "truncated" stops at the
-            last map; "encoded" also has the VAE's part kept from before.
-        forward, step: seconds of a forward, and of a forward with the backward pass to the conditions; the best of
-            the repeats.
-        forward_cpu, step_cpu: processor seconds of the same runs, on all threads; steadier beside other programs.
-        peak: GiB; resident memory of a fresh process on the CPU, allocated device memory on CUDA.
+    `xmask3d-kept` has the VAE's part kept from before, `xmask3d-channels-last` another memory layout; `plain` runs
+    diffusers' networks to their ends, with gradients of the UNet's weights and its blocks recomputed, in float32.
     """
+    found = []
+    for step in ("forward", "step"):
+        for kind in request.types:
+            contenders = ["xmask3d", "xmask3d-channels-last"]
+            if kind == "float32":
+                contenders += ["xmask3d-kept", *request.against]
+            for contender in contenders:
+                options: dict[str, str | int | float] = {"step": step, "kind": kind, "size": SIZE}
+                name = f"features {SIZE}x{SIZE}, {step}, {kind}"
+                found.append(
+                    Case("features", name, contender, options, request.device, request.threads, request.repeats)
+                )
+    return found
 
-    variant: Variant
-    forward: float
-    forward_cpu: float
-    step: float
-    step_cpu: float
-    peak: float
 
+def prepare(
+    case: Case, vae_config: dict[str, Any] = VAE_CONFIG, unet_config: dict[str, Any] = UNET_CONFIG_1
+) -> Job:
+    """Networks with random weights (Stable Diffusion 1.x by default) and a random image."""
+    torch.manual_seed(0)
+    size, plain = int(case.options["size"]), case.contender == "plain"
+    vae = _random_weights(AutoencoderKL, vae_config, case.device)
+    unet = _random_weights(UNet2DConditionModel, unet_config, case.device)
+    image = torch.rand(1, 3, size, size, device=case.device)
+    text = torch.randn(1, 77, unet.config.cross_attention_dim, device=case.device, requires_grad=True)
+    time_condition = torch.zeros(1, unet.time_embedding.linear_2.out_features, device=case.device, requires_grad=True)
+    maps = whole_maps(vae, unet) if plain else _truncated_maps(vae, unet, image, case)
+    if case.options["step"] == "forward":
+        return Job(torch.no_grad()(lambda: maps(image, text, time_condition)), count=True)
+    if plain:
+        unet.requires_grad_(True).enable_gradient_checkpointing()
 
-def compare(variants: Sequence[Variant] = VARIANTS, **settings: Any) -> Iterator[Measurement]:
-    """Measure variants, each in a process of its own, so that peak memory is each one's; settings as of `measure`."""
-    for variant in variants:
-        with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-            yield pool.submit(measure, variant, **settings).result()
+    def step() -> list[Tensor]:
+        wanted = [x for x in maps(image, text, time_condition) if x.requires_grad]
+        torch.autograd.backward(wanted, [torch.ones_like(x) for x in wanted])
+        return wanted
 
-
-def measure(
-    variant: Variant,
-    *,
-    size: int = 512,
-    repeats: int = 2,
-    threads: int | None = None,
-    device: str = "cpu",
-    vae_config: dict[str, Any] = VAE_CONFIG,
-    unet_config: dict[str, Any] = UNET_CONFIG_1,
-) -> Measurement:
-    """Time one variant on one random image with random weights.
-
-    Args:
-        size: height and width of the image in pixels.
-        threads: of torch; its default if None.
-        vae_config, unet_config: of the networks; Stable Diffusion 1.x by default.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    vae = _random_weights(AutoencoderKL, vae_config, device)
-    unet = _random_weights(UNet2DConditionModel, unet_config, device)
-    image = torch.rand(1, 3, size, size, device=device)
-    text = torch.randn(1, 77, unet.config.cross_attention_dim, device=device, requires_grad=True)
-    time_condition = torch.zeros(1, unet.time_embedding.linear_2.out_features, device=device, requires_grad=True)
-    maps = whole_maps(vae, unet) if variant == "whole" else _truncated_maps(vae, unet, image, variant)
-    with torch.no_grad():
-        forward = _best(lambda: maps(image, text, time_condition), repeats, device)
-
-    def step() -> None:
-        loss = sum(x.square().mean() for x in maps(image, text, time_condition) if x.requires_grad)
-        torch.autograd.grad(loss, [text, time_condition])
-
-    return Measurement(variant, *forward, *_best(step, repeats, device), _peak(device))
+    return Job(step, count=True)
 
 
 def whole_maps(vae: AutoencoderKL, unet: UNet2DConditionModel) -> Callable[[Tensor, Tensor, Tensor], list[Tensor]]:
@@ -113,39 +89,17 @@ def whole_maps(vae: AutoencoderKL, unet: UNet2DConditionModel) -> Callable[[Tens
     return maps
 
 
-HEADER = (
-    "| variant | forward s (CPU s) | forward and backward s (CPU s) | peak GiB |",
-    "| --- | --- | --- | --- |",
-)
-
-
-def row(m: Measurement) -> str:
-    """A measurement as a row of the Markdown table that `HEADER` begins."""
-    return f"| {m.variant} | {m.forward:.2f} ({m.forward_cpu:.2f}) | {m.step:.2f} ({m.step_cpu:.2f}) | {m.peak:.2f} |"
-
-
-def main() -> None:
-    """`python -m xmask3d.benchmarks.features`: print a table, or a line of JSON a variant."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=512, help="height and width of the image in pixels (default 512)")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each, of which the best counts (default 2)")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON a variant instead of a table")
-    arguments = vars(parser.parse_args())
-    as_json, variants = arguments.pop("json"), arguments.pop("variant") or VARIANTS
-    if not as_json:
-        print(*HEADER, sep="\n", flush=True)
-    for result in compare(variants, **arguments):
-        print(json.dumps(asdict(result)) if as_json else row(result), flush=True)
-
-
 def _truncated_maps(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, image: Tensor, variant: Variant
+    vae: AutoencoderKL, unet: UNet2DConditionModel, image: Tensor, case: Case
 ) -> Callable[[Tensor, Tensor, Tensor], list[Tensor]]:
-    features = DiffusionFeatures(vae, unet, scaling_factor=SCALING_FACTOR).to(image.device)
-    if variant == "truncated":
+    features = DiffusionFeatures(
+        vae,
+        unet,
+        scaling_factor=SCALING_FACTOR,
+        dtype=getattr(torch, str(case.options["kind"])),
+        channels_last=case.contender == "xmask3d-channels-last",
+    ).to(image.device)
+    if case.contender != "xmask3d-kept":
         return lambda images, text, time_condition: features(features.encode(images), text, time_condition)
     encoded = features.encode(image)
     return lambda _, text, time_condition: features(encoded, text, time_condition)
@@ -180,26 +134,3 @@ def _added_to(module: nn.Module, addend: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def _best(run: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:
-    """Least wall seconds and least processor seconds of some runs."""
-    walls, processors = [], []
-    for _ in range(repeats):
-        wall, processor = time.perf_counter(), time.process_time()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        walls.append(time.perf_counter() - wall)
-        processors.append(time.process_time() - processor)
-    return min(walls), min(processors)
-
-
-def _peak(device: str) -> float:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from xmask3d.benchmarks import load_part
 from xmask3d.benchmarks.case import Case, Measurement, Request
+from xmask3d.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
 # For every contender alike: the C library keeps freed memory, as it does in training, so that page faults of large
@@ -26,10 +27,20 @@ def run_parts(
         parts: names from `xmask3d.benchmarks.PARTS`.
         request: sizes, types and contenders.
         report: called with each measurement as it comes.
+
+    Raises:
+        UserError: a contender that none of the parts knows.
     """
+    modules = [load_part(part) for part in parts]
+    known = {name for module in modules for name in module.CONTENDERS}
+    for name in request.against:
+        if name not in known:
+            choice = ", ".join(sorted(known))
+            raise UserError(f"--against: '{name}' is unknown to {', '.join(parts)}; choose from {choice}")
     measurements = []
-    for part in parts:
-        for case in load_part(part).cases(request):
+    for module in modules:
+        own = tuple(name for name in request.against if name in module.CONTENDERS)
+        for case in module.cases(replace(request, against=own)):
             measurement = run_case(case, request.interpreters.get(case.contender, sys.executable))
             report(measurement)
             measurements.append(measurement)

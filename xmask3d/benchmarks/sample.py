@@ -1,12 +1,7 @@
 """What a training sample costs, beside the steps of the published pipeline in plain NumPy."""
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,36 +13,18 @@ from xmask3d.benchmarks.case import Case, Job, Request
 from xmask3d.data.files import write_points
 from xmask3d.data.samples import TrainingViews
 from xmask3d.data.scannet import open_reader
-from xmask3d.errors import UserError, run_tool
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
+from xmask3d.geometry.voxels import axis_rotation
 
+CONTENDERS = ("plain",)
 ROOM = np.array([7.0, 5.5, 2.6])
 SCENE, VIEW = "scene0000_00", "0"
+LOOKING_ALONG_X = np.array([[0.0, -0.3, 0.954], [-1.0, 0.0, 0.0], [0.0, -0.954, -0.3]])
 NAMES = {"scannet": "scannet20/B15N4", "scannet200": "scannet200/B170N30"}
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Cost of one sample.
-
-    Attributes:
-        variant: "plain" is plain NumPy, "ours" this package without anything kept on disk, "kept" with scenes and
-            visibility kept.
-        seconds, cpu_seconds: medians of the repeats.
-        fastest: seconds of the fastest repeat.
-        points, voxels: visible points, and voxels they fall in.
-    """
-
-    variant: str
-    seconds: float
-    cpu_seconds: float
-    fastest: float
-    points: int
-    voxels: int
-
-
-def write_scene(root: Path, count: int = 150_000, seed: int = 0) -> None:
-    """Write one empty room of `count` points with one view in the layout of processed ScanNet."""
+def write_scene(root: Path, count: int = 150_000, views: int = 1, seed: int = 0, split: str = "train") -> None:
+    """Write one empty room of `count` points in the layout of processed ScanNet, seen by cameras that look around."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(0, 1, (count, 3)) * ROOM
     areas = np.array([ROOM[1] * ROOM[2], ROOM[0] * ROOM[2], ROOM[0] * ROOM[1]])
@@ -55,24 +32,33 @@ def write_scene(root: Path, count: int = 150_000, seed: int = 0) -> None:
     side = rng.integers(0, 2, count)
     points[np.arange(count), axis] = side * ROOM[axis]
     labels = rng.integers(0, 20, count)
-    path = root / "scannet_3d" / "train" / f"{SCENE}_vh_clean_2.pth"
+    path = root / "scannet_3d" / split / f"{SCENE}_vh_clean_2.pth"
     write_points(path, points, rng.uniform(-1, 1, (count, 3)), labels)
-    raw = root / "scannet_3d_200" / "train" / f"{SCENE}.txt"
+    raw = root / "scannet_3d_200" / split / f"{SCENE}.txt"
     raw.parent.mkdir(parents=True)
     raw.write_text("\n".join(map(str, labels + 1)) + "\n")
     folder = root / "scannet_2d" / SCENE
     for part in ("color", "depth", "pose", "label", "label_200"):
         (folder / part).mkdir(parents=True)
-    pose = np.eye(4)
-    pose[:3, :3] = [[0.0, -0.3, 0.954], [-1.0, 0.0, 0.0], [0.0, -0.954, -0.3]]
-    pose[:3, 3] = [1.2, 2.6, 1.6]
+    for view in range(views):
+        _write_view(folder, str(view), _pose(view, views), rng)
+
+
+def _pose(view: int, views: int) -> np.ndarray:
+    pose, angle = np.eye(4), 2 * np.pi * view / views
+    pose[:3, :3] = axis_rotation(2, angle) @ LOOKING_ALONG_X
+    pose[:3, 3] = [ROOM[0] / 2 - 2.3 * np.cos(angle), ROOM[1] / 2 - 1.8 * np.sin(angle), 1.6]
+    return pose
+
+
+def _write_view(folder: Path, name: str, pose: np.ndarray, rng: np.random.Generator) -> None:
     picture = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    Image.fromarray(picture).save(folder / "color" / f"{VIEW}.jpg")
-    Image.fromarray(_depth(pose)).save(folder / "depth" / f"{VIEW}.png")
+    Image.fromarray(picture).save(folder / "color" / f"{name}.jpg")
+    Image.fromarray(_depth(pose)).save(folder / "depth" / f"{name}.png")
     ids = (picture[..., 0] % 41).astype(np.uint8)
-    Image.fromarray(ids).save(folder / "label" / f"{VIEW}.png")
-    Image.fromarray(ids.astype(np.uint16)).save(folder / "label_200" / f"{VIEW}.png")
-    np.savetxt(folder / "pose" / f"{VIEW}.txt", pose)
+    Image.fromarray(ids).save(folder / "label" / f"{name}.png")
+    Image.fromarray(ids.astype(np.uint16)).save(folder / "label_200" / f"{name}.png")
+    np.savetxt(folder / "pose" / f"{name}.txt", pose)
 
 
 def _depth(pose: np.ndarray) -> np.ndarray:
@@ -104,16 +90,12 @@ def plain_sample(root: Path, benchmark: Benchmark, layout: str, generator: np.ra
     image = Image.open(folder / "color" / f"{VIEW}.jpg").convert("RGB")
     depth = np.asarray(Image.open(folder / "depth" / f"{VIEW}.png")) / 1000
     pose = np.loadtxt(folder / "pose" / f"{VIEW}.txt")
-    rows, _, visible = _plain_projection(points, pose, depth)
+    rows, _, visible = plain_projection(points, pose, depth)
     points, colors, labels, binary = points[visible], colors[visible], labels[visible], binary[visible]
-    class_of_pixel = {benchmark.file_ids_2d[c]: rank for rank, c in enumerate(benchmark.base)}
     name = "label" if layout == "scannet" else "label_200"
-    ids = np.asarray(Image.open(folder / name / f"{VIEW}.png"))
-    mapped = np.vectorize(lambda label: class_of_pixel.get(int(label), benchmark.num_base))(ids)
-    _nearest(torch.from_numpy(mapped))
-    planes = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)[None]
-    torch.nn.functional.interpolate(planes, (512, 512), mode="bilinear")
-    first, inverse = _plain_voxels(points, generator)
+    plain_label_map(np.asarray(Image.open(folder / name / f"{VIEW}.png")), benchmark, (512, 512))
+    plain_image(np.asarray(image), (512, 512))
+    _, first, inverse = plain_voxels(points, 0.02, generator.uniform(-np.pi, np.pi))
     for array in (colors[first] / 127.5 - 1, inverse, labels.astype(np.int64), binary):
         torch.from_numpy(array)
     return len(rows), len(first)
@@ -134,11 +116,26 @@ def _plain_labels(labels: np.ndarray, benchmark: Benchmark) -> tuple[np.ndarray,
     return training, binary
 
 
-def _nearest(labels: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.interpolate(labels[None, None].float(), (512, 512), mode="nearest")[0, 0].long()
+def plain_label_map(ids: np.ndarray, benchmark: Benchmark, size: tuple[int, int]) -> torch.Tensor:
+    """Training ids of a view's pixels, each mapped by a Python call; beside it a small map of base or not, unused."""
+    class_of_pixel = {benchmark.file_ids_2d[c]: rank for rank, c in enumerate(benchmark.base)}
+    mapped = np.vectorize(lambda label: class_of_pixel.get(int(label), benchmark.num_base))(ids)
+    small = _nearest(torch.from_numpy(ids.astype(np.int64)), (128, 128)).numpy()
+    np.vectorize(lambda label: int(int(label) in class_of_pixel))(small)
+    return _nearest(torch.from_numpy(mapped), size)
 
 
-def _plain_projection(
+def plain_image(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """Resized as floating-point numbers, 1 x 3 x H x W in [0, 255]."""
+    planes = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    return torch.nn.functional.interpolate(planes, size, mode="bilinear")
+
+
+def _nearest(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return torch.nn.functional.interpolate(labels[None, None].float(), size, mode="nearest")[0, 0].long()
+
+
+def plain_projection(
     points: np.ndarray, pose: np.ndarray, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     camera = PUBLISHED_INTRINSICS
@@ -153,58 +150,17 @@ def _plain_projection(
     return row[visible], column[visible], visible
 
 
-def _plain_voxels(points: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    angle = generator.uniform(-np.pi, np.pi)
-    matrix = np.eye(4) * 50
-    matrix[:2, :2] = 50 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+def plain_voxels(points: np.ndarray, voxel_size: float, angle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells V x 3, first point V and voxel of each point N, in the order of a hash."""
+    matrix = np.eye(4) / voxel_size
+    matrix[:2, :2] = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / voxel_size
     cells = np.floor(np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T[:, :3])
     cells = (cells - cells.min(0)).astype(np.uint64)
     key = np.full(len(cells), 14695981039346656037, np.uint64)
     for axis in range(3):
         key = (key * np.uint64(1099511628211)) ^ cells[:, axis]
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return first, inverse
-
-
-def compare(count: int = 150_000, repeats: int = 15, layout: str = "scannet", threads: int = 1) -> list[Measurement]:
-    """Time the variants in turn, so that other programs disturb all alike.
-
-    Args:
-        count: points of the scene.
-        repeats: samples of each.
-        layout: "scannet", or "scannet200" with its ids per vertex.
-        threads: of torch.
-    """
-    torch.set_num_threads(threads)
-    benchmark = load_benchmark(NAMES[layout])
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_scene(root, count)
-        generator = np.random.default_rng(0)
-        runs: dict[str, Callable[[], tuple[int, int]]] = {
-            "plain": lambda: plain_sample(root, benchmark, layout, generator),
-            "ours": _ours(root, benchmark, layout, None, repeats),
-            "kept": _ours(root, benchmark, layout, root / "cache", repeats),
-        }
-        sizes = {name: run() for name, run in runs.items()}
-        if len({points for points, _ in sizes.values()}) > 1:
-            raise UserError(f"the variants see different points: {sizes}")
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-        for _ in range(repeats):
-            for name, run in runs.items():
-                wall, cpu = time.perf_counter(), time.process_time()
-                run()
-                times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return [
-        Measurement(
-            name,
-            statistics.median(wall for wall, _ in spent),
-            statistics.median(cpu for _, cpu in spent),
-            min(wall for wall, _ in spent),
-            *sizes[name],
-        )
-        for name, spent in times.items()
-    ]
+    return cells[first].astype(np.int32), first, inverse
 
 
 def _ours(
@@ -223,52 +179,25 @@ def _ours(
 
 
 def cases(request: Request) -> list[Case]:
-    """The variants for either list of classes; "plain" only where it is asked for."""
-    contenders = ["xmask3d", "xmask3d-kept"] + [name for name in request.against if name == "plain"]
-    return [
-        Case("sample", f"sample {layout}", contender, {"layout": layout}, "cpu", request.threads, request.repeats)
-        for layout in NAMES
-        for contender in contenders
-    ]
+    """The variants for either list of classes; `xmask3d-kept` has scenes and visibility on disk from before."""
+    found = []
+    for points in request.points:
+        for layout in NAMES:
+            for contender in ("xmask3d", "xmask3d-kept", *request.against):
+                name = f"sample, {layout}, {points // 1000}k points"
+                options: dict[str, str | int | float] = {"layout": layout, "points": points}
+                found.append(Case("sample", name, contender, options, "cpu", request.threads, request.repeats))
+    return found
 
 
 def prepare(case: Case) -> Job:
     """One variant, ready to be timed by the worker."""
     folder, layout = tempfile.TemporaryDirectory(), str(case.options["layout"])
     root, benchmark = Path(folder.name), load_benchmark(NAMES[layout])
-    write_scene(root)
+    write_scene(root, int(case.options["points"]))
     if case.contender == "plain":
         generator = np.random.default_rng(0)
         return Job(lambda: (plain_sample(root, benchmark, layout, generator), folder))
     cache = root / "cache" if case.contender == "xmask3d-kept" else None
     run = _ours(root, benchmark, layout, cache, case.repeats)
     return Job(lambda: (run(), folder))  # the folder lives as long as the job
-
-
-def table(measurements: list[Measurement]) -> str:
-    """The measurements as a Markdown table."""
-    plain = measurements[0]
-    lines = ["| variant | ms (CPU ms, fastest) | times faster | points | voxels |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {m.variant} | {m.seconds * 1e3:.0f} ({m.cpu_seconds * 1e3:.0f}, {m.fastest * 1e3:.0f}) "
-        f"| {plain.seconds / m.seconds:.1f} | {m.points} | {m.voxels} |"
-        for m in measurements
-    ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """`python -m xmask3d.benchmarks.sample`: print the table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=150_000, help="points of the scene (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=15, help="samples of each variant (default %(default)s)")
-    parser.add_argument("--layout", choices=list(NAMES), default="scannet", help="default %(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args()
-    results = compare(args.points, args.repeats, args.layout, args.threads)
-    print(json.dumps([asdict(result) for result in results], indent=1) if args.json else table(results))
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -5,8 +5,10 @@ import os
 import resource
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from xmask3d.benchmarks import load_part
 from xmask3d.benchmarks.case import Case, Job
@@ -18,7 +20,9 @@ def measure(case: Case) -> dict[str, object]:
     torch.set_num_threads(case.threads)
     job: Job = load_part(case.part).prepare(case)
     cuda = case.device.startswith("cuda")
-    _timed(job, cuda)
+    with FlopCounterMode(display=False) if job.count else nullcontext() as counter:
+        job.run()
+    counted = counter.get_total_flops() // 2 if counter else 0
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     runs = [_timed(job, cuda) for _ in range(case.repeats)]
@@ -27,7 +31,7 @@ def measure(case: Case) -> dict[str, object]:
         "seconds": [wall for wall, _ in runs],
         "cpu_seconds": [processor for _, processor in runs],
         "peak_bytes": peak,
-        "operations": job.operations,
+        "operations": job.operations + counted,
         "load": os.getloadavg()[0],
     }
 

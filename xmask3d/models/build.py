@@ -49,6 +49,8 @@ def build_model(config: Config) -> Assembly:
     diffusion, empty_prompt = load_diffusion(
         diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
         checkpointing=sizes.checkpointing,
+        dtype=getattr(torch, sizes.diffusion_precision),
+        channels_last=sizes.diffusion_channels_last,
     )
     clip_text = ClipText(clip, tokenizer)
     model = assemble(
