@@ -31,7 +31,12 @@ class Criterion(nn.Module):
 
     Losses are computed in float32 (float64 if the outputs are), also under autocast. The only wait for the device is
     the transfer of the matching costs.
+
+    Attributes:
+        match: finds the pairs of queries and targets.
     """
+
+    match = staticmethod(match)
 
     def __init__(
         self,
@@ -145,7 +150,7 @@ class Criterion(nn.Module):
         assert batch.label_maps is not None
         mask_logits = [at_least_float32(prediction.mask_logits) for prediction in outputs.masks]
         class_logits = [at_least_float32(logits) for logits in outputs.class_logits]
-        matching = match(
+        matching = self.match(
             mask_logits,
             class_logits,
             batch.label_maps,

@@ -1,0 +1,183 @@
+"""A training step of the Rooms networks on a synthetic room, beside a step with the costs that were published."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from xmask3d.benchmark import load_benchmark
+from xmask3d.benchmarks import plain
+from xmask3d.benchmarks.case import Case, Job, Request
+from xmask3d.benchmarks.features import whole_maps
+from xmask3d.benchmarks.sample import write_scene
+from xmask3d.benchmarks.sparse import multiply_adds
+from xmask3d.config import Config, load_config
+from xmask3d.data.samples import SceneViews
+from xmask3d.data.scene import Batch, collate
+from xmask3d.engine.encodings import EncodingCache
+from xmask3d.engine.optim import make_optimizer
+from xmask3d.engine.train import TrainingStep
+from xmask3d.models.build import build_criterion, build_model, build_reader, build_scene_views
+from xmask3d.models.diffusion import DiffusionFeatures
+from xmask3d.models.fusion import Fused, sample_at_points, training_scores
+from xmask3d.models.similarity import at_least_float32, cosine_logits
+from xmask3d.models.xmask3d import Outputs, XMask3D
+from xmask3d.sparse import SparseTensor, sparse_tensor
+from xmask3d.sparse.coordinates import CoordinateMaps
+
+CONTENDERS = ("plain",)
+ROOMS = Path(__file__).parents[2] / "config" / "rooms" / "B15N4.yaml"
+
+Maps = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
+
+
+def cases(request: Request) -> list[Case]:
+    """A step of so many views; `xmask3d-encoding` runs the frozen encoders in every step."""
+    found = []
+    for views in request.views or (4,):
+        for contender in ("xmask3d", "xmask3d-encoding", *request.against):
+            options: dict[str, str | int | float] = {"views": views, "points": request.points[0], "kind": "float32"}
+            name = f"training step, {views} views of {request.points[0] // 1000}k points"
+            found.append(Case("step", name, contender, options, request.device, request.threads, request.repeats))
+    return found
+
+
+def prepare(case: Case, config: Path = ROOMS) -> Job:
+    """The networks that `config` describes, on views of one room; a run returns the losses."""
+    with tempfile.TemporaryDirectory() as folder:
+        views = int(case.options["views"])
+        write_scene(Path(folder), int(case.options["points"]), views, split="train")
+        training = Training(load_config(config, [f"data.root={folder}", "data.train_split=train"]), case.device, views)
+    run = {"xmask3d": training.kept, "xmask3d-encoding": training.encoding, "plain": training.plain}[case.contender]
+    maps, sparse = CoordinateMaps(training.batch.voxel_coords), 0
+    for network in (training.model.point_encoder.encoder, training.model.binary_head.encoder):
+        sparse += multiply_adds(network, maps)
+    # torch's counter sees the 1x1x1 convolutions too; they are a small part, and counted twice.
+    return Job(run, 3 * sparse, count=True)
+
+
+class Training:
+    """Networks, one batch and an optimiser; each method takes one step and returns its losses."""
+
+    def __init__(self, config: Config, device: str, views: int) -> None:
+        torch.manual_seed(0)
+        benchmark = load_benchmark(config.benchmark)
+        assembly = build_model(config)
+        self.model, self.clip_text = assembly.model.to(device), assembly.clip_text.to(device)
+        reader = build_reader(config, benchmark, config.data.train_split)
+        samples = build_scene_views(config, benchmark, reader, reader.scene_names[0])
+        self.batch = collate([sample for sample in samples_of(samples) if sample is not None][:views]).to(device)
+        self.batch.captions[:] = [f"view {view} of a room" for view in self.batch.views]
+        self.text = self.clip_text(benchmark.base_names)
+        self.step = TrainingStep(self.model, build_criterion(config, benchmark)).train()
+        self.slow_criterion = build_criterion(config, benchmark)
+        self.slow_criterion.match = plain.match
+        self.whole: Maps | None = None
+        self.optimizer = make_optimizer(self.model, 0.0, 0.0, 0.0)  # no progress: every run does the same
+        self.slow_optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=0.0)
+        self.encodings = EncodingCache(self.model.diffusion, self.model.mask_clip, self.clip_text)
+        self.clip_norm = config.train.clip_grad or float("inf")
+
+    def kept(self) -> dict[str, Tensor]:
+        """What `tools/train.py` does with train.keep_encodings."""
+        losses = self.step(
+            self.batch,
+            self.text,
+            self.encodings.captions(self.batch),
+            True,
+            generator(),
+            self.encodings.images(self.batch),
+            self.encodings.tokens(self.batch),
+        )
+        return self.finish(losses, self.optimizer)
+
+    def encoding(self) -> dict[str, Tensor]:
+        """The same without it."""
+        captions = self.clip_text(self.batch.captions)
+        return self.finish(self.step(self.batch, self.text, captions, True, generator()), self.optimizer)
+
+    def plain(self) -> dict[str, Tensor]:
+        """The published costs: kernel maps a network, the whole diffusion graph with gradients of its weights, CLIP
+        and captions in every step, masks pooled twice, loops over classes, queries, images and layers, and scores of
+        all points for the log."""
+        if self.whole is None:
+            self.whole = whole_diffusion(self.model.diffusion, trained=True)
+        model, batch = self.model, self.batch
+        outputs = plain_outputs(model, self.whole, batch, self.text)
+        fused = plain_fusion(model, outputs, batch, *training_scores(outputs.class_logits[0]))
+        captions = torch.cat([self.clip_text._encode([caption]) for caption in batch.captions])
+        losses = self.slow_criterion(outputs, fused, batch, captions, regularise=True, generator=generator())
+        for features in (fused.points_fused, fused.points_2d, outputs.points_3d):
+            cosine_logits(features, self.text, outputs.temperature).argmax(-1).cpu().bincount()
+        return self.finish(losses, self.slow_optimizer)
+
+    def finish(self, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Backward pass and optimiser."""
+        losses["total"].backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {name: value.detach() for name, value in losses.items()}
+
+
+def generator() -> torch.Generator:
+    """The same random points in every run."""
+    return torch.Generator().manual_seed(0)
+
+
+def samples_of(views: SceneViews) -> list:
+    """All samples of a scene, None where a view will not do."""
+    return [views[index] for index in range(len(views))]
+
+
+def whole_diffusion(diffusion: DiffusionFeatures, trained: bool) -> Maps:
+    """The maps by whole networks with the same weights; what was cut off gets random ones.
+
+    Args:
+        trained: whether gradients of the UNet's weights are computed, as the published system had it.
+    """
+    vae = AutoencoderKL.from_config(diffusion.vae.config).eval().requires_grad_(False)
+    unet = UNet2DConditionModel.from_config(diffusion.unet.config).eval().requires_grad_(trained)
+    vae.load_state_dict(diffusion.vae.state_dict(), strict=False)
+    unet.load_state_dict(diffusion.unet.state_dict(), strict=False)
+    for network in (vae, unet):
+        nn.Module.to(network, dtype=diffusion.unet.dtype)  # diffusers' own warns
+    return whole_maps(vae, unet)
+
+
+def plain_outputs(model: XMask3D, maps: Maps, batch: Batch, text: Tensor) -> Outputs:
+    """A forward with all that the published one computed."""
+    global_feature, voxels_3d = model.point_encoder(_voxels(batch), batch.size)
+    binary = model.binary_head(_voxels(batch))
+    pyramid = model.pyramid(maps(batch.images, *model.conditioner(global_feature)), batch.images.shape[-2:])
+    pixels = model.pixel_decoder(pyramid)
+    masks = plain.decode_masks(model.mask_decoder, pixels.mask_features, pixels.memories)
+    embeddings = model.classifier.embeddings(text)
+    return Outputs(
+        masks=masks,
+        class_logits=[plain.class_logits(prediction, embeddings) for prediction in masks],
+        class_embeddings=embeddings,
+        temperature=masks[0].temperature,
+        global_feature=global_feature,
+        voxels_3d=voxels_3d,
+        point_to_voxel=batch.point_to_voxel,
+        binary_logits=binary.index_select(0, batch.point_to_voxel),
+        clip_embeddings=model.mask_clip(batch.images, masks[0].mask_logits.detach()),
+    )
+
+
+def plain_fusion(model: XMask3D, outputs: Outputs, batch: Batch, scores: Tensor, keep: Tensor) -> Fused:
+    """Every point on its own, its owner found query by query."""
+    frame = model.fuser.frame_size
+    owner = plain.own_points(outputs.mask_logits, scores, keep, batch.pixels, batch.point_batch, frame)
+    points = torch.arange(len(owner))
+    fused = model.fuser(outputs.points_3d, outputs.mask_embeddings, owner, batch.point_batch)
+    at_points = sample_at_points(outputs.mask_logits.detach(), batch.pixels, batch.point_batch, frame)
+    return Fused(owner, batch.point_batch, at_least_float32(at_points), outputs.mask_embeddings, fused, points, points)
+
+
+def _voxels(batch: Batch) -> SparseTensor:
+    return sparse_tensor(batch.voxel_coords, batch.voxel_features)
