@@ -108,9 +108,10 @@ def _lookup(file_ids: tuple[int, ...]) -> np.ndarray:
 
 
 def _apply(table: np.ndarray, file_ids: np.ndarray, ignored: int) -> np.ndarray:
-    ids = np.asarray(file_ids).astype(np.int64)
-    known = (ids >= 0) & (ids < len(table))
-    return np.where(known, table[np.where(known, ids, 0)], ignored)
+    assert table[-1] == ignored
+    # As numbers without sign negative ids are the largest: one comparison finds all that are not in the table.
+    ids = np.ascontiguousarray(file_ids, np.int64).view(np.uint64)
+    return table.take(np.minimum(ids, len(table) - 1).view(np.int64))
 
 
 def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:

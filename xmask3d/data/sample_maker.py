@@ -102,7 +102,7 @@ def make_sample(
     classes = None if scene.labels is None else np.asarray(scene.labels[index])
     if not len(index) or not (limits or Limits()).accept(classes, len(index), benchmark.num_classes):
         return None
-    points, colors = np.asarray(scene.points[index]), np.asarray(scene.colors[index])
+    points, colors = _rows(scene.points, index), _rows(scene.colors, index)
     rotation, scale, shift = axis_rotation(2, angle), 1.0, np.zeros(3, np.int64)
     shaped, tinted = points, colors
     if generator is not None:
@@ -129,6 +129,11 @@ def make_sample(
         **_labels(classes, view, benchmark, image_size),
         caption=view.caption or "",
     )
+
+
+def _rows(array: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Some rows; `take` is several times as fast as indexing, but would first copy an array with gaps."""
+    return array.take(index, 0) if array.flags.c_contiguous else np.asarray(array[index])
 
 
 def _image_tensor(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
