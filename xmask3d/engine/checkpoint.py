@@ -356,6 +356,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        temporary.chmod(0o644)  # safetensors lets nobody but the owner read
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors turn system errors into their own
         raise UserError(f"{path}: cannot be written ({_first_line(error)})") from error
