@@ -3,6 +3,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from tests.helpers.golden import GOLDEN, load_case
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
@@ -156,3 +157,17 @@ def test_unseen_points_take_the_nearest_label() -> None:
     everything, nothing = np.array([1, 2, 3, 4]), np.full(4, -1)
     assert fill_unseen(points, everything).tolist() == [1, 2, 3, 4]
     assert fill_unseen(points, nothing).tolist() == [-1] * 4
+
+
+def test_neighbours_are_found_once_for_labels_with_the_same_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xmask3d.engine import predict
+
+    trees = []
+    monkeypatch.setattr(predict, "cKDTree", lambda points: trees.append(len(points)) or cKDTree(points))
+    points = np.random.default_rng(0).random((50, 3))
+    first = np.where(np.arange(50) % 3 == 0, np.arange(50), -1)
+    second, third = np.where(first < 0, -1, first + 100), np.where(np.arange(50) < 5, 7, -1)
+    fill = predict.UnseenFiller(points)
+    for labels in (first, second, third):
+        np.testing.assert_array_equal(fill(labels), fill_unseen(points, labels))
+    assert trees == [17, 17, 17, 5, 5]

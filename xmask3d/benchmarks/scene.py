@@ -89,16 +89,14 @@ class Scenes:
         path = root / "scannet_3d" / "val" / f"{SCENE}_vh_clean_2.pth"
         points, colors, _ = torch.load(path, weights_only=False)
         views = read_views(root / "scannet_2d" / SCENE, points, colors, self.config, self.benchmark)
-        votes = np.zeros((len(points), self.benchmark.num_classes), np.int64)
+        votes = np.zeros((3, len(points), self.benchmark.num_classes), np.int64)
         for index, batch, _ in views:
-            classes = label_view(self.labeller, self.whole, batch.to("cpu", self.labeller.text.dtype))
-            for label in range(self.benchmark.num_classes):
-                votes[index, label] += classes == label
-        seen = votes.any(1)
-        found = votes.argmax(1)
-        if seen.any() and not seen.all():
-            found[~seen] = found[seen][cKDTree(points[seen]).query(points[~seen])[1]]
-        return found
+            branches = label_view(self.labeller, self.whole, batch.to("cpu", self.labeller.text.dtype))
+            for own, classes in zip(votes, branches, strict=True):
+                for label in range(self.benchmark.num_classes):
+                    own[index, label] += classes == label
+        fused, *_ = [_elect(own, points) for own in votes]
+        return fused
 
 
 def read_views(
@@ -134,9 +132,16 @@ def read_views(
     return views
 
 
+def _elect(votes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    seen, found = votes.any(1), votes.argmax(1)
+    if seen.any() and not seen.all():
+        found[~seen] = found[seen][cKDTree(points[seen]).query(points[~seen])[1]]
+    return found
+
+
 @torch.no_grad()
-def label_view(labeller: Labeller, maps: Maps, batch: Batch) -> np.ndarray:
-    """Class of every visible point of one view, N int64."""
+def label_view(labeller: Labeller, maps: Maps, batch: Batch) -> list[np.ndarray]:
+    """Classes of the visible points of one view, N int64: of the fused, 2D and 3D features."""
     model, text, novel, settings = labeller.model.eval(), labeller.text, labeller.novel, labeller.settings
     global_feature, voxels_3d = model.point_encoder(_voxels(batch), 1)
     binary = model.binary_head(_voxels(batch))[batch.point_to_voxel]
@@ -165,10 +170,19 @@ def label_view(labeller: Labeller, maps: Maps, batch: Batch) -> np.ndarray:
     is_base = binary.sigmoid() > 0.5
     total[is_base[:, None] & novel] = IMPOSSIBLE
     total[~is_base[:, None] & ~novel] = IMPOSSIBLE
-    # The two branches on the side, without CLIP.
-    for features in (points_3d, torch.where((owner >= 0)[:, None], masks[0].embeddings[0][owner.clamp(min=0)], 0)):
-        similarity(features).argmax(-1)
-    return total.argmax(-1).numpy()
+    # The two branches on the side, without CLIP; a point without mask has the 2D feature of the nearest one with.
+    points_2d = torch.where((owner >= 0)[:, None], masks[0].embeddings[0][owner.clamp(min=0)], 0)
+    has, positions = (owner >= 0).numpy(), batch.points.numpy()
+    if has.any() and not has.all():
+        nearest = cKDTree(positions[has]).query(positions[~has])[1]
+        points_2d[torch.from_numpy(~has)] = points_2d[torch.from_numpy(has)][torch.from_numpy(nearest)]
+    branches = [total]
+    for features in (points_2d, points_3d):
+        scores = similarity(features)
+        scores[is_base[:, None] & novel] = IMPOSSIBLE
+        scores[~is_base[:, None] & ~novel] = IMPOSSIBLE
+        branches.append(scores)
+    return [scores.argmax(-1).numpy() for scores in branches]
 
 
 def _scores(

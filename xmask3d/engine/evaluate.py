@@ -21,7 +21,7 @@ from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.checkpoint import apply_weights, file_digest, load_weights
 from xmask3d.engine.labeller import BRANCHES, Labeller, by_branch
-from xmask3d.engine.predict import SceneVotes, fill_unseen
+from xmask3d.engine.predict import SceneVotes, UnseenFiller
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
 from xmask3d.metrics import ConfusionMatrix
@@ -136,12 +136,13 @@ def _count(
     assert scene.labels is not None
     truth = torch.from_numpy(np.asarray(scene.labels))
     labels, counts = {}, {}
+    fill = UnseenFiller(scene.points)
     for branch in BRANCHES:
-        labels[branch] = fill_unseen(scene.points, votes[branch].result().numpy())
+        labels[branch] = fill(votes[branch].result().numpy())
         matrix = ConfusionMatrix(benchmark.num_classes)
         matrix.update(torch.from_numpy(labels[branch]), truth)
         counts[branch] = matrix.counts.numpy()
-    is_base = fill_unseen(scene.points, binary.result().numpy())
+    is_base = fill(binary.result().numpy())
     matrix = ConfusionMatrix(2)
     matrix.update(torch.from_numpy(is_base), torch.from_numpy(benchmark.binary_labels(scene.labels)))
     fused = votes["fused"].counts

@@ -175,9 +175,28 @@ def fill_unseen(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         n int; unchanged if all or none are labelled.
     """
-    unseen = labels < 0
-    if not unseen.any() or unseen.all():
-        return labels
-    filled = labels.copy()
-    filled[unseen] = labels[~unseen][cKDTree(points[~unseen]).query(points[unseen])[1]]
-    return filled
+    return UnseenFiller(points)(labels)
+
+
+class UnseenFiller:
+    """`fill_unseen` for several labels of the same points: neighbours are found once for those with the same gaps."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        """`points`: n x 3."""
+        self._points = points
+        self._known: list[tuple[np.ndarray, np.ndarray]] = []  # gaps, and the neighbour of each
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        """Labels and result as of `fill_unseen`."""
+        unseen = labels < 0
+        if not unseen.any() or unseen.all():
+            return labels
+        nearest = next((nearest for gaps, nearest in self._known if np.array_equal(gaps, unseen)), None)
+        if nearest is None:
+            seen = np.flatnonzero(~unseen)
+            tree = cKDTree(self._points[seen])
+            nearest = seen[tree.query(self._points[unseen], workers=torch.get_num_threads())[1]]
+            self._known.append((unseen, nearest))
+        filled = labels.copy()
+        filled[unseen] = labels[nearest]
+        return filled
