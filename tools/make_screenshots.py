@@ -8,7 +8,7 @@ from pathlib import Path
 from xmask3d.errors import UserError, run_tool
 
 SIZE = (1240, 760)
-MAX_COLORS = 128
+MAX_COLORS = 256
 """Of the written PNG files, so that each stays small."""
 
 
