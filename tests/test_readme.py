@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from xmask3d.cli import build_parser
 from xmask3d.config import REPOSITORY, load_config
 
 PAGES = ["README.md", "installation.md", *(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
@@ -25,9 +26,14 @@ def commands() -> list[list[str]]:
                 words = shlex.split(line, comments=True)
                 while words and "=" in words[0]:
                     words.pop(0)
-                if len(words) > 1 and words[0] in ("sh", "python"):
+                if len(words) > 1 and words[0] in ("sh", "python", "xmask3d"):
                     found.append(words)
     return found
+
+
+def tool_commands() -> list[list[str]]:
+    """Those of `commands` that call a file of the repository."""
+    return [words for words in commands() if words[0] != "xmask3d"]
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -41,7 +47,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_scripts_and_configurations_of_the_pages_exist() -> None:
     assert len(commands()) >= 10
-    for words in commands():
+    for words in tool_commands():
         assert (REPOSITORY / words[1]).is_file(), words
         for word in words[2:]:
             if word.startswith("config/"):
@@ -50,13 +56,20 @@ def test_scripts_and_configurations_of_the_pages_exist() -> None:
 
 def test_tools_of_the_pages_have_their_options() -> None:
     options: dict[str, set[str]] = {}
-    for words in commands():
+    for words in tool_commands():
         if words[0] == "python":
             options.setdefault(words[1], set()).update(word for word in words[2:] if word.startswith("--"))
     for tool, names in options.items():
         shown = run(sys.executable, tool, "--help")
         assert shown.returncode == 0, (tool, shown.stderr)
         assert all(name.split("=")[0] in shown.stdout for name in names), (tool, names)
+
+
+def test_console_commands_of_the_pages_are_understood() -> None:
+    console = [words[1:] for words in commands() if words[0] == "xmask3d"]
+    assert {words[0] for words in console} >= {"segment", "query", "view"}
+    for words in console:
+        assert build_parser().parse_args(words).command is not None
 
 
 @pytest.mark.slow
