@@ -28,6 +28,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--points", nargs="+", type=int, default=[150_000], help="scenes of the parts sample and scene")
     parser.add_argument("--views", nargs="+", type=int, default=[], help="views of decoder, step and scene (by part)")
     parser.add_argument("--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose names hold all these words")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each case")
@@ -56,6 +57,7 @@ def main() -> int:
         device=options.device,
         threads=options.threads,
         repeats=options.repeats,
+        only=tuple(options.only),
     )
     if options.merge:
         machine, measurements = merged(options.merge)

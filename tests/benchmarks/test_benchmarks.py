@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.sparse.clouds import random_cloud
+from xmask3d.benchmarks import runner
 from xmask3d.benchmarks.case import Case, Measurement, Request
 from xmask3d.benchmarks.machine import Machine
 from xmask3d.benchmarks.report import markdown, plot, read_json, write_json
@@ -81,6 +82,13 @@ def test_a_case_is_measured_in_its_own_process() -> None:
     assert 0 < measurement.median < 60
     assert measurement.peak_bytes > 10**8
     assert measurement.operations > 10**6
+
+
+def test_only_the_cases_named_are_run(monkeypatch) -> None:
+    monkeypatch.setattr(runner, "run_case", lambda case, interpreter: Measurement(case))
+    request = Request(voxels=(1000, 2000), only=("MinkUNet18A", "2k", "step"))
+    names = [measurement.case.name for measurement in runner.run_parts(["sparse"], request)]
+    assert names == ["MinkUNet18A, 2k voxels, step, float32", "MinkUNet18A, 2k voxels, step, bfloat16"]
 
 
 def test_failures_are_reported_in_one_line() -> None:

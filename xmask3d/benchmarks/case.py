@@ -18,6 +18,7 @@ class Request:
         device: torch device.
         threads: CPU threads.
         repeats: timed runs of each case, after one that is not timed.
+        only: words that a case's name must hold, all of them; none for all cases.
     """
 
     against: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     repeats: int = 3
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def run_parts(
     for module in modules:
         own = tuple(name for name in request.against if name in module.CONTENDERS)
         for case in module.cases(replace(request, against=own)):
+            if any(word not in case.name for word in request.only):
+                continue
             measurement = run_case(case, request.interpreters.get(case.contender, sys.executable))
             report(measurement)
             measurements.append(measurement)
