@@ -104,7 +104,7 @@ void product(const Value* source, int inner, const int64_t* starts, const int32_
   const int64_t blocks = (targets + block_rows - 1) / block_rows;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> sums((block_rows + 1) * size_t(kMaxVectors * kLanes) + kLanes);
+    std::vector<float> sums((block_rows + 1) * size_t(kMaxVectors * kLanes) + 16);  // a spare row, and to align
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (int64_t block = 0; block < blocks; ++block) {
       for (int panel = 0; panel < panels.count; ++panel) {
