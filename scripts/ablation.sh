@@ -33,7 +33,7 @@ run no-condition "seed=$first" model.condition=none "$@"
 run no-novel-labels "seed=$first" train.novel_supervision=none "$@"
 # Point cross entropy on base classes and nothing else: no masks, no captions, no gate.
 run baseline "seed=$first" loss.mask_class=0 loss.mask=0 loss.dice=0 loss.point_fused=0 loss.caption_fused=0 \
-    loss.caption_3d=0 loss.caption_2d=0 loss.binary=0 loss.mask_regularisation=0 evaluate.gate=false "$@"
+    loss.caption_3d=0 loss.caption_2d=0 loss.binary=0 loss.mask_regularisation=0 evaluate.gate=none "$@"
 
 "$python" tools/compare.py "full=${full#,}" "no mask regularisation=$out/no-regularisation" \
     "no 3D condition=$out/no-condition" "no novel labels=$out/no-novel-labels" "baseline=$out/baseline"

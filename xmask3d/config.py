@@ -132,7 +132,9 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """Whole-scene evaluation (paper section 3.5)."""
 
-    gate: bool = Field(True, description="let the binary head choose between base and novel classes")
+    gate: Literal["hard", "soft", "none"] = Field(
+        "hard", description="how the binary head chooses between base and novel classes; 'hard' is published"
+    )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
     max_points: int = Field(10_000_000, description="views with more visible points are left out")

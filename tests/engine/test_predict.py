@@ -1,4 +1,5 @@
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from tests.helpers.outputs import FRAME, random_batch, random_outputs
 from xmask3d.engine.predict import (
     SceneVotes,
     allowed_classes,
+    base_probability,
     ensemble_scores,
     fill_owners,
     fill_unseen,
     gate,
     label_views,
+    soft_gate,
 )
 from xmask3d.models.fusion import Fused, Fuser, fuse_inference
 from xmask3d.models.similarity import cosine_logits
@@ -78,8 +81,39 @@ def test_gate_leaves_base_classes_to_base_points() -> None:
     assert torch.equal(
         ungated.features_3d, cosine_logits(outputs.points_3d, texts(outputs), outputs.temperature).argmax(-1)
     )
-    assert allowed_classes(torch.tensor([0.0]), NOVEL).tolist() == [NOVEL.tolist()]
+    assert allowed_classes(torch.tensor([0.5]), NOVEL).tolist() == [NOVEL.tolist()]
     assert gate(torch.tensor([[5.0, 1.0]]), torch.tensor([[False, True]])).argmax(-1).tolist() == [1]
+
+
+def test_a_soft_gate_shares_the_probability_among_each_kind() -> None:
+    novel = torch.tensor([False, False, True])
+    scores = torch.tensor([[0.6, 0.2, 0.2], [0.3, 0.3, 0.4]]).log()
+    shared = soft_gate(scores, torch.tensor([0.8, 0.45]), novel).exp()
+    torch.testing.assert_close(shared, torch.tensor([[0.6, 0.2, 0.2], [0.225, 0.225, 0.55]]))
+    torch.testing.assert_close(soft_gate(scores, torch.tensor([0.8, 0.45]), ~(novel | True)), scores)
+    sure = soft_gate(scores, torch.tensor([1.0, 0.0]), novel)
+    assert sure.isfinite().all() and sure.argmax(-1).tolist() == [0, 2]
+
+
+def test_points_and_their_mask_say_in_equal_parts_what_is_base() -> None:
+    batch = random_batch(points=(4, 2))
+    fused = replace(
+        fuse_inference(Fuser(6, FRAME), random_outputs(batch), batch, NOVEL), owner=torch.tensor([1, 1, 0, -1, 1, 1])
+    )
+    own = torch.tensor([0.9, 0.5, 0.2, 0.3, 0.0, 0.4])
+    expected = torch.tensor([0.8, 0.6, 0.2, 0.3, 0.1, 0.3])
+    torch.testing.assert_close(base_probability(own, fused, 2), expected)
+
+
+def test_soft_labels_follow_the_soft_gate() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    soft, hard = labels_of(outputs, batch, gating="soft"), labels_of(outputs, batch)
+    own = outputs.binary_logits.sigmoid()
+    logits = cosine_logits(outputs.points_3d, texts(outputs), outputs.temperature)
+    assert torch.equal(soft.features_3d, soft_gate(logits, own, NOVEL).argmax(-1))
+    assert torch.equal(soft.scores.argmax(-1), soft.fused) and not torch.equal(soft.fused, hard.fused)
+    assert torch.equal(labels_of(outputs, batch, gating="none").features_3d, logits.argmax(-1))
 
 
 def test_ensemble_is_the_geometric_mean_inside_masks_and_the_model_outside() -> None:

@@ -50,7 +50,7 @@ class Labeller:
             self.novel,
             base_ratio=self.settings.base_ratio,
             novel_ratio=self.settings.novel_ratio,
-            gated=self.settings.gate,
+            gating=self.settings.gate,
         )
         return outputs, labels
 

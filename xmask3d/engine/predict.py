@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from xmask3d.data.scene import Batch
-from xmask3d.models.fusion import Fused, Fuser, fuse_inference, gather_by_owner
+from xmask3d.models.fusion import Fused, Fuser, fuse_inference, gather_by_owner, sum_per_sample
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 from xmask3d.models.xmask3d import Outputs
+
+Gating = Literal["hard", "soft", "none"]
 
 
 @dataclass
@@ -44,7 +48,7 @@ def label_views(
     base_ratio: float = 0.65,
     novel_ratio: float = 0.35,
     threshold: float = 0.5,
-    gated: bool = True,
+    gating: Gating = "hard",
 ) -> ViewLabels:
     """Label the points of a batch of views.
 
@@ -53,25 +57,34 @@ def label_views(
         text: K x D. novel: K bool, true for novel classes. If all or none are, nothing is gated.
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         threshold: base probability above which a point, or a mask, is base.
-        gated: whether the binary head decides between base and novel classes.
+        gating: how the binary head decides between base and novel classes: "hard" by its threshold, as published;
+            "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all.
     """
-    gateable = novel if gated else torch.zeros_like(novel)
+    gateable = torch.zeros_like(novel) if gating == "none" else novel
     with torch.autocast(batch.pixels.device.type, enabled=False):
         fused = fuse_inference(fuser, outputs, batch, gateable, threshold)
         temperature, text = at_least_float32(outputs.temperature), at_least_float32(text)
-        allowed = allowed_classes(outputs.binary_logits, gateable, threshold)
+        own = at_least_float32(outputs.binary_logits).sigmoid()
+        shared = base_probability(own, fused, len(outputs.mask_logits)) if gating == "soft" else own
+
+        def gate_scores(scores: Tensor, probability: Tensor) -> Tensor:
+            if gating == "soft":
+                return soft_gate(scores, probability, gateable)
+            return gate(scores, allowed_classes(probability, gateable, threshold))
+
         ratios = torch.where(novel, novel_ratio, base_ratio).to(text.dtype)
         # What points of one voxel and one mask share is computed once, at the first of them.
-        rows, allowed_rows = fused.row_to_point, allowed[fused.row_to_point]
-        scores = gate(ensemble_scores(fused, outputs, text, temperature, ratios), allowed_rows)
+        rows = fused.row_to_point
+        scores = gate_scores(ensemble_scores(fused, outputs, text, temperature, ratios), shared[rows])
 
         def similarity(features: Tensor) -> Tensor:
             return cosine_logits(at_least_float32(features).to(text.dtype), text, temperature)
 
-        label_3d = gate(similarity(outputs.voxels_3d)[outputs.point_to_voxel[rows]], allowed_rows).argmax(-1)
+        label_3d = gate_scores(similarity(outputs.voxels_3d)[outputs.point_to_voxel[rows]], own[rows]).argmax(-1)
         # Labels of 2D features are per mask before the gate, so neighbours are copied by mask, not by feature.
         owner = fill_owners(fused.owner, batch.points, batch.point_batch)
-        label_2d = gate(gather_by_owner(similarity(fused.embeddings), owner, batch.point_batch), allowed).argmax(-1)
+        mask_scores = gather_by_owner(similarity(fused.embeddings), owner, batch.point_batch)
+        label_2d = gate_scores(mask_scores, shared).argmax(-1)
         label_2d = torch.where(owner >= 0, label_2d, -1)
         to_points = fused.point_to_row
         return ViewLabels(scores.argmax(-1)[to_points], label_2d, label_3d[to_points], scores[to_points])
@@ -97,16 +110,16 @@ def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: T
     return torch.where((owner >= 0)[:, None], mixed, model)
 
 
-def allowed_classes(binary_logits: Tensor, novel: Tensor, threshold: float = 0.5) -> Tensor:
+def allowed_classes(probability: Tensor, novel: Tensor, threshold: float = 0.5) -> Tensor:
     """Classes that the hard gate leaves to each point: base classes to base points, novel ones to the others.
 
     Args:
-        binary_logits: N, positive where base. novel: K bool; if all or none are, nothing is gated.
+        probability: N, of being base. novel: K bool; if all or none are, nothing is gated.
 
     Returns:
         N x K bool.
     """
-    is_base = at_least_float32(binary_logits).sigmoid() > threshold
+    is_base = probability > threshold
     gateable = novel.any() & ~novel.all()
     return (novel != is_base[:, None]) | ~gateable
 
@@ -114,6 +127,41 @@ def allowed_classes(binary_logits: Tensor, novel: Tensor, threshold: float = 0.5
 def gate(scores: Tensor, allowed: Tensor) -> Tensor:
     """Put the scores that are not allowed below all others."""
     return scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+
+
+def base_probability(own: Tensor, fused: Fused, size: int) -> Tensor:
+    """What points and the masks that own them say of being base, in equal parts: a thing is wholly base or novel.
+
+    Args:
+        own: N, the binary head's probability of each point. size: B, number of views.
+
+    Returns:
+        N; a point that no mask owns has its own alone.
+    """
+    members = F.one_hot(fused.owner.clamp(min=0), fused.embeddings.shape[1]) * fused.covered[:, None]
+    counts = sum_per_sample(members, fused.point_batch, size)
+    means = sum_per_sample(members * own[:, None], fused.point_batch, size) / counts.clamp(min=1)
+    of_mask = means[fused.point_batch, fused.owner.clamp(min=0)].to(own.dtype)
+    return torch.where(fused.covered, (own + of_mask) / 2, own)
+
+
+def soft_gate(scores: Tensor, probability: Tensor, novel: Tensor) -> Tensor:
+    """Log probabilities that weigh base classes against novel ones by the binary head (paper Eq. 16).
+
+    Base classes share the probability of being base as their scores say, novel classes the rest. So a doubtful gate
+    leaves the choice to the class that stands out among its own kind.
+
+    Args:
+        scores: N x K log scores. probability: N, of being base. novel: K bool; if all or none are, nothing is gated.
+    """
+    if bool(novel.all()) or not bool(novel.any()):
+        return scores
+    lowest = torch.finfo(scores.dtype).min
+    among_base = scores.masked_fill(novel, lowest).log_softmax(-1)
+    among_novel = scores.masked_fill(~novel, lowest).log_softmax(-1)
+    tiny = torch.finfo(probability.dtype).tiny
+    base, rest = probability.clamp(min=tiny).log()[:, None], (1 - probability).clamp(min=tiny).log()[:, None]
+    return torch.where(novel, among_novel + rest, among_base + base)
 
 
 def fill_owners(owner: Tensor, points: Tensor, point_batch: Tensor) -> Tensor:

@@ -250,7 +250,7 @@ class ScanLabeller:
             novel,
             base_ratio=settings.base_ratio,
             novel_ratio=settings.novel_ratio,
-            gated=settings.gate,
+            gating=settings.gate,
         )
         with torch.autocast(self.device.type, enabled=False):
             fused = fuse_inference(self.model.fuser, outputs, batch, novel)
@@ -291,11 +291,11 @@ class ScanLabeller:
                 _, voxels_3d = self.model.point_encoder(tensor, 1)
                 binary = self.model.binary_head(tensor)
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
-            points_3d, binary = voxels_3d.float()[rows], binary.float()[rows]
-            # Cosines only: the temperature scales all classes alike.
-            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(binary, novel))
+            points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
+            # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
+            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(base, novel))
             index = torch.from_numpy(inner)
-            self._add(result, index, groups[scores.argmax(-1)], points_3d, None, binary.sigmoid(),
+            self._add(result, index, groups[scores.argmax(-1)], points_3d, None, base,
                       torch.full_like(index, -1))  # fmt: skip
 
 
