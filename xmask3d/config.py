@@ -139,6 +139,10 @@ class EvaluateConfig(Section):
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
     max_points: int = Field(10_000_000, description="views with more visible points are left out")
     max_views: int | None = Field(None, description="at most this many views a scene, evenly spaced; null for all")
+    angle: float = Field(
+        0.5,
+        description="radians about z that scans are turned by: voxels in line with walls are rare in training",
+    )
     rotations: int = Field(1, ge=1, description="test-time rotations averaged; 1 is none")
     batch_size: int = Field(8, ge=1, description="views per forward")
     workers: int = Field(2, ge=0, description="loader processes")

@@ -203,7 +203,8 @@ class TrainingViews(_Views):
 class ValidationViews(_Views):
     """One view of every scene, another one each epoch; item `i` belongs to scene `i` and is None if no view will do.
 
-    Arguments as of `TrainingViews`; `protocol="reference"` restores the random rotation of the published validation.
+    Arguments as of `TrainingViews`; `angle` is a turn about z in radians; `protocol="reference"` restores the random
+    rotation of the published validation.
     """
 
     def __init__(
@@ -218,6 +219,7 @@ class ValidationViews(_Views):
         min_points: int = 400,
         max_points: int = 65000,
         min_labelled: int = 10,
+        angle: float = 0.0,
         protocol: Literal["default", "reference"] = "default",
         seed: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
@@ -235,7 +237,7 @@ class ValidationViews(_Views):
             bad_views=bad_views,
             cache=cache,
         )
-        self._seed = seed
+        self._angle, self._seed = angle, seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -253,7 +255,8 @@ class ValidationViews(_Views):
         views = scene.view_names
         generator = np.random.default_rng([self._seed, epoch, index]) if self._augmentation else None
         tried = (views[(epoch + step) % len(views)] for step in range(len(views)))
-        return next((s for s in (self._sample(scene, view, generator) for view in tried) if s is not None), None)
+        samples = (self._sample(scene, view, generator, self._angle) for view in tried)
+        return next((sample for sample in samples if sample is not None), None)
 
 
 class SceneViews(_Views):

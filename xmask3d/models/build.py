@@ -190,6 +190,7 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
         min_points=data.min_points,
         max_points=data.max_points,
         min_labelled=data.min_labelled,
+        angle=config.evaluate.angle,
         protocol=config.protocol,
         bad_views=data.bad_views,
         cache=data.cache,
@@ -200,7 +201,7 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
 def build_scene_views(
     config: Config, benchmark: Benchmark, reader: SceneReader, scene: str, angle: float = 0.0
 ) -> SceneViews:
-    """All usable views of one scene, turned by `angle` radians about the vertical, for evaluation."""
+    """All usable views of one scene, turned by `angle` radians more than `evaluate.angle` says, for evaluation."""
     data, evaluate = config.data, config.evaluate
     return SceneViews(
         reader,
@@ -214,7 +215,7 @@ def build_scene_views(
         max_points=evaluate.max_points,
         min_labelled=data.min_labelled,
         max_views=evaluate.max_views,
-        angle=angle,
+        angle=evaluate.angle + angle,
         protocol=config.protocol,
         bad_views=data.bad_views,
         cache=data.cache,

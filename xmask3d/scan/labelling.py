@@ -23,7 +23,7 @@ from xmask3d.data.samples import SceneViews
 from xmask3d.data.scene import Sample, collate
 from xmask3d.engine.predict import SceneVotes, allowed_classes, gate, label_views
 from xmask3d.errors import UserError
-from xmask3d.geometry.voxels import voxelise
+from xmask3d.geometry.voxels import axis_rotation, voxelise
 from xmask3d.models.clip import cosine_logits
 from xmask3d.models.fusion import fuse_inference, gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
@@ -195,6 +195,7 @@ class ScanLabeller:
             depth_tolerance=data.depth_tolerance,
             min_points=data.min_points,
             max_points=self.config.evaluate.max_points,
+            angle=self.config.evaluate.angle,
         )
 
         def read(first: int) -> tuple[list[Sample], int]:
@@ -282,8 +283,9 @@ class ScanLabeller:
     def _label_cloud(self, scan: Scan, result: Labelled, text: Tensor, novel: Tensor, groups: Tensor) -> None:
         """The 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
         points, colors = scan.scene.points, scan.scene.colors
+        rotation = axis_rotation(2, self.config.evaluate.angle)
         for inner, near in _tiles(points):
-            voxels = voxelise(points[near], self.config.data.voxel_size)
+            voxels = voxelise(points[near], self.config.data.voxel_size, rotation)
             coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0)))).to(self.device)
             features = torch.from_numpy(colors[near][voxels.first_point]).to(self.device)
             with self._precision():
