@@ -105,3 +105,9 @@ def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert find_file("dataset/scannet20.yaml").is_file()
     (tmp_path / "mine").touch()
     assert find_file("mine") == Path("mine")
+
+
+@pytest.mark.parametrize(("written", "means"), [("true", "hard"), ("false", "none"), ("soft", "soft")])
+def test_the_gate_of_earlier_configurations_is_understood(written: str, means: str) -> None:
+    config = load_config("config/rooms/B15N4.yaml", [f"evaluate.gate={written}"])
+    assert config.evaluate.gate == means

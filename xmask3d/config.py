@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xmask3d.errors import UserError
 
@@ -150,6 +150,13 @@ class EvaluateConfig(Section):
     templates: list[str] = Field(
         ["{}"], min_length=1, description="sentences around a class name, {} in its place; embeddings are averaged"
     )
+
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, value: Any) -> Any:
+        """Configurations of earlier runs say true or false."""
+        return {True: "hard", False: "none"}[value] if isinstance(value, bool) else value
 
 
 class SparseConfig(Section):
