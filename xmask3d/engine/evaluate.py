@@ -134,7 +134,7 @@ def _count(
     scene: Scene, benchmark: Benchmark, votes: dict[str, SceneVotes], binary: SceneVotes, used: int
 ) -> SceneResult:
     assert scene.labels is not None
-    truth = torch.from_numpy(np.asarray(scene.labels))
+    truth = torch.from_numpy(np.array(scene.labels))  # a copy: files are read-only memory
     labels, counts = {}, {}
     fill = UnseenFiller(scene.points)
     for branch in BRANCHES:
