@@ -8,14 +8,14 @@ import torch
 from tests.helpers.tiny import write_config
 from xmask3d.benchmarks.case import Request
 from xmask3d.benchmarks.sample import write_scene
-from xmask3d.benchmarks.scene import Scenes, cases, prepare
+from xmask3d.benchmarks.scene import PUBLISHED, Scenes, cases, prepare
 from xmask3d.config import load_config
 from xmask3d.data.scene import Batch
 from xmask3d.engine.labeller import Labeller
 
 
 def scenes_in_float64(config: Path, folder: tempfile.TemporaryDirectory, batch_size: int) -> Scenes:
-    overrides = [f"data.root={folder.name}", "data.val_split=val", f"evaluate.batch_size={batch_size}"]
+    overrides = [f"data.root={folder.name}", "data.val_split=val", f"evaluate.batch_size={batch_size}", *PUBLISHED]
     scenes = Scenes(load_config(config, overrides), folder)
     labeller = scenes.labeller
     labeller.model.double()

@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -5,20 +6,33 @@ import torch
 
 from tests.helpers.tiny import write_config
 from xmask3d.benchmarks.case import Case, Request
-from xmask3d.benchmarks.step import cases, prepare
+from xmask3d.benchmarks.sample import write_scene
+from xmask3d.benchmarks.step import Training, cases, prepare
+from xmask3d.config import load_config
 
 
 def test_the_plain_step_has_the_same_losses(tmp_path: Path) -> None:
+    """In float64, where the matching of networks that know nothing does not hang on the order of sums."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_scene(Path(folder), 8000, 2, split="train")
+        overrides = [f"data.root={folder}", "data.train_split=train"]
+        training = Training(load_config(write_config(tmp_path), overrides), "cpu", 2)
+    training.model.double()
+    training.clip_text.double()
+    training.batch, training.text = training.batch.to("cpu", torch.float64), training.text.double()
+    ours, plain = training.encoding(), training.plain()
+    assert ours["total"] > 0 and "mask_regularisation" in ours
+    torch.testing.assert_close(plain, ours, rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_with_kept_encodings_has_nearly_the_same_losses(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     losses = {}
-    for case in cases(Request(against=("plain",), views=(2,), points=(8000,))):
+    for case in cases(Request(views=(2,), points=(8000,))):
         job = prepare(case, config)
         assert job.operations > 0
         losses[case.contender] = job.run()
-    ours = losses["xmask3d-encoding"]
-    assert ours["total"] > 0 and "mask_regularisation" in ours
-    for name, value in ours.items():
-        torch.testing.assert_close(losses["plain"][name], value, rtol=2e-3, atol=1e-3)
+    for name, value in losses["xmask3d-encoding"].items():
         # Encodings are kept in half precision.
         assert float(losses["xmask3d"][name]) == pytest.approx(float(value), rel=0.05, abs=0.05)
 
