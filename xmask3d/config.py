@@ -151,7 +151,6 @@ class EvaluateConfig(Section):
         ["{}"], min_length=1, description="sentences around a class name, {} in its place; embeddings are averaged"
     )
 
-
     @field_validator("gate", mode="before")
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:

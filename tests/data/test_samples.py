@@ -163,8 +163,9 @@ def test_length_and_scene_of_an_index(root, benchmark):
 def test_without_rotation_only_the_shift_is_random(root, benchmark):
     reader = open_reader("scannet", root, "train", benchmark)
     views = TrainingViews(reader, benchmark, rotate=False, **SMALL)
-    first, second = next((views[i], views[j]) for i in range(0, 16, 2) for j in range(i + 2, 16, 2)
-                         if views[i].view == views[j].view)
+    first, second = next(
+        (views[i], views[j]) for i in range(0, 16, 2) for j in range(i + 2, 16, 2) if views[i].view == views[j].view
+    )
     shift = second.voxel_coords - first.voxel_coords
     assert (shift == shift[0]).all() and shift[0].any() and (shift.abs() < 100).all()
     still = TrainingViews(reader, benchmark, rotate=False, shift=0, **SMALL)

@@ -97,9 +97,7 @@ def _write_meshes(folder: Path, scene: str, room: BoxRoom) -> None:
         labelled[name] = vertices[name]
     nyu_of_file = {file: nyu for file, nyu, _ in CLASSES.values()}
     labelled["label"] = [nyu_of_file[label] for label in room.labels]
-    PlyData([PlyElement.describe(labelled, "vertex"), *elements]).write(
-        str(folder / f"{scene}_vh_clean_2.labels.ply")
-    )
+    PlyData([PlyElement.describe(labelled, "vertex"), *elements]).write(str(folder / f"{scene}_vh_clean_2.labels.ply"))
     _write_annotations(folder, scene, room)
 
 
@@ -109,8 +107,7 @@ def _write_annotations(folder: Path, scene: str, room: BoxRoom) -> None:
     name_of_raw = {raw: name for name, (_, _, raw) in CLASSES.items()}
     segments = np.searchsorted(raw_ids, room.raw_labels) * 2 + (np.arange(len(room.points)) % 2)
     groups = [
-        {"objectId": i, "segments": [2 * i, 2 * i + 1], "label": name_of_raw[int(raw)]}
-        for i, raw in enumerate(raw_ids)
+        {"objectId": i, "segments": [2 * i, 2 * i + 1], "label": name_of_raw[int(raw)]} for i, raw in enumerate(raw_ids)
     ]
     groups.append({"objectId": 99, "segments": [9999], "label": "no such category"})
     (folder / f"{scene}.aggregation.json").write_text(json.dumps({"sceneId": scene, "segGroups": groups}))

@@ -37,9 +37,7 @@ def check_views(scan: Scan) -> None:
     for name in scan.scene.view_names:
         view = scan.read_view(scan.scene.name, name)
         assert view.image.shape == (240, 320, 3) and view.depth.shape == (240, 320)
-        index, _ = visible_points(
-            scan.scene.points, view.pose, view.intrinsics, (240, 320), view.depth, tolerance=0.03
-        )
+        index, _ = visible_points(scan.scene.points, view.pose, view.intrinsics, (240, 320), view.depth, tolerance=0.03)
         assert len(index) > 3000
 
 

@@ -39,9 +39,7 @@ def cases(request: Request) -> list[Case]:
     return found
 
 
-def prepare(
-    case: Case, vae_config: dict[str, Any] = VAE_CONFIG, unet_config: dict[str, Any] = UNET_CONFIG_1
-) -> Job:
+def prepare(case: Case, vae_config: dict[str, Any] = VAE_CONFIG, unet_config: dict[str, Any] = UNET_CONFIG_1) -> Job:
     """Networks with random weights (Stable Diffusion 1.x by default) and a random image."""
     torch.manual_seed(0)
     size, plain = int(case.options["size"]), case.contender == "plain"

@@ -95,9 +95,7 @@ def make_sample(
     """
     if visible is None:
         frame = view.depth.shape
-        visible = visible_points(
-            scene.points, view.pose, view.intrinsics, frame, view.depth, border, depth_tolerance
-        )
+        visible = visible_points(scene.points, view.pose, view.intrinsics, frame, view.depth, border, depth_tolerance)
     index, pixels = visible
     classes = None if scene.labels is None else np.asarray(scene.labels[index])
     if not len(index) or not (limits or Limits()).accept(classes, len(index), benchmark.num_classes):

@@ -174,9 +174,7 @@ def collate(samples: list[Sample]) -> Batch:
         images=torch.stack([sample.image for sample in samples]),
         voxel_coords=torch.cat(coords),
         voxel_features=torch.cat([sample.voxel_features for sample in samples]),
-        point_to_voxel=torch.cat(
-            [sample.point_to_voxel + counts[b] for b, sample in enumerate(samples)]
-        ),
+        point_to_voxel=torch.cat([sample.point_to_voxel + counts[b] for b, sample in enumerate(samples)]),
         point_batch=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         points=torch.cat([sample.points for sample in samples]),
         point_index=torch.cat([sample.point_index for sample in samples]),

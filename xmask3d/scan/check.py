@@ -148,9 +148,7 @@ def _score(probe: _Probe, calibration: Calibration, recording: Recording) -> _Sc
     near: list[np.ndarray] = []
     far: list[np.ndarray] = []
     for a, b in probe.pairs:
-        k_a, k_b = (
-            scale_matrix(calibration.depth_of(probe.index[i]), recording.depth_size, GRID) for i in (a, b)
-        )
+        k_a, k_b = (scale_matrix(calibration.depth_of(probe.index[i]), recording.depth_size, GRID) for i in (a, b))
         rows, columns = np.divmod(probe.pixels[a], GRID[1])
         z = probe.depth[a][rows, columns] / calibration.units_per_metre
         rays = np.stack([(columns - k_a[0, 2]) / k_a[0, 0], (rows - k_a[1, 2]) / k_a[1, 1], np.ones(len(z))], 1)

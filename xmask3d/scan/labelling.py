@@ -312,9 +312,7 @@ def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for x, y in np.unique(cells, axis=0):
         inner = np.flatnonzero((cells == (x, y)).all(1))
         corner = low + np.array([x, y]) * TILE
-        near = np.flatnonzero(
-            ((points[:, :2] >= corner - MARGIN) & (points[:, :2] < corner + TILE + MARGIN)).all(1)
-        )
+        near = np.flatnonzero(((points[:, :2] >= corner - MARGIN) & (points[:, :2] < corner + TILE + MARGIN)).all(1))
         near = np.union1d(near, inner)  # rounding at the tile's edge
         yield inner, near
 

@@ -234,9 +234,7 @@ def _no_view(name: str) -> View:
     raise UserError(f"view {name}: this scan has no pictures")
 
 
-def _gravity(
-    points: np.ndarray, cameras: np.ndarray | None, options: ScanOptions, known: str | None = None
-) -> Gravity:
+def _gravity(points: np.ndarray, cameras: np.ndarray | None, options: ScanOptions, known: str | None = None) -> Gravity:
     if options.up is None:
         return find_up(points, cameras, known)
     up = np.array(NAMES[options.up], float)

@@ -5,8 +5,26 @@ toilet). What is not listed is not used.
 """
 
 CLASS_NAMES = (
-    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
-    "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub", "otherfurniture",
+    "wall",
+    "floor",
+    "cabinet",
+    "bed",
+    "chair",
+    "sofa",
+    "table",
+    "door",
+    "window",
+    "bookshelf",
+    "picture",
+    "counter",
+    "desk",
+    "curtain",
+    "refrigerator",
+    "shower curtain",
+    "toilet",
+    "sink",
+    "bathtub",
+    "otherfurniture",
 )
 """The 20 class names of the ScanNet benchmark; a class id is a position here."""
 
@@ -16,19 +34,49 @@ NYU40_IDS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 
 CLASS_IDS = {name: index for index, name in enumerate(CLASS_NAMES)}
 
 CLASS_OF_KIND = {
-    "wardrobe": "cabinet", "cupboard": "cabinet", "dresser": "cabinet", "filing cabinet": "cabinet",
-    "kitchen cabinet": "cabinet", "wall cabinet": "cabinet", "tall cabinet": "cabinet",
-    "bed": "bed", "bunk bed": "bed",
-    "chair": "chair", "armchair": "chair", "office chair": "chair", "bar chair": "chair",
-    "sofa": "sofa", "corner sofa": "sofa",
-    "dining table": "table", "coffee table": "table", "side table": "table",
-    "door": "door", "window": "window", "bookshelf": "bookshelf", "picture": "picture",
-    "counter": "counter", "kitchen island": "counter", "desk": "desk", "curtain": "curtain",
-    "refrigerator": "refrigerator", "shower curtain": "shower curtain", "toilet": "toilet",
-    "sink": "sink", "wall sink": "sink", "counter sink": "sink", "bathtub": "bathtub",
-    "nightstand": "otherfurniture", "plant": "otherfurniture", "lamp": "otherfurniture", "stove": "otherfurniture",
-    "washing machine": "otherfurniture", "tv stand": "otherfurniture", "trash can": "otherfurniture",
-    "bench": "otherfurniture", "stool": "otherfurniture", "piano": "otherfurniture",
+    "wardrobe": "cabinet",
+    "cupboard": "cabinet",
+    "dresser": "cabinet",
+    "filing cabinet": "cabinet",
+    "kitchen cabinet": "cabinet",
+    "wall cabinet": "cabinet",
+    "tall cabinet": "cabinet",
+    "bed": "bed",
+    "bunk bed": "bed",
+    "chair": "chair",
+    "armchair": "chair",
+    "office chair": "chair",
+    "bar chair": "chair",
+    "sofa": "sofa",
+    "corner sofa": "sofa",
+    "dining table": "table",
+    "coffee table": "table",
+    "side table": "table",
+    "door": "door",
+    "window": "window",
+    "bookshelf": "bookshelf",
+    "picture": "picture",
+    "counter": "counter",
+    "kitchen island": "counter",
+    "desk": "desk",
+    "curtain": "curtain",
+    "refrigerator": "refrigerator",
+    "shower curtain": "shower curtain",
+    "toilet": "toilet",
+    "sink": "sink",
+    "wall sink": "sink",
+    "counter sink": "sink",
+    "bathtub": "bathtub",
+    "nightstand": "otherfurniture",
+    "plant": "otherfurniture",
+    "lamp": "otherfurniture",
+    "stove": "otherfurniture",
+    "washing machine": "otherfurniture",
+    "tv stand": "otherfurniture",
+    "trash can": "otherfurniture",
+    "bench": "otherfurniture",
+    "stool": "otherfurniture",
+    "piano": "otherfurniture",
     "mirror": "otherfurniture",
 }
 """Class of each kind; a kind is what decides where furniture stands and which words describe it."""
@@ -40,33 +88,33 @@ _KINDS = {
     "filing cabinet": "filing-cabinet",
     "kitchen cabinet": "lowerCabinet kitchenLowerCabinet kitchenSmallLowerCabinet drawersCabinet kitchenDrawersCabinet",
     "wall cabinet": "kitchenUpperCabinet upperCabinet smallUpperCabinet kitchenSmallUpperCabinet glassDoorCabinet "
-                    "kitchenGlassDoorCabinet",
+    "kitchenGlassDoorCabinet",
     "tall cabinet": "highCabinet",
     "bed": "bed1 bed2 bed3 bedWithTexture lettoCloud captains-bed juniorBed children_bed iron_bed hospital-bed "
-           "day_bed_frame",
+    "day_bed_frame",
     "bunk bed": "bunkBed",
     "chair": "cc0/chair ccby/chair scopia/chair chair2 chair3 chair4 plaidChair dining-chair white_kitchen_chair "
-             "kitchenChair plasticChair plastic_chair ella_chair_f cafe_set_tonon_chair antiqueChair sillaBlanca "
-             "tubular_chair thonet cafe_set_mota_chair chairWithCushion oakChair osakaChair cafe-chair silla_teca "
-             "ccby/foldingChair classSeat",
+    "kitchenChair plasticChair plastic_chair ella_chair_f cafe_set_tonon_chair antiqueChair sillaBlanca "
+    "tubular_chair thonet cafe_set_mota_chair chairWithCushion oakChair osakaChair cafe-chair silla_teca "
+    "ccby/foldingChair classSeat",
     "armchair": "ccby/armchair1 scopia/armchair1 armchair2 armchair3 fotel mid-century-chair modernArmchair "
-                "scopia/armchair modern_armchair armChair2 winchesterArmchair rattanArmchair designChair leaf_chair",
+    "scopia/armchair modern_armchair armChair2 winchesterArmchair rattanArmchair designChair leaf_chair",
     "office chair": "cc0/armchair office_chair office-chair kids_desk_chair",
     "bar chair": "bar_chair bar-stool",
     "sofa": "burlap_sofa clear_sofa couch couch3 convertible-sofa-BZ-closed futon-couch rattanSofa beige_sofa_2seats "
-            "beige_sofa sofa2 sofa_white_beige simple_sofa leather_sofa mid-century-sofa mid-century-bench-sofa sofa3 "
-            "winchesterSofa",
+    "beige_sofa sofa2 sofa_white_beige simple_sofa leather_sofa mid-century-sofa mid-century-bench-sofa sofa3 "
+    "winchesterSofa",
     "corner sofa": "L_shaped_sofa cc0/sofa cornerSofa couch2",
     "dining table": "black_table folding-table metal_glass_table glass-dining-table oakTable round-table table4 "
-                    "cc0/table ccby/table white_kitchen_table table-with-leaning-feet tableWithTablecloth "
-                    "table-on-trestles wooden_office_pear_table wooden_office_teak_table cafe-table",
+    "cc0/table ccby/table white_kitchen_table table-with-leaning-feet tableWithTablecloth "
+    "table-on-trestles wooden_office_pear_table wooden_office_teak_table cafe-table",
     "coffee table": "coffeeTable table_wood_and_iron coffee-table2 saloon_table coffee_table rattanTable "
-                    "living_room_table",
+    "living_room_table",
     "side table": "cafe_set_mota_table cafe_set_tonon_table",
     "desk": "biurko3 cc0/desk simpleDesk lbDesk officeTable kids_desk_table kids_wooden_desk desk_table "
-            "glass_table_office wooden_office_alder_table wooden_table_office wooden_office_pear_table_rect",
+    "glass_table_office wooden_office_alder_table wooden_table_office wooden_office_pear_table_rect",
     "door": "puerta door exterior-door-01 exterior-door-02 exterior-door-03 exterior-door-05 exterior-door-07 "
-            "screen-door",
+    "screen-door",
     "window": "window-01 window-08 window-08-02",
     "bookshelf": "ccby/bookcase dining_room full-bookcase utility-shelving shelves verticalShelves kids_shelves",
     "kitchen island": "kitchenIsland",
