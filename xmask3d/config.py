@@ -135,6 +135,9 @@ class EvaluateConfig(Section):
     gate: Literal["hard", "soft", "none"] = Field(
         "hard", description="how the binary head chooses between base and novel classes; 'hard' is published"
     )
+    votes: Literal["hard", "soft"] = Field(
+        "hard", description="what views vote with on a point: their best class, as published, or all probabilities"
+    )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
     max_points: int = Field(10_000_000, description="views with more visible points are left out")

@@ -185,6 +185,21 @@ def test_votes_count_every_row_and_ties_go_to_the_lowest_class() -> None:
     assert votes.result().tolist() == [3, 1, 1, -1, -1]
 
 
+def test_probabilities_add_up_to_the_same_in_any_order() -> None:
+    """Point 0: two views doubt, the third is sure; a majority of labels would say class 1."""
+    index = torch.tensor([0, 0, 0, 1, 2])
+    said = torch.tensor([[0.45, 0.55, 0], [0.45, 0.55, 0], [1, 0, 0], [0.2, 0.3, 0.5], [0, 0, 0]])
+    votes, turned = SceneVotes(4, 3), SceneVotes(4, 3)
+    votes.add_probabilities(index, said)
+    for row in reversed(range(5)):
+        turned.add_probabilities(index[[row]], said[[row]])
+    assert torch.equal(votes.counts, turned.counts)
+    assert votes.result().tolist() == [0, 2, -1, -1]
+    torch.testing.assert_close(
+        votes.counts[0] / votes.counts[0].sum(), torch.tensor([1.9, 1.1, 0]) / 3, atol=1e-4, rtol=0
+    )
+
+
 def test_unseen_points_take_the_nearest_label() -> None:
     points = np.array([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4.9, 0, 0]])
     assert fill_unseen(points, np.array([2, -1, 0, -1])).tolist() == [2, 2, 0, 0]

@@ -20,7 +20,7 @@ from xmask3d.data.scene import Scene, SceneReader
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.checkpoint import apply_weights, file_digest, load_weights
-from xmask3d.engine.labeller import BRANCHES, Labeller, by_branch
+from xmask3d.engine.labeller import BRANCHES, Labeller, cast_votes
 from xmask3d.engine.predict import SceneVotes, UnseenFiller
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
@@ -123,8 +123,7 @@ def evaluate_scene(
             if batch is None:
                 continue
             outputs, labels = labeller(batch)
-            for branch, predicted in by_branch(labels).items():
-                votes[branch].add(batch.point_index, predicted)
+            cast_votes(votes, batch.point_index, labels, config.evaluate.votes)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
             used += batch.size
     return _count(scene, benchmark, votes, binary, used)

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from xmask3d.benchmark import Benchmark
 from xmask3d.config import EvaluateConfig
 from xmask3d.data.scene import Batch
-from xmask3d.engine.predict import ViewLabels, label_views
+from xmask3d.engine.predict import SceneVotes, ViewLabels, label_views
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import Outputs, XMask3D
 
@@ -51,6 +51,7 @@ class Labeller:
             base_ratio=self.settings.base_ratio,
             novel_ratio=self.settings.novel_ratio,
             gating=self.settings.gate,
+            all_scores=self.settings.votes == "soft",
         )
         return outputs, labels
 
@@ -63,3 +64,20 @@ class Labeller:
 def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:
     """N int64 labels of each of `BRANCHES`."""
     return {"fused": labels.fused, "2d": labels.features_2d, "3d": labels.features_3d}
+
+
+def cast_votes(votes: dict[str, SceneVotes], point_index: torch.Tensor, labels: ViewLabels, kind: str) -> None:
+    """Let the rows of some views vote on their points, for each of `BRANCHES`.
+
+    Args:
+        point_index: N int64, see `SceneVotes.add`.
+        kind: "hard" or "soft", see `EvaluateConfig.votes`; "soft" needs the scores of all branches.
+    """
+    scores = {"fused": labels.scores, "2d": labels.scores_2d, "3d": labels.scores_3d}
+    for branch, predicted in by_branch(labels).items():
+        found = scores[branch]
+        if kind == "hard":
+            votes[branch].add(point_index, predicted)
+        else:
+            assert found is not None, "soft votes need all scores"
+            votes[branch].add_probabilities(point_index, found.softmax(-1) * (predicted >= 0)[:, None])

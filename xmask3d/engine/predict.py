@@ -18,6 +18,8 @@ from xmask3d.models.xmask3d import Outputs
 
 Gating = Literal["hard", "soft", "none"]
 
+WHOLE_VOTE = 1 << 14  # of a probability of 1; whole numbers add up to the same in any order
+
 
 @dataclass
 class ViewLabels:
@@ -29,12 +31,15 @@ class ViewLabels:
             has one; -1 in a view without any.
         features_3d: N int64, of the 3D feature.
         scores: N x K log scores that `fused` is the largest of; impossible classes have the least finite number.
+        scores_2d, scores_3d: the same of the other two, where they were asked for.
     """
 
     fused: Tensor
     features_2d: Tensor
     features_3d: Tensor
     scores: Tensor
+    scores_2d: Tensor | None = None
+    scores_3d: Tensor | None = None
 
 
 @torch.no_grad()
@@ -49,6 +54,7 @@ def label_views(
     novel_ratio: float = 0.35,
     threshold: float = 0.5,
     gating: Gating = "hard",
+    all_scores: bool = False,
 ) -> ViewLabels:
     """Label the points of a batch of views.
 
@@ -59,6 +65,7 @@ def label_views(
         threshold: base probability above which a point, or a mask, is base.
         gating: how the binary head decides between base and novel classes: "hard" by its threshold, as published;
             "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all.
+        all_scores: return the scores of 2D and 3D features too.
     """
     gateable = torch.zeros_like(novel) if gating == "none" else novel
     with torch.autocast(batch.pixels.device.type, enabled=False):
@@ -80,14 +87,20 @@ def label_views(
         def similarity(features: Tensor) -> Tensor:
             return cosine_logits(at_least_float32(features).to(text.dtype), text, temperature)
 
-        label_3d = gate_scores(similarity(outputs.voxels_3d)[outputs.point_to_voxel[rows]], own[rows]).argmax(-1)
+        scores_3d = gate_scores(similarity(outputs.voxels_3d)[outputs.point_to_voxel[rows]], own[rows])
         # Labels of 2D features are per mask before the gate, so neighbours are copied by mask, not by feature.
         owner = fill_owners(fused.owner, batch.points, batch.point_batch)
         mask_scores = gather_by_owner(similarity(fused.embeddings), owner, batch.point_batch)
-        label_2d = gate_scores(mask_scores, shared).argmax(-1)
-        label_2d = torch.where(owner >= 0, label_2d, -1)
+        scores_2d = gate_scores(mask_scores, shared)
         to_points = fused.point_to_row
-        return ViewLabels(scores.argmax(-1)[to_points], label_2d, label_3d[to_points], scores[to_points])
+        return ViewLabels(
+            fused=scores.argmax(-1)[to_points],
+            features_2d=torch.where(owner >= 0, scores_2d.argmax(-1), -1),
+            features_3d=scores_3d.argmax(-1)[to_points],
+            scores=scores[to_points],
+            scores_2d=scores_2d if all_scores else None,
+            scores_3d=scores_3d[to_points] if all_scores else None,
+        )
 
 
 def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: Tensor, ratios: Tensor) -> Tensor:
@@ -185,7 +198,7 @@ def fill_owners(owner: Tensor, points: Tensor, point_batch: Tensor) -> Tensor:
 
 
 class SceneVotes:
-    """Majority vote of a scene's views on each of its points."""
+    """Vote of a scene's views on each of its points: a label a view as published, or the probabilities of all."""
 
     def __init__(self, num_points: int, num_classes: int, device: torch.device | str = "cpu") -> None:
         self._votes = torch.zeros(num_points, num_classes, dtype=torch.int32, device=device)
@@ -201,9 +214,19 @@ class SceneVotes:
         cells = point_index * self._votes.shape[1] + labels.clamp(min=0)
         self._votes.view(-1).scatter_add_(0, cells, (labels >= 0).to(self._votes.dtype))
 
+    def add_probabilities(self, point_index: Tensor, probabilities: Tensor) -> None:
+        """Count what each row says of all classes, as parts of a vote; one set of votes takes either these or labels.
+
+        Args:
+            point_index: N int64, as for `add`.
+            probabilities: N x K; a row of zeros abstains.
+        """
+        parts = (probabilities * WHOLE_VOTE).round().to(self._votes.device, self._votes.dtype)
+        self._votes.index_add_(0, point_index.to(self._votes.device), parts)
+
     @property
     def counts(self) -> Tensor:
-        """Votes, number of points x K."""
+        """Votes, number of points x K int32; of probabilities in units of `1 / WHOLE_VOTE`."""
         return self._votes
 
     def result(self) -> Tensor:

@@ -238,7 +238,7 @@ class ScanLabeller:
         yield from self._fit(samples[half:], text, novel, groups)
 
     def _forward(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> tuple:
-        """Points of some views: number in the scan, class, fused feature, CLIP feature, base probability, mask."""
+        """Points of some views: number in the scan, class, votes, fused and CLIP feature, base probability, mask."""
         batch = collate(samples).to(self.device)
         settings = self.config.evaluate
         with self._precision():
@@ -259,7 +259,11 @@ class ScanLabeller:
         queries = outputs.mask_logits.shape[1]
         mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
         base = outputs.binary_logits.float().sigmoid()
-        return batch.point_index, groups[labels.fused], fused.points_fused, clip, base, mask
+        votes = None
+        if settings.votes == "soft":  # the best of a class's synonyms speaks for it
+            votes = labels.scores.new_zeros(len(labels.scores), int(groups.max()) + 1)
+            votes.scatter_reduce_(1, groups.expand(len(votes), -1), labels.scores.softmax(-1), "amax")
+        return batch.point_index, groups[labels.fused], votes, fused.points_fused, clip, base, mask
 
     def _precision(self) -> contextlib.AbstractContextManager:
         precision = self.config.train.precision
@@ -269,9 +273,19 @@ class ScanLabeller:
 
     @staticmethod
     def _add(
-        result: Labelled, index: Tensor, classes: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor, mask: Tensor
+        result: Labelled,
+        index: Tensor,
+        classes: Tensor,
+        votes: Tensor | None,
+        fused: Tensor,
+        clip: Tensor | None,
+        base: Tensor,
+        mask: Tensor,
     ) -> None:
-        result.votes.add(index, classes)
+        if votes is None:
+            result.votes.add(index, classes)
+        else:
+            result.votes.add_probabilities(index, votes)
         result.sums.add(index, fused, clip, base)
         owner, points, labels = mask.cpu().numpy(), index.cpu().numpy(), classes.cpu().numpy()
         order = np.argsort(owner, kind="stable")
@@ -297,8 +311,8 @@ class ScanLabeller:
             # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
             scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(base, novel))
             index = torch.from_numpy(inner)
-            self._add(result, index, groups[scores.argmax(-1)], points_3d, None, base,
-                      torch.full_like(index, -1))  # fmt: skip
+            classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)
+            self._add(result, index, classes, None, points_3d, None, base, no_mask)
 
 
 def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
