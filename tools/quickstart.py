@@ -34,7 +34,7 @@ def processes(config: Config) -> dict[str, str]:
     Two on a CPU of two or more cores: the tensors of a small model gain little from more threads in one process.
     """
     cores = os.cpu_count() or 1
-    if torch.cuda.is_available() or cores < 2 or config.train.batch_size % 2:
+    if "NPROC" in os.environ or torch.cuda.is_available() or cores < 2 or config.train.batch_size % 2:
         return {}
     chosen = {"NPROC": "2", "OMP_NUM_THREADS": str(cores // 2)}
     return {name: os.environ.get(name, value) for name, value in chosen.items()}

@@ -99,12 +99,16 @@ def _newest_run(runs: Path | None) -> Path | None:
 def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
     if given is not None:
         return Path(given)
-    candidates = [checkpoint.parent.parent / CONFIG_FILE, checkpoint.with_suffix(".yaml"),
-                  checkpoint.parent / CONFIG_FILE]  # fmt: skip
+    # An exported model may lie inside the folder of another run.
+    candidates = [
+        checkpoint.with_suffix(".yaml"),
+        checkpoint.parent / CONFIG_FILE,
+        checkpoint.parent.parent / CONFIG_FILE,
+    ]
     for path in candidates:
         if path.is_file():
             return path
-    raise UserError(f"checkpoint {checkpoint}: no configuration beside it ({candidates[0]}); give it with --config")
+    raise UserError(f"checkpoint {checkpoint}: no configuration beside it ({candidates[-1]}); give it with --config")
 
 
 class Segmenter:
@@ -206,7 +210,8 @@ class Segmenter:
         scan = scan if isinstance(scan, Scan) else open_scan(scan, options)
         vocabulary = self.vocabulary(queries, background, classes)
         text = self.clip_text(vocabulary.texts)
-        saved = SavedState(state, __version__, self.source, self._digest(), scan_key(scan), vocabulary)
+        settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
+        saved = SavedState(state, __version__, self.source, self._digest(), scan_key(scan), vocabulary, *settings)
         labelled = self._labeller.run(scan, vocabulary, text, saved, report)
         features = self._features(scan, labelled)
         about = {
@@ -263,6 +268,7 @@ class Segmenter:
             "model": self.source,
             "clip": self.config.model.clip,
             "temperature": repr(float(self.model.mask_decoder.post_mask_embed.temperature().detach())),
+            "gate": self.config.evaluate.gate,
             "base_ratio": repr(self.config.evaluate.base_ratio),
             "novel_ratio": repr(self.config.evaluate.novel_ratio),
             "names": "\n".join(self.reference.names),

@@ -64,6 +64,10 @@ def test_a_training_goes_on_from_a_released_checkpoint(tiny: Path, released: Pat
     before = torch.load(released, weights_only=True)["optimizer"]["state"]
     assert after.step == 604 and not torch.equal(after.model[name], load_weights(released)[name])
     assert before[0]["step"] == 45000 and after.optimizer["state"][0]["step"] == 45004
+    # A higher number would stay the newest, a lower one or none would not be gone on from.
+    for name in ("step-00045000.pt", "mine.pt"):
+        with pytest.raises(UserError, match=r"step 600 of the run; name it .*step-00000600\.pt"):
+            convert(released, tmp_path / name, config, optimizer=True, steps_per_epoch=4)
 
 
 def test_a_run_is_published(tiny: Path, finished: Path, tmp_path: Path) -> None:
@@ -79,8 +83,10 @@ def test_a_run_is_published(tiny: Path, finished: Path, tmp_path: Path) -> None:
     weights = load_weights(tmp_path / "ours.pth.tar")
     assert all(torch.equal(weights[name], tensor) for name, tensor in run_checkpoint.model.items())
     # And back into a run: the same optimiser.
-    convert(tmp_path / "ours.pth.tar", tmp_path / "again.pt", load_config(tiny), optimizer=True, steps_per_epoch=4)
-    again = read_checkpoint(tmp_path / "again.pt")
+    convert(
+        tmp_path / "ours.pth.tar", tmp_path / "step-00000008.pt", load_config(tiny), optimizer=True, steps_per_epoch=4
+    )
+    again = read_checkpoint(tmp_path / "step-00000008.pt")
     assert again.step == run_checkpoint.step
     for index, state in run_checkpoint.optimizer["state"].items():
         assert all(torch.equal(value, again.optimizer["state"][index][what]) for what, value in state.items())

@@ -7,7 +7,8 @@ from accelerate import Accelerator
 
 from xmask3d.benchmark import load_benchmark
 from xmask3d.config import load_config
-from xmask3d.engine.labeller import Labeller
+from xmask3d.engine.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.engine.predict import SceneVotes, ViewLabels
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_model
 
@@ -39,3 +40,18 @@ def test_the_other_published_sentences(tiny: Path) -> None:
 def test_templates_need_one_place_for_the_name(tiny: Path) -> None:
     with pytest.raises(UserError, match="needs exactly one"):
         text_of(tiny, "evaluate.templates=['a photo']")
+
+
+def test_views_vote_with_labels_or_probabilities() -> None:
+    """One point, two views: one all but undecided, one sure; the 2D feature of the second says nothing."""
+    scores = torch.tensor([[0.51, 0.49], [0.1, 0.9]]).log()
+    labels = ViewLabels(
+        torch.tensor([0, 1]), torch.tensor([0, -1]), torch.tensor([0, 1]), scores, scores_2d=scores, scores_3d=scores
+    )
+    index = torch.zeros(2, dtype=torch.int64)
+    votes = {kind: {branch: SceneVotes(1, 2) for branch in BRANCHES} for kind in ("hard", "soft")}
+    for kind, of_branches in votes.items():
+        cast_votes(of_branches, index, labels, kind)
+    assert votes["hard"]["fused"].counts.tolist() == [[1, 1]]
+    assert {branch: int(found.result()) for branch, found in votes["hard"].items()} == {"fused": 0, "2d": 0, "3d": 0}
+    assert {branch: int(found.result()) for branch, found in votes["soft"].items()} == {"fused": 1, "2d": 0, "3d": 1}

@@ -37,11 +37,12 @@ Maps = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
 def cases(request: Request) -> list[Case]:
     """A step of so many views; `xmask3d-encoding` runs the frozen encoders in every step."""
     found = []
-    for views in request.views or (4,):
-        for contender in ("xmask3d", "xmask3d-encoding", *request.against):
-            options: dict[str, str | int | float] = {"views": views, "points": request.points[0], "kind": "float32"}
-            name = f"training step, {views} views of {request.points[0] // 1000}k points"
-            found.append(Case("step", name, contender, options, request.device, request.threads, request.repeats))
+    for points in request.points:
+        for views in request.views or (4,):
+            for contender in ("xmask3d", "xmask3d-encoding", *request.against):
+                options: dict[str, str | int | float] = {"views": views, "points": points, "kind": "float32"}
+                name = f"training step, {views} views of {points // 1000}k points"
+                found.append(Case("step", name, contender, options, request.device, request.threads, request.repeats))
     return found
 
 

@@ -158,16 +158,19 @@ def _empty_prompt(source: str) -> Finding:
                     return Finding(what, True, f"computed from the text encoder in {path}")
         except UserError:
             pass  # reported with the networks
+    get = "nothing more with a CompVis checkpoint or a whole diffusers folder: its text encoder gives it"
     if beside.is_file():
-        with open_tensors(beside) as tensors:
-            if "empty_prompt" in tensors.names and tensors.get("empty_prompt").ndim == 3:
-                shape = " x ".join(map(str, tensors.get("empty_prompt").shape))
-                return Finding(what, True, f"{beside}, {shape}")
+        try:
+            with open_tensors(beside) as tensors:
+                if "empty_prompt" in tensors.names and tensors.get("empty_prompt").ndim == 3:
+                    shape = " x ".join(map(str, tensors.get("empty_prompt").shape))
+                    return Finding(what, True, f"{beside}, {shape}")
+        except UserError as error:
+            return Finding(what, False, str(error), get, str(beside))
     encoders = (path / "text_encoder" / name for name in ("model.safetensors", "model.fp16.safetensors"))
     encoder = next((file for file in encoders if file.is_file()), None)
     if encoder is not None:
         return Finding(what, True, f"computed from {encoder}")
-    get = "nothing more with a CompVis checkpoint or a whole diffusers folder: its text encoder gives it"
     return Finding(what, False, "no text encoder with the diffusion model, and no file", get, str(beside))
 
 

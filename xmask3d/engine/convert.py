@@ -68,6 +68,9 @@ def convert(
     else:
         assert config is not None
         run = _to_run(checkpoint, model, config, layout, steps_per_epoch)
+        named = target.with_name(f"step-{run.step:08d}.pt")  # training goes on from the highest number
+        if target.name != named.name:
+            raise UserError(f"{target}: this is step {run.step} of the run; name it {named}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             save_checkpoint(run, target)

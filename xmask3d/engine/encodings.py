@@ -95,7 +95,10 @@ class EncodingCache:
         if self._folder is None:
             return f"{text}, in memory"
         size = _image_size(image_size)
-        missing = each * sum(not self._images.has(scene, view, size) for scene, view in views)
+        images = self.bytes_per_view(image_size, False)
+        missing = images * sum(not self._images.has(scene, view, size) for scene, view in views)
+        if tokens:
+            missing += (each - images) * sum(not self._tokens.has(scene, view, size) for scene, view in views)
         parent = next(path for path in (self._folder, *self._folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(parent).free
         if missing > free:
@@ -140,7 +143,7 @@ class _Store:
 
     def has(self, scene: str, view: str, size: str) -> bool:
         """Whether the folder has something of a view by its name and size, be it of this picture or another."""
-        return self._folder is not None and any((self._folder / scene).glob(f"{view}-{size}-*"))
+        return self._folder is not None and any((self._folder / scene).glob(f"{view}-{size}-*.safetensors"))
 
     def get(self, key: Key, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
         """What is kept under a key, having made it if need be."""
@@ -206,13 +209,18 @@ def _read(path: Path) -> list[Tensor] | None:
         return None
     try:
         content: dict[str, Any] = load_file(path)
-    except SafetensorError:
+    except (SafetensorError, OSError):
         return None
     return [content[str(i)] for i in range(len(content))]
 
 
 def _write(path: Path, tensors: list[Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Raises `UserError` where the file cannot be written."""
     temporary = path.with_suffix(f".{os.getpid()}.part")  # another process may be writing the same view
-    save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
+        temporary.chmod(0o644)  # the writer leaves it to its owner alone
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); use another data.cache") from error

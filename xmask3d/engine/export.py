@@ -48,6 +48,7 @@ def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
     config = load_config(run / "config.yaml")
     source = _checkpoint(run, checkpoint)
     weights = load_weights(source)
+    shipped = portable(config)  # before anything is written, since it may refuse
     rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
     apply_weights(build_model(config).model, rounded, source)  # what is written can be read back
     out.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
     save_file(rounded, partial, metadata=_about(source, config))
     partial.chmod(0o644)  # the writer leaves it to its owner alone
     partial.replace(path)
-    save_config(portable(config), out / CONFIG_FILE)
+    save_config(shipped, out / CONFIG_FILE)
     change = max(_change(tensor, rounded[name]) for name, tensor in weights.items())
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
 

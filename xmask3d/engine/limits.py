@@ -18,6 +18,7 @@ from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.checkpoint import apply_weights, load_weights
 from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.engine.labeller import Labeller
+from xmask3d.errors import UserError
 from xmask3d.metrics import ConfusionMatrix
 from xmask3d.models.build import build_model, build_reader
 from xmask3d.models.fusion import sample_at_points
@@ -81,7 +82,8 @@ class TruthLabeller(Labeller):
     def _class_masks(self, scene: str, view: str) -> Tensor:
         """K x H x W logits of the pixels of each class."""
         labels = self.reader.read_view(scene, view).label_map
-        assert labels is not None, f"view {view} of {scene} has no label map"
+        if labels is None:
+            raise UserError(f"view {view} of {scene}: no label picture, from which the true masks are made")
         inside = labels == np.arange(self.num_classes)[:, None, None]
         return torch.from_numpy(np.where(inside, SURE, -SURE))
 

@@ -71,12 +71,13 @@ def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | Non
         text = model["text_cfg"]
         if set(text) - KNOWN or model.get("quick_gelu"):
             return None
+        vocabulary_size, heads = text["vocab_size"], text["heads"]
         with safe_open(str(paths[1]), "numpy") as file:
             wanted = [name for name in file.keys() if not name.startswith(("visual.", "logit_"))]  # noqa: SIM118
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in wanted}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None  # open_clip will say what is wrong
     tokenizer = CompactTokenizer.load(
-        paths[2], vocabulary_size=text["vocab_size"], context_length=text.get("context_length", 77)
+        paths[2], vocabulary_size=vocabulary_size, context_length=text.get("context_length", 77)
     )
-    return TextTower(tensors, text["heads"], tokenizer)
+    return TextTower(tensors, heads, tokenizer)

@@ -37,6 +37,8 @@ def build_without_weights(config: Config, device: str = "meta") -> XMask3D:
             UNet2DConditionModel.from_config(UNET_CONFIG_1),
             noise=torch.randn(1, 4, 64, 64),
             checkpointing=config.model.checkpointing,
+            dtype=getattr(torch, config.model.diffusion_precision),
+            channels_last=config.model.diffusion_channels_last,
         )
         return assemble(
             config.model,

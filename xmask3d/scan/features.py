@@ -92,12 +92,22 @@ class PointFeatures:
         for rows, model, clip, covered in self._cosines(text):
             model, clip = _log_softmax(temperature * model), _log_softmax(temperature * clip)
             scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
-            if novel.any() and not novel.all():
-                is_base = self.base[rows].astype(np.float32) > 0.5
-                scores = np.where(novel == is_base[:, None], -np.inf, scores)
+            scores = self._gated(scores, self.base[rows].astype(np.float32)[:, None], novel)
             labels[rows] = scores.argmax(-1)
             sureness[rows] = np.exp(_log_softmax(scores).max(-1))
         return labels, sureness
+
+    def _gated(self, scores: np.ndarray, base: np.ndarray, novel: np.ndarray) -> np.ndarray:
+        """Scores gated as the labels of the scan were (`engine.predict`); a place has no mask to share with."""
+        gating = self.about.get("gate", "hard")
+        if gating == "none" or not novel.any() or novel.all():
+            return scores
+        if gating == "hard":
+            return np.where(novel == (base > 0.5), -np.inf, scores)
+        tiny = np.finfo(np.float32).tiny
+        among_base = _log_softmax(np.where(novel, -np.inf, scores)) + np.log(np.maximum(base, tiny))
+        among_novel = _log_softmax(np.where(novel, scores, -np.inf)) + np.log(np.maximum(1 - base, tiny))
+        return np.where(novel, among_novel, among_base)
 
     def _ratios(self, novel: np.ndarray) -> np.ndarray:
         base_ratio, novel_ratio = float(self.about["base_ratio"]), float(self.about["novel_ratio"])

@@ -1,5 +1,6 @@
 """Picture files of a recording: which hold colour, depth and poses, which belong together, and how they are loaded."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ def recording_of_files(
     kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
 ) -> Recording:
     color_size, depth_size = _size(colors, formats.read_color), _size(depths, formats.read_depth)
-    floats = depths[0].suffix in {".npy", ".exr"} and np.issubdtype(_raw_type(depths[0]), np.floating)
+    floats = depths[0].suffix in {".npy", ".exr"} and np.issubdtype(_raw_type(depths), np.floating)
     color_matrices, depth_matrices = find_intrinsics(folder, color_size, depth_size)
     notes = [SHALLOW] if _is_shallow(depths[len(depths) // 2]) else []
     return Recording(
@@ -135,22 +136,30 @@ def _is_shallow(path: Path) -> bool:
         return False
 
 
-def _raw_type(path: Path) -> np.dtype:
-    return np.load(path, mmap_mode="r").dtype if path.suffix == ".npy" else np.dtype(np.float32)
+def _raw_type(paths: list[Path]) -> np.dtype:
+    """Type of the first depth map that can be read."""
+    for path in paths:
+        if path.suffix == ".npy":
+            with contextlib.suppress(OSError, ValueError, EOFError):
+                return np.load(path, mmap_mode="r").dtype
+    return np.dtype(np.float32)
 
 
 def _size(paths: list[Path], read: Callable[[Path], np.ndarray]) -> tuple[int, int]:
     """Height and width that most of a few files have; raises the first one's `UserError` if none can be read."""
     sizes: list[tuple[int, int]] = []
     first: UserError | None = None
-    for path in paths[:: max(1, len(paths) // SIZED)][:SIZED] + paths[:SIZED]:
-        try:
-            height, width = read(path).shape[:2]
-        except UserError as error:  # told where all frames are read
-            first = first or error
-            continue
-        sizes.append((height, width))
-    if not sizes:
+    for sample in (paths[:: max(1, len(paths) // SIZED)][:SIZED], paths[:SIZED]):
+        for path in sample:
+            try:
+                height, width = read(path).shape[:2]
+            except UserError as error:  # told where all frames are read
+                first = first or error
+                continue
+            sizes.append((height, width))
+        if sizes:
+            break
+    else:
         raise first or UserError("no pictures")
     return max(dict.fromkeys(sizes), key=sizes.count)
 

@@ -33,7 +33,7 @@ def read_depth(path: Path) -> np.ndarray:
         else:
             with Image.open(path) as picture:
                 depth = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as a depth map ({_reason(error)})") from error
     depth = depth[..., 0] if depth.ndim == 3 else depth
     if depth.ndim != 2:
@@ -72,7 +72,7 @@ def read_pose(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         try:
             values = np.load(path, allow_pickle=False).ravel()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read as a pose ({_reason(error)})") from error
     else:
         values = read_numbers(path)

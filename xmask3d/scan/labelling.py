@@ -254,7 +254,7 @@ class ScanLabeller:
             gating=settings.gate,
         )
         with torch.autocast(self.device.type, enabled=False):
-            fused = fuse_inference(self.model.fuser, outputs, batch, novel)
+            fused = fuse_inference(self.model.fuser, outputs, batch, self._gateable(novel))
             clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
         queries = outputs.mask_logits.shape[1]
         mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
@@ -264,6 +264,9 @@ class ScanLabeller:
             votes = labels.scores.new_zeros(len(labels.scores), int(groups.max()) + 1)
             votes.scatter_reduce_(1, groups.expand(len(votes), -1), labels.scores.softmax(-1), "amax")
         return batch.point_index, groups[labels.fused], votes, fused.points_fused, clip, base, mask
+
+    def _gateable(self, novel: Tensor) -> Tensor:
+        return torch.zeros_like(novel) if self.config.evaluate.gate == "none" else novel
 
     def _precision(self) -> contextlib.AbstractContextManager:
         precision = self.config.train.precision
@@ -309,7 +312,7 @@ class ScanLabeller:
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
             points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
             # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
-            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(base, novel))
+            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(base, self._gateable(novel)))
             index = torch.from_numpy(inner)
             classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)
             self._add(result, index, classes, None, points_3d, None, base, no_mask)

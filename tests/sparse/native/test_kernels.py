@@ -110,3 +110,17 @@ def test_a_library_that_computes_wrongly_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(kernels, "outer", lambda source, target, pairs: outer(source, target, pairs) + 1)
     with pytest.raises(kernels.BuildError, match="self-test"):
         kernels._check()
+
+
+def test_shapes_that_do_not_fit_are_refused_before_memory_is_touched() -> None:
+    pairs = PairLists.of_table(random_table(), 300)
+    weight = random_rows(5, 8, 4, seed=1)
+    for rows, channels in ((299, 8), (300, 7)):
+        with pytest.raises(ValueError, match="do not fit 300 rows and 5 taps"):
+            product(random_rows(rows, channels, seed=2), pairs, weight)
+    with pytest.raises(ValueError, match="do not fit"):
+        product(random_rows(300, 8, seed=2), pairs, weight[:4])
+    with pytest.raises(ValueError, match="pairs of 300 and 700 rows"):
+        outer(random_rows(300, 8, seed=2), random_rows(699, 4, seed=3), pairs)
+    with pytest.raises(ValueError, match="odd up to 17"):
+        PairLists.of_neighbours(torch.arange(4), 2, 5)

@@ -30,7 +30,7 @@ class PairLists:
         starts: blocks * K + 1 int64, where the pairs of each block and tap begin.
         rows: P int32 source rows.
         places: P int16 target rows, counted from the block's first.
-        targets: T, number of target rows.
+        sources, targets: S and T, number of source and target rows.
         taps: K.
         block_rows: target rows of a block.
     """
@@ -38,6 +38,7 @@ class PairLists:
     starts: Tensor
     rows: Tensor
     places: Tensor
+    sources: int
     targets: int
     taps: int
     block_rows: int
@@ -48,9 +49,8 @@ class PairLists:
         table = table.contiguous()
         targets, taps = table.shape
         shape = c_int64(targets), c_int(taps)
-        return cls._found(
-            partial(library().xm_pairs_of_table, address(table), *shape, c_int32(source_rows)), targets, taps
-        )
+        start = partial(library().xm_pairs_of_table, address(table), *shape, c_int32(source_rows))
+        return cls._found(start, source_rows, targets, taps)
 
     @classmethod
     def of_neighbours(cls, keys: Tensor, kernel_size: int, axis_bits: int) -> "PairLists":
@@ -59,12 +59,19 @@ class PairLists:
         Args:
             keys: V int64, ascending: the batch index, then `axis_bits` interleaved bits of each coordinate, at least 3.
             kernel_size: odd, at most 17.
+
+        Raises:
+            ValueError: another kernel size, or fewer bits.
         """
+        if kernel_size % 2 == 0 or kernel_size > 17 or axis_bits < 3:
+            raise ValueError(
+                f"kernel_size={kernel_size}, axis_bits={axis_bits}: odd up to 17, and at least 3, are needed"
+            )
         rows = keys.shape[0]
         start = partial(
             library().xm_pairs_of_neighbours, address(keys), c_int64(rows), c_int(kernel_size // 2), c_int(axis_bits)
         )
-        return cls._found(start, rows, kernel_size**3)
+        return cls._found(start, rows, rows, kernel_size**3)
 
     @classmethod
     def identity(cls, rows: int) -> "PairLists":
@@ -72,7 +79,7 @@ class PairLists:
         return cls.of_table(torch.arange(rows, dtype=torch.int32)[:, None], rows)
 
     @classmethod
-    def _found(cls, start: Callable[..., int], targets: int, taps: int) -> "PairLists":
+    def _found(cls, start: Callable[..., int], sources: int, targets: int, taps: int) -> "PairLists":
         """Let the library find the pairs, then take them over."""
         block_rows = _BLOCK_ROWS if targets > _FEW else _BLOCK_ROWS_FEW
         blocks = -(-targets // block_rows)
@@ -83,7 +90,7 @@ class PairLists:
         places = torch.empty(rows.shape, dtype=torch.int16)
         pointers = address(starts), address(rows), address(places)
         library().xm_take_pairs(handle, c_int64(blocks), c_int(taps), *pointers, threads())
-        return cls(starts, rows, places, targets, taps, block_rows)
+        return cls(starts, rows, places, sources, targets, taps, block_rows)
 
     @property
     def arguments(self) -> tuple[c_void_p | c_int64 | c_int, ...]:
@@ -134,8 +141,16 @@ def product(source: Tensor, pairs: PairLists, weight: Tensor, mirrored: bool = F
 
     Returns:
         T x B of the source's type.
+
+    Raises:
+        ValueError: shapes that do not fit the pairs; the loops themselves check nothing.
     """
     taps, inner, width = weight.shape
+    if taps != pairs.taps or source.shape != (pairs.sources, inner):
+        raise ValueError(
+            f"features {tuple(source.shape)} and weight {tuple(weight.shape)} "
+            f"do not fit {pairs.sources} rows and {pairs.taps} taps"
+        )
     weight = weight.detach().float()
     if source.dtype == torch.bfloat16 and inner % 2:  # channels are multiplied by twos
         source, weight, inner = functional.pad(source, (0, 1)), functional.pad(weight, (0, 0, 0, 1)), inner + 1
@@ -163,7 +178,15 @@ def outer(source: Tensor, target: Tensor, pairs: PairLists) -> Tensor:
 
     Returns:
         K x A x B float32.
+
+    Raises:
+        ValueError: shapes that do not fit the pairs, or two types.
     """
+    if len(source) != pairs.sources or len(target) != pairs.targets or source.dtype != target.dtype:
+        raise ValueError(
+            f"{source.dtype} {tuple(source.shape)} and {target.dtype} {tuple(target.shape)} "
+            f"do not fit pairs of {pairs.sources} and {pairs.targets} rows"
+        )
     lanes = library().xm_lanes()
     width, missing = target.shape[1], -target.shape[1] % lanes
     target = functional.pad(target, (0, missing)) if missing else target.contiguous()
