@@ -78,8 +78,13 @@ def main() -> int:
 def merged(paths: list[Path]) -> tuple[Machine, list[Measurement]]:
     """The measurements of several runs in the order of the files, the last one of each case and contender."""
     latest: dict[tuple[str, str], Measurement] = {}
+    first, _ = read_json(paths[0])
     for path in paths:
         machine, entries = read_json(path)
+        for what in ("processor", "cores", "device", "torch", "threads"):
+            ours, theirs = getattr(first, what), getattr(machine, what)
+            if ours != theirs:
+                raise UserError(f"{path}: measured with {what} {theirs}, {paths[0]} with {ours}; these do not compare")
         latest |= {(entry.case.name, entry.case.contender): entry for entry in entries}
     return machine, list(latest.values())
 

@@ -209,7 +209,7 @@ class Segmenter:
         start = time.monotonic()
         scan = scan if isinstance(scan, Scan) else open_scan(scan, options)
         vocabulary = self.vocabulary(queries, background, classes)
-        text = self.clip_text(vocabulary.texts)
+        text = self.clip_text.encode_classes(vocabulary.texts, self.config.evaluate.templates)
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
         saved = SavedState(state, __version__, self.source, self._digest(), scan_key(scan), vocabulary, *settings)
         labelled = self._labeller.run(scan, vocabulary, text, saved, report)

@@ -77,6 +77,7 @@ def plot(path: Path, measurements: Sequence[Measurement]) -> None:
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(names))], names, fontsize=8)
     axes.invert_yaxis()
+    axes.set_xscale("log")
     axes.set_xlabel("seconds (median)")
     axes.legend()
     figure.savefig(path, dpi=150)
