@@ -52,7 +52,10 @@ def prepare(case: Case) -> Job:
         return [*logits, *(prediction.mask_logits for prediction in masks)]
 
     if not training:
-        return Job(torch.no_grad()(forward), count=True)
+        # Not by no_grad: torch's counter of operations wants graphs where weights have gradients.
+        pixel_decoder.requires_grad_(False)
+        mask_decoder.requires_grad_(False)
+        return Job(forward, count=True)
 
     def step() -> list[Tensor]:
         results = forward()
