@@ -76,11 +76,16 @@ def main() -> int:
 
 
 def merged(paths: list[Path]) -> tuple[Machine, list[Measurement]]:
-    """The measurements of several runs in the order of the files, the last one of each case and contender."""
+    """The measurements of several runs in the order of the files, the last one of each case and contender.
+
+    Raises:
+        UserError: see `read_json`; or the machines differ.
+    """
     latest: dict[tuple[str, str], Measurement] = {}
-    first, _ = read_json(paths[0])
+    first = None
     for path in paths:
         machine, entries = read_json(path)
+        first = first or machine
         for what in ("processor", "cores", "device", "torch", "threads"):
             ours, theirs = getattr(first, what), getattr(machine, what)
             if ours != theirs:

@@ -1,11 +1,10 @@
 """Segmenting a scan by any words, in a few lines of Python.
 
-from xmask3d import Segmenter
-
-segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
-result = segmenter("my_scan/", ["sofa|couch", "potted plant", "floor"])
-result.labels, result.confidence, result.heat("potted plant")
-again = segmenter.query(result.features, "something to sit on")
+>>> from xmask3d import Segmenter
+>>> segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
+>>> result = segmenter("my_scan/", ["sofa|couch", "potted plant", "floor"])
+>>> result.labels, result.confidence, result.heat("potted plant")
+>>> again = segmenter.query(result.features, "something to sit on")
 """
 
 import time

@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.helpers.outputs import random_batch
 from tests.helpers.tiny import write_clip, write_diffusion
 from xmask3d.data.scene import Batch
+from xmask3d.engine import encodings
 from xmask3d.engine.encodings import EncodingCache
 from xmask3d.errors import UserError
 from xmask3d.models.clip import ClipText, MaskClip, load_clip
@@ -101,3 +102,16 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=r"data\.cache=.*0\.0 MB are free; use another disk"):
         EncodingCache(*networks, tmp_path / "new").announce([("scene", "0")], (512, 512), tokens=True)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(UserError, match=r"cannot be written .*use another data.cache"):
+        encodings._write(tmp_path / "cache" / "scene" / "0.safetensors", [torch.zeros(2)])
+
+
+def test_kept_tensors_are_for_everybody_and_nothing_else_stays(tmp_path: Path) -> None:
+    path = tmp_path / "scene" / "0.safetensors"
+    encodings._write(path, [torch.arange(3.0)])
+    assert path.stat().st_mode & 0o777 == 0o644 and list(path.parent.iterdir()) == [path]
+    assert encodings._read(path)[0].tolist() == [0, 1, 2]

@@ -33,11 +33,8 @@ from xmask3d.sparse import SparseTensor
 
 CONTENDERS = ("plain",)
 IMPOSSIBLE = -1e10
-PUBLISHED = (
-    "evaluate.gate=hard",
-    "evaluate.votes=hard",
-    "evaluate.angle=0",
-)  # what the loop over views does, so that labels are equal
+# What the loop over views does, so that labels are equal.
+PUBLISHED = ("evaluate.gate=hard", "evaluate.votes=hard", "evaluate.angle=0")
 
 
 def cases(request: Request) -> list[Case]:

@@ -1,7 +1,6 @@
 """What the frozen networks say of a view, computed once: views do not change from epoch to epoch."""
 
 import hashlib
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmask3d.config import Config
+from xmask3d.data.files import replacing
 from xmask3d.data.samples import TrainingViews
 from xmask3d.data.scene import Batch
 from xmask3d.errors import UserError
@@ -216,11 +216,8 @@ def _read(path: Path) -> list[Tensor] | None:
 
 def _write(path: Path, tensors: list[Tensor]) -> None:
     """Raises `UserError` where the file cannot be written."""
-    temporary = path.with_suffix(f".{os.getpid()}.part")  # another process may be writing the same view
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
-        temporary.chmod(0o644)  # the writer leaves it to its owner alone
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be written ({error}); use another data.cache") from error

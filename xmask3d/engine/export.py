@@ -11,7 +11,14 @@ from torch import Tensor
 
 from xmask3d import __version__
 from xmask3d.config import Config, find_file, load_config, save_config
-from xmask3d.engine.checkpoint import apply_weights, file_digest, find_checkpoint, load_weights, read_checkpoint
+from xmask3d.engine.checkpoint import (
+    apply_weights,
+    file_digest,
+    find_checkpoint,
+    load_weights,
+    read_checkpoint,
+    write_whole,
+)
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_model
 
@@ -41,7 +48,8 @@ def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
         checkpoint: "best" (the newest where there is no best), "newest", or a file.
 
     Raises:
-        UserError: no run, a damaged checkpoint, or frozen networks that only this machine has.
+        UserError: no run, a damaged checkpoint, frozen networks that only this machine has, or a folder
+            that cannot be written.
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: no config.yaml; name the folder of a run, such as runs/rooms-B15N4")
@@ -51,12 +59,8 @@ def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
     shipped = portable(config)  # before anything is written, since it may refuse
     rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
     apply_weights(build_model(config).model, rounded, source)  # what is written can be read back
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / WEIGHTS_FILE
-    partial = path.with_suffix(".part")
-    save_file(rounded, partial, metadata=_about(source, config))
-    partial.chmod(0o644)  # the writer leaves it to its owner alone
-    partial.replace(path)
+    path, about = out / WEIGHTS_FILE, _about(source, config)
+    write_whole(path, lambda temporary: save_file(rounded, temporary, metadata=about))
     save_config(shipped, out / CONFIG_FILE)
     change = max(_change(tensor, rounded[name]) for name, tensor in weights.items())
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
