@@ -66,20 +66,21 @@ def plot(path: Path, measurements: Sequence[Measurement]) -> None:
 
     done = [measurement for measurement in measurements if not measurement.failure]
     names = list(dict.fromkeys(measurement.case.name for measurement in done))
-    contenders = list(dict.fromkeys(measurement.case.contender for measurement in done))
-    figure = Figure(figsize=(8, 1 + 0.3 * len(names) * max(len(contenders), 1)), layout="constrained")
+    ordered = sorted(done, key=lambda measurement: names.index(measurement.case.name))
+    places = [index + names.index(measurement.case.name) for index, measurement in enumerate(ordered)]  # a gap a case
+    figure = Figure(figsize=(9, 1 + 0.16 * (len(done) + len(names))), layout="constrained")
     axes = figure.add_subplot()
-    height = 0.8 / max(len(contenders), 1)
-    for index, contender in enumerate(contenders):
-        own = [measurement for measurement in done if measurement.case.contender == contender]
-        places = [names.index(measurement.case.name) + index * height for measurement in own]
-        bars = axes.barh(places, [measurement.median for measurement in own], height, label=contender)
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
-    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(names))], names, fontsize=8)
+    for contender in dict.fromkeys(measurement.case.contender for measurement in done):
+        own = [(y, m.median) for y, m in zip(places, ordered, strict=True) if m.case.contender == contender]
+        bars = axes.barh([y for y, _ in own], [median for _, median in own], 0.9, label=contender)
+        axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+    middles = [[y for y, m in zip(places, ordered, strict=True) if m.case.name == name] for name in names]
+    axes.set_yticks([sum(group) / len(group) for group in middles], names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.margins(x=0.1, y=0.01)
     axes.set_xlabel("seconds (median)")
-    axes.legend()
+    axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
 
 
