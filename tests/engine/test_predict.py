@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.spatial import cKDTree
 
 from tests.helpers.golden import GOLDEN, load_case
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
+from xmask3d.engine.nearest import nearest
 from xmask3d.engine.predict import (
     SceneVotes,
     allowed_classes,
@@ -212,7 +212,7 @@ def test_neighbours_are_found_once_for_labels_with_the_same_gaps(monkeypatch: py
     from xmask3d.engine import predict
 
     trees = []
-    monkeypatch.setattr(predict, "cKDTree", lambda points: trees.append(len(points)) or cKDTree(points))
+    monkeypatch.setattr(predict, "nearest", lambda points, queries: trees.append(len(points)) or nearest(points, queries))
     points = np.random.default_rng(0).random((50, 3))
     first = np.where(np.arange(50) % 3 == 0, np.arange(50), -1)
     second, third = np.where(first < 0, -1, first + 100), np.where(np.arange(50) < 5, 7, -1)

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from xmask3d.data.scene import Batch
+from xmask3d.engine.nearest import nearest
 from xmask3d.models.fusion import Fused, Fuser, fuse_inference, gather_by_owner, sum_per_sample
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 from xmask3d.models.xmask3d import Outputs
@@ -192,8 +192,7 @@ def fill_owners(owner: Tensor, points: Tensor, point_batch: Tensor) -> Tensor:
         missing = filled[rows] < 0
         if missing.any() and not missing.all():
             known = rows[~missing]
-            nearest = cKDTree(positions[known]).query(positions[rows[missing]])[1]
-            filled[rows[missing]] = filled[known[nearest]]
+            filled[rows[missing]] = filled[known[nearest(positions[known], positions[rows[missing]])]]
     return torch.from_numpy(filled).to(owner.device)
 
 
@@ -262,12 +261,11 @@ class UnseenFiller:
         unseen = labels < 0
         if not unseen.any() or unseen.all():
             return labels
-        nearest = next((nearest for gaps, nearest in self._known if np.array_equal(gaps, unseen)), None)
-        if nearest is None:
+        neighbours = next((neighbours for gaps, neighbours in self._known if np.array_equal(gaps, unseen)), None)
+        if neighbours is None:
             seen = np.flatnonzero(~unseen)
-            tree = cKDTree(self._points[seen])
-            nearest = seen[tree.query(self._points[unseen], workers=torch.get_num_threads())[1]]
-            self._known.append((unseen, nearest))
+            neighbours = seen[nearest(self._points[seen], self._points[unseen])]
+            self._known.append((unseen, neighbours))
         filled = labels.copy()
-        filled[unseen] = labels[nearest]
+        filled[unseen] = labels[neighbours]
         return filled
