@@ -31,6 +31,7 @@ from xmask3d.scan.query import TOUCHING, heat_result, hide_background, is_phrase
 from xmask3d.scan.regions import MIN_POINTS, Region, components, merge_masks, renumber
 from xmask3d.scan.result import SegmentationResult
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
+from xmask3d.scan.sums import MAX_PLACES
 from xmask3d.scan.words import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
 from xmask3d.weights import SHIPPED
 
@@ -210,7 +211,8 @@ class Segmenter:
         vocabulary = self.vocabulary(queries, background, classes)
         text = self.clip_text.encode_classes(vocabulary.texts, self.config.evaluate.templates)
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
-        saved = SavedState(state, __version__, self.source, self._digest(), scan_key(scan), vocabulary, *settings)
+        key = (__version__, self.source, self._digest(), scan_key(scan), vocabulary, *settings, MAX_PLACES)
+        saved = SavedState(state, *key)
         labelled = self._labeller.run(scan, vocabulary, text, saved, report)
         features = self._features(scan, labelled)
         about = {

@@ -13,9 +13,11 @@ from tests.helpers.diffusion import SMALL_UNET_1, SMALL_VAE, compvis_state
 from tests.helpers.published import write_released
 from tests.helpers.tiny import write_config
 from tools import check_weights as command
-from xmask3d.config import Config, load_config
+from xmask3d.config import Config, load_config, save_config
 from xmask3d.engine.check_weights import Finding, check_weights
+from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights
 from xmask3d.engine.convert import convert
+from xmask3d.engine.export import _about
 from xmask3d.engine.published import Layout
 from xmask3d.models.build import build_model
 
@@ -118,6 +120,16 @@ def test_a_compvis_checkpoint(tiny: Path, tmp_path: Path) -> None:
     assert not find(config, "Stable Diffusion").there
 
 
+def test_an_incomplete_compvis_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sd.ckpt"
+    state = compvis_state(AutoencoderKL.from_config(SMALL_VAE), UNet2DConditionModel.from_config(SMALL_UNET_1))
+    config = load_config(tiny, [f"model.diffusion={path}"])
+    for name in list(state)[::40]:
+        torch.save({"state_dict": {other: tensor for other, tensor in state.items() if other != name}}, path)
+        finding = find(config, "Stable Diffusion")
+        assert finding.there or str(path) in finding.detail, name
+
+
 def test_checkpoints(tiny: Path, tmp_path: Path) -> None:
     config = load_config(tiny)
     path = write_released(tmp_path / "b15n4.pth.tar", Layout.of(build_model(config).model))
@@ -126,5 +138,28 @@ def test_checkpoints(tiny: Path, tmp_path: Path) -> None:
     assert find(config, "checkpoint", tmp_path / "b15n4.safetensors").there
     other = load_config(tiny, ["benchmark=scannet20/B12N7"])
     assert "trained on 15 base classes" in find(other, "checkpoint", path).detail
+    assert find(load_config("config/rooms/B12N7.yaml"), "checkpoint", path).get.startswith("train it")
     path.write_bytes(path.read_bytes()[:-5000])
     assert "damaged" in find(config, "checkpoint", path).detail
+
+
+def test_checkpoints_of_runs_and_exported_models(own: Path, tmp_path: Path) -> None:
+    config = load_config(own)
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    folder.save(Checkpoint(7, 2, build_model(config).model.state_dict(), {}, config.model_dump(mode="json")))
+    save_config(config, tmp_path / "run" / "config.yaml")
+    saved = tmp_path / "run" / "checkpoints" / "step-00000007.pt"
+    other = load_config(own, ["benchmark=scannet20/B12N7"])
+    assert find(config, "checkpoint", saved).detail.endswith("checkpoint of a run, step 7")
+    assert "trained on scannet20/B15N4, not on scannet20/B12N7" in find(other, "checkpoint", saved).detail
+    exported = shipped_model(config, saved, tmp_path / "out")
+    assert find(config, "checkpoint", exported).detail.endswith("exported model, step 7")
+    assert "trained on scannet20/B15N4, not on" in find(other, "checkpoint", exported).detail
+
+
+def shipped_model(config: Config, checkpoint: Path, out: Path) -> Path:
+    """The weights as `export_model` writes them, of networks that only this machine has."""
+    out.mkdir()
+    path = out / "model.safetensors"
+    save_file(load_weights(checkpoint), path, metadata=_about(checkpoint, config))
+    return path

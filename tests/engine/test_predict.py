@@ -212,7 +212,12 @@ def test_neighbours_are_found_once_for_labels_with_the_same_gaps(monkeypatch: py
     from xmask3d.engine import predict
 
     trees = []
-    monkeypatch.setattr(predict, "nearest", lambda points, queries: trees.append(len(points)) or nearest(points, queries))
+
+    def count(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        trees.append(len(points))
+        return nearest(points, queries)
+
+    monkeypatch.setattr(predict, "nearest", count)
     points = np.random.default_rng(0).random((50, 3))
     first = np.where(np.arange(50) % 3 == 0, np.arange(50), -1)
     second, third = np.where(first < 0, -1, first + 100), np.where(np.arange(50) < 5, 7, -1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 
 @dataclass(frozen=True)
@@ -91,4 +92,4 @@ class Measurement:
     @property
     def median(self) -> float:
         """Median wall time in seconds."""
-        return sorted(self.seconds)[len(self.seconds) // 2]
+        return median(self.seconds)

@@ -27,6 +27,7 @@ from xmask3d.data.scene import Batch
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.engine.labeller import Labeller
+from xmask3d.errors import UserError
 from xmask3d.models.build import build_model, build_reader
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.sparse import SparseTensor
@@ -51,23 +52,25 @@ def cases(request: Request) -> list[Case]:
 
 def prepare(case: Case, config: Path = ROOMS) -> Job:
     """A written room and the networks that `config` describes; a run returns the labels of all points."""
+    if case.contender == "plain" and case.device != "cpu":
+        raise UserError("the plain scene is written for the CPU; leave out --against plain or --device")
     folder = tempfile.TemporaryDirectory()
     write_scene(Path(folder.name), int(case.options["points"]), int(case.options["views"]), split="val")
     overrides = [f"data.root={folder.name}", "data.val_split=val", *PUBLISHED]
     if case.contender == "xmask3d-1":
         overrides.append("evaluate.batch_size=1")
     settings = load_config(config, overrides)
-    scenes = Scenes(settings, folder)
+    scenes = Scenes(settings, folder, case.device)
     return Job(scenes.plain if case.contender == "plain" else scenes.ours)
 
 
 class Scenes:
     """Networks and a scene on disk; each method reads and labels it."""
 
-    def __init__(self, config: Config, folder: tempfile.TemporaryDirectory) -> None:
+    def __init__(self, config: Config, folder: tempfile.TemporaryDirectory, device: str = "cpu") -> None:
         torch.manual_seed(0)
         self.config, self.folder, self.benchmark = config, folder, load_benchmark(config.benchmark)
-        accelerator, assembly = make_accelerator("float32"), build_model(config)
+        accelerator, assembly = make_accelerator("float32", cpu=device == "cpu"), build_model(config)
         self.labeller = Labeller(
             assembly.model.to(accelerator.device),
             assembly.clip_text.to(accelerator.device),

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from xmask3d.benchmarks.case import Case, Job, Request
-from xmask3d.errors import UserError
 from xmask3d.models.mink_unet import MinkUNet
 from xmask3d.sparse import Convolution, SparseTensor, TransposedConvolution, sparse_tensor
 from xmask3d.sparse.backend import TorchCoordinateManager
@@ -20,10 +19,6 @@ CONTENDERS = ("torch", "minkowski", "per-offset")
 
 def cases(request: Request) -> list[Case]:
     """Every network, size, type and pass; contenders in float32 only, but for our own back end in plain torch."""
-    unknown = set(request.against) - set(CONTENDERS)
-    if unknown:
-        known = ", ".join(CONTENDERS)
-        raise UserError(f"--against: '{min(unknown)}' is unknown to the part sparse; choose from {known}")
     found = []
     for voxels in request.voxels:
         for network in NETWORKS:
@@ -67,8 +62,12 @@ def prepare(case: Case) -> Job:
     return Job(torch.no_grad()(lambda: forward(x)), forward_operations)
 
 
-def multiply_adds(network: MinkUNet, maps: CoordinateMaps) -> int:
-    """Multiply-adds that one forward pass needs: for each convolution, pairs of voxels times both channel counts."""
+def multiply_adds(network: MinkUNet, maps: CoordinateMaps, pointwise: bool = True) -> int:
+    """Multiply-adds that one forward pass needs: for each convolution, pairs of voxels times both channel counts.
+
+    Args:
+        pointwise: whether convolutions of size 1, which are dense products, are counted too.
+    """
     total, stride = 0, 1
     for module in network.modules():
         if isinstance(module, TransposedConvolution):
@@ -78,7 +77,7 @@ def multiply_adds(network: MinkUNet, maps: CoordinateMaps) -> int:
             total += maps.coordinates(stride).shape[0] * module.kernel[0].numel()
             stride *= 2
         elif isinstance(module, Convolution) and module.kernel_size == 1:
-            total += maps.coordinates(stride).shape[0] * module.kernel.numel()
+            total += pointwise * maps.coordinates(stride).shape[0] * module.kernel.numel()
         elif isinstance(module, Convolution):
             table = maps.neighbours(stride, module.kernel_size).table
             total += int((table < table.shape[0]).sum()) * module.kernel[0].numel()

@@ -20,13 +20,15 @@ from xmask3d.data.scene import Batch, collate
 from xmask3d.engine.encodings import EncodingCache
 from xmask3d.engine.optim import make_optimizer
 from xmask3d.engine.train import TrainingStep
+from xmask3d.errors import UserError
 from xmask3d.models.build import build_criterion, build_model, build_reader, build_scene_views
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fused, sample_at_points, training_scores
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 from xmask3d.models.xmask3d import Outputs, XMask3D
-from xmask3d.sparse import SparseTensor, sparse_tensor
+from xmask3d.sparse import SparseTensor, coordinate_manager, sparse_tensor
 from xmask3d.sparse.coordinates import CoordinateMaps
+from xmask3d.sparse.native.manager import NativeCoordinateManager
 
 CONTENDERS = ("plain",)
 ROOMS = Path(__file__).parents[2] / "config" / "rooms" / "B15N4.yaml"
@@ -48,15 +50,18 @@ def cases(request: Request) -> list[Case]:
 
 def prepare(case: Case, config: Path = ROOMS) -> Job:
     """The networks that `config` describes, on views of one room; a run returns the losses."""
+    if case.contender == "plain" and case.device != "cpu":
+        raise UserError("the plain step is written for the CPU; leave out --against plain or --device")
     with tempfile.TemporaryDirectory() as folder:
         views = int(case.options["views"])
         write_scene(Path(folder), int(case.options["points"]), views, split="train")
         training = Training(load_config(config, [f"data.root={folder}", "data.train_split=train"]), case.device, views)
     run = {"xmask3d": training.kept, "xmask3d-encoding": training.encoding, "plain": training.plain}[case.contender]
     maps, sparse = CoordinateMaps(training.batch.voxel_coords), 0
-    for network in (training.model.point_encoder.encoder, training.model.binary_head.encoder):
-        sparse += multiply_adds(network, maps)
-    # torch's counter sees the 1x1x1 convolutions too; they are a small part, and counted twice.
+    # torch's counter sees its own products: all of them without compiled ones, and always those of size 1.
+    if isinstance(coordinate_manager(training.batch.voxel_coords), NativeCoordinateManager):
+        for network in (training.model.point_encoder.encoder, training.model.binary_head.encoder):
+            sparse += multiply_adds(network, maps, pointwise=False)
     return Job(run, 3 * sparse, count=True)
 
 

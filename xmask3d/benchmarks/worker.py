@@ -24,6 +24,7 @@ def measure(case: Case) -> dict[str, object]:
         job.run()
     counted = counter.get_total_flops() // 2 if counter else 0
     if cuda:
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     runs = [_timed(job, cuda) for _ in range(case.repeats)]
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -11,18 +11,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
-def make_accelerator(precision: str) -> Accelerator:
+def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
     """An accelerator for the GPUs, or for the CPU if there are none.
 
     Args:
         precision: autocast type, "float32" for none.
+        cpu: leave GPUs alone.
     """
     keep_freed_memory()
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no mask covers a point: the fuser rests
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
-    return Accelerator(
-        mixed_precision=MIXED[precision], cpu=not torch.cuda.is_available(), kwargs_handlers=[unused, patience]
-    )
+    cpu = cpu or not torch.cuda.is_available()
+    return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[unused, patience])
 
 
 def keep_freed_memory() -> None:

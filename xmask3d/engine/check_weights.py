@@ -16,6 +16,7 @@ from xmask3d.benchmark import load_benchmark
 from xmask3d.config import Config, find_file
 from xmask3d.engine.checkpoint import FORMAT, read_payload
 from xmask3d.engine.convert import has_own_sizes, network_of
+from xmask3d.engine.export import read_about
 from xmask3d.engine.published import Layout, read_native, read_published
 from xmask3d.errors import UserError
 from xmask3d.foundations.paths import clip_folder, diffusion_folder
@@ -62,10 +63,13 @@ def check_weights(config: Config, checkpoint: Path | None = None) -> list[Findin
         checkpoint: to look at; by default the published one, for a benchmark that has one on its own data.
     """
     findings = [_clip(config.model.clip), _diffusion(config.model.diffusion), _empty_prompt(config.model.diffusion)]
-    published = config.benchmark in PUBLISHED_CHECKPOINTS and not has_own_sizes(config)
-    if checkpoint or published:
+    if checkpoint or _is_published(config):
         findings.append(_checkpoint(config, checkpoint))
     return findings
+
+
+def _is_published(config: Config) -> bool:
+    return config.benchmark in PUBLISHED_CHECKPOINTS and not has_own_sizes(config)
 
 
 def _clip(source: str) -> Finding:
@@ -178,7 +182,10 @@ def _checkpoint(config: Config, given: Path | None) -> Finding:
     split = load_benchmark(config.benchmark).name.rpartition("/")[2].lower()
     candidates = [find_file(Path("pretrained") / (split + suffix)) for suffix in CHECKPOINT_SUFFIXES]
     path = given or next((file for file in candidates if file.is_file()), candidates[-1])
-    get = f"sh scripts/download_checkpoints.sh {split}; needed to evaluate, not to train"
+    if _is_published(config):
+        get = f"sh scripts/download_checkpoints.sh {split}; needed to evaluate, not to train"
+    else:
+        get = "train it with sh scripts/train.sh and this configuration; none was published for it"
     try:
         return Finding("checkpoint", True, f"{path}, {_checkpoint_content(config, path)}")
     except UserError as error:
@@ -189,13 +196,23 @@ def _checkpoint_content(config: Config, path: Path) -> str:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     layout = Layout.of(network_of(config))
+    about = read_about(path) if path.suffix == ".safetensors" else {}
+    if "from_sha256" in about:  # exported, with the benchmark it was trained on
+        _check_benchmark(path, about.get("benchmark"), config)
+        return f"exported model, step {about.get('step', 'unknown')}"
     if path.suffix == ".safetensors":
         checkpoint = read_native(path, layout)
-    elif read_payload(path).get("format") == FORMAT:
-        return "checkpoint of a run"
+    elif (payload := read_payload(path)).get("format") == FORMAT:
+        _check_benchmark(path, (payload.get("config") or {}).get("benchmark"), config)
+        return f"checkpoint of a run, step {payload.get('step')}"
     else:
         checkpoint = read_published(path, layout)
     classes = len(checkpoint.tensors["criterion.empty_weight"]) - 1
     if classes != load_benchmark(config.benchmark).num_base:
         raise UserError(f"{path}: trained on {classes} base classes, not on those of {config.benchmark}")
     return f"{len(checkpoint.tensors)} tensors, epoch {checkpoint.values['epoch']}, {classes} base classes"
+
+
+def _check_benchmark(path: Path, trained: str | None, config: Config) -> None:
+    if trained != config.benchmark:
+        raise UserError(f"{path}: trained on {trained}, not on {config.benchmark}")

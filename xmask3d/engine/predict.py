@@ -80,7 +80,7 @@ def label_views(
             return gate(scores, allowed_classes(probability, gateable, threshold))
 
         ratios = torch.where(novel, novel_ratio, base_ratio).to(text.dtype)
-        # What points of one voxel and one mask share is computed once, at the first of them.
+        # What points of one voxel and one mask share is computed once.
         rows = fused.row_to_point
         scores = gate_scores(ensemble_scores(fused, outputs, text, temperature, ratios), shared[rows])
 

@@ -147,7 +147,7 @@ class UnetTrainer:
         restore_trainer(self, {"unet": self.unet, "heads": self.heads}, state)
 
     def _targets(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cropped and flipped latents B x 4 x s x s, targets B x C x s x s, and where a region is: B x 1 x s x s."""
+        """Latents, cropped and flipped, B x 4 x s x s, targets B x C x s x s, and where a region is: B x 1 x s x s."""
         latent = self.latents[rows].float()
         side = latent.shape[-1]
         everything = torch.cat([latent, *self.teachers.paint(rows, side)], 1)

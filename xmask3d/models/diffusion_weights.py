@@ -1,7 +1,7 @@
 """Where Stable Diffusion comes from: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def check_diffusion(source: Path | str) -> str:
         for kind, config, rename, found in pairs:
             network = _without_weights(kind, config, path)
             shapes = {name: tensor.to("meta") for name, tensor in found.items()}
-            networks.append(_described(network, rename(shapes, network.config), path))
+            networks.append(_described(network, _renamed(rename, shapes, network, path), path))
     return f"CompVis checkpoint, {' and '.join(networks)}"
 
 
@@ -199,12 +199,17 @@ def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Mo
     unet_config, vae_config = _compvis_configs(unet_tensors, vae_tensors, path)
     vae = _without_weights(AutoencoderKL, vae_config, path)
     unet = _without_weights(UNet2DConditionModel, unet_config, path)
+    vae_tensors = _renamed(convert_ldm_vae_checkpoint, vae_tensors, vae, path)
+    unet_tensors = _renamed(convert_ldm_unet_checkpoint, unet_tensors, unet, path)
+    return _load(vae, vae_tensors, path), _load(unet, unet_tensors, path)
+
+
+def _renamed(rename: Callable, tensors: dict[str, Tensor], network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Tensors of a CompVis checkpoint by the names of `network`."""
     try:
-        vae_tensors = convert_ldm_vae_checkpoint(vae_tensors, vae.config)
-        unet_tensors = convert_ldm_unet_checkpoint(unet_tensors, unet.config)
+        return rename(tensors, network.config)
     except KeyError as error:
         raise UserError(f"{path}: incomplete checkpoint, {error} is missing") from error
-    return _load(vae, vae_tensors, path), _load(unet, unet_tensors, path)
 
 
 def _compvis_configs(

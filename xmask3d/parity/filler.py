@@ -66,11 +66,6 @@ def fill_module(module: nn.Module, prefix: str = "", rename: Callable[[str], str
                 tensor.copy_(value)
 
 
-def fill_state_dict(shapes: dict[str, Sequence[int]], prefix: str = "") -> dict[str, Tensor]:
-    """Stand-in tensors for published names and shapes, for loaders that convert whole state dicts."""
-    return {name: torch.from_numpy(fill_tensor(prefix + name, shape)) for name, shape in shapes.items()}
-
-
 def _generator(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from xmask3d.errors import UserError
+
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 DRIVER = shutil.which("chromedriver")
 AVAILABLE = bool(CHROMIUM and DRIVER)
@@ -45,8 +47,12 @@ class Browser:
         flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
         options = {"binary": CHROMIUM, "args": flags}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self._wait_for_driver()
-        session = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        try:
+            self._wait_for_driver()
+            session = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        except BaseException:
+            self._stop_driver()
+            raise
         self._base += f"/session/{session['sessionId']}"
 
     def __enter__(self) -> "Browser":
@@ -56,8 +62,7 @@ class Browser:
         try:
             self._ask("DELETE", "", None)
         finally:
-            self._driver.terminate()
-            self._driver.wait(10)
+            self._stop_driver()
 
     def open(self, address: str) -> None:
         """Load a page and wait until it is loaded."""
@@ -112,7 +117,11 @@ class Browser:
             if found := self.run(script):
                 return found
             time.sleep(0.2)
-        raise AssertionError(f"waited {seconds} s for: {script}")
+        raise UserError(f"the browser's page: waited {seconds} s for: {script}")
+
+    def _stop_driver(self) -> None:
+        self._driver.terminate()
+        self._driver.wait(10)
 
     def _wait_for_driver(self) -> None:
         for _ in range(150):
@@ -121,7 +130,7 @@ class Browser:
                     return
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.2)
-        raise AssertionError("chromedriver did not start")
+        raise UserError("chromedriver did not start; see whether it fits the installed Chromium")
 
     def _ask(self, method: str, path: str, body: object):
         data = None if body is None else json.dumps(body).encode()
@@ -131,4 +140,5 @@ class Browser:
             with opener.open(request, timeout=120) as answer:
                 return json.loads(answer.read())["value"]
         except urllib.error.HTTPError as error:
-            raise AssertionError(json.loads(error.read())["value"]["message"]) from error
+            message = json.loads(error.read())["value"]["message"]
+            raise UserError(f"the browser: {message.splitlines()[0]}") from error

@@ -76,6 +76,33 @@ def test_without_any_folder_the_library_is_compiled_for_this_process(compiler, f
 
 
 @compiled
+def test_a_full_folder_is_passed_over_and_nothing_compiled_twice(compiler, folders, monkeypatch) -> None:
+    write = build._write
+
+    def fail_in_the_first(target: Path, content: bytes) -> None:
+        if target.parent == folders[0]:
+            raise OSError(28, "No space left on device")
+        write(target, content)
+
+    monkeypatch.setattr(build, "_write", fail_in_the_first)
+    assert load_library().xm_lanes()
+    assert [path.suffix for path in folders[1].iterdir() if path.suffix == ".so"] == [".so"]
+    assert compiler.read_text() == "call\n"
+
+
+@compiled
+def test_a_compiler_that_does_not_finish_is_not_asked_again(folders, tmp_path, monkeypatch) -> None:
+    program, diary = tmp_path / "compiler", tmp_path / "diary"
+    program.write_text(f"#!/bin/sh\necho call >> {diary}\nexec sleep 20\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("CXX", str(program))
+    monkeypatch.setattr(build, "_SECONDS", 0.5)
+    with pytest.raises(BuildError, match=r"does not finish in 0\.5 s"):
+        load_library()
+    assert diary.read_text() == "call\n"
+
+
+@compiled
 def test_a_folder_that_others_can_write_is_not_trusted(compiler, folders) -> None:
     folders[0].mkdir()
     folders[0].chmod(0o777)

@@ -41,6 +41,7 @@ def load_library() -> ctypes.CDLL:
         BuildError: no compiler, or it or the loader fails.
     """
     name = f"sparse-{_digest()}.so"
+    compiled = b""
     for folder in _cache_folders():
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -49,16 +50,28 @@ def load_library() -> ctypes.CDLL:
             if not (folder / name).exists():
                 with _lock(folder / f"{name}.lock"):
                     if not (folder / name).exists():
-                        _compile(folder / name)
+                        compiled = compiled or _compile()
+                        _write(folder / name, compiled)
             return ctypes.CDLL(str(folder / name))
         except OSError as error:  # a folder that cannot be written, or is full, or must not hold programs
             log.debug("cannot keep the compiled library in %s: %s", folder, error)
-    with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
-        _compile(Path(scratch) / name)
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
+            _write(Path(scratch) / name, compiled or _compile())
             return ctypes.CDLL(str(Path(scratch) / name))
-        except OSError as error:
-            raise BuildError(f"the compiled library cannot be loaded: {error}") from error
+    except OSError as error:
+        raise BuildError(f"the compiled library cannot be loaded: {error}") from error
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.chmod(0o755)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _cache_folders() -> list[Path]:
@@ -104,7 +117,8 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile(target: Path) -> None:
+def _compile() -> bytes:
+    """The library, compiled in the system's folder for temporary files, which has room where a cache is full."""
     chosen = os.environ.get("CXX", "").split()
     if not chosen or not shutil.which(chosen[0]):
         chosen = [path for path in map(shutil.which, _COMPILERS) if path][:1]
@@ -112,14 +126,13 @@ def _compile(target: Path) -> None:
         raise BuildError("no C++ compiler found")
     log.info("compiling the sparse convolutions, once on this machine")
     sources = [str(path) for path in sorted(_SOURCES.glob("*.cpp"))]
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        result = Path(scratch) / target.name
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "library.so"
         for optional in _OPTIONAL_FLAGS:
             flags = [*_FLAGS, *optional, "-shared", "-o", str(result), *sources]
             message = _run([*chosen, *flags])
             if not message:
-                os.replace(result, target)
-                return
+                return result.read_bytes()
     raise BuildError(f"{chosen[0]} fails: {message}")
 
 
@@ -127,8 +140,10 @@ def _run(command: list[str]) -> str:
     """Run a compiler; empty, or its first error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return str(error)
+    except subprocess.TimeoutExpired as error:  # other flags would be no quicker
+        raise BuildError(f"{command[0]} does not finish in {_SECONDS} s") from error
     if not done.returncode:
         return ""
     lines = [line for line in done.stderr.splitlines() if "error" in line]
