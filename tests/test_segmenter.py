@@ -133,6 +133,38 @@ def test_batches_shrink_when_memory_runs_out(
         large(scene_folder(config), WORDS)
 
 
+def test_views_that_show_much_go_through_in_parts(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, assembly = setup
+    expected = segmenter(scene_folder(config), WORDS)
+    whole = assembly.model.forward
+    sizes: list[int] = []
+
+    def forward(batch, *args, **kwargs):
+        sizes.append(batch.size)
+        return whole(batch, *args, **kwargs)
+
+    monkeypatch.setattr(assembly.model, "forward", forward)
+    large = Segmenter(assembly.model, assembly.clip_text, config, segmenter.benchmark, "cpu", "tiny", batch_size=4)
+    large(scene_folder(config), WORDS)
+    monkeypatch.setattr("xmask3d.scan.labelling.BATCH_POINTS", 1)
+    result = large(scene_folder(config), WORDS)
+    assert sizes == [2, 1, 1]
+    np.testing.assert_array_equal(result.labels, expected.labels)
+
+
+def test_of_a_huge_scene_a_part_is_worked_on(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+    scan = open_scan(scene_folder(setup[0]), ScanOptions(max_points=1500))
+    assert scan.worked is not None and len(scan.scene.points) <= 1500 < len(scan.points)
+    assert any("worked on" in line for line in scan.lines)
+    result = segmenter(scan, WORDS)
+    assert len(result.labels) == len(result.points) == len(scan.points)
+    for point in (0, len(scan.points) - 1):
+        alike = result.labels[scan.worked == scan.worked[point]]
+        assert (alike == result.labels[point]).all() and (alike >= 0).all()
+
+
 def test_saved_features_answer_like_the_run(
     setup: tuple[Config, Assembly], segmenter: Segmenter, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from xmask3d.benchmarks import runner
 from xmask3d.benchmarks.case import Case, Measurement, Request
 from xmask3d.benchmarks.machine import Machine
 from xmask3d.benchmarks.report import markdown, plot, read_json, write_json
-from xmask3d.benchmarks.runner import run_case
+from xmask3d.benchmarks.runner import run_case, run_parts
 from xmask3d.benchmarks.sparse import PerOffsetManager, cases, multiply_adds, room_voxels
 from xmask3d.errors import UserError
 from xmask3d.models.mink_unet import MinkUNet
@@ -71,8 +71,11 @@ def test_cases_name_contenders_in_float32_only_but_our_own() -> None:
     assert len(found) == 2 * 2 * (3 + 2)
     assert {case.options["kind"] for case in found if case.contender == "torch"} == {"float32", "bfloat16"}
     assert {case.options["kind"] for case in found if case.contender == "per-offset"} == {"float32"}
-    with pytest.raises(UserError, match="spconv"):
-        cases(Request(against=("spconv",)))
+
+
+def test_a_contender_that_no_part_knows_is_named() -> None:
+    with pytest.raises(UserError, match="'spconv' is unknown to sparse"):
+        run_parts(["sparse"], Request(against=("spconv",)))
 
 
 def test_a_case_is_measured_in_its_own_process() -> None:

@@ -39,6 +39,7 @@ SAVE_SHARE = 0.05  # of the time, at most, goes into saving
 MASK_POINTS = 30  # smaller masks are no objects
 TILE, MARGIN = 6.0, 1.0  # metres of the parts in which a cloud without pictures is seen, and of what is seen beyond
 TILE_POINTS = 300_000  # smaller clouds are seen whole
+BATCH_POINTS = 1_000_000  # views that show more together go through the networks in parts; about 2 GiB
 
 
 @dataclass
@@ -167,8 +168,9 @@ class ScanLabeller:
         total = len(scan.scene.view_names)
         with torch.no_grad():
             for samples, count in self._batches(scan, result.done):
-                for part in self._fit(samples, text, novel, groups):
-                    self._add(result, *part)
+                for group in _groups(samples):
+                    for part in self._fit(group, text, novel, groups):
+                        self._add(result, *part)
                 result.done += count
                 result.used += len(samples)
                 saved.save(result.state)
@@ -332,6 +334,20 @@ def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         near = np.flatnonzero(((points[:, :2] >= corner - MARGIN) & (points[:, :2] < corner + TILE + MARGIN)).all(1))
         near = np.union1d(near, inner)  # rounding at the tile's edge
         yield inner, near
+
+
+def _groups(samples: list[Sample]) -> Iterator[list[Sample]]:
+    """Samples in order, in groups of at most `BATCH_POINTS` points, but at least one sample."""
+    group: list[Sample] = []
+    count = 0
+    for sample in samples:
+        if group and count + len(sample.points) > BATCH_POINTS:
+            yield group
+            group, count = [], 0
+        group.append(sample)
+        count += len(sample.points)
+    if group:
+        yield group
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -181,7 +181,8 @@ def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
 
 
 def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> Scan:
-    """A scene of a data set, worked on as evaluation does: every point, every view, the frame as it is."""
+    """A scene of a data set, worked on as evaluation does: every point (but of huge ones), every view, the frame as it
+    is."""
     benchmark_free = _PointsReader(root, split)
     points, colors, _ = read_points(benchmark_free.scene_path(name))
     views = benchmark_free.view_names(name)
@@ -190,7 +191,9 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
     def load(view: str) -> View:
         return benchmark_free.read_view(name, view)
 
-    scene = Scene(name, points, colors, None, views)
+    bytes_ = np.rint((np.clip(colors, -1, 1) + 1) * 127.5).astype(np.uint8)
+    worked, kept = _worked(points, options, lines)
+    scene = Scene(name, points[kept], colors[kept], None, views)
     if options.views is not None and options.views < len(views):
 
         def seen(index: int) -> np.ndarray:
@@ -200,8 +203,8 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
         chosen = choose_views(len(views), seen, options.views)
         scene.view_names = [views[i] for i in chosen]
         lines.append(f"{len(chosen)} of {len(views)} views chosen by what they see")
-    bytes_ = np.rint((np.clip(colors, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return Scan(name, "processed ScanNet scene", scene, points, bytes_, load, lines=lines, frame_count=len(views))
+    return Scan(name, "processed ScanNet scene", scene, points, bytes_, load, worked=worked, lines=lines,
+                frame_count=len(views))  # fmt: skip
 
 
 class _PointsReader(ScanNetReader):
@@ -257,17 +260,23 @@ def _finish(
     colors = np.zeros(points.shape, np.float32)
     if cloud.colors is not None:
         colors = cloud.colors.astype(np.float32) / 127.5 - 1
-    worked = None
-    if len(points) > options.max_points:
-        worked, kept, spacing = _thin(points, options.max_points)
-        points, colors = points[kept], colors[kept]
-        lines.append(f"{len(cloud.points):,} points: worked on {len(points):,} of them, {spacing * 100:g} cm apart")
+    worked, kept = _worked(points, options, lines)
+    points, colors = points[kept], colors[kept]
     if len(points) < 50:
         lines.append(f"warning: only {len(points)} points; expect nothing of the result")
     upright = (points @ gravity.rotation.T.astype(np.float32)).astype(np.float32)
     scene = Scene(name, upright, colors, None, views)
     return Scan(name, kind, scene, cloud.points, cloud.colors, load, cloud.origin, worked, gravity.rotation, lines,
                 frame_count)  # fmt: skip
+
+
+def _worked(points: np.ndarray, options: ScanOptions, lines: list[str]) -> tuple[np.ndarray | None, np.ndarray | slice]:
+    """The stand-in of each point (None: itself) and the points to work on; says so in `lines` where they are fewer."""
+    if len(points) <= options.max_points:
+        return None, slice(None)
+    worked, kept, spacing = _thin(points, options.max_points)
+    lines.append(f"{len(points):,} points: worked on {len(kept):,} of them, {spacing * 100:g} cm apart")
+    return worked, kept
 
 
 def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -16,16 +16,21 @@ HEAT = np.array(
     [[48, 18, 59], [70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34],
      [210, 49, 5]]
 )  # fmt: skip
+HEAT_STEPS = 1024  # shades; more than a byte a colour can tell apart
 
 
 def heat_colors(values: np.ndarray) -> np.ndarray:
     """n values to n x 3 uint8, dark blue (1st percentile) to red (99.5th)."""
-    values = np.nan_to_num(np.asarray(values, np.float64))
+    values = np.nan_to_num(np.asarray(values, np.float32))
     low, high = np.percentile(values, (1, 99.5)) if len(values) else (0.0, 1.0)
-    place = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * (len(HEAT) - 1)
-    first = np.minimum(place.astype(int), len(HEAT) - 2)
-    mixed = HEAT[first] + (place - first)[:, None] * (HEAT[first + 1] - HEAT[first])
-    return np.rint(mixed).astype(np.uint8)
+    place = np.clip((values - np.float32(low)) / np.float32(max(high - low, 1e-9)), 0, 1)
+    return _heat_table()[np.rint(place * (HEAT_STEPS - 1)).astype(np.int16)]
+
+
+def _heat_table() -> np.ndarray:
+    places = np.linspace(0, len(HEAT) - 1, HEAT_STEPS)
+    table = np.stack([np.interp(places, np.arange(len(HEAT)), channel) for channel in HEAT.T], 1)
+    return np.rint(table).astype(np.uint8)
 
 
 def label_colors(labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
