@@ -20,7 +20,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="part to time, again for more (all)")
     parser.add_argument(
-        "--against", nargs="+", default=[], metavar="NAME", help="contenders: torch, minkowski, per-offset"
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="contenders: torch, minkowski, per-offset (sparse), plain (others), xmask3d-1 (scene)",
     )
     parser.add_argument("--minkowski-python", metavar="PATH", help="interpreter that has MinkowskiEngine")
     sizes = [30_000, 100_000, 200_000]

@@ -43,7 +43,7 @@ def test_batches_and_the_plain_loop_give_the_same_labels(tmp_path: Path, monkeyp
 
 
 def test_a_case_runs(tmp_path: Path) -> None:
-    listed = cases(Request(against=("plain",), views=(2,), points=(6000,)))
+    listed = cases(Request(against=("xmask3d-1", "plain"), views=(2,), points=(6000,)))
     assert [case.contender for case in listed] == ["xmask3d", "xmask3d-1", "plain"]
     assert {case.name for case in listed} == {"scene, 6k points, 2 views"}
     assert len(prepare(listed[1], write_config(tmp_path)).run()) == 6000

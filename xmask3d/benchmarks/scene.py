@@ -32,7 +32,7 @@ from xmask3d.models.build import build_model, build_reader
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.sparse import SparseTensor
 
-CONTENDERS = ("plain",)
+CONTENDERS = ("plain", "xmask3d-1")
 IMPOSSIBLE = -1e10
 # What the loop over views does, so that labels are equal.
 PUBLISHED = ("evaluate.gate=hard", "evaluate.votes=hard", "evaluate.angle=0")
@@ -43,7 +43,7 @@ def cases(request: Request) -> list[Case]:
     found = []
     for points in request.points:
         for views in request.views or (30,):
-            for contender in ("xmask3d", "xmask3d-1", *request.against):
+            for contender in ("xmask3d", *request.against):
                 options: dict[str, str | int | float] = {"points": points, "views": views}
                 name = f"scene, {points // 1000}k points, {views} views"
                 found.append(Case("scene", name, contender, options, request.device, request.threads, request.repeats))
