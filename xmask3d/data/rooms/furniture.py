@@ -148,9 +148,14 @@ def split_models(models: Sequence[FurnitureModel], seed: int) -> dict[str, list[
 
 def _models_in(archive: Path, cache: Path) -> list[FurnitureModel]:
     entries = _read_properties(archive)
+    numbered: dict[int, dict[str, str]] = {}
+    for key, value in entries.items():
+        name, _, number = key.partition("#")
+        numbered.setdefault(int(number), {})[name] = value
     models = []
-    for index in sorted({int(key.split("#")[1]) for key in entries if re.fullmatch(r"model#\d+", key)}):
-        entry = {key.split("#")[0]: value for key, value in entries.items() if key.endswith(f"#{index}")}
+    for _, entry in sorted(numbered.items()):
+        if "model" not in entry:
+            continue
         prefix, _, identity = entry["id"].partition("#")
         library = LIBRARIES.get(prefix)
         kind = KIND_OF_MODEL.get(f"{library}/{identity}") or KIND_OF_MODEL.get(identity)
