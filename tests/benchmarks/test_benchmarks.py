@@ -115,3 +115,19 @@ def test_reports_compare_with_ours(tmp_path) -> None:
     assert read_json(tmp_path / "a.json") == (MACHINE, entries)
     plot(tmp_path / "a.png", entries)
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_scenes_that_were_timed_alone_are_drawn_by_their_views(tmp_path, monkeypatch) -> None:
+    drawn: list[tuple[list[float], list[float], str]] = []
+    keep = lambda axes, views, seconds, label, **_: drawn.append((list(views), list(seconds), label))  # noqa: E731
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", keep)
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
+    entries = [scene(1000, 4, "xmask3d", 2.0), scene(1000, 1, "xmask3d", 1.0), scene(50, 1, "xmask3d", 0.5)]
+    compared = [scene(1000, 30, name, seconds) for name, seconds in (("xmask3d", 3.0), ("plain", 9.0))]
+    plot(tmp_path / "a.png", [*entries, *compared])
+    assert drawn == [([1], [0.5], "50 points"), ([1, 4], [1.0, 2.0], "1,000 points")]
+
+
+def scene(points: int, views: int, contender: str, seconds: float) -> Measurement:
+    case = Case("scene", f"{points} points, {views} views", contender, {"points": points, "views": views})
+    return Measurement(case, (seconds,), (seconds,), 2**30)

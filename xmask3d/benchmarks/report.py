@@ -1,9 +1,12 @@
 """Measurements as a table, as JSON and as a picture."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from xmask3d.benchmarks.case import Case, Measurement
 from xmask3d.benchmarks.machine import Machine
@@ -61,15 +64,47 @@ def read_json(path: Path) -> tuple[Machine, list[Measurement]]:
 
 
 def plot(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Draw the medians as bars, a group of bars a case."""
+    """Draw the medians as bars, a group of bars a case; scenes that were measured alone as lines over their views."""
     from matplotlib.figure import Figure
 
     done = [measurement for measurement in measurements if not measurement.failure]
+    growth = _alone(done)
+    rest = [measurement for measurement in done if measurement not in growth]
+    height = 1 + 0.16 * (len(rest) + len({measurement.case.name for measurement in rest}))
+    figure = Figure(figsize=(9, height * bool(rest) + 3.5 * bool(growth)), layout="constrained")
+    parts = [(height, _draw_bars, rest)] * bool(rest) + [(3.5, _draw_growth, growth)] * bool(growth)
+    if parts:
+        axes = figure.subplots(len(parts), squeeze=False, height_ratios=[size for size, _, _ in parts])[:, 0]
+        for place, (_, draw, shown) in zip(axes, parts, strict=True):
+            draw(place, shown)
+    figure.savefig(path, dpi=150)
+
+
+def _alone(done: Sequence[Measurement]) -> list[Measurement]:
+    """Scenes of several sizes that nobody else was timed on."""
+    scenes = [measurement for measurement in done if measurement.case.part == "scene"]
+    counts = Counter(measurement.case.name for measurement in scenes)
+    alone = [measurement for measurement in scenes if counts[measurement.case.name] == 1]
+    return alone if len(alone) > 1 else []
+
+
+def _draw_growth(axes: Any, scenes: Sequence[Measurement]) -> None:
+    for points in sorted({int(scene.case.options["points"]) for scene in scenes}):
+        own = sorted((int(s.case.options["views"]), s.median) for s in scenes if s.case.options["points"] == points)
+        axes.plot(*zip(*own, strict=True), marker="o", label=f"{points:,} points")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("views of a scene")
+    axes.set_ylabel("seconds (median)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _draw_bars(axes: Any, done: Sequence[Measurement]) -> None:
     names = list(dict.fromkeys(measurement.case.name for measurement in done))
     ordered = sorted(done, key=lambda measurement: names.index(measurement.case.name))
     places = [index + names.index(measurement.case.name) for index, measurement in enumerate(ordered)]  # a gap a case
-    figure = Figure(figsize=(9, 1 + 0.16 * (len(done) + len(names))), layout="constrained")
-    axes = figure.add_subplot()
     for contender in dict.fromkeys(measurement.case.contender for measurement in done):
         own = [(y, m.median) for y, m in zip(places, ordered, strict=True) if m.case.contender == contender]
         bars = axes.barh([y for y, _ in own], [median for _, median in own], 0.9, label=contender)
@@ -81,14 +116,13 @@ def plot(path: Path, measurements: Sequence[Measurement]) -> None:
     axes.margins(x=0.1, y=0.01)
     axes.set_xlabel("seconds (median)")
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
 
 
 def _row(entry: Measurement, ours: Measurement | None, machine: Machine) -> list[str]:
     if entry.failure:
         return [entry.case.name, entry.case.contender, entry.failure, *[""] * (len(_HEAD) - 3)]
     billions = entry.operations / 1e9
-    processor = sorted(entry.cpu_seconds)[len(entry.cpu_seconds) // 2]
+    processor = median(entry.cpu_seconds)
     rate = machine.rates.get(str(entry.case.options.get("kind")), 0)
     return [
         entry.case.name,

@@ -158,7 +158,8 @@ class Renderer:
         width, height = self._texture_width[texture], self._texture_height[texture]
         column = np.minimum((uv[:, 0] * width).astype(np.int32), width - 1)
         row = np.minimum(((1 - uv[:, 1]) * height).astype(np.int32), height - 1)
-        return self._texels[self._texture_start[texture] + row * width + column]
+        texels = self._texels[self._texture_start[texture] + row * width + column]
+        return texels.astype(np.float32) / np.float32(255)
 
     def shade(
         self, points: FloatArray, face: NDArray[np.int32], color: FloatArray, rays: FloatArray | None = None
@@ -191,7 +192,7 @@ class Renderer:
     def _pack_textures(self) -> None:
         """Lay all textures end to end, so that one look-up serves all pixels."""
         images = self.mesh.textures
-        self._texels = (np.concatenate([image.reshape(-1, 3) for image in images]) / np.float32(255)).astype(np.float32)
+        self._texels = np.concatenate([image.reshape(-1, 3) for image in images])
         self._texture_height = np.array([image.shape[0] for image in images], np.int32)
         self._texture_width = np.array([image.shape[1] for image in images], np.int32)
         self._texture_start = np.concatenate([[0], np.cumsum(self._texture_height * self._texture_width)[:-1]])

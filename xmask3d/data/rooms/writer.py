@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,10 +153,10 @@ def _write_frame(
 ) -> None:
     color = noise.sensor_color(frame.color, exposure, rng)
     _write(folder / "color" / f"{stem}.jpg", _encode(color, "JPEG", quality=92))
-    _write(folder / "depth" / f"{stem}.png", _encode(noise.sensor_depth(frame.depth, rng), "PNG", compress_level=1))
-    _write(
-        folder / "label" / f"{stem}.png", _encode(_NYU40[np.minimum(frame.label, UNLABELLED)], "PNG", compress_level=3)
-    )
+    # Looking for repetitions beyond runs costs time, and finds none in noise.
+    runs = {"compress_type": zlib.Z_RLE}
+    _write(folder / "depth" / f"{stem}.png", _encode(noise.sensor_depth(frame.depth, rng), "PNG", **runs))
+    _write(folder / "label" / f"{stem}.png", _encode(_NYU40[np.minimum(frame.label, UNLABELLED)], "PNG", **runs))
     _write(folder / "pose" / f"{stem}.txt", matrix_text(pose).encode())
 
 
