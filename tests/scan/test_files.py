@@ -29,3 +29,17 @@ def test_damaged_arrays_are_passed_over(tmp_path: Path) -> None:
     assert _size(paths, read_depth) == (4, 5)
     with pytest.raises(UserError, match=r"0\.npy"):
         read_depth(paths[0])
+
+
+@pytest.mark.parametrize("channels", ["R", "Z", "Y", "RGB"])
+def test_depth_in_exr_files(channels: str, tmp_path: Path) -> None:
+    openexr = pytest.importorskip("OpenEXR")
+    depth, path = np.linspace(0.5, 4, 12 * 16, dtype=np.float32).reshape(12, 16), tmp_path / "0.exr"
+    depth[0, 0] = np.nan
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+    openexr.File(header, {name: depth for name in channels}).write(str(path))
+    np.testing.assert_array_equal(read_depth(path), np.nan_to_num(depth))
+    for size in (path.stat().st_size // 2, 20, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(UserError, match="cannot be read as a depth map"):
+            read_depth(path)

@@ -48,7 +48,10 @@ def _read_exr(path: Path) -> np.ndarray:
         import OpenEXR
     except ImportError as error:
         raise UserError(f"{path}: depth in EXR files needs one more package: pip install OpenEXR") from error
-    channels = OpenEXR.File(str(path)).channels()
+    try:
+        channels = OpenEXR.File(str(path)).channels()
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
     name = next((name for name in ("Z", "R", "Y", "depth") if name in channels), next(iter(channels)))
     return np.asarray(channels[name].pixels)
 
