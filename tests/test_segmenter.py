@@ -1,5 +1,6 @@
 """The segmenter at tiny sizes: the evaluator's labels, resuming, little memory, clouds without pictures, queries."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -104,21 +105,26 @@ def test_stopped_work_goes_on_with_the_same_result(
     assert seen == [1, 2]  # another query does not take over the state
 
 
+def watch_batches(assembly: Assembly, monkeypatch: pytest.MonkeyPatch, largest: float = math.inf) -> list[int]:
+    """Views of each batch that the model is given; larger ones than `largest` run out of memory."""
+    whole, sizes = assembly.model.forward, []
+
+    def forward(batch, *args, **kwargs):
+        sizes.append(batch.size)
+        if batch.size > largest:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return whole(batch, *args, **kwargs)
+
+    monkeypatch.setattr(assembly.model, "forward", forward)
+    return sizes
+
+
 def test_batches_shrink_when_memory_runs_out(
     setup: tuple[Config, Assembly], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, assembly = setup
     expected = segmenter(scene_folder(config), WORDS)
-    whole = assembly.model.forward
-    sizes: list[int] = []
-
-    def forward(batch, *args, **kwargs):
-        sizes.append(batch.size)
-        if batch.size > 1:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return whole(batch, *args, **kwargs)
-
-    monkeypatch.setattr(assembly.model, "forward", forward)
+    sizes = watch_batches(assembly, monkeypatch, largest=1)
     large = Segmenter(assembly.model, assembly.clip_text, config, segmenter.benchmark, "cpu", "tiny", batch_size=4)
     result = large(scene_folder(config), WORDS)
     assert sizes == [2, 1, 1]
@@ -138,14 +144,7 @@ def test_views_that_show_much_go_through_in_parts(
 ) -> None:
     config, assembly = setup
     expected = segmenter(scene_folder(config), WORDS)
-    whole = assembly.model.forward
-    sizes: list[int] = []
-
-    def forward(batch, *args, **kwargs):
-        sizes.append(batch.size)
-        return whole(batch, *args, **kwargs)
-
-    monkeypatch.setattr(assembly.model, "forward", forward)
+    sizes = watch_batches(assembly, monkeypatch)
     large = Segmenter(assembly.model, assembly.clip_text, config, segmenter.benchmark, "cpu", "tiny", batch_size=4)
     large(scene_folder(config), WORDS)
     monkeypatch.setattr("xmask3d.scan.labelling.BATCH_POINTS", 1)

@@ -5,11 +5,10 @@ import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from xmask3d.foundations.clip_regions import encode_regions, image_patches
 from xmask3d.foundations.clip_training import (
     ClipTrainer,
-    encode_regions,
     encode_tokens,
-    image_patches,
     make_tokenizer,
     model_config,
     train_text,

@@ -107,7 +107,7 @@ def _draw_bars(axes: Any, done: Sequence[Measurement]) -> None:
     places = [index + names.index(measurement.case.name) for index, measurement in enumerate(ordered)]  # a gap a case
     for contender in dict.fromkeys(measurement.case.contender for measurement in done):
         own = [(y, m.median) for y, m in zip(places, ordered, strict=True) if m.case.contender == contender]
-        bars = axes.barh([y for y, _ in own], [median for _, median in own], 0.9, label=contender)
+        bars = axes.barh([y for y, _ in own], [seconds for _, seconds in own], 0.9, label=contender)
         axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
     middles = [[y for y, m in zip(places, ordered, strict=True) if m.case.name == name] for name in names]
     axes.set_yticks([sum(group) / len(group) for group in middles], names, fontsize=8)

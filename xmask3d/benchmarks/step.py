@@ -19,7 +19,7 @@ from xmask3d.data.samples import SceneViews
 from xmask3d.data.scene import Batch, collate
 from xmask3d.engine.encodings import EncodingCache
 from xmask3d.engine.optim import make_optimizer
-from xmask3d.engine.train import TrainingStep
+from xmask3d.engine.training_step import TrainingStep
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_criterion, build_model, build_reader, build_scene_views
 from xmask3d.models.diffusion import DiffusionFeatures

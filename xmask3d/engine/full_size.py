@@ -14,7 +14,7 @@ from xmask3d.data.samples import make_sample
 from xmask3d.data.scene import Sample, Scene, View, collate
 from xmask3d.engine.logs import peak_memory
 from xmask3d.engine.published import Layout
-from xmask3d.engine.train import TrainingStep
+from xmask3d.engine.training_step import TrainingStep
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.models.build import build_criterion

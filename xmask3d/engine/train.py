@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, set_seed
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from xmask3d.benchmark import load_benchmark
@@ -31,14 +31,10 @@ from xmask3d.engine.logs import RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
 from xmask3d.engine.same_run import check_same_run
 from xmask3d.engine.signals import StopSignals
+from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import validate
 from xmask3d.errors import UserError
-from xmask3d.losses.criterion import Criterion
 from xmask3d.models.build import build_criterion, build_model, build_training_views, build_validation_views
-from xmask3d.models.clip import EncodedTokens
-from xmask3d.models.diffusion import EncodedImages
-from xmask3d.models.fusion import fuse_training
-from xmask3d.models.xmask3d import XMask3D
 
 MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
 
@@ -72,37 +68,6 @@ def train(config: Config) -> int:
     trainer.build()
     with StopSignals() as stop:
         return trainer.run(stop)
-
-
-class TrainingStep(nn.Module):
-    """Model and criterion as one module: a batch in, losses out, so data parallelism sees every use of a parameter."""
-
-    def __init__(self, model: XMask3D, criterion: Criterion) -> None:
-        super().__init__()
-        self.model, self.criterion = model, criterion
-
-    def forward(
-        self,
-        batch: Batch,
-        text: Tensor,
-        captions: Tensor,
-        regularise: bool,
-        generator: torch.Generator,
-        encoded: EncodedImages | None = None,
-        tokens: EncodedTokens | None = None,
-    ) -> dict[str, Tensor]:
-        """Weighted losses by name, and their `total`.
-
-        Args:
-            batch: B views.
-            text: C x D embeddings of the base classes. captions: B x D.
-            regularise: whether the mask regularisation, and so MaskCLIP, takes part.
-            generator: of the random points that masks are compared at.
-            encoded, tokens: of the batch's images, if known.
-        """
-        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded, tokens=tokens)
-        fused = fuse_training(self.model.fuser, outputs, batch, force_first=self.criterion.reference)
-        return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
 
 
 class Trainer:

@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import trange
 
 from xmask3d.foundations.alignment import AlignmentHeads, Teachers
-from xmask3d.foundations.clip_training import encode_regions, image_patches, restore_trainer, set_rate, trainer_state
+from xmask3d.foundations.clip_regions import encode_regions, image_patches
+from xmask3d.foundations.clip_training import restore_trainer, set_rate, trainer_state
 from xmask3d.foundations.dataset import Pool
 from xmask3d.foundations.features import PATCH, patch_coverage
 from xmask3d.foundations.vocabulary import CONCEPTS, sample_view_caption

@@ -1,0 +1,42 @@
+"""What a training step computes: from a batch of views to losses (arXiv 2411.13243, section 3.4)."""
+
+import torch
+from torch import Tensor, nn
+
+from xmask3d.data.scene import Batch
+from xmask3d.losses.criterion import Criterion
+from xmask3d.models.clip import EncodedTokens
+from xmask3d.models.diffusion import EncodedImages
+from xmask3d.models.fusion import fuse_training
+from xmask3d.models.xmask3d import XMask3D
+
+
+class TrainingStep(nn.Module):
+    """Model and criterion as one module: a batch in, losses out, so data parallelism sees every use of a parameter."""
+
+    def __init__(self, model: XMask3D, criterion: Criterion) -> None:
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(
+        self,
+        batch: Batch,
+        text: Tensor,
+        captions: Tensor,
+        regularise: bool,
+        generator: torch.Generator,
+        encoded: EncodedImages | None = None,
+        tokens: EncodedTokens | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted losses by name, and their `total`.
+
+        Args:
+            batch: B views.
+            text: C x D embeddings of the base classes. captions: B x D.
+            regularise: whether the mask regularisation, and so MaskCLIP, takes part.
+            generator: of the random points that masks are compared at.
+            encoded, tokens: of the batch's images, if known.
+        """
+        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded, tokens=tokens)
+        fused = fuse_training(self.model.fuser, outputs, batch, force_first=self.criterion.reference)
+        return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
