@@ -19,7 +19,9 @@ from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights
 from xmask3d.engine.convert import convert
 from xmask3d.engine.export import _about
 from xmask3d.engine.published import Layout
+from xmask3d.errors import UserError
 from xmask3d.models.build import build_model
+from xmask3d.models.diffusion_weights import load_diffusion
 
 
 @pytest.fixture
@@ -124,10 +126,14 @@ def test_an_incomplete_compvis_checkpoint(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "sd.ckpt"
     state = compvis_state(AutoencoderKL.from_config(SMALL_VAE), UNet2DConditionModel.from_config(SMALL_UNET_1))
     config = load_config(tiny, [f"model.diffusion={path}"])
-    for name in list(state)[::120]:
+    for part in ("encoder.down.0.downsample.conv.bias", "decoder.up.3.upsample.conv.bias", "encoder.conv_in.bias"):
+        name = f"first_stage_model.{part}"
+        assert name in state
         torch.save({"state_dict": {other: tensor for other, tensor in state.items() if other != name}}, path)
         finding = find(config, "Stable Diffusion")
-        assert finding.there or str(path) in finding.detail, name
+        assert not finding.there and str(path) in finding.detail, name
+        with pytest.raises(UserError, match=r"sd\.ckpt"):
+            load_diffusion(path)
 
 
 def test_checkpoints(tiny: Path, tmp_path: Path) -> None:

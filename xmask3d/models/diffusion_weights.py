@@ -207,7 +207,9 @@ def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Mo
 def _renamed(rename: Callable, tensors: dict[str, Tensor], network: nn.Module, path: Path) -> dict[str, Tensor]:
     """Tensors of a CompVis checkpoint by the names of `network`."""
     try:
-        return rename(tensors, network.config)
+        renamed = rename(tensors, network.config)
+        # diffusers puts None in the place of some tensors that are missing.
+        return {name: tensor for name, tensor in renamed.items() if tensor is not None}
     except KeyError as error:
         raise UserError(f"{path}: incomplete checkpoint, {error} is missing") from error
 
