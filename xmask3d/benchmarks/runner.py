@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from xmask3d import memory
 from xmask3d.benchmarks import load_part
 from xmask3d.benchmarks.case import Case, Measurement, Request
 from xmask3d.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
-# For every contender alike: the C library keeps freed memory, as it does in training, so that page faults of large
-# tensors are not what is compared.
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 
 
 def run_parts(
@@ -52,7 +50,8 @@ def run_parts(
 def run_case(case: Case, interpreter: str = sys.executable) -> Measurement:
     """Measure a case in a process of its own; what goes wrong there becomes the measurement's `failure`."""
     own = {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": str(case.threads)}
-    environment = {**os.environ, **_MEMORY, **own}
+    # Freed memory is kept as in training, for every contender alike: page faults are not what is compared.
+    environment = {**os.environ, **memory.environment(), **own}
     command = [interpreter, "-m", "xmask3d.benchmarks.worker"]
     try:
         done = subprocess.run(

@@ -1,13 +1,13 @@
 """What runs a model on this machine's devices, in as many processes as were started."""
 
-import ctypes
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+from xmask3d.memory import keep_freed_memory
+
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -23,13 +23,3 @@ def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
     cpu = cpu or not torch.cuda.is_available()
     return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[unused, patience])
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed: large tensors of every step then cost no page faults. Needs glibc."""
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return  # another C library, with rules of its own
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

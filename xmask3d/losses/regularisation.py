@@ -11,6 +11,7 @@ from xmask3d.models.fusion import sum_per_sample
 from xmask3d.models.similarity import at_least_float32
 
 MIN_POINTS = 10
+MASKS_AT_ONCE = 8  # resized masks that fit the processor's cache
 # A mask is novel (base) if its novel (base) points outnumber the others so many times, and number more than that.
 NOVEL_RATIO, NOVEL_POINTS, NOVEL_MASKS = 1.8, 10, 4
 BASE_RATIO, BASE_POINTS, BASE_MASKS = 20.0, 150, 1
@@ -104,8 +105,8 @@ def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int], wanted: Te
     if logits.is_cuda:  # to choose would wait for the device; one sample at a time, since resized masks are large
         return torch.cat([confidence(sample) for sample in logits.split(1)])
     result = logits.new_zeros(wanted.shape)
-    for index in wanted.nonzero():
-        result[tuple(index)] = confidence(logits[tuple(index)][None, None])[0, 0]
+    if wanted.any():
+        result[wanted] = torch.cat([confidence(some[None])[0] for some in logits[wanted].split(MASKS_AT_ONCE)])
     return result
 
 

@@ -1,11 +1,12 @@
-"""Multi-scale deformable attention (arXiv 2010.04159) in plain torch."""
+"""Multi-scale deformable attention (arXiv 2010.04159)."""
 
 import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from xmask3d.native.deformable import attend, attend_plainly, usable
 
 
 class DeformableAttention(nn.Module):
@@ -50,17 +51,6 @@ class DeformableAttention(nn.Module):
         batch, count, dim = query.shape
         offsets = self.sampling_offsets(query).view(batch, count, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).view(batch, count, self.heads, self.levels * self.points).softmax(-1)
-        extent = query.new_tensor([[width, height] for height, width in sizes])
-        places = reference[:, None, None, None, :] + offsets / extent[:, None, :]
-        # grid_sample wants [-1, 1] from edge to edge, and one image a head.
-        grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
-        values = self.value_proj(memory).view(batch, -1, self.heads, dim // self.heads).permute(0, 2, 3, 1)
-        levels = values.flatten(0, 1).split([height * width for height, width in sizes], dim=-1)
-        shares = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1).split(self.points, dim=-1)
-        # Places keep their precision where autocast has made the values coarse.
-        samples = [
-            F.grid_sample(level.unflatten(-1, size).to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
-            for level, size, grid in zip(levels, sizes, grids, strict=True)
-        ]
-        attended = torch.stack([(x * share).sum(-1) for x, share in zip(samples, shares, strict=True)]).sum(0)
-        return self.output_proj(attended.view(batch, dim, count).transpose(1, 2))
+        values = self.value_proj(memory).view(batch, -1, self.heads, dim // self.heads)
+        function = attend if usable(values, offsets, weights, reference) else attend_plainly
+        return self.output_proj(function(values, offsets, weights, reference, sizes))

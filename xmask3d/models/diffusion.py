@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xmask3d.errors import UserError
+from xmask3d.memory import LARGE, release_freed_memory
 from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.frozen_blocks import keep_little, residual_block
 
 # Variance of the first of the 1000 noising steps of Stable Diffusion; features are taken at that step.
 FIRST_BETA = 0.00085
@@ -96,6 +98,7 @@ class DiffusionFeatures(FrozenNetworks):
         super().__init__()
         truncate_vae(vae)
         truncate_unet(unet)
+        keep_little(unet)
         self.freeze("vae", vae)
         self.freeze("unet", unet)
         noise = shared_noise(unet.config.in_channels) if noise is None else noise
@@ -158,6 +161,8 @@ class DiffusionFeatures(FrozenNetworks):
         if any(size % self.image_multiple for size in images.shape[-2:]):
             size = "x".join(str(size) for size in images.shape[-2:])
             raise UserError(f"images of {size} pixels: height and width must be multiples of {self.image_multiple}")
+        if images.is_cpu and self._widest_bytes(images) >= LARGE:
+            release_freed_memory()
         x = (images * 2 - 1).to(self.vae.dtype).contiguous(memory_format=self.memory_format)
         mean, encoder_maps = self._encode_latent(x)
         decoder_maps = self._decode_latent(mean)
@@ -227,6 +232,11 @@ class DiffusionFeatures(FrozenNetworks):
             return checkpoint(layer, x, time, text, use_reentrant=False)
         return layer(x, time, text)
 
+    def _widest_bytes(self, images: Tensor) -> int:
+        """Size of a map at the images' own resolution."""
+        batch, _, height, width = images.shape
+        return batch * self.vae.encoder.conv_in.out_channels * height * width * self.vae.dtype.itemsize
+
     def _encode_latent(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoder, maps = self.vae.encoder, []
         x = encoder.conv_in(x)
@@ -234,10 +244,10 @@ class DiffusionFeatures(FrozenNetworks):
         for level, block in enumerate(encoder.down_blocks):
             *resnets, last = block.resnets
             for resnet in resnets:
-                x = resnet(x, None)
+                x = residual_block(resnet, x, None)
             if level >= first_tapped:
                 maps.append(x)
-            x = last(x, None)
+            x = residual_block(last, x, None)
             for downsampler in block.downsamplers or ():
                 x = downsampler(x)
         x = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(encoder.mid_block(x))))
@@ -253,10 +263,10 @@ class DiffusionFeatures(FrozenNetworks):
         per_level = self.vae.config.layers_per_block + 1
         for block in decoder.up_blocks:
             for resnet in block.resnets[: per_level - 1]:
-                x = resnet(x, None)
+                x = residual_block(resnet, x, None)
             maps.append(x)
             for resnet in block.resnets[per_level - 1 :]:
-                x = resnet(x, None)
+                x = residual_block(resnet, x, None)
             for upsampler in block.upsamplers or ():
                 x = upsampler(x)
         return maps
@@ -300,7 +310,7 @@ def _layers(block: nn.Module) -> Iterator[Callable[[Tensor, Tensor, Tensor], Ten
     for resnet, attention in zip(block.resnets, attentions, strict=True):
 
         def layer(x: Tensor, time: Tensor, text: Tensor, resnet=resnet, attention=attention) -> Tensor:
-            x = resnet(x, time)
+            x = residual_block(resnet, x, time)
             return x if attention is None else attention(x, encoder_hidden_states=text, return_dict=False)[0]
 
         yield layer

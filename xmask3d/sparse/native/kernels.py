@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
-from ctypes import CDLL, c_int, c_int32, c_int64, c_void_p
+from ctypes import c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xmask3d.sparse.native.build import BuildError, load_library
+from xmask3d.native.build import BuildError
+from xmask3d.native.library import address, library, threads
 
 log = logging.getLogger(__name__)
 
@@ -97,19 +98,6 @@ class PairLists:
         """As all loops take them."""
         pointers = address(self.starts), address(self.rows), address(self.places)
         return *pointers, c_int64(self.targets), c_int(self.taps), c_int(self.block_rows)
-
-
-@functools.cache
-def library() -> CDLL:
-    """The compiled library.
-
-    Raises:
-        BuildError: it cannot be had here.
-    """
-    loaded = load_library()
-    for name in ("xm_pairs_of_table", "xm_pairs_of_neighbours"):
-        getattr(loaded, name).restype = c_void_p
-    return loaded
 
 
 @functools.cache
@@ -201,16 +189,6 @@ def outer(source: Tensor, target: Tensor, pairs: PairLists) -> Tensor:
 def kind_of(tensor: Tensor) -> str:
     """The end of the names of the loops for a tensor's type."""
     return {torch.float32: "float", torch.bfloat16: "bf16"}[tensor.dtype]
-
-
-def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
-    """Where a tensor's numbers are, `offset` bytes further on; null for none."""
-    return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
-
-
-def threads() -> c_int:
-    """How many threads torch uses, and so the loops."""
-    return c_int(torch.get_num_threads())
 
 
 def _check() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from xmask3d.sparse.native import build
-from xmask3d.sparse.native.build import BuildError, load_library
+from xmask3d.native import build
+from xmask3d.native.build import BuildError, load_library
 from xmask3d.sparse.native.kernels import failure
 
 compiled = pytest.mark.skipif(bool(failure()), reason=failure())
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_the_library_is_compiled_once_and_kept(compiler, folders) -> None:
 @compiled
 def test_processes_that_start_together_compile_once(compiler, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    program = "from xmask3d.sparse.native.build import load_library; print(load_library().xm_lanes())"
+    program = "from xmask3d.native.build import load_library; print(load_library().xm_lanes())"
     command = [sys.executable, "-c", program]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]

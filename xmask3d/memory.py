@@ -1,0 +1,53 @@
+"""What the C library and torch do with freed memory on a CPU.
+
+Fresh memory costs page faults, kept memory lies there unused. Blocks below `LARGE` are kept for the
+next step, in which they come again. Larger ones go back to the system at once, and come in huge pages, which cost
+little.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+LARGE = 32 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_NEVER_TRIM = (1 << 31) - 1
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def environment() -> dict[str, str]:
+    """The variables that tell a process to do so from its start; whatever C library it has."""
+    found = {"MALLOC_MMAP_THRESHOLD_": str(_threshold()), "MALLOC_TRIM_THRESHOLD_": str(_NEVER_TRIM)}
+    return found | {"THP_MEM_ALLOC_ENABLE": "1"}
+
+
+def keep_freed_memory() -> None:
+    """Let this process do so from now on; torch's part counts before its first tensor only. Needs glibc."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = _function("mallopt")
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _threshold())
+        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+
+
+def release_freed_memory() -> None:
+    """Give what is kept back to the system: worth some milliseconds before a network with large tensors of its own."""
+    trim = _function("malloc_trim")
+    if trim:
+        trim(0)
+
+
+def _threshold() -> int:
+    try:
+        never = "[never]" in _HUGE_PAGES.read_text()
+    except OSError:
+        never = True
+    return 1 << 30 if never else LARGE
+
+
+def _function(name: str) -> Callable[..., int] | None:
+    try:
+        return getattr(ctypes.CDLL("libc.so.6"), name)
+    except (OSError, AttributeError):
+        return None  # another C library, with rules of its own
