@@ -126,8 +126,8 @@ def _check() -> None:
     results = []
     with torch.enable_grad():
         for function in (attend, attend_plainly):
-            leaves = tuple(x.detach().clone().requires_grad_() for x in (values, offsets, weights))
-            out = function(*leaves, reference, sizes)
+            v, o, w = leaves = [x.detach().clone().requires_grad_() for x in (values, offsets, weights)]
+            out = function(v, o, w, reference, sizes)
             results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
     for one, true in zip(*results, strict=True):
         if not (one - true).norm() <= 1e-4 * true.norm():  # nor if it is NaN
