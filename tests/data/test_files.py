@@ -171,3 +171,20 @@ def test_replacing_leaves_the_old_file_on_failure(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_scene_read_again_is_the_same_and_damage_since_then_is_noticed(tmp_path):
+    path = tmp_path / "scene.pth"
+    points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    write_points(path, points, points / 10, np.arange(500))
+    for _ in range(2):  # the second time without the archive's checksum
+        read = read_points(path)
+        np.testing.assert_array_equal(read[0], points)
+        np.testing.assert_array_equal(read[2], np.arange(500))
+    content = bytearray(path.read_bytes())
+    middle = content.index(points.tobytes()) + 100
+    content[middle] ^= 0xFF
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(UserError, match="damaged"):
+        read_points(path)

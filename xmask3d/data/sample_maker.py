@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from xmask3d.benchmark import Benchmark
-from xmask3d.data.images import resize_bilinear, resize_nearest
+from xmask3d.data.images import resize_nearest, resize_to_unit
 from xmask3d.data.scene import Sample, Scene, View
 from xmask3d.geometry.augment import elastic_distortion, jitter_colors, random_flips
 from xmask3d.geometry.camera import visible_points
@@ -135,8 +135,7 @@ def _rows(array: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _image_tensor(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    planes = resize_bilinear(np.ascontiguousarray(image.transpose(2, 0, 1)), size)
-    return torch.from_numpy(planes).float().div_(255)
+    return torch.from_numpy(resize_to_unit(image.transpose(2, 0, 1), size))
 
 
 def _labels(

@@ -1,7 +1,7 @@
 """The compiled library, and what its calls need of tensors."""
 
 import functools
-from ctypes import CDLL, c_int, c_void_p
+from ctypes import CDLL, c_int, c_int64, c_void_p
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ def library() -> CDLL:
     loaded = load_library()
     for name in ("xm_pairs_of_table", "xm_pairs_of_neighbours"):
         getattr(loaded, name).restype = c_void_p
+    loaded.xm_in_frustum.restype = c_int64
     return loaded
 
 

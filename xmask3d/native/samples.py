@@ -1,0 +1,60 @@
+"""The compiled loops of training samples, on NumPy arrays."""
+
+import functools
+from ctypes import c_float, c_int, c_int64, c_void_p
+
+import numpy as np
+
+from xmask3d.native.build import BuildError
+from xmask3d.native.library import library
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the loops are to be had on this machine."""
+    try:
+        library()
+    except BuildError:
+        return False
+    return True
+
+
+def in_frustum(points: np.ndarray, planes: np.ndarray, least: float) -> np.ndarray:
+    """Ascending indices, int64, of the points whose distance to each plane is at least `least`.
+
+    Args:
+        points: N x 3 float32.
+        planes: 6 x 4 float32, unit normal and offset.
+    """
+    points, planes = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(planes, np.float32)
+    assert points.shape[1:] == (3,) and planes.shape == (6, 4)
+    index = np.empty(len(points) + 1, np.int64)
+    found = library().xm_in_frustum(_at(points), c_int64(len(points)), _at(planes), c_float(least), _at(index))
+    return index[:found]
+
+
+def resize_bilinear(image: np.ndarray, columns: np.ndarray, rows: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Resize 8-bit planes, giving each result the number that a table has for it.
+
+    Args:
+        image: C x h x w uint8, with any strides.
+        columns, rows: W x 4 and H x 4 int32: two positions in the image and their weights in 1/2048.
+        table: 256 float32.
+
+    Returns:
+        C x H x W float32.
+    """
+    columns, rows = np.ascontiguousarray(columns, np.int32), np.ascontiguousarray(rows, np.int32)
+    table = np.ascontiguousarray(table, np.float32)
+    assert image.dtype == np.uint8 and image.ndim == 3 and table.shape == (256,)
+    for taps, extent in ((columns, image.shape[2]), (rows, image.shape[1])):
+        assert taps.shape[1] == 4 and taps[:, :2].min() >= 0 and taps[:, :2].max() < extent
+    out = np.empty((len(image), len(rows), len(columns)), np.float32)
+    shape = c_int(len(image)), c_int(image.shape[1])
+    across, down = (_at(columns), c_int(len(columns))), (_at(rows), c_int(len(rows)))
+    library().xm_resize_bilinear(_at(image), *map(c_int64, image.strides), *shape, *across, *down, _at(table), _at(out))
+    return out
+
+
+def _at(array: np.ndarray) -> c_void_p:
+    return c_void_p(array.ctypes.data)
