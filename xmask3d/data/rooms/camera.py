@@ -28,7 +28,9 @@ def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candida
     poses, scores = [], []
     for index in range(count * candidates_per_view):
         pose = _random_view(built, index, rng)
-        frame = built.renderer.render(pose, _small_intrinsics(PREVIEW), HEIGHT // PREVIEW, WIDTH // PREVIEW)
+        frame = built.renderer.render(
+            pose, _small_intrinsics(PREVIEW), HEIGHT // PREVIEW, WIDTH // PREVIEW, colored=False
+        )
         visible = _visible_things(built, frame)
         if visible is not None:
             poses.append(pose)

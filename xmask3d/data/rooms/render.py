@@ -90,6 +90,9 @@ class Renderer:
         # light bounces often.
         slope = self._normals @ np.asarray(self.light.sun, np.float32) / 2
         self._daylight = self.light.ambient + self.light.sun_strength * np.stack([0.5 + slope, 0.5 - slope]) ** 2
+        self._normal_axes = np.ascontiguousarray(self._normals.T)
+        corners = np.ascontiguousarray(self.mesh.uv.transpose(2, 1, 0))
+        self._uv = [(first, second - first, third - first) for first, second, third in corners]
         self._pack_textures()
         self._scene = rtcore_scene.EmbreeScene()
         TriangleMesh(
@@ -98,12 +101,20 @@ class Renderer:
             np.ascontiguousarray(self.mesh.faces, np.int32),
         )
 
-    def render(self, pose: NDArray[np.floating], intrinsics: NDArray[np.floating], height: int, width: int) -> Frame:
+    def render(
+        self,
+        pose: NDArray[np.floating],
+        intrinsics: NDArray[np.floating],
+        height: int,
+        width: int,
+        colored: bool = True,
+    ) -> Frame:
         """Draw one picture.
 
         Args:
             pose: 4 x 4, camera to world; the camera looks along +z, x right, y down.
             intrinsics: 3 x 3 or larger: focal lengths and principal point in pixels.
+            colored: whether the colours are wanted; they are most of the work, and black without.
         """
         k = np.asarray(intrinsics, np.float32)
         rotation = np.asarray(pose, np.float32)[:3, :3]
@@ -111,7 +122,7 @@ class Renderer:
         across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[None, :, None] * rotation[:, 0]
         down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None, None] * rotation[:, 1]
         rays = (across + down + rotation[:, 2]).reshape(-1, 3)
-        hits = self.cast(np.broadcast_to(np.asarray(pose, np.float32)[:3, 3], rays.shape), rays)
+        hits = self.cast(np.broadcast_to(np.asarray(pose, np.float32)[:3, 3], rays.shape), rays, colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color
         color[missed] = self.background
@@ -125,21 +136,30 @@ class Renderer:
             label.reshape(height, width),
         )
 
-    def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating]) -> Hits:
-        """Follow rays to the first surface. Args: origins, directions: N x 3; directions need no unit length."""
+    def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating], colored: bool = True) -> Hits:
+        """Follow rays to the first surface.
+
+        Args:
+            origins, directions: N x 3; directions need no unit length.
+            colored: whether the colours are wanted; black without.
+        """
         starts = np.ascontiguousarray(origins, np.float32)
         rays = np.ascontiguousarray(directions, np.float32)
         result = self._scene.run(starts, rays, query="INTERSECT", output=1)
         face, distance = result["primID"], result["tfar"]
         hit = (face >= 0) & (distance < 1e6)
         weights = np.stack([result["u"], result["v"]], -1)
-        if hit.all():
-            points = starts + rays * distance[:, None]
+        if colored and hit.all():
+            points = _advanced(starts, rays, distance)
             return Hits(face, distance, self.shade(points, face, self.surface_color(face, weights), rays))
         color = np.zeros((len(face), 3), np.float32)
-        points = starts[hit] + rays[hit] * distance[hit, None]
-        color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays[hit])
+        if colored:
+            starts, rays, distance_of_hit = starts[hit], rays[hit], distance[hit]
+            points = _advanced(starts, rays, distance_of_hit)
+            color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays)
         return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
+
+    # Below, numbers of one kind lie together (a row an axis): NumPy is slow on rows of two or three numbers.
 
     def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of a face's corners 1 and 2.
@@ -147,45 +167,50 @@ class Renderer:
         Returns:
             N x 3 in [0, 1].
         """
-        corner = self.mesh.uv[face]
-        uv = (
-            corner[:, 0]
-            + (corner[:, 1] - corner[:, 0]) * weights[:, :1]
-            + (corner[:, 2] - corner[:, 0]) * weights[:, 1:]
-        )
-        uv -= np.floor(uv)
-        texture = self.mesh.texture[face]
-        width, height = self._texture_width[texture], self._texture_height[texture]
-        column = np.minimum((uv[:, 0] * width).astype(np.int32), width - 1)
-        row = np.minimum(((1 - uv[:, 1]) * height).astype(np.int32), height - 1)
-        texels = self._texels[self._texture_start[texture] + row * width + column]
+        first, second = np.ascontiguousarray(weights.T)
+        place = []
+        for corner, along_first, along_second in self._uv:
+            value = corner.take(face) + along_first.take(face) * first
+            value += along_second.take(face) * second
+            value -= np.floor(value)
+            place.append(value)
+        texture = self.mesh.texture.take(face)
+        width, height = self._texture_width.take(texture), self._texture_height.take(texture)
+        column = np.minimum((place[0] * width).astype(np.int32), width - 1)
+        row = np.minimum(((1 - place[1]) * height).astype(np.int32), height - 1)
+        texels = self._texels.take(self._texture_start.take(texture) + row * width + column, 0)
         return texels.astype(np.float32) / np.float32(255)
 
     def shade(
         self, points: FloatArray, face: NDArray[np.int32], color: FloatArray, rays: FloatArray | None = None
     ) -> FloatArray:
         """Light N surface points: N x 3 colours in [0, 1]; surfaces are lit on the side from which `rays` see them."""
-        light, normal = self.light, self._normals[face]
-        back = np.zeros(len(face), bool) if rays is None else np.einsum("ni,ni->n", normal, rays) > 0
-        strength = self._daylight[back.astype(np.int8), face]
-        if light.lamp is not None and light.lamp_strength > 0:
-            strength = strength + self._lamp_light(points, normal * np.where(back, -1, 1).astype(np.float32)[:, None])
-        return color * strength.astype(np.float32)[:, None] * np.asarray(light.tint, np.float32)
-
-    def _lamp_light(self, points: FloatArray, normal: FloatArray) -> FloatArray:
         light = self.light
-        towards = np.asarray(light.lamp, np.float32) - points
-        square = np.maximum(np.einsum("ni,ni->n", towards, towards), 1e-3)
-        facing = np.maximum(np.einsum("ni,ni->n", normal, towards) / np.sqrt(square), 0)
+        normal = [axis.take(face) for axis in self._normal_axes]
+        back = np.zeros(len(face), bool) if rays is None else _dot(normal, rays.T) > 0
+        strength = self._daylight.take(back.astype(np.int64) * self._daylight.shape[1] + face)
+        if light.lamp is not None and light.lamp_strength > 0:
+            side = np.where(back, -1, 1).astype(np.float32)
+            strength = strength + self._lamp_light(points.T, [axis * side for axis in normal])
+        strength = strength.astype(np.float32)
+        lit = np.empty_like(color)
+        for channel, tint in enumerate(np.asarray(light.tint, np.float32)):
+            np.multiply(color[:, channel] * strength, tint, out=lit[:, channel])
+        return lit
+
+    def _lamp_light(self, points: FloatArray, normal: Sequence[FloatArray]) -> FloatArray:
+        light = self.light
+        towards = [lamp - axis for lamp, axis in zip(np.asarray(light.lamp, np.float32), points, strict=True)]
+        square = np.maximum(_dot(towards, towards), 1e-3)
+        facing = np.maximum(_dot(normal, towards) / np.sqrt(square), 0)
         strength = light.lamp_strength * facing * 8 / (4 + square)
         if light.shadows:
             lit = np.flatnonzero(facing > 0)
-            blocked = self._scene.run(
-                np.ascontiguousarray(points[lit] + normal[lit] * 5e-3, np.float32),
-                np.ascontiguousarray(towards[lit], np.float32),
-                query="OCCLUDED",
-                dists=np.ones(len(lit), np.float32),
-            )
+            origin, direction = np.empty((len(lit), 3), np.float32), np.empty((len(lit), 3), np.float32)
+            for k in range(3):
+                origin[:, k] = points[k].take(lit) + normal[k].take(lit) * np.float32(5e-3)
+                direction[:, k] = towards[k].take(lit)
+            blocked = self._scene.run(origin, direction, query="OCCLUDED", dists=np.ones(len(lit), np.float32))
             strength[lit] *= np.where(np.asarray(blocked) >= 0, 0.35, 1.0)
         return strength.astype(np.float32)
 
@@ -196,6 +221,20 @@ class Renderer:
         self._texture_height = np.array([image.shape[0] for image in images], np.int32)
         self._texture_width = np.array([image.shape[1] for image in images], np.int32)
         self._texture_start = np.concatenate([[0], np.cumsum(self._texture_height * self._texture_width)[:-1]])
+
+
+def _advanced(starts: FloatArray, rays: FloatArray, distance: FloatArray) -> FloatArray:
+    """Where N rays are at their distances, N x 3; the three axes lie each on its own."""
+    points = np.empty((3, len(rays)), np.float32)
+    for axis, start, ray in zip(points, starts.T, rays.T, strict=True):
+        np.multiply(ray, distance, out=axis)
+        axis += start
+    return points.T
+
+
+def _dot(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> FloatArray:
+    """Products of N pairs of vectors, each given by its three axes."""
+    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
 def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:
