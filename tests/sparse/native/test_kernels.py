@@ -1,5 +1,9 @@
 """The compiled loops against the same sums in plain torch."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +17,20 @@ from xmask3d.sparse.native.kernels import PairLists, failure, outer, product
 pytestmark = pytest.mark.skipif(bool(failure()), reason=failure())
 
 KINDS = [torch.float32, torch.bfloat16] if not failure() and kernels.has_bfloat16() else [torch.float32]
-CHANNELS = [(1, 1), (3, 32), (5, 100), (96, 96), (100, 3), (16, 256), (33, 48)]
+WITH_TILES = [False, True] if not failure() and kernels.has_tiles() else [False]
+LOOPS = [(kind, tiles) for kind in KINDS for tiles in (WITH_TILES if kind == torch.bfloat16 else [False])]
+NAMES = [f"{str(kind).removeprefix('torch.')}{' in tiles' * tiles}" for kind, tiles in LOOPS]
+CHANNELS = [(1, 1), (3, 32), (5, 100), (96, 96), (100, 3), (16, 256), (33, 48), (16, 16), (32, 96), (38, 83), (83, 38)]
+CHANNELS += [(7, 8), (8, 7), (48, 16), (256, 130)]
+
+
+@pytest.fixture(params=LOOPS, ids=NAMES)
+def kind(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    """The type of features, while its loops run in tiles or without."""
+    kind, tiles = request.param
+    before = kernels.want_tiles(tiles)
+    yield kind
+    kernels.want_tiles(before)
 
 
 def random_rows(*shape: int, seed: int) -> Tensor:
@@ -36,7 +53,6 @@ def assert_near(actual: Tensor, expected: Tensor, kind: torch.dtype) -> None:
     assert (actual.double() - expected).norm() <= (1e-6 if kind == torch.float32 else 3e-3) * expected.norm()
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("inner", "width"), CHANNELS)
 def test_product_sums_over_taps(inner: int, width: int, kind: torch.dtype) -> None:
     table = random_table()
@@ -47,7 +63,6 @@ def test_product_sums_over_taps(inner: int, width: int, kind: torch.dtype) -> No
     assert_near(out, torch.einsum("tka,kab->tb", gathered(source, table), used), kind)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("inner", "width"), CHANNELS)
 def test_outer_sums_over_pairs(inner: int, width: int, kind: torch.dtype) -> None:
     table = random_table()
@@ -55,6 +70,69 @@ def test_outer_sums_over_pairs(inner: int, width: int, kind: torch.dtype) -> Non
     total = outer(source, target, PairLists.of_table(table, 300))
     assert total.dtype == torch.float32
     assert_near(total, torch.einsum("tka,tb->kab", gathered(source, table), target.double()), kind)
+
+
+@pytest.mark.parametrize("pairs_of_a_tap", [0, 1, 2, 15, 16, 17, 31, 32, 33, 64], ids=str)
+def test_taps_of_few_pairs(pairs_of_a_tap: int, kind: torch.dtype) -> None:
+    table = torch.full((70, 3), 40, dtype=torch.int32)
+    table[3 : 3 + pairs_of_a_tap, 1] = torch.arange(pairs_of_a_tap, dtype=torch.int32) * 7 % 40
+    table[50:60, 2] = 39
+    pairs = PairLists.of_table(table, 40)
+    source, target = random_rows(40, 45, seed=2).to(kind), random_rows(70, 50, seed=4).to(kind)
+    weight = random_rows(3, 45, 50, seed=3)
+    expected = torch.einsum("tka,kab->tb", gathered(source, table), weight.to(kind).double())
+    assert_near(product(source, pairs, weight), expected, kind)
+    expected = torch.einsum("tka,tb->kab", gathered(source, table), target.double())
+    assert_near(outer(source, target, pairs), expected, kind)
+
+
+def test_what_no_pair_names_is_not_read(kind: torch.dtype) -> None:
+    table = torch.full((70, 2), 40, dtype=torch.int32)
+    table[:35, 0] = torch.arange(35, dtype=torch.int32)
+    pairs = PairLists.of_table(table, 40)
+    source, target = random_rows(40, 45, seed=2).to(kind), random_rows(70, 50, seed=4).to(kind)
+    source[35:], target[35:] = torch.nan, torch.nan
+    assert product(source, pairs, random_rows(2, 45, 50, seed=3)).isfinite().all()
+    assert outer(source, target, pairs).isfinite().all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("layout", ["rows", "columns", "neither"])
+def test_product_packs_weights_of_any_layout(layout: str, mirrored: bool, kind: torch.dtype) -> None:
+    pairs, source = PairLists.of_table(random_table(), 300), random_rows(300, 70, seed=2).to(kind)
+    weight = random_rows(5, 70, 90, seed=3)
+    laid = {
+        "rows": weight,
+        "columns": weight.transpose(1, 2).contiguous().transpose(1, 2),
+        "neither": torch.stack((weight, weight), -1)[..., 0],
+    }
+    expected = product(source, pairs, weight.flip(0) if mirrored else weight)
+    assert torch.equal(product(source, pairs, laid[layout], mirrored), expected)
+
+
+@pytest.mark.skipif(not failure() and not kernels.has_bfloat16(), reason="no bfloat16")
+def test_torch_and_the_loops_may_use_tiles_by_turns() -> None:
+    pairs, weight = PairLists.of_table(random_table(), 300), random_rows(5, 96, 96, seed=3)
+    source, target, square = (random_rows(rows, 96, seed=rows).bfloat16() for rows in (300, 700, 96))
+    rounds = [(product(source, pairs, weight), source @ square, outer(source, target, pairs)) for _ in range(4)]
+    for again in rounds[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(again, rounds[0], strict=True))
+    assert_near(rounds[0][1], source.double() @ square.double(), torch.bfloat16)
+
+
+@pytest.mark.skipif(not WITH_TILES[-1], reason="no tiles")
+def test_a_process_that_gets_no_tiles_computes_without() -> None:
+    program = """
+import ctypes
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+room = ctypes.create_string_buffer(4096)  # for signals: too little to keep tiles in, so that Linux refuses them
+assert not ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, 4096)), None)
+from xmask3d.sparse.native import kernels
+print(repr(kernels.failure()), kernels.has_bfloat16(), kernels.has_tiles())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["''", "True", "False"]
 
 
 def test_product_takes_weights_of_any_layout_and_taps_in_reverse() -> None:
@@ -65,7 +143,6 @@ def test_product_takes_weights_of_any_layout_and_taps_in_reverse() -> None:
     assert torch.equal(product(source, pairs, weight.flip(0), mirrored=True), expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_results_repeat_bit_for_bit_on_any_number_of_threads(kind: torch.dtype) -> None:
     pairs = PairLists.of_table(random_table(targets=5000, sources=4000), 4000)
     source, target = random_rows(4000, 96, seed=2).to(kind), random_rows(5000, 80, seed=3).to(kind)

@@ -2,11 +2,13 @@
 //
 // A block of target rows is one unit of work: its sums stay in the second-level cache while tap after tap adds the
 // products of the pairs that exist. A register tile takes a handful of pairs of one tap; source rows are read where they
-// are, so nothing is gathered. Every row's sum runs over its taps in ascending order, whatever the number of threads.
+// are, so nothing is gathered (but for tiles.h, which takes 32 pairs). Every row's sum runs over its taps in ascending
+// order, whatever the number of threads.
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "tiles.h"
 #include "vectors.h"
 
 namespace {
@@ -97,14 +99,68 @@ void product_pairs(const Value* source, int inner, const int32_t* rows, const ui
   else product_tile<MR, NV>(x, y, weight, inner);
 }
 
-template <class Value>
+// A thread's work on all pairs of one tap in one block: `sums` are its rows of one panel of columns.
+struct VectorPairs {
+  static constexpr int most = kMaxVectors;
+
+  template <class Value>
+  void operator()(const Value* source, int inner, const int32_t* rows, const uint16_t* places, int64_t count,
+                  const Value* weight, int vectors, float* sums, float* spare) {
+    XM_DISPATCH_VECTORS(vectors, (product_pairs<NV>(source, inner, rows, places, count, weight, sums, spare)));
+  }
+};
+
+#ifdef XM_TILES
+// Source rows of 32 pairs are brought together, and their products added to the sums where they belong.
+class TilePairs {
+ public:
+  static constexpr int most = kTileVectors;
+
+  void operator()(const uint16_t* source, int inner, const int32_t* rows, const uint16_t* places, int64_t count,
+                  const uint16_t* weight, int vectors, float* sums, float*) {
+    const int steps = (inner + kTileDepth - 1) / kTileDepth, channels = steps * kTileDepth, columns = vectors * kLanes;
+    if (room_.size() < size_t(2 * kTileRows * channels + 32)) room_.resize(2 * kTileRows * channels + 32);
+    uint16_t* x = room_.data();
+    x += (64 - (reinterpret_cast<uintptr_t>(x) & 63)) % 64 / 2;
+    const __mmask32 last = inner % kTileDepth ? (1u << inner % kTileDepth) - 1 : 0xFFFFFFFF;
+    for (int64_t pair = 0; pair < count; pair += 2 * kTileRows) {
+      const int filled = int(std::min<int64_t>(2 * kTileRows, count - pair));
+      for (int r = 0; r < filled; ++r) {  // further rows keep what they had: nobody reads their products
+        const uint16_t* from = source + int64_t(rows[pair + r]) * inner;
+        uint16_t* to = x + r * channels;
+        int a = 0;
+        for (; a < channels - kTileDepth; a += kTileDepth) _mm512_store_si512(to + a, _mm512_loadu_si512(from + a));
+        _mm512_store_si512(to + a, _mm512_maskz_loadu_epi16(last, from + a));
+      }
+      for (int vector = 0; vector < vectors; vector += 2)
+        tile_product(filled > kTileRows, vector + 1 < vectors, x, {channels, kTileRows * channels, kTileDepth},
+                     weight + 2 * vector * kLanes, {2 * columns, 2 * kLanes, kTileDepth * columns}, steps,
+                     products_ + vector * kLanes, columns);
+      for (int r = 0; r < filled; ++r) {
+        float* to = sums + int64_t(places[pair + r]) * columns;
+        const float* from = products_ + r * columns;
+        for (int n = 0; n < columns; n += kLanes) store(to + n, load(to + n) + load(from + n));
+      }
+    }
+  }
+
+ private:
+  TileScope scope_;
+  std::vector<uint16_t> room_;
+  alignas(64) float products_[2 * kTileRows * kTileVectors * kLanes];
+};
+#endif
+
+template <class Pairs, class Value>
 void product(const Value* source, int inner, const int64_t* starts, const int32_t* rows, const uint16_t* places,
-             int64_t targets, int taps, int block_rows, const Value* weight, int width, Value* out, int threads) {
-  const Panels panels(width);
+             int64_t targets, int taps, int block_rows, const Value* weight, int channels, int width, Value* out,
+             int threads) {
+  const Panels panels(width, Pairs::most);
   const int64_t blocks = (targets + block_rows - 1) / block_rows;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> sums((block_rows + 1) * size_t(kMaxVectors * kLanes) + 16);  // a spare row, and to align
+    Pairs add_pairs;
+    std::vector<float> sums((block_rows + 1) * size_t(Pairs::most * kLanes) + 16);  // a spare row, and to align
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (int64_t block = 0; block < blocks; ++block) {
       for (int panel = 0; panel < panels.count; ++panel) {
@@ -113,12 +169,12 @@ void product(const Value* source, int inner, const int64_t* starts, const int32_
         float* own = sums.data();
         own += (64 - (reinterpret_cast<uintptr_t>(own) & 63)) % 64 / 4;
         std::memset(own, 0, filled * columns * sizeof(float));
-        const Value* panel_weight = weight + int64_t(taps) * inner * begin;
+        const Value* panel_weight = weight + int64_t(taps) * channels * begin;
         for (int tap = 0; tap < taps; ++tap) {
           const int64_t from = starts[block * taps + tap], count = starts[block * taps + tap + 1] - from;
-          const Value* tap_weight = panel_weight + int64_t(tap) * inner * columns;
-          XM_DISPATCH_VECTORS(vectors, (product_pairs<NV>(source, inner, rows + from, places + from, count, tap_weight,
-                                                          own, own + block_rows * columns)));
+          const Value* tap_weight = panel_weight + int64_t(tap) * channels * columns;
+          add_pairs(source, inner, rows + from, places + from, count, tap_weight, vectors, own,
+                    own + block_rows * columns);
         }
         const int wanted = std::min(columns, width - begin);
         for (int64_t row = 0; row < filled; ++row)
@@ -127,6 +183,44 @@ void product(const Value* source, int inner, const int64_t* starts, const int32_
     }
   }
 }
+
+#ifdef XM_BF16
+inline __mmask16 first_lanes(int count) { return count >= 16 ? 0xFFFF : count > 0 ? (1u << count) - 1 : 0; }
+
+// One panel of a tap: rows of `from` are input channels.
+void pack_rows(const float* from, int64_t step, int inner, int channels, int wanted, int columns, uint16_t* to) {
+  for (int a = 0; a < channels; a += 2, to += 2 * columns) {
+    for (int n = 0; n < columns; n += 16) {
+      const auto row = [&](int channel) {
+        const __mmask16 mask = channel < inner ? first_lanes(wanted - n) : 0;
+        return (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from + channel * step + n));
+      };
+      _mm512_storeu_si512(to + 2 * n, side_by_side(row(a), row(a + 1)));
+    }
+  }
+}
+
+// The same where rows of `from` are columns of the panel.
+void pack_columns(const float* from, int64_t step, int inner, int channels, int wanted, int columns, uint16_t* to) {
+  alignas(64) uint16_t rows[16 * 32], turned[16 * 32];
+  const uint16_t* starts[16];
+  for (int n = 0; n < columns; n += 16) {
+    for (int a = 0; a < channels; a += 32) {
+      for (int r = 0; r < 16; ++r) {
+        const float* row = from + (n + r) * step + a;
+        const int there = n + r < wanted ? inner - a : 0;
+        const __m512 low = _mm512_maskz_loadu_ps(first_lanes(there), row);
+        const __m512 high = _mm512_maskz_loadu_ps(first_lanes(there - 16), row + 16);
+        starts[r] = rows + r * 32;
+        _mm512_store_si512(rows + r * 32, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+      }
+      transpose16(starts, turned, 32);
+      for (int two = 0; two < std::min(16, (channels - a) / 2); ++two)
+        _mm512_storeu_si512(to + (a + 2 * two) * columns + 2 * n, _mm512_load_si512(turned + two * 32));
+    }
+  }
+}
+#endif
 
 }  // namespace
 
@@ -152,7 +246,8 @@ void xm_pack_float(const float* weight, int64_t tap_step, int64_t inner_step, in
 void xm_product_float(const float* source, int inner, const int64_t* starts, const int32_t* rows,
                       const uint16_t* places, int64_t targets, int taps, int block_rows, const float* weight, int width,
                       float* out, int threads) {
-  product(source, inner, starts, rows, places, targets, taps, block_rows, weight, width, out, threads);
+  product<VectorPairs>(source, inner, starts, rows, places, targets, taps, block_rows, weight, inner, width, out,
+                       threads);
 }
 
 int xm_has_bf16() {
@@ -166,25 +261,27 @@ int xm_has_bf16() {
 int xm_lanes() { return kLanes; }
 
 #ifdef XM_BF16
-// As above, rounded to bfloat16, neighbouring input channels (an even number) interleaved.
+// Input channels that packed weights have for `inner` of them.
+int xm_packed_channels_bf16(int inner) {
+  const int step = in_tiles(inner) ? kTileDepth : 2;
+  return (inner + step - 1) / step * step;
+}
+
+// As above, rounded to bfloat16, neighbouring input channels interleaved; those that are added are zero. One of
+// `inner_step` and `width_step` is 1.
 void xm_pack_bf16(const float* weight, int64_t tap_step, int64_t inner_step, int64_t width_step, int taps, int inner,
                   int width, uint16_t* packed, int threads) {
-  const Panels panels(width);
+  const Panels panels(width, in_tiles(inner) ? kTileVectors : kMaxVectors);
+  const int channels = xm_packed_channels_bf16(inner);
 #pragma omp parallel for num_threads(threads) schedule(static) collapse(2)
   for (int panel = 0; panel < panels.count; ++panel) {
     for (int tap = 0; tap < taps; ++tap) {
       const int columns = panels.size(panel) * kLanes, begin = panels.first(panel) * kLanes;
-      const int wanted = std::min(columns, width - begin), even = (inner + 1) / 2 * 2;
-      uint16_t* to = packed + int64_t(taps) * even * begin + int64_t(tap) * even * columns;
+      const int wanted = std::min(columns, width - begin);
+      uint16_t* to = packed + int64_t(taps) * channels * begin + int64_t(tap) * channels * columns;
       const float* from = weight + tap * tap_step + begin * width_step;
-      float line[2 * kMaxVectors * kLanes];
-      for (int a = 0; a < even; a += 2, to += 2 * columns) {
-        for (int n = 0; n < columns; ++n) {
-          line[2 * n] = n < wanted ? from[a * inner_step + n * width_step] : 0.f;
-          line[2 * n + 1] = n < wanted && a + 1 < inner ? from[(a + 1) * inner_step + n * width_step] : 0.f;
-        }
-        write_row(to, line, 2 * columns);
-      }
+      if (width_step == 1) pack_rows(from, inner_step, inner, channels, wanted, columns, to);
+      else pack_columns(from, width_step, inner, channels, wanted, columns, to);
     }
   }
 }
@@ -192,7 +289,14 @@ void xm_pack_bf16(const float* weight, int64_t tap_step, int64_t inner_step, int
 void xm_product_bf16(const uint16_t* source, int inner, const int64_t* starts, const int32_t* rows,
                      const uint16_t* places, int64_t targets, int taps, int block_rows, const uint16_t* weight,
                      int width, uint16_t* out, int threads) {
-  product(source, inner, starts, rows, places, targets, taps, block_rows, weight, width, out, threads);
+  const int channels = xm_packed_channels_bf16(inner);
+#ifdef XM_TILES
+  if (in_tiles(inner))
+    return product<TilePairs>(source, inner, starts, rows, places, targets, taps, block_rows, weight, channels, width,
+                              out, threads);
+#endif
+  product<VectorPairs>(source, inner, starts, rows, places, targets, taps, block_rows, weight, channels, width, out,
+                       threads);
 }
 #endif
 

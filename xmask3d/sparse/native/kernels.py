@@ -118,6 +118,21 @@ def has_bfloat16() -> bool:
     return bool(library().xm_has_bf16())
 
 
+@functools.cache
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bfloat16, and the system lets it."""
+    return bool(library().xm_has_tiles())
+
+
+def want_tiles(wanted: bool) -> bool:
+    """Multiply bfloat16 in tiles where they are to be had (the default), or never; not while a loop runs.
+
+    Returns:
+        What was wanted before.
+    """
+    return bool(library().xm_want_tiles(c_int(wanted)))
+
+
 def product(source: Tensor, pairs: PairLists, weight: Tensor, mirrored: bool = False) -> Tensor:
     """Sum over the pairs (t, s) of every tap k of `source[s] @ weight[k]`, summed in float32.
 
@@ -142,9 +157,12 @@ def product(source: Tensor, pairs: PairLists, weight: Tensor, mirrored: bool = F
     weight = weight.detach().float()
     if source.dtype == torch.bfloat16 and inner % 2:  # channels are multiplied by twos
         source, weight, inner = functional.pad(source, (0, 1)), functional.pad(weight, (0, 0, 0, 1)), inner + 1
+    if 1 not in weight.stride()[1:]:  # rows or columns must lie together
+        weight = weight.contiguous()
     source, name = source.contiguous(), kind_of(source)
     lanes = library().xm_lanes()
-    packed = torch.empty(taps * inner * -(-width // lanes) * lanes, dtype=source.dtype)
+    channels = library().xm_packed_channels_bf16(inner) if source.dtype == torch.bfloat16 else inner
+    packed = torch.empty(taps * channels * -(-width // lanes) * lanes, dtype=source.dtype)
     step = weight.stride(0)
     first = address(weight, 4 * step * (taps - 1) if mirrored else 0)
     steps = c_int64(-step if mirrored else step), c_int64(weight.stride(1)), c_int64(weight.stride(2))
@@ -200,15 +218,20 @@ def _check() -> None:
     generator = torch.Generator().manual_seed(0)
     table = torch.randint(0, 101, (100, 3), generator=generator, dtype=torch.int32)
     pairs = PairLists.of_table(table, 100)
-    inner, width = 38, 83
+    inner, width = 38, 77
     source, target = (torch.randn(100, count, generator=generator) for count in (inner, width))
     weight = torch.randn(3, inner, width, generator=generator)
-    for kind in (torch.float32, torch.bfloat16)[: 1 + has_bfloat16()]:
+    bfloat16 = [(torch.bfloat16, tiles) for tiles in (False, True)[: 1 + has_tiles()]] if has_bfloat16() else []
+    for kind, tiles in [(torch.float32, False), *bfloat16]:
         rows, other, factor = source.to(kind).float(), target.to(kind).float(), weight.to(kind).float()
         gathered = functional.pad(rows, (0, 0, 0, 1))[table.long()]
         expected = torch.einsum("tka,kab->tb", gathered, factor), torch.einsum("tka,tb->kab", gathered, other)
-        actual = product(source.to(kind), pairs, weight), outer(source.to(kind), target.to(kind), pairs)
+        before = want_tiles(tiles)
+        try:
+            actual = product(source.to(kind), pairs, weight), outer(source.to(kind), target.to(kind), pairs)
+        finally:
+            want_tiles(before)
         tolerance = 1e-5 if kind == torch.float32 else 1e-2
         for one, true in zip(actual, expected, strict=True):
             if not (one.float() - true).norm() <= tolerance * true.norm():  # nor if it is NaN
-                raise BuildError(f"the compiled library fails its self-test in {kind}")
+                raise BuildError(f"the compiled library fails its self-test in {kind}{', tiles' * tiles}")
