@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from tests.helpers.scenes import write_scenes
 from xmask3d.benchmark import load_benchmark
-from xmask3d.data.files import write_points
+from xmask3d.data.files import read_tuple, write_points
 from xmask3d.data.samples import (
     Limits,
     SceneViews,
@@ -118,6 +118,38 @@ def test_limits():
     assert not Limits(1, 4).accept(classes, 5, 19)
     assert not Limits(1, 9, 4).accept(classes, 5, 19)
     assert Limits(1, 9, 4).accept(None, 5, 19)
+    assert Limits(1, 9, 2, counted=(0, 2)).accept(classes, 5, 19)
+    assert not Limits(1, 9, 3, counted=(0, 2)).accept(classes, 5, 19)
+
+
+@pytest.mark.parametrize("base_only", [False, True])
+def test_labels_of_novel_classes_choose_views_unless_they_must_not(own_root, benchmark, base_only):
+    name = "scene0000_00"
+    path = own_root / "scannet_3d" / "train" / f"{name}_vh_clean_2.pth"
+    points, colors, _ = read_tuple(path)
+    write_points(path, points, colors, np.full(len(points), benchmark.file_ids_3d[benchmark.novel[0]]))
+    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, base_only=base_only, **SMALL)
+    scenes = {views[index].scene for index in range(2)}
+    assert (name in scenes) != base_only
+
+
+def test_a_rejected_view_of_validation_is_followed_by_the_one_after_the_next_as_published(root, benchmark, monkeypatch):
+    tried = []
+    monkeypatch.setattr(ValidationViews, "_sample", lambda self, scene, view, *_: tried.append(view))
+    reader = open_reader("scannet", root, "train", benchmark)
+    names = reader.view_names("scene0000_00")
+    assert len(names) == 3
+    for step in (1, 2):
+        views = ValidationViews(reader, benchmark, step=step)
+        views.set_epoch(1)
+        assert views[0] is None
+        expected = [names[place] for place in ((1, 2, 0) if step == 1 else (1, 0, 2))]
+        assert tried == expected
+        tried.clear()
+    monkeypatch.setattr(reader, "view_names", lambda scene: ["0", "1", "2", "3"])
+    even = ValidationViews(reader, benchmark, step=2)
+    reader.read_scene("scene0000_00").view_names[:] = ["0", "1", "2", "3"]
+    assert even[0] is None and tried == ["0", "2", "1", "3"]  # the others too, before the scene is given up
 
 
 def equal(a, b):

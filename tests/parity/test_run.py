@@ -109,6 +109,14 @@ def test_a_case_that_cannot_be_run_fails(tmp_path: Path) -> None:
     assert "cannot be read" in run_case(tmp_path / "b_mapping").lines()[0]
 
 
+def test_a_case_of_which_a_file_is_missing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(GOLDEN / "b_mapping", tmp_path / "b_mapping")
+    shutil.copytree(GOLDEN / "b_voxelize", tmp_path / "b_voxelize")
+    (tmp_path / "b_voxelize" / "inputs.npz").unlink()
+    assert command(monkeypatch, str(tmp_path)) == 1
+    assert "inputs.npz" in run_case(tmp_path / "b_voxelize").lines()[0]
+
+
 def test_cases_are_found() -> None:
     assert find_cases(GOLDEN / "b_mapping") == [GOLDEN / "b_mapping"]
     assert find_cases(GOLDEN, "c_decoder") == [GOLDEN / "c_decoder"]

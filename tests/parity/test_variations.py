@@ -63,3 +63,37 @@ def test_inputs_that_are_drawn_are_checked_against_what_was_recorded_of_them(tmp
     inputs["feature_seed"] = np.array(78)
     report = run_case(write(tmp_path / "c_decoder", inputs, recorded))
     assert "the input 'features_s2' drawn here is not the recorded one" in report.lines()[0]
+
+
+def test_only_what_is_recorded_needs_inputs(tmp_path: Path) -> None:
+    inputs, recorded = load_case("b_mapping")
+    del inputs["points_camera"]
+    assert run_case(write(tmp_path / "b_mapping", inputs, {"mapping": recorded["mapping"]})).passed
+    inputs, recorded = load_case("b_voxelize")
+    del inputs["quant_coords"]
+    kept = {name: array for name, array in recorded.items() if not name.startswith("quant_")}
+    assert run_case(write(tmp_path / "b_voxelize", inputs, kept)).passed
+
+
+def test_hashes_are_of_the_coordinates_as_given(tmp_path: Path) -> None:
+    inputs, recorded = load_case("b_voxelize")
+    inputs["quant_coords"] = inputs["quant_coords"] - 5
+    hashes: list[int] = []
+    for row in inputs["quant_coords"].astype(int).tolist():
+        value = 14695981039346656037
+        for coordinate in row:
+            value = (value * 1099511628211 % 2**64) ^ (coordinate % 2**64)
+        hashes.append(value)
+    distinct = sorted(set(hashes))
+    index = np.array([hashes.index(value) for value in distinct])
+    inverse = np.array([distinct.index(value) for value in hashes])
+    changed = {"quant_hash": np.array(hashes, np.uint64), "quant_fnv_index": index, "quant_fnv_inverse": inverse}
+    assert not np.array_equal(index, recorded["quant_fnv_index"])
+    assert run_case(write(tmp_path / "b_voxelize", inputs, recorded | changed)).passed
+
+
+def test_validation_without_a_usable_view_says_so(tmp_path: Path) -> None:
+    inputs, recorded = load_case("l_loader")
+    inputs |= {name: np.zeros_like(array) for name, array in inputs.items() if name.endswith("/depth")}
+    report = run_case(write(tmp_path / "l_loader", inputs, recorded))
+    assert "no view of the scene can be used in validation epoch 0" in report.lines()[0]

@@ -22,12 +22,14 @@ class Limits:
 
     Attributes:
         min_points, max_points: fewest and most visible points.
-        min_labelled: fewest visible points of a base or novel class.
+        min_labelled: fewest visible points of a class that counts.
+        counted: ids of the classes that count, all but the ignored one by default.
     """
 
     min_points: int = 1
     max_points: int = EVERYTHING
     min_labelled: int = 0
+    counted: tuple[int, ...] | None = None
 
     def accept(self, classes: np.ndarray | None, count: int, ignored: int) -> bool:
         """Whether a view with `count` visible points of these classes (ignored where `ignored`) may be used."""
@@ -35,7 +37,8 @@ class Limits:
             return False
         if not self.min_labelled or classes is None:
             return True
-        return bool(np.count_nonzero(classes != ignored) >= self.min_labelled)
+        labelled = classes != ignored if self.counted is None else np.isin(classes, self.counted)
+        return bool(np.count_nonzero(labelled) >= self.min_labelled)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class TrainingViews(_Views):
         image_size, voxel_size, border, depth_tolerance: see `make_sample`.
         min_points, max_points, min_labelled: a view is used if it shows more points than the first, fewer than the
             second, and more points of base and novel classes than the third.
+        base_only: count points of base classes alone as labelled ones, so that no novel label decides what is used.
         views_per_scene: samples drawn from each scene per epoch.
         rotate, augment_color, augment_shape, shift: random changes of voxels, see `Augmentation`.
         seed: of everything random here.
@@ -116,6 +117,7 @@ class TrainingViews(_Views):
         min_points: int = 400,
         max_points: int = 65000,
         min_labelled: int = 10,
+        base_only: bool = False,
         views_per_scene: int = 16,
         rotate: bool = True,
         augment_color: bool = False,
@@ -132,7 +134,7 @@ class TrainingViews(_Views):
             voxel_size=voxel_size,
             border=border,
             depth_tolerance=depth_tolerance,
-            limits=Limits(min_points + 1, max_points - 1, min_labelled + 1),
+            limits=Limits(min_points + 1, max_points - 1, min_labelled + 1, benchmark.base if base_only else None),
             augmentation=Augmentation(rotate, augment_shape, augment_color, shift),
             bad_views=bad_views,
             cache=cache,
@@ -204,7 +206,8 @@ class ValidationViews(_Views):
     """One view of every scene, another one each epoch; item `i` belongs to scene `i` and is None if no view will do.
 
     Arguments as of `TrainingViews`; `angle` is a turn about z in radians; `protocol="reference"` restores the random
-    rotation of the published validation.
+    rotation of the published validation. `step`: how many views further on the next one is tried where one will not
+    do; any other view is tried after those.
     """
 
     def __init__(
@@ -221,6 +224,7 @@ class ValidationViews(_Views):
         min_labelled: int = 10,
         angle: float = 0.0,
         protocol: Literal["default", "reference"] = "default",
+        step: int = 1,
         seed: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
         cache: Path | None = None,
@@ -237,7 +241,7 @@ class ValidationViews(_Views):
             bad_views=bad_views,
             cache=cache,
         )
-        self._angle, self._seed = angle, seed
+        self._angle, self._step, self._seed = angle, step, seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -254,8 +258,9 @@ class ValidationViews(_Views):
         scene = self._reader.read_scene(self._reader.scene_names[index])
         views = scene.view_names
         generator = np.random.default_rng([self._seed, epoch, index]) if self._augmentation else None
-        tried = (views[(epoch + step) % len(views)] for step in range(len(views)))
-        samples = (self._sample(scene, view, generator, self._angle) for view in tried)
+        order = dict.fromkeys((epoch + self._step * tried) % len(views) for tried in range(len(views)))
+        order |= dict.fromkeys((epoch + tried) % len(views) for tried in range(len(views)))
+        samples = (self._sample(scene, views[place], generator, self._angle) for place in order)
         return next((sample for sample in samples if sample is not None), None)
 
 

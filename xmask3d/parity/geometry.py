@@ -18,20 +18,21 @@ def run_mapping(case: Case) -> Results:
     matrix = case.inputs["intrinsics"]
     camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
     width, height = case.sizes("image_dim_wh")
-    depth = case.inputs["depth_mm"] / 1000
-    pose, points = case.inputs["pose_camera_to_world"], case.inputs["points_world"]
+    # Name: which points, whether with the pose, whether with depth. What is not recorded needs no inputs.
     variants = {
-        "mapping": (points, pose, depth),
-        "mapping_no_depth": (points, pose, None),
-        "mapping_identity_pose": (case.inputs["points_camera"], np.eye(4), depth),
+        "mapping": ("points_world", True, True),
+        "mapping_no_depth": ("points_world", True, False),
+        "mapping_identity_pose": ("points_camera", False, True),
     }
-    for name, (cloud, transform, frame) in variants.items():
+    for name, (cloud, posed, with_depth) in variants.items():
+        if name not in case.outputs:
+            continue
         pixels, visible = project_points(
-            cloud,
-            transform,
+            case.inputs[cloud],
+            case.inputs["pose_camera_to_world"] if posed else np.eye(4),
             camera,
             (height, width),
-            frame,
+            case.inputs["depth_mm"] / 1000 if with_depth else None,
             border=int(case.number("cut_bound")),
             tolerance=case.number("visibility_threshold"),
         )
@@ -57,13 +58,22 @@ def run_voxelize(case: Case) -> Results:
         results.exact(f"{name}_first_index", voxels.first_point)
         results.exact(f"{name}_feats", case.inputs["feats"][voxels.first_point])
         results.exact(f"{name}_labels", case.inputs["labels"][voxels.first_point])
-    coords = case.inputs["quant_coords"]
-    results.exact("quant_hash", fnv_hash(coords))
-    for name, voxels in (("fnv", quantise(coords, "hash")), ("ravel", quantise(coords))):
-        results.exact(f"quant_{name}_index", voxels.first_point)
-        results.exact(f"quant_{name}_inverse", voxels.point_to_voxel)
+    if any(name.startswith("quant_") for name in case.outputs):
+        _add_quantisation(results, case.inputs["quant_coords"])
     _add_random_transform(results, case)
     return results
+
+
+def _add_quantisation(results: Results, coords: np.ndarray) -> None:
+    """Distinct rows of given coordinates: in the order of their hashes, and in that of the coordinates."""
+    results.exact("quant_hash", fnv_hash(coords))
+    voxels = quantise(coords)
+    results.exact("quant_ravel_index", voxels.first_point)
+    results.exact("quant_ravel_inverse", voxels.point_to_voxel)
+    # Of the coordinates as they are, where scans are shifted to begin at 0 before: negative ones may share a hash.
+    _, first, inverse = np.unique(fnv_hash(coords), return_index=True, return_inverse=True)
+    results.exact("quant_fnv_index", first)
+    results.exact("quant_fnv_inverse", inverse.reshape(-1))
 
 
 def _add_random_transform(results: Results, case: Case) -> None:

@@ -100,11 +100,13 @@ def _add_scene_view(results: Results, case: Case, prefix: str, sample: Sample, n
 def _add_validation(
     results: Results, case: Case, benchmark: Benchmark, reader: ScanNetReader, views: list[str]
 ) -> None:
-    data = ValidationViews(reader, benchmark)
+    data = ValidationViews(reader, benchmark, step=2)  # as published
     for epoch in range(sum(name.startswith("val_epoch") and name.endswith("/view") for name in case.outputs)):
         data.set_epoch(epoch)
         sample, prefix = data[0], f"val_epoch{epoch}/"
-        assert sample is not None and sample.classes is not None
+        if sample is None:
+            raise UserError(f"case {case.name}: no view of the scene can be used in validation epoch {epoch}")
+        assert sample.classes is not None
         results.exact(f"{prefix}view", views.index(sample.view))
         classes = sample.classes.numpy()
         recorded = case.outputs.get(f"{prefix}labels", classes)

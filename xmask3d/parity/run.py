@@ -105,13 +105,17 @@ def find_cases(root: Path, name: str | None = None) -> list[Path]:
         UserError: there is none.
     """
     if name is not None:
-        found = [root] if root.name == name and (root / "inputs.npz").is_file() else [root / name]
-        found = [folder for folder in found if (folder / "inputs.npz").is_file()]
-    elif (root / "inputs.npz").is_file():
+        found = [root] if root.name == name and _is_case(root) else [root / name]
+        found = [folder for folder in found if _is_case(folder)]
+    elif _is_case(root):
         found = [root]
-    else:
-        found = sorted(path.parent for path in root.glob("*/inputs.npz"))
+    else:  # those of which a file is missing too: they fail instead of being passed over
+        found = sorted(folder for folder in root.glob("*/") if _is_case(folder))
     if not found:
         what = f"no case '{name}'" if name else "no cases"
         raise UserError(f"{root}: {what} (a case is a folder with inputs.npz and outputs.npz)")
     return found
+
+
+def _is_case(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("inputs.npz", "outputs.npz"))
