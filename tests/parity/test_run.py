@@ -75,7 +75,9 @@ def test_what_is_recorded_must_be_computed_or_left_out_with_a_reason() -> None:
     assert results.left_out == {"y_stats": "nobody reads it"}
 
 
-@pytest.mark.parametrize("case", ["b_mapping", "b_voxelize", "g_maskclip", "l_loader"])
+@pytest.mark.parametrize(
+    "case", ["b_mapping", "b_voxelize", "g_maskclip", "l_loader", pytest.param("e_ldm_full", marks=pytest.mark.slow)]
+)
 def test_recorded_cases_pass(case: str) -> None:
     report = run_case(GOLDEN / case)
     assert report.passed, "\n".join(report.lines())

@@ -161,7 +161,7 @@ class DiffusionFeatures(FrozenNetworks):
         if any(size % self.image_multiple for size in images.shape[-2:]):
             size = "x".join(str(size) for size in images.shape[-2:])
             raise UserError(f"images of {size} pixels: height and width must be multiples of {self.image_multiple}")
-        if images.is_cpu and self._widest_bytes(images) >= LARGE:
+        if images.is_cpu and self._widest_bytes(images) >= 4 * LARGE:  # in Stable Diffusion from 512 x 512 on
             release_freed_memory()
         x = (images * 2 - 1).to(self.vae.dtype).contiguous(memory_format=self.memory_format)
         mean, encoder_maps = self._encode_latent(x)
