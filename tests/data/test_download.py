@@ -1,5 +1,8 @@
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import re
 import tarfile
 import threading
@@ -281,6 +284,44 @@ def test_damaged_archives(tmp_path):
         extract(tmp_path / "y", tmp_path / "out")
 
 
+@pytest.mark.parametrize("form", ["flipped", "cut", "bz2", "xz", "header", "plain"])
+def test_damaged_tars_leave_nothing(tmp_path, form):
+    members = [(f"{i}", CONTENT[i * 3000 :][:3000]) for i in range(50)]
+    plain = gzip.decompress(tar_of(tmp_path / "whole", members).read_bytes())
+    packed, middle = {"bz2": bz2.compress, "xz": lzma.compress}.get(form, gzip.compress), 25 * 3584
+    if form in ("cut", "plain"):
+        plain = plain[:middle]
+    if form == "header":
+        plain = plain[:middle] + b"x" * 64 + plain[middle + 64 :]
+    content = bytearray(plain if form == "plain" else packed(plain))
+    if form in ("flipped", "bz2", "xz"):
+        half = len(content) // 2
+        content[half : half + 64] = bytes(255 - byte for byte in content[half : half + 64])
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.tar: damaged.*delete it to fetch it again"):
+        extract(tmp_path / "x.tar", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_wrong_checksum_of_a_tar(tmp_path):
+    content = bytearray(tar_of(tmp_path / "x.tar.gz", [("a", CONTENT)]).read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "x.tar.gz").write_bytes(content)
+    with pytest.raises(UserError, match="CRC"):
+        extract(tmp_path / "x.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_damage_inside_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"text " * 50_000)
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[40:80] = b"\xff" * 40
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.zip: damaged"):
+        extract(tmp_path / "x.zip", tmp_path / "out")
+
+
 def test_every_item_is_offered_once():
     offered = [*names("datasets"), *names("checkpoints")]
     assert sorted(offered) == sorted([*ITEMS, "furniture"])
@@ -302,6 +343,33 @@ def test_item_with_a_mirror(server, tmp_path, monkeypatch):
     assert not (data / "things.tar.gz").exists()
     assert download("things", data / "other", tmp_path, keep_archive=True, urls=(server.url,)).is_dir()
     assert (data / "other" / "things.tar.gz").exists()
+
+
+def test_item_with_a_damaged_archive_can_be_fetched_again(server, tmp_path, monkeypatch):
+    whole = tar_of(tmp_path / "x.tar.gz", [("things/a", CONTENT)]).read_bytes()
+    server.content = whole[:-8] + b"checksum"
+    monkeypatch.setitem(ITEMS, "things", Item("datasets", "", (server.url,), "things.tar.gz", "data", "things"))
+    for _ in range(2):
+        with pytest.raises(UserError, match="delete it to fetch it again"):
+            download("things", tmp_path, tmp_path)
+        assert "things.tar.gz" not in read_records(tmp_path) and not (tmp_path / "things").exists()
+    (tmp_path / "things.tar.gz").unlink()
+    server.content = whole
+    assert (download("things", tmp_path, tmp_path) / "a").read_bytes() == CONTENT
+
+
+def test_folders_that_cannot_be_made_and_wrong_addresses(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"file.*cannot be made"):
+        get(server, tmp_path / "file" / "deep" / "a")
+    with pytest.raises(UserError, match=r"file.*cannot be made"):
+        extract(tar_of(tmp_path / "x.tar", []), tmp_path / "file" / "deep")
+    for address in ("http://[bad/x", "http://a b/x", "http://host:port/x"):
+        with pytest.raises(UserError, match=r"not a valid address"):
+            fetch(address, tmp_path / "a", wait=0)
+    (tmp_path / "downloads.json").write_text("[]")
+    with pytest.raises(UserError, match=r"downloads\.json: damaged"):
+        read_records(tmp_path)
 
 
 def test_item_that_holds_something_else(server, tmp_path, monkeypatch):

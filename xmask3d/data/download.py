@@ -1,17 +1,23 @@
 """Downloads that survive a dropped line, and archives that cannot write where they should not."""
 
+import bz2
+import gzip
 import hashlib
 import http.client
 import json
 import logging
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 
@@ -26,6 +32,10 @@ T = TypeVar("T")
 RECORDS = "downloads.json"
 BLOCK = 1 << 20
 RESERVE = 1 << 28  # bytes that stay free on the disk
+
+
+class DamagedArchive(UserError):
+    """An archive that must be fetched again."""
 
 
 def fetch(
@@ -65,7 +75,7 @@ def fetch(
     known = sha256 or recorded.get("sha256")
     if target.exists():
         return _check_present(target, url, known, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     part = target.with_name(target.name + ".part")
     _transfer(url, part, size, attempts, wait, timeout)
     _version(part).unlink(missing_ok=True)
@@ -109,6 +119,8 @@ def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno == 28:
                 raise UserError(f"{part}: the disk is full") from error
+            if isinstance(error, OSError) and error.filename is not None:  # of this disk, not of the connection
+                raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
             reason = getattr(error, "reason", None) or error
         gained = part.exists() and part.stat().st_size > before
         failures = 1 if gained else failures + 1
@@ -122,12 +134,13 @@ def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
     """One request for what is missing; whether the file is complete after it."""
     begun = _read_version(part, url)
     start = part.stat().st_size if begun else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "xmask3d", "Accept-Encoding": "identity"})
+    headers = {"User-Agent": "xmask3d", "Accept-Encoding": "identity"}
     if start:
-        request.add_header("Range", f"bytes={start}-")
+        headers["Range"] = f"bytes={start}-"
         if begun["validator"]:
-            request.add_header("If-Range", begun["validator"])
+            headers["If-Range"] = begun["validator"]
     try:
+        request = urllib.request.Request(url, headers=headers)
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
@@ -135,6 +148,8 @@ def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
         error.close()  # nothing is missing, or the file has changed: start again
         part.unlink()
         return False
+    except (ValueError, http.client.InvalidURL) as error:
+        raise UserError(f"{url}: not a valid address ({error})") from error
     with response:
         if response.status != 206:
             start = 0
@@ -203,6 +218,18 @@ def _need_space(folder: Path, needed: int) -> None:
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on that disk")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: it cannot be made, such as below a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be made ({error.strerror}); choose another") from error
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
@@ -217,10 +244,12 @@ def read_records(folder: Path) -> dict[str, dict]:
     path = Path(folder) / RECORDS
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it to have the files recorded anew") from error
+    if not isinstance(content, dict) or not all(isinstance(facts, dict) for facts in content.values()):
+        raise UserError(f"{path}: damaged; delete it to have the files recorded anew")
     return content
 
 
@@ -228,6 +257,17 @@ def record(folder: Path, name: str, **facts: object) -> None:
     """Add facts about a file to `downloads.json`."""
     records = read_records(folder)
     records[name] = records.get(name, {}) | facts
+    _write_records(folder, records)
+
+
+def forget(folder: Path, name: str) -> None:
+    """Drop what `downloads.json` says about a file, so that another version of it may be fetched."""
+    records = read_records(folder)
+    if records.pop(name, None) is not None:
+        _write_records(folder, records)
+
+
+def _write_records(folder: Path, records: dict[str, dict]) -> None:
     with replacing(Path(folder) / RECORDS) as temporary:
         temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
 
@@ -235,21 +275,35 @@ def record(folder: Path, name: str, **facts: object) -> None:
 def extract(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar archive; files that are there already with the right size are kept.
 
+    A tar archive is read to its end before the first file is written: only there do its checksum and its end marks
+    show whether it is whole, and files of a damaged one would later pass for good ones.
+
     Raises:
-        UserError: not an archive, a damaged one, a full disk, or a member that is a link or a device or would land
-            outside `folder`; nothing of such a member is written.
+        DamagedArchive: it is not what was packed; nothing of the damaged part is written.
+        UserError: not an archive, a full disk, or a member that is a link or a device or would land outside `folder`;
+            nothing of such a member is written.
     """
     archive, folder = Path(archive), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         if zipfile.is_zipfile(archive):
             _extract_zip(archive, folder)
-        elif tarfile.is_tarfile(archive):
+        elif _is_tar(archive):
             _extract_tar(archive, folder)
         else:
-            raise UserError(f"{archive}: neither a zip nor a tar archive")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error})") from error
+            problem = "neither a zip nor a tar archive, or damaged"
+            raise DamagedArchive(f"{archive}: {problem}; delete it to fetch it again")
+    except (OSError, RuntimeError, *_DAMAGE) as error:
+        # Decompressors report bad data as an OSError without a number, the system reports its errors with one.
+        if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is not None):
+            raise UserError(f"{archive}: cannot be unpacked ({error})") from error
+        reason = str(error) or type(error).__name__
+        raise DamagedArchive(f"{archive}: damaged ({reason}); delete it to fetch it again") from error
+
+
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error,
+)  # fmt: skip
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
@@ -268,15 +322,65 @@ def _extract_zip(archive: Path, folder: Path) -> None:
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as source:
+    _check_tar(archive, folder)
+    with _open_tar(archive) as (source, _):
         for member in _progress(source, archive):
-            path = _destination(archive, folder, member.name)
-            if not (member.isreg() or member.isdir()):
-                raise UserError(f"{archive}: '{member.name}' is a link or a device; the archive is refused")
             if member.isreg():
                 stream = source.extractfile(member)
                 assert stream is not None  # it is a regular file
-                _write(stream, path, member.size)
+                _write(stream, _destination(archive, folder, member.name), member.size)
+
+
+def _check_tar(archive: Path, folder: Path) -> None:
+    """Refuse an archive with a hostile member or with damage anywhere.
+
+    `tarfile` takes the end of the data, or a header it cannot read, for the end of the archive, and leaves the rest of
+    the stream, with the checksum behind it, unread.
+    """
+    with _open_tar(archive) as (source, stream):
+        for member in source:
+            _destination(archive, folder, member.name)
+            if not (member.isreg() or member.isdir()):
+                raise UserError(f"{archive}: '{member.name}' is a link or a device; the archive is refused")
+        empty = bytes(tarfile.BLOCKSIZE)
+        if stream.last != empty or stream.read(tarfile.BLOCKSIZE) != empty:
+            raise EOFError("it is cut, or has a damaged header")
+        while stream.read(BLOCK):
+            pass
+
+
+class _TarStream:
+    """The plain bytes of a tar archive; remembers the last piece read, since going back would decompress anew."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.last = b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self._stream.read(size)
+        return self.last
+
+
+@contextmanager
+def _open_tar(archive: Path) -> Iterator[tuple[tarfile.TarFile, _TarStream]]:
+    """A tar archive and its stream. `tarfile` could decompress too, but does not let the stream be read to its end."""
+    with open(archive, "rb") as file:
+        begin = file.read(6)
+    openers: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    opener = next((opener for magic, opener in openers.items() if begin.startswith(magic)), open)
+    with opener(archive, "rb") as file:
+        stream = _TarStream(file)
+        with tarfile.open(fileobj=stream, mode="r:") as source:  # type: ignore[call-overload]
+            yield source, stream
+
+
+def _is_tar(archive: Path) -> bool:
+    try:
+        with _open_tar(archive):
+            return True
+    except tarfile.TarError:
+        return False
 
 
 def _progress(members: Iterable[T], archive: Path) -> Iterator[T]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from xmask3d.data.download import extract, fetch, read_records, record
+from xmask3d.data.download import DamagedArchive, extract, fetch, forget, read_records, record
 from xmask3d.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,11 @@ def download(
         return done
     archive = _first(urls or item.urls, folder / item.file)
     if item.unpacked:
-        extract(archive, folder)
+        try:
+            extract(archive, folder)
+        except DamagedArchive:
+            forget(folder, item.file)  # else the digest of the damaged archive would refuse a sound one
+            raise
         if not done.exists():
             raise UserError(f"{archive}: holds no '{item.unpacked}'; unpacked into {folder}, look there")
         record(folder, item.file, unpacked=True)

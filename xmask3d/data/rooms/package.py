@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from xmask3d.data.download import fetch
+from xmask3d.data.download import fetch, make_folder
 from xmask3d.errors import UserError
 
 NAME = "sweethome3d-furniture"
@@ -39,7 +39,7 @@ def get_furniture(cache: Path) -> Path:
     if any(target.rglob("*.sh3f")):
         return target
     package = cache / FILE
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     if not _is_right(package) and not _by_apt(cache):
         _from_mirrors(package)
     temporary = cache / "unpacked.part"
