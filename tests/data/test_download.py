@@ -298,7 +298,7 @@ def test_damaged_tars_leave_nothing(tmp_path, form):
         half = len(content) // 2
         content[half : half + 64] = bytes(255 - byte for byte in content[half : half + 64])
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.tar: damaged.*delete it to fetch it again"):
+    with pytest.raises(UserError, match=r"x\.tar: .*damaged.*delete it to fetch it again"):
         extract(tmp_path / "x.tar", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
