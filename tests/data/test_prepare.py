@@ -1,6 +1,7 @@
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,49 @@ def test_done_scenes_are_skipped_and_others_settings_are_not(prepared):
     (out / ".prepared" / "scene0000_00.json").unlink()  # as after an interruption
     assert not prepare_scene("scene0000_00", "train", settings).skipped
     assert path.stat().st_mtime_ns > before
+
+
+def files_of(out):
+    return sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+
+
+def test_other_settings_leave_nothing_of_earlier_ones(raw, tmp_path):
+    table, scene = raw / "scannetv2-labels.combined.tsv", "scene0000_00"
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    prepare_scene(scene, "val", Settings(raw, out, table))
+    (out / "scannet_3d" / "val" / "other_vh_clean_2.pth").write_bytes(b"not of this scene")
+    prepare_scene(scene, "train", Settings(raw, out, table, step=40))
+    prepare_scene(scene, "train", Settings(raw, fresh, table, step=40))
+    assert files_of(out) == sorted([*files_of(fresh), "scannet_3d/val/other_vh_clean_2.pth"])
+    # A run that broke off in between is put right by the next.
+    (out / ".prepared" / f"{scene}.json").rename(out / ".prepared" / f"{scene}.begun")
+    prepare_scene(scene, "val", Settings(raw, out, table, step=40))
+    assert not list(out.glob("scannet_3d*/train/*")) and len(list(out.glob("scannet_3d*/val/scene*"))) == 2
+
+
+def test_nothing_is_lost_where_raw_files_are_gone(raw, tmp_path):
+    broken, out, scene = tmp_path / "raw", tmp_path / "out", "scene0001_00"
+    shutil.copytree(raw / "scans" / scene, broken / scene)
+    settings = Settings(broken, out, raw / "scannetv2-labels.combined.tsv")
+    prepare_scene(scene, "train", settings)
+    before = files_of(out)
+    (broken / scene / f"{scene}.sens").unlink()
+    with pytest.raises(UserError, match=r"scene0001_00\.sens: missing, and .* frames of other settings"):
+        prepare_scene(scene, "train", replace(settings, step=40))
+    assert files_of(out) == before
+    prepare_scene(scene, "val", settings)  # the frames of a scene are the same in all splits
+    assert files_of(out) == sorted(name.replace("/train/", "/val/") for name in before)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"settings": 1}', b"\xff\xfe", b'{"settings": {}, "report": {"x": 1}}']
+)
+def test_a_damaged_mark_counts_as_not_done(raw, tmp_path, content):
+    settings = Settings(raw, tmp_path, raw / "scannetv2-labels.combined.tsv")
+    (tmp_path / ".prepared").mkdir()
+    (tmp_path / ".prepared" / "scene0001_00.json").write_bytes(content)
+    assert not prepare_scene("scene0001_00", "train", settings).skipped
+    assert prepare_scene("scene0001_00", "train", settings).skipped
 
 
 def run_tool(monkeypatch, *arguments):

@@ -24,6 +24,7 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.camera import Intrinsics
 
 MARKS = ".prepared"
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,69 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     """Prepare one scene; one that is done with the same settings is skipped.
 
     Every file is written wholly or not at all, and the scene is marked as done last: an interrupted run is simply
-    started again.
+    started again. What an earlier run with another split or other settings left of the scene goes away.
 
     Raises:
         UserError: a raw file is missing or damaged.
     """
-    mark = settings.out / MARKS / f"{scene}.json"
+    mark, begun = (settings.out / MARKS / f"{scene}{suffix}" for suffix in (".json", ".begun"))
     wanted = {"split": split, "step": settings.step, "frame_size": list(settings.frame_size)}
-    if mark.is_file():
-        done = json.loads(mark.read_text())
-        if done["settings"] == wanted:
-            return Report(**(done["report"] | {"skipped": True}))
+    done = _read_mark(mark)
+    if done is not None and done[0] == wanted:
+        done[1].skipped = True
+        return done[1]
     folder = find_scene(settings.raw, scene)
     categories = read_categories(settings.table)
+    # Outputs are only cleared where one of the marks says that they are this tool's; published files lie there too.
+    ours = mark.exists() or begun.exists()
+    earlier = done or _read_mark(begun)
+    if earlier is not None and any(earlier[0].get(key) != wanted[key] for key in ("step", "frame_size")):
+        _need_recording(folder, settings.out, scene)
+    if mark.exists():
+        mark.replace(begun)
+    elif not ours:
+        with replacing(begun) as temporary:
+            temporary.touch()
+    if ours:
+        _move_points(scene, split, settings.out)
     report = Report(scene, split)
     _prepare_points(folder, settings.out, categories, report)
-    _prepare_frames(folder, settings, categories, report)
+    _prepare_frames(folder, settings, categories, report, ours)
     with replacing(mark) as temporary:
         temporary.write_text(json.dumps({"settings": wanted, "report": asdict(report)}, indent=1))
+    begun.unlink(missing_ok=True)
     return report
+
+
+def _read_mark(mark: Path) -> tuple[dict, Report] | None:
+    """Settings and report of a finished scene; None where there is no mark, or a damaged one."""
+    try:
+        content = json.loads(mark.read_text())
+        return dict(content["settings"]), Report(**content["report"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _need_recording(folder: Path, out: Path, scene: str) -> None:
+    """Refuse to mix frames: without the recording, those of other settings could not be made anew."""
+    recording, frames = folder / f"{scene}.sens", out / "scannet_2d" / scene
+    if frames.is_dir() and not recording.is_file():
+        raise UserError(f"{recording}: missing, and {frames} has frames of other settings; move one of them")
+
+
+def _move_points(scene: str, split: str, out: Path) -> None:
+    """Take the files of an earlier split to the wanted one, so that the scene is never in two.
+
+    They are moved, not deleted: they are written anew where the raw files are sound, and stay where those are not.
+    """
+    for kind, name in (("scannet_3d", f"{scene}{SCENE_SUFFIX}.pth"), ("scannet_3d_200", f"{scene}.txt")):
+        target = out / kind / split / name
+        for old in (out / kind / other / name for other in SPLITS if other != split):
+            if target.is_file():
+                old.unlink(missing_ok=True)
+            elif old.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                old.replace(target)
 
 
 def find_scene(raw: Path, scene: str) -> Path:
@@ -122,7 +167,7 @@ def _annotations(folder: Path, scene: str) -> tuple[Path | None, Path | None]:
     return aggregation if aggregation.is_file() else None, segments if segments.is_file() else None
 
 
-def _prepare_frames(folder: Path, settings: Settings, categories: Categories, report: Report) -> None:
+def _prepare_frames(folder: Path, settings: Settings, categories: Categories, report: Report, clear: bool) -> None:
     scene = report.scene
     recording, labels = folder / f"{scene}.sens", folder / f"{scene}_2d-label-filt.zip"
     if not recording.is_file():
@@ -131,14 +176,19 @@ def _prepare_frames(folder: Path, settings: Settings, categories: Categories, re
     if not labels.is_file():
         report.notes.append("no 2d-label-filt.zip: frames without label pictures cannot be trained on")
     target = settings.out / "scannet_2d" / scene
+    kept = set()
     with SensFile(recording) as source:
+        # Before the frames, so that those of a broken run have the camera of their size.
+        _write_intrinsics(target, source, settings.frame_size)
         for frame in source.frames(settings.step):
             if not np.isfinite(frame.pose).all():
                 report.notes.append(f"frame {frame.number}: no valid pose, left out")
                 continue
             _write_frame(target, source, frame, settings)
             report.frames += 1
-        _write_intrinsics(target, source, settings.frame_size)
+            kept.add(str(frame.number))
+    if clear:
+        _remove_others(target, kept)
     if labels.is_file():
         _write_labels(labels, target, settings, categories, report)
 
@@ -154,6 +204,14 @@ def _write_frame(target: Path, source: SensFile, frame: Frame, settings: Setting
         Image.fromarray(resize_nearest(millimetres, settings.frame_size)).save(temporary)
     with replacing(target / "pose" / f"{frame.number}.txt") as temporary:
         np.savetxt(temporary, frame.pose, fmt="%.9g")
+
+
+def _remove_others(target: Path, kept: set[str]) -> None:
+    """Remove the frames of earlier settings that were not written again."""
+    for part in ("color", "depth", "pose", "label", "label_200"):
+        for path in (target / part).glob("*"):
+            if path.stem.isdigit() and path.stem not in kept:
+                path.unlink()
 
 
 def _write_intrinsics(target: Path, source: SensFile, frame_size: tuple[int, int]) -> None:
