@@ -12,7 +12,8 @@ from tests.helpers.raw_scannet import sens_frame, sens_header, write_raw_scene, 
 from tests.helpers.scenes import BoxRoom
 from xmask3d.benchmark import load_benchmark
 from xmask3d.data.files import read_picture, read_points
-from xmask3d.data.prepare.labels import classes_of_nyu40
+from xmask3d.data.prepare.labels import classes_of_nyu40, read_categories
+from xmask3d.data.prepare.run import read_list, run_all
 from xmask3d.data.prepare.s3dis import prepare_room, read_room
 from xmask3d.data.prepare.scannet import Settings, prepare_scene
 from xmask3d.data.prepare.sens import SensFile
@@ -177,6 +178,65 @@ def test_tool_reports_a_failure_and_goes_on(raw, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out" / ".prepared" / "scene0000_00.json").exists()
 
 
+def damage_in(tmp_path, raw, name, content):
+    broken = tmp_path / "raw"
+    shutil.copytree(raw, broken)
+    path = broken / name if name.endswith(".tsv") else broken / "scans" / "scene0000_00" / f"scene0000_00{name}"
+    path.write_bytes(content)
+    return broken, path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (".aggregation.json", b'{"segGroups": 5}', "no list"),
+        (".aggregation.json", b'{"segGroups": [7]}', "without 'label'"),
+        (".aggregation.json", b'{"segGroups": [{"label": ["a"], "segments": []}]}', "without 'label'"),
+        (".aggregation.json", b'{"segGroups": [{"label": "wall", "segments": "a"}]}', "whole numbers"),
+        ("_vh_clean_2.0.010000.segs.json", b'{"segIndices": ["a"]}', "whole numbers"),
+        ("_vh_clean_2.0.010000.segs.json", b'{"segIndices": [[1, 2], [3]]}', "whole numbers"),
+        ("_vh_clean_2.0.010000.segs.json", b'{"segIndices": {"a": 1.5}}', "whole numbers"),
+        ("_vh_clean_2.0.010000.segs.json", b"[" * 100_000, "damaged"),
+    ],
+)
+def test_malformed_annotations_are_reported_and_others_prepared(
+    raw, tmp_path, monkeypatch, capsys, name, content, message
+):
+    broken, path = damage_in(tmp_path, raw, name, content)
+    lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt", "--workers", 1)
+    assert run_tool(monkeypatch, broken, tmp_path / "out", *lists) == 1
+    captured = capsys.readouterr()
+    assert "1 scenes ready, 1 failed" in captured.out
+    failed = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 1 and str(path) in failed[0] and message in failed[0]
+
+
+@pytest.mark.parametrize(
+    "row", ["5\tx\tx\t1\t300", "-5\tx\tx\t1\t3", "5\tx\tx\t1\t" + "3" * 200_000, "99999999999\tx\tx\t1\t3"]
+)
+def test_malformed_tables(tmp_path, row):
+    path = tmp_path / "table.tsv"
+    write_table(path)
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(UserError, match=r"table\.tsv: not ScanNet's table"):
+        read_categories(path)
+
+
+def test_unforeseen_damage_does_not_stop_the_others():
+    def prepare(name):
+        return {"good": 1}[name]
+
+    results = dict(run_all(prepare, [("bad",), ("good",)], 1))
+    assert results[("good",)] == 1 and str(results[("bad",)]).startswith("bad: cannot be read (KeyError")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"scene\0", b"../scene0000_00"])
+def test_lists_that_are_none(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"scene list .*list\.txt: .*a line"):
+        read_list(tmp_path / "list.txt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -241,8 +301,8 @@ def test_damaged_pictures_of_a_recording(tmp_path):
 
 
 def test_classes_of_nyu40():
-    ids = np.array([0, 1, 12, 13, 14, 16, 24, 39, 40, 77])
-    assert classes_of_nyu40(ids).tolist() == [255, 0, 11, 255, 12, 13, 14, 19, 255, 255]
+    ids = np.array([0, 1, 12, 13, 14, 16, 24, 39, 40, 77, -1, 1 << 60])
+    assert classes_of_nyu40(ids).tolist() == [255, 0, 11, 255, 12, 13, 14, 19, *[255] * 4]
 
 
 def write_s3dis(root):
@@ -277,6 +337,22 @@ def test_s3dis_damaged_line_is_left_out(tmp_path, caplog):
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match="x y z r g b"):
         read_room(root / "Area_1" / "office_1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "chair_1.txt: is empty"),
+        (b"\n \n", "chair_1.txt: is empty"),
+        (b"1 2 3 4 5 6\n1 2 nan 4 5 6\n", "chair_1.txt: line 2"),
+        (b"1 2 3 4 5 6\n1 2 3 4 5\n1 2 3 4 5 6 7\n", "chair_1.txt: line 2"),
+    ],
+)
+def test_s3dis_damaged_objects_are_refused(tmp_path, content, message):
+    folder = write_s3dis(tmp_path / "raw") / "Area_1" / "office_1"
+    (folder / "Annotations" / "chair_1.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_room(folder)
 
 
 def test_s3dis_tool_and_reader(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from plyfile import PlyData, PlyParseError
 
 from xmask3d.errors import UserError
 
+LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are pixels of 16 bits
 # NYU40 ids of the 20 benchmark classes; a class's place is its id in the scene files.
 NYU20 = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
 UNLABELLED = 255
@@ -34,14 +35,17 @@ def read_categories(path: Path) -> Categories:
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
+        for row in rows:
+            if not (0 <= int(row["id"]) <= LARGEST_RAW and 0 <= int(row["nyu40id"] or 0) <= LARGEST_NYU40):
+                raise ValueError(f"'{row['raw_category']}' has id {row['id']} and nyu40id {row['nyu40id']}")
         raw_ids = {row["raw_category"]: int(row["id"]) for row in rows}
         nyu40 = np.zeros(max(raw_ids.values()) + 1, np.uint8)
         for row in rows:
             nyu40[int(row["id"])] = int(row["nyu40id"] or 0)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); it comes with raw ScanNet") from error
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not ScanNet's table of categories ({error!r})") from error
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: not ScanNet's table of categories ({error!r}); fetch it again") from error
     return Categories(raw_ids, nyu40)
 
 
@@ -70,9 +74,9 @@ def read_nyu40(path: Path, count: int) -> np.ndarray:
 
 def classes_of_nyu40(labels: np.ndarray) -> np.ndarray:
     """NYU40 ids (any shape) to the ids 0..19 of scene files, 255 for the rest."""
-    table = np.full(max(41, int(labels.max(initial=0)) + 1), UNLABELLED, np.int64)
+    table = np.full(LARGEST_NYU40 + 2, UNLABELLED, np.int64)
     table[list(NYU20)] = np.arange(len(NYU20))
-    return table[labels]
+    return table[np.where((labels >= 0) & (labels <= LARGEST_NYU40), labels, LARGEST_NYU40 + 1)]
 
 
 def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, count: int) -> tuple[np.ndarray, set[str]]:
@@ -81,18 +85,35 @@ def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, coun
     Returns:
         n int64, and the annotated names that the table of categories lacks.
     """
-    segment_of_vertex = np.asarray(_read_json(segments, "segIndices"), np.int64)
+    segment_of_vertex = _whole_numbers(segments, "segIndices", _read_json(segments, "segIndices"))
     if len(segment_of_vertex) != count:
         raise UserError(f"{segments}: {len(segment_of_vertex)} entries for {count} vertices")
     ids = np.zeros(count, np.int64)
     unknown = set()
-    for group in _read_json(aggregation, "segGroups"):
+    groups = _read_json(aggregation, "segGroups")
+    if not isinstance(groups, list):
+        raise UserError(f"{aggregation}: damaged ('segGroups' is no list); fetch it again")
+    for group in groups:
+        if not isinstance(group, dict) or not isinstance(group.get("label"), str) or "segments" not in group:
+            raise UserError(f"{aggregation}: damaged (a group without 'label' or 'segments'); fetch it again")
+        members = _whole_numbers(aggregation, "segments", group["segments"])
         raw_id = categories.raw_ids.get(group["label"])
         if raw_id is None:
             unknown.add(group["label"])
             continue
-        ids[np.isin(segment_of_vertex, group["segments"])] = raw_id
+        ids[np.isin(segment_of_vertex, members)] = raw_id
     return ids, unknown
+
+
+def _whole_numbers(path: Path, key: str, value: Any) -> np.ndarray:
+    """A list of a JSON file as n int64; numpy would also take fractions, booleans and nested lists."""
+    try:
+        numbers = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        numbers = np.asarray(None)
+    if numbers.ndim != 1 or (numbers.dtype.kind != "i" and len(numbers)):
+        raise UserError(f"{path}: damaged ('{key}' is no list of whole numbers); fetch it again")
+    return numbers.astype(np.int64)
 
 
 def _read_json(path: Path, key: str) -> Any:
@@ -100,7 +121,7 @@ def _read_json(path: Path, key: str) -> Any:
         return json.loads(path.read_text())[key]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: damaged, or without '{key}'") from error
 
 

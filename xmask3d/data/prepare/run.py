@@ -14,12 +14,17 @@ from xmask3d.errors import UserError
 def read_list(path: Path) -> list[str]:
     """Scene names of a list file, one a line."""
     try:
-        names = [line.strip() for line in Path(path).read_text().splitlines()]
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
         raise UserError(f"scene list {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"scene list {path}: not a text file; give one with a scene name a line") from error
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
         raise UserError(f"scene list {path}: is empty")
+    for name in names:
+        if "\0" in name or name != Path(name).name:
+            raise UserError(f"scene list {path}: {name[:80]!r} is no scene name; give one a line, without folders")
     return names
 
 
@@ -46,3 +51,6 @@ def _attempt(function: Callable[..., Any], job: tuple) -> Any:
         return error
     except OSError as error:
         return UserError(f"{error.filename or job[0]}: {error.strerror or error}")
+    except Exception as error:
+        # Damage takes more forms than readers foresee; hours of other scenes must not end with one.
+        return UserError(f"{job[0]}: cannot be read ({type(error).__name__}: {error}); is a file of it damaged?")
