@@ -47,22 +47,41 @@ def read_room(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _read_points(path: Path) -> np.ndarray:
     """n x 6 numbers of one object; the release has single lines with a stray character, which are left out."""
     lines = path.read_bytes().splitlines()
-    try:
-        return np.array(b" ".join(lines).split(), np.float64).reshape(-1, 6)
-    except ValueError:
-        good = [numbers for line in lines if (numbers := _numbers(line)) is not None]
+    rows = [line.split() for line in lines]
+    rows = [row for row in rows if row]
+    if not rows:
+        raise UserError(f"{path}: is empty; copy it again from the release")
+    if all(len(row) == 6 for row in rows):
+        try:
+            points = np.array(rows, np.float64)
+        except ValueError:
+            pass
+        else:
+            if np.isfinite(points).all():
+                return points
+    good = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        numbers = _numbers(line)
+        if numbers is None:
+            continue
+        if len(numbers) != 6 or not np.isfinite(numbers).all():
+            raise UserError(
+                f"{path}: line {number} is not 'x y z r g b' in finite numbers; copy it again from the release"
+            )
+        good.append(numbers)
     if not good:
-        raise UserError(f"{path}: no lines 'x y z r g b'")
-    log.warning("%s: %d damaged lines left out", path, len(lines) - len(good))
+        raise UserError(f"{path}: no lines 'x y z r g b'; copy it again from the release")
+    log.warning("%s: %d damaged lines left out", path, len(rows) - len(good))
     return np.array(good)
 
 
 def _numbers(line: bytes) -> list[float] | None:
     try:
-        numbers = [float(word) for word in line.split()]
+        return [float(word) for word in line.split()]
     except ValueError:
         return None
-    return numbers if len(numbers) == 6 and np.isfinite(numbers).all() else None
 
 
 def prepare_room(folder: Path, out: Path, test_area: int = 5) -> Path:
