@@ -1,6 +1,7 @@
 """Write a sentence about every view: by an image-to-text model, or by a template from label pictures."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from xmask3d.benchmark import load_benchmark
 from xmask3d.config import find_file, load_config
 from xmask3d.data.captions import ModelCaptioner, TemplateCaptioner, caption_views
-from xmask3d.errors import run_tool
+from xmask3d.errors import UserError, run_tool
 from xmask3d.models.build import build_reader
 
 
@@ -29,12 +30,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> None:
-    """Caption the training and validation views of a configuration."""
+def main() -> int:
+    """Caption the training and validation views of a configuration; 1 if one could not be."""
     args = parse()
+    if args.batch < 1:
+        raise UserError("--batch is 1 or more")
     config = load_config(args.config, args.overrides)
     benchmark, data = load_benchmark(config.benchmark), config.data
     out = args.out or (find_file(data.captions) if data.captions else find_file(data.root) / "captions.json")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; --out names a JSON file")
     # The file that is about to be written must not be needed for reading the views.
     config.data.captions = None
     readers = [build_reader(config, benchmark, split) for split in dict.fromkeys((data.train_split, data.val_split))]
@@ -42,8 +47,15 @@ def main() -> None:
         captioner: TemplateCaptioner | ModelCaptioner = TemplateCaptioner(benchmark, args.novel)
     else:
         captioner = ModelCaptioner(args.model, args.device)
-    count = caption_views(readers, captioner, out, args.batch)
-    print(f"{out}: {count} views captioned")
+    problems: list[str] = []
+
+    def report(problem: str) -> None:
+        problems.append(problem)
+        print(problem, file=sys.stderr)
+
+    count = caption_views(readers, captioner, out, args.batch, report)
+    print(f"{out}: {count} views captioned" + (f", {len(problems)} left out" if problems else ""))
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

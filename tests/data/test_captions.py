@@ -88,6 +88,43 @@ def test_tool(root, tmp_path, monkeypatch, capsys):
     assert "9 views captioned" in capsys.readouterr().out
 
 
+def test_only_what_a_caption_needs_is_read(tmp_path, monkeypatch, capsys):
+    root, out = write_scenes(tmp_path / "scans", views=3, spacing=0.2), tmp_path / "c.json"
+    frames = root / "scannet_2d" / "scene0000_00"
+    (frames / "pose" / "0.txt").write_text("inf " * 16)
+    (frames / "label" / "20.png").write_bytes(b"no picture")
+    (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
+    arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template", "--out", out)
+    assert run_tool(monkeypatch, *arguments) == 1
+    captured = capsys.readouterr()
+    assert "8 views captioned, 1 left out" in captured.out
+    assert f"view skipped: {frames / 'label' / '20.png'}: " in captured.err
+    assert sorted(json.loads(out.read_text())["scene0000_00"]) == ["0", "40"]
+
+
+def test_sentences_survive_a_refused_view(tmp_path):
+    root, out = write_scenes(tmp_path / "scans", views=3, spacing=0.2), tmp_path / "c.json"
+    (root / "scannet_2d" / "scene0000_00" / "color" / "40.jpg").write_bytes(b"no picture")
+    reader = open_reader("scannet", root, "train", BENCHMARK, bad_views="refuse")
+    with pytest.raises(UserError, match=r"40\.jpg"):
+        caption_views([reader], lambda views: ["said"] * len(views), out, batch=1)
+    assert json.loads(out.read_text())["scene0000_00"] == {"0": "said", "20": "said"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--batch", "0", "--batch is 1 or more"), ("--out", "{}", "is a folder"), ("--out", "{}/c.yaml/x", "written")],
+)
+def test_wrong_options_are_one_line(root, tmp_path, monkeypatch, capsys, option, value, message):
+    (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
+    arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template", "--out", tmp_path / "c.json")
+    assert run_tool(monkeypatch, *arguments, option, value.format(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    with pytest.raises(UserError, match="1 or more"):
+        caption_views([], TemplateCaptioner(BENCHMARK), tmp_path / "c.json", batch=0)
+
+
 def test_missing_package_and_model(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--model template"):
         ModelCaptioner(str(tmp_path / "nothing"))

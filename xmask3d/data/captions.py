@@ -1,7 +1,8 @@
 """Sentences about views: by an image-to-text model, or from label pictures by a template (paper section 3.3)."""
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +18,14 @@ from xmask3d.data.scannet import read_captions
 from xmask3d.data.scene import SceneReader, View
 from xmask3d.errors import UserError
 
+log = logging.getLogger(__name__)
+
 
 class Captioner(Protocol):
-    """Says a sentence about each view."""
+    """Says a sentence about each view.
+
+    The attribute `reads` names the part of a view that it needs, if that is not `image`.
+    """
 
     def __call__(self, views: Sequence[View]) -> list[str]: ...
 
@@ -34,6 +40,8 @@ class TemplateCaptioner:
         min_share: share of the pixels below which a class is not named.
         at_most: how many classes are named.
     """
+
+    reads = "label_map"
 
     def __init__(self, benchmark: Benchmark, novel: bool = False, min_share: float = 0.01, at_most: int = 5) -> None:
         self._names = benchmark.class_names
@@ -107,30 +115,74 @@ class ModelCaptioner:
         return [text.strip() for text in self._decode(tokens, skip_special_tokens=True)]
 
 
-def caption_views(readers: Iterable[SceneReader], captioner: Captioner, out: Path, batch: int = 8) -> int:
+def caption_views(
+    readers: Iterable[SceneReader],
+    captioner: Captioner,
+    out: Path,
+    batch: int = 8,
+    report: Callable[[str], None] = log.warning,
+) -> int:
     """Caption every view that `out` does not have yet, writing `out` after each scene.
+
+    Only what the captioner needs of a view is read. A view where that is damaged is reported and left out, unless the
+    reader's `bad_views` is "refuse".
 
     Args:
         readers: splits to caption.
         captioner: says the sentences.
         out: JSON {scene: {view: sentence}}.
         batch: views at a time.
+        report: takes a line about each view left out.
 
     Returns:
         How many views were captioned now.
+
+    Raises:
+        UserError: `out` cannot be read or written, `batch` is less than 1, or a scene has no label pictures for a
+            captioner that needs them.
     """
-    captions = read_captions(out) if Path(out).is_file() else {}
+    out = Path(out)
+    if batch < 1:
+        raise UserError(f"{batch} views at a time: give 1 or more")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name a JSON file to write")
+    captions = read_captions(out) if out.is_file() else {}
     scenes = [(reader, name) for reader in readers for name in reader.scene_names]
     added = 0
     for reader, scene in tqdm(scenes, unit="scene", disable=None):
         known = captions.setdefault(scene, {})
-        todo = iter([name for name in reader.read_scene(scene).view_names if name not in known])
+        todo = [name for name in reader.view_names(scene) if name not in known]
+        views = _sound_views(reader, scene, todo, getattr(captioner, "reads", "image"), report)
         before = len(known)
-        while names := list(islice(todo, batch)):
-            sentences = captioner([reader.read_view(scene, name) for name in names])
-            known.update(zip(names, sentences, strict=True))
-        if len(known) > before:
-            added += len(known) - before
-            with replacing(Path(out)) as temporary:
-                temporary.write_text(json.dumps(captions, indent=0, ensure_ascii=False) + "\n")
+        try:
+            while some := list(islice(views, batch)):
+                known.update(zip([view.name for view in some], captioner(some), strict=True))
+        finally:  # whatever ends it, the sentences that are there are kept
+            if len(known) > before:
+                added += len(known) - before
+                _write(out, captions)
     return added
+
+
+def _sound_views(
+    reader: SceneReader, scene: str, names: Iterable[str], part: str, report: Callable[[str], None]
+) -> Iterator[View]:
+    """Views of which `part` can be read; a reader that decodes files when they are used reads nothing else."""
+    for name in names:
+        try:
+            view = getattr(reader, "open_view", reader.read_view)(scene, name)
+            getattr(view, part)
+        except UserError as error:
+            if getattr(reader, "bad_views", "skip") == "refuse":
+                raise
+            report(f"view skipped: {error}")
+        else:
+            yield view
+
+
+def _write(out: Path, captions: dict[str, dict[str, str]]) -> None:
+    try:
+        with replacing(out) as temporary:
+            temporary.write_text(json.dumps(captions, indent=0, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another file") from error
