@@ -47,24 +47,25 @@ def read_room(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _read_points(path: Path) -> np.ndarray:
     """n x 6 numbers of one object; the release has single lines with a stray character, which are left out."""
     lines = path.read_bytes().splitlines()
-    rows = [line.split() for line in lines]
-    rows = [row for row in rows if row]
-    if not rows:
+    words = b" ".join(lines).split()
+    if not words:
         raise UserError(f"{path}: is empty; copy it again from the release")
-    if all(len(row) == 6 for row in rows):
+    # Lines are counted too: a short and a long one would pair up.
+    if all(len(line.split()) in (0, 6) for line in lines):
         try:
-            points = np.array(rows, np.float64)
+            points = np.array(words, np.float64).reshape(-1, 6)
         except ValueError:
             pass
         else:
             if np.isfinite(points).all():
                 return points
-    good = []
+    good, damaged = [], 0
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         numbers = _numbers(line)
         if numbers is None:
+            damaged += 1
+            continue
+        if not numbers:  # an empty line
             continue
         if len(numbers) != 6 or not np.isfinite(numbers).all():
             raise UserError(
@@ -73,7 +74,7 @@ def _read_points(path: Path) -> np.ndarray:
         good.append(numbers)
     if not good:
         raise UserError(f"{path}: no lines 'x y z r g b'; copy it again from the release")
-    log.warning("%s: %d damaged lines left out", path, len(rows) - len(good))
+    log.warning("%s: %d damaged lines left out", path, damaged)
     return np.array(good)
 
 
