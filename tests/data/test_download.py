@@ -367,6 +367,10 @@ def test_folders_that_cannot_be_made_and_wrong_addresses(server, tmp_path):
     for address in ("http://[bad/x", "http://a b/x", "http://host:port/x"):
         with pytest.raises(UserError, match=r"not a valid address"):
             fetch(address, tmp_path / "a", wait=0)
+    (tmp_path / "deep" / "downloads.json").mkdir(parents=True)
+    (tmp_path / "deep" / "downloads.json" / "a").touch()
+    with pytest.raises(UserError, match=r"downloads\.json: cannot be written"):
+        module._write_records(tmp_path / "deep", {})
     (tmp_path / "downloads.json").write_text("[]")
     with pytest.raises(UserError, match=r"downloads\.json: damaged"):
         read_records(tmp_path)

@@ -268,8 +268,12 @@ def forget(folder: Path, name: str) -> None:
 
 
 def _write_records(folder: Path, records: dict[str, dict]) -> None:
-    with replacing(Path(folder) / RECORDS) as temporary:
-        temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+    path = Path(folder) / RECORDS
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from error
 
 
 def extract(archive: Path, folder: Path) -> None:
