@@ -6,10 +6,10 @@ import sys
 
 from xmask3d.benchmark import load_benchmark
 from xmask3d.config import load_config
-from xmask3d.data.check import check_split, describe
+from xmask3d.data.check import PUBLISHED_SCENES, check_split, describe
 from xmask3d.data.samples import Limits
 from xmask3d.data.visibility import Visibility
-from xmask3d.errors import run_tool
+from xmask3d.errors import UserError, run_tool
 from xmask3d.models.build import build_reader
 
 
@@ -26,19 +26,36 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Check both splits; 1 if anything is wrong."""
     args = parse()
+    for option, value in (("--views", args.views), ("--workers", args.workers)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value}: give at least 1, or leave it out")
     config = load_config(args.config, args.overrides)
-    benchmark, data = load_benchmark(config.benchmark), config.data
+    benchmark, data, loss = load_benchmark(config.benchmark), config.data, config.loss
     limits = Limits(data.min_points + 1, data.max_points - 1, data.min_labelled + 1)
     visibility = Visibility(data.border, data.depth_tolerance)
-    bad = 0
+    captions = any((loss.caption_fused, loss.caption_3d, loss.caption_2d))
+    bad = doubtful = 0
     for split in dict.fromkeys((data.train_split, data.val_split)):
         reader = build_reader(config, benchmark, split)
-        report = check_split(reader, limits, visibility, max_views=args.views, workers=args.workers)
+        training = split == data.train_split
+        report = check_split(
+            reader,
+            limits,
+            visibility,
+            max_views=args.views,
+            workers=args.workers,
+            training=training,
+            captions=training and captions,
+            published=None if data.layout == "s3dis" else PUBLISHED_SCENES.get(split),
+        )
         print(f"{split}:\n{describe(report, benchmark)}", flush=True)
+        for warning in report.warnings:
+            print(f"  warning: {warning}", flush=True)
         for problem in report.problems:
             print(f"{split}: {problem}", file=sys.stderr)
         bad += len(report.problems)
-    print(f"{bad} problems" if bad else "nothing wrong")
+        doubtful += len(report.warnings)
+    print((f"{bad} problems" if bad else "nothing wrong") + (f", {doubtful} warnings" if doubtful else ""))
     return 1 if bad else 0
 
 

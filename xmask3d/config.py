@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from xmask3d.errors import UserError
 
@@ -26,8 +26,12 @@ class DataConfig(Section):
     captions: Path | None = Field(None, description="JSON {scene: {view: sentence}}; default <root>/captions.json")
     train_split: str = Field("train", description="split folder to train on")
     val_split: str = Field("val", description="split folder to evaluate on")
-    frame_size: tuple[int, int] = Field((240, 320), description="height and width of the frame grid that points index")
-    image_size: tuple[int, int] = Field((512, 512), description="height and width that images are resized to")
+    frame_size: tuple[PositiveInt, PositiveInt] = Field(
+        (240, 320), description="height and width of the frame grid that points index"
+    )
+    image_size: tuple[PositiveInt, PositiveInt] = Field(
+        (512, 512), description="height and width that images are resized to"
+    )
     voxel_size: float = Field(0.02, gt=0, description="edge of a voxel in metres")
     border: int = Field(10, ge=0, description="pixels at the frame's edge that see nothing")
     depth_tolerance: float = Field(0.25, gt=0, description="share of the depth by which a visible point may differ")
@@ -63,7 +67,9 @@ class ModelConfig(Section):
         "float32", description="type of the frozen diffusion model's weights and products"
     )
     diffusion_channels_last: bool = Field(False, description="memory layout of the frozen diffusion model")
-    diffusion_size: tuple[int, int] | None = Field(None, description="size of the latent; sets the grid of the noise")
+    diffusion_size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="size of the latent; sets the grid of the noise"
+    )
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
     point_unet: UNetConfig = UNetConfig()
     binary_unet: UNetConfig = UNetConfig(layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96))
@@ -141,7 +147,9 @@ class EvaluateConfig(Section):
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
     max_points: int = Field(10_000_000, description="views with more visible points are left out")
-    max_views: int | None = Field(None, description="at most this many views a scene, evenly spaced; null for all")
+    max_views: int | None = Field(
+        None, ge=1, description="at most this many views a scene, evenly spaced; null for all"
+    )
     angle: float = Field(
         0.5,
         description="radians about z that scans are turned by: voxels in line with walls are rare in training",

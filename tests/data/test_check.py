@@ -1,3 +1,5 @@
+import json
+import re
 import runpy
 import shutil
 import sys
@@ -10,6 +12,7 @@ from PIL import Image
 from tests.helpers.scenes import write_scenes
 from xmask3d.benchmark import load_benchmark
 from xmask3d.data.check import check_split, describe
+from xmask3d.data.files import read_points, write_points
 from xmask3d.data.samples import Limits
 from xmask3d.data.scannet import open_reader
 from xmask3d.data.visibility import Visibility
@@ -111,3 +114,93 @@ def test_tool(root, tmp_path, monkeypatch, capsys):
     assert run_tool(monkeypatch, *arguments) == 1
     captured = capsys.readouterr()
     assert captured.err.strip() == f"val: {bad}: missing" and "1 problems" in captured.out
+
+
+def save_points(root, points=None, colors=None, labels=None):
+    path = root / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth"
+    was = read_points(path)
+    write_points(path, *(was[i] if new is None else new(was[i]) for i, new in enumerate((points, colors, labels))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": lambda x: np.where(np.arange(len(x)) % 3, x, 77)}, r"33\.3% of its label ids .* 0 to 19 \(77\)"),
+        ({"colors": lambda x: (x + 1) * 127.5}, "expected -1 to 1"),
+        ({"colors": lambda x: x * np.nan}, "colours that are NaN"),
+        (dict.fromkeys(("points", "colors", "labels"), lambda x: x[:0]), "has no points"),
+    ],
+)
+def test_bad_points(root, changes, words):
+    path = save_points(root, **changes)
+    found = [problem for problem in check(root).problems if problem.startswith(f"{path}: ")]
+    assert len(found) == 1 and re.search(words, found[0])
+
+
+@pytest.mark.parametrize(
+    ("file", "picture", "words"),
+    [
+        ("label/0.png", np.full((240, 320), 250, np.uint8), r"100.0% of its label ids are none of 0 to 40 \(250\)"),
+        ("label/0.png", np.ones((120, 160), np.uint8), "is 120 x 160, its colour and depth are 240 x 320"),
+        ("color/0.jpg", np.zeros((120, 160, 3), np.uint8), "is 120 x 160, most colour pictures of the scene are 240"),
+        ("depth/0.png", np.full((120, 160), 2000, np.uint16), "is 120 x 160, most depth pictures of the scene are 240"),
+        ("depth/0.png", np.full((240, 320), 200, np.uint8), "has 8 bits, expected 16"),
+    ],
+)
+def test_bad_pictures(clean, tmp_path, file, picture, words):
+    root = write_scenes(tmp_path, {"train": 1}, views=3, spacing=0.1)
+    path = root / "scannet_2d" / "scene0000_00" / file
+    Image.fromarray(picture).save(path)
+    found = [problem for problem in check(root).problems if problem.startswith(f"{path}: ")]
+    assert len(found) == 1 and re.search(words, found[0])
+
+
+def test_label_pictures_without_a_class_are_a_warning(root):
+    path = root / "scannet_2d" / "scene0000_00" / "label" / "0.png"
+    Image.fromarray(np.zeros((240, 320), np.uint8)).save(path)
+    report = check(root)
+    assert report.problems == [] and len(report.warnings) == 1 and str(path) in report.warnings[0]
+
+
+def test_what_training_needs(root):
+    second = root / "scannet_2d" / "scene0001_00" / "label"
+    shutil.rmtree(second)
+    assert check(root).problems == []
+    assert check(root, training=True).problems == [f"{second}: missing; training needs label pictures"]
+    shutil.rmtree(root / "scannet_2d" / "scene0000_00" / "label")
+    problems = check(root, training=True).problems
+    assert len(problems) == 1 and problems[0].startswith("no view has a label picture")
+
+
+def test_captions_are_asked_for_where_losses_are(root):
+    path = root / "captions.json"
+    captions = json.loads(path.read_text())
+    path.write_text(json.dumps({"scene0000_00": captions["scene0000_00"]}))
+    report = check(root, captions=True)
+    assert report.problems == [] and report.warnings[0].startswith("2 of 4 views have no caption")
+    path.unlink()
+    assert check(root).problems == []
+    problems = check(root, captions=True).problems
+    assert len(problems) == 1 and "captions.json" in problems[0] and "tools/caption_views.py" in problems[0]
+
+
+def test_views_of_which_none_can_be_used(root):
+    reader = open_reader("scannet", root, "train", BENCHMARK)
+    report = check_split(reader, Limits(10**6), Visibility())
+    assert len(report.problems) == 1 and report.problems[0].startswith("none of the 4 views")
+    assert len(report.warnings) == 2 and "scene0000_00" in report.warnings[0] and "1000000" in report.warnings[0]
+
+
+def test_number_of_scenes_is_a_warning(root):
+    report = check(root, published=1201)
+    assert report.problems == [] and report.warnings[0].startswith("2 scenes, where ScanNet has 1201")
+
+
+@pytest.mark.parametrize("arguments", [["--views", "0"], ["--views", "-1"], ["data.frame_size=[0,0]"]])
+def test_tool_refuses_sizes_below_one(root, tmp_path, monkeypatch, capsys, arguments):
+    config = tmp_path / "c.yaml"
+    config.write_text("benchmark: scannet20/B15N4\n")
+    assert run_tool(monkeypatch, config, f"data.root={root}", *arguments) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from xmask3d.benchmark import Benchmark
 from xmask3d.data.files import read_picture
@@ -17,6 +18,12 @@ from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError
 
 POOR_AGREEMENT = 0.3  # share of visible points whose label equals their pixel's, below which ids or poses are wrong
+COLOR_ROUNDING = 0.01  # by which a colour may pass 1
+PUBLISHED_SCENES = {"train": 1201, "val": 312}  # of ScanNet v2, whose scenes both of its class lists share
+UNLABELLED = (-100, 255)  # what files may hold for "no label" besides ids without a class
+# The largest id that files hold, by class list, in 3D files and in label pictures: classes that a benchmark leaves out
+# have ids too. NYU20 (0-19) and NYU40 (0-40), ScanNet's own categories (1-1357), S3DIS with clutter (0-12).
+LARGEST_ID = {"scannet20": (19, 40), "scannet200": (1357, 1357), "s3dis": (12, 12)}
 
 
 @dataclass
@@ -25,6 +32,9 @@ class SplitReport:
 
     Attributes:
         problems: one line a bad file or scene.
+        warnings: one line about each thing that may be meant so.
+        unlabelled: folders of label pictures that are not there, though their scenes have frames.
+        blank: label pictures that show no class of the benchmark.
         scenes, views, usable: how many; `usable` views show enough to be trained on.
         points: points of all scenes. points_per_view: visible points of each readable view.
         class_points: K + 1 points per class, the ignored last.
@@ -35,6 +45,9 @@ class SplitReport:
     """
 
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)
     scenes: int = 0
     views: int = 0
     usable: int = 0
@@ -62,6 +75,9 @@ def check_split(
     *,
     max_views: int | None = None,
     workers: int = 1,
+    training: bool = False,
+    captions: bool = False,
+    published: int | None = None,
 ) -> SplitReport:
     """Read every scene and view of a split.
 
@@ -71,6 +87,9 @@ def check_split(
         visibility: finds the visible points.
         max_views: look at this many views of each scene only, evenly spaced; file names are checked for all.
         workers: processes.
+        training: the split is trained on, which needs label pictures.
+        captions: losses ask for sentences about its views.
+        published: how many scenes the published split has, where that is known.
     """
     total = SplitReport()
     jobs = ((name, reader, limits, visibility, max_views) for name in reader.scene_names)
@@ -78,7 +97,11 @@ def check_split(
     for name in reader.scene_names:
         result = results[name]
         total.add(result if isinstance(result, SplitReport) else SplitReport([str(result)], scenes=1))
-    _check_whole(total, reader.benchmark)
+    _check_whole(total, reader.benchmark, training, captions)
+    if published is not None and total.scenes != published:
+        total.warnings.append(
+            f"{total.scenes} scenes, where ScanNet has {published}: scores on a part of it cannot be compared"
+        )
     return total
 
 
@@ -88,24 +111,95 @@ def check_scene(
     """Read one scene and its views."""
     report = SplitReport(scenes=1)
     try:
-        scene = reader.read_scene(name)
+        points, colors, ids = reader.read_files(name)
     except UserError as error:
         report.problems.append(str(error))
         return report
-    report.points = len(scene.points)
-    if scene.labels is not None:
-        report.class_points = _count(scene.labels)
+    labels = None if ids is None else reader.benchmark.classes_of_points(ids)
+    scene = Scene(name, points, colors, labels, reader.view_names(name))
+    report.problems += _faults_of_points(reader.scene_path(name), points, colors, ids, reader.benchmark)
+    report.points = len(points)
+    if labels is not None:
+        report.class_points = _count(labels)
     if not scene.view_names:
         report.problems.append(f"{reader.view_folder(name) / 'color'}: no frames")
+    elif not (folder := reader.label_path(name, scene.view_names[0]).parent).is_dir():
+        report.unlabelled.append(str(folder))
     report.views = len(scene.view_names)
     report.problems += _unpaired(reader.view_folder(name), scene.view_names)
-    for view in evenly_spaced(scene.view_names, max_views):
+    views = evenly_spaced(scene.view_names, max_views)
+    report.problems += _odd_sizes(name, views, reader)
+    for view in views:
         try:
             _check_view(scene, view, reader, limits, visibility, report)
         except UserError as error:
             if str(error) not in report.problems:
                 report.problems.append(str(error))
+    if report.points_per_view and not report.usable:
+        report.warnings.append(f"scene {name}: none of the {len(views)} views looked at can be used{_limits(limits)}")
     return report
+
+
+def _faults_of_points(
+    path: Path, points: np.ndarray, colors: np.ndarray, ids: np.ndarray | None, benchmark: Benchmark
+) -> Iterable[str]:
+    if not len(points):
+        yield f"{path}: has no points"
+        return
+    if not np.isfinite(colors).all():
+        yield f"{path}: has colours that are NaN or infinite"
+    elif np.abs(colors).max() > 1 + COLOR_ROUNDING:
+        low, high = colors.min(), colors.max()
+        yield f"{path}: colours are {low:g} to {high:g}, expected -1 to 1 (bytes / 127.5 - 1)"
+    if ids is None:
+        yield f"{path}: has no label ids; training and evaluation need them"
+    elif fault := _unknown_ids(ids, benchmark, 0):
+        yield f"{path}: {fault}"
+
+
+def _unknown_ids(ids: np.ndarray, benchmark: Benchmark, kind: int) -> str | None:
+    """What is wrong with ids of a 3D file (kind 0) or a label picture (kind 1); nothing for lists of a user's own."""
+    largest = LARGEST_ID.get(benchmark.name.partition("/")[0])
+    if largest is None:
+        return None
+    values, counts = np.unique(ids, return_counts=True)
+    bad = ((values < 0) | (values > largest[kind])) & ~np.isin(values, UNLABELLED)
+    if not bad.any():
+        return None
+    shown = ", ".join(map(str, values[bad][:5])) + (", ..." if bad.sum() > 5 else "")
+    return f"{counts[bad].sum() / ids.size:.1%} of its label ids are none of 0 to {largest[kind]} ({shown})"
+
+
+def _odd_sizes(scene: str, views: list[str], reader: ScanNetReader) -> Iterable[str]:
+    """Pictures that are not as large as most of their kind in the scene; those that cannot be read are not told."""
+    folder = reader.view_folder(scene)
+    for kind, path_of in (
+        ("colour", lambda view: reader.color_path(scene, view)),
+        ("depth", lambda view: folder / "depth" / f"{view}.png"),
+    ):
+        sizes = {path: size for path in map(path_of, views) if (size := _size_of(path))}
+        if not sizes:
+            continue
+        usual = Counter(sizes.values()).most_common(1)[0][0]
+        for path, size in sizes.items():
+            if size != usual:
+                yield f"{path}: is {_size(size)}, most {kind} pictures of the scene are {_size(usual)}"
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """(height, width) from the head of a picture file."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _limits(limits: Limits) -> str:
+    return (
+        f": one needs {limits.min_points} to {limits.max_points} visible points, {limits.min_labelled} of them of a "
+        "class (data.min_points, data.max_points, data.min_labelled)"
+    )
 
 
 def _check_view(
@@ -114,11 +208,14 @@ def _check_view(
     folder = reader.view_folder(scene.name)
     color_size = read_picture(reader.color_path(scene.name, name)).shape[:2]
     depth_path = folder / "depth" / f"{name}.png"
-    depth_size = read_picture(depth_path).shape
+    depth = read_picture(depth_path)
+    depth_size = depth.shape
     report.image_sizes[color_size] += 1
     report.depth_sizes[depth_size] += 1
     if len(depth_size) != 2:
         raise UserError(f"{depth_path}: has {depth_size[-1]} channels, expected one of 16 bits")
+    if depth.dtype.itemsize < 2:  # millimetres would end at a quarter of a metre
+        raise UserError(f"{depth_path}: has 8 bits, expected 16 (depth in millimetres)")
     view = reader.read_view(scene.name, name)
     if not view.depth.any():
         raise UserError(f"{depth_path}: is empty")
@@ -130,12 +227,26 @@ def _check_view(
     if view.label_map is None:
         return
     report.with_labels += 1
+    _check_label_picture(reader.label_path(scene.name, name), (color_size, depth_size), reader.benchmark, report)
     report.class_pixels += _count(view.label_map)
     if classes is not None:
         seen = view.label_map[pixels[:, 0], pixels[:, 1]]
         both = (classes != reader.benchmark.num_classes) & (seen != reader.benchmark.num_classes)
         report.compared += int(both.sum())
         report.agree += int((classes[both] == seen[both]).sum())
+
+
+def _check_label_picture(
+    path: Path, sizes: tuple[tuple[int, ...], ...], benchmark: Benchmark, report: SplitReport
+) -> None:
+    ids = read_picture(path)
+    if ids.shape not in sizes:
+        others = " and ".join(_size(size) for size in dict.fromkeys(sizes))
+        report.problems.append(f"{path}: is {_size(ids.shape)}, its colour and depth are {others}")
+    if fault := _unknown_ids(ids, benchmark, 1):
+        report.problems.append(f"{path}: {fault}")
+    elif (benchmark.classes_of_pixels(ids) == benchmark.num_classes).all():
+        report.blank.append(str(path))
 
 
 def _unpaired(folder: Path, views: list[str]) -> Iterable[str]:
@@ -154,8 +265,28 @@ def _count(ids: np.ndarray) -> Counter:
     return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
 
-def _check_whole(report: SplitReport, benchmark: Benchmark) -> None:
+def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, captions: bool) -> None:
     """Faults that no single file shows."""
+    looked = len(report.points_per_view)
+    if training and report.unlabelled and not report.with_labels:
+        report.problems.append(
+            f"no view has a label picture, which training needs ({report.unlabelled[0]}: missing; "
+            "tools/prepare_scannet.py writes them)"
+        )
+    elif training:
+        report.problems += [f"{folder}: missing; training needs label pictures" for folder in report.unlabelled]
+    if looked and not report.usable:
+        report.problems.append(f"none of the {looked} views looked at can be used; the warnings name their scenes")
+    if captions and looked and report.with_caption < looked:
+        text = "caption losses have weights (loss.caption_fused, _3d, _2d); tools/caption_views.py makes captions.json"
+        if report.with_caption:
+            report.warnings.append(f"{looked - report.with_caption} of {looked} views have no caption: {text}")
+        else:
+            report.problems.append(f"no view has a caption, captions.json is missing or of other scenes: {text}")
+    if report.blank:
+        report.warnings.append(
+            f"{len(report.blank)} label pictures show no class of {benchmark.name}: " + _some(report.blank, 5)
+        )
     labelled = sum(count for label, count in report.class_points.items() if label != benchmark.num_classes)
     if report.class_points and not labelled:
         report.problems.append(f"no point has a label of {benchmark.name}: the files are of another list of classes")
@@ -182,10 +313,17 @@ def describe(report: SplitReport, benchmark: Benchmark) -> str:
     for what, counts in (("points", report.class_points), ("pixels", report.class_pixels)):
         absent = [name for i, name in enumerate(benchmark.class_names) if not counts[i]]
         if counts and absent:
-            shown = ", ".join(absent[:20]) + (f" and {len(absent) - 20} more" if len(absent) > 20 else "")
-            lines.append(f"classes without {what}: {shown}")
+            lines.append(f"classes without {what}: {_some(absent, 20)}")
     return "\n".join(f"  {line}" for line in lines)
 
 
+def _some(names: list[str], limit: int) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 def _sizes(sizes: Counter) -> str:
-    return ", ".join(f"{' x '.join(map(str, size))} ({count})" for size, count in sizes.most_common()) or "none"
+    return ", ".join(f"{_size(size)} ({count})" for size, count in sizes.most_common()) or "none"
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

@@ -140,6 +140,10 @@ class ScanNetReader:
             raise UserError(f"{self.view_folder(scene) / 'color'}: no frame '{view}'")
         return path
 
+    def label_path(self, scene: str, view: str) -> Path:
+        """Label picture of a view, which need not exist."""
+        return self.view_folder(scene) / self._label_pictures / f"{view}.png"
+
     def view_names(self, scene: str) -> list[str]:
         """Frames of a scene in order of their number; none for a scan without images."""
         return list(self._listing(scene))
@@ -202,12 +206,12 @@ class ScanNetReader:
 
     def read_label_map(self, scene: str, view: str) -> np.ndarray | None:
         """Class ids of a frame's pixels, h x w int64; None where the scene has no folder of label pictures."""
-        folder = self.view_folder(scene) / self._label_pictures
-        if not folder.is_dir():
+        path = self.label_path(scene, view)
+        if not path.parent.is_dir():
             return None
-        labels = read_picture(folder / f"{view}.png")
+        labels = read_picture(path)
         if labels.ndim != 2:
-            raise UserError(f"{folder / f'{view}.png'}: not a picture of ids (it has {labels.shape[-1]} channels)")
+            raise UserError(f"{path}: not a picture of ids (it has {labels.shape[-1]} channels)")
         return self.benchmark.classes_of_pixels(resize_nearest(labels, self.frame_size))
 
     def _listing(self, scene: str) -> dict[str, Path]:
@@ -217,11 +221,15 @@ class ScanNetReader:
             self._listings[scene] = {p.stem: p for p in sorted(found, key=_frame_order)}
         return self._listings[scene]
 
-    def _read_scene(self, name: str) -> Scene:
-        path = self.scene_path(name)
-        points, colors, file_ids = read_points(path)
+    def read_files(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Points and colours of a scene, and its label ids as files hold them (None without)."""
+        points, colors, file_ids = read_points(self.scene_path(name))
         if self._raw_labels is not None:
             file_ids = _read_raw_labels(self._raw_labels / f"{name}.txt", len(points))
+        return points, colors, file_ids
+
+    def _read_scene(self, name: str) -> Scene:
+        points, colors, file_ids = self.read_files(name)
         labels = None if file_ids is None else self.benchmark.classes_of_points(file_ids)
         return Scene(name, points, colors, labels, self.view_names(name))
 
