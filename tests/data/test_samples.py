@@ -314,6 +314,11 @@ def test_reference_protocol_rotates_and_filters_by_truth(own_root, benchmark):
     reference = SceneViews(reader, "scene0002_00", benchmark, protocol="reference", **SMALL)
     assert not torch.equal(reference[0].point_to_voxel, plain.point_to_voxel)
     assert equal(values(reference[0]), values(reference[0]))
+    first, second = (
+        SceneViews(reader, "scene0002_00", benchmark, protocol="reference", rotation=n, **SMALL)[0] for n in (0, 1)
+    )
+    assert equal(values(first), values(reference[0]))
+    assert not torch.equal(first.point_to_voxel, second.point_to_voxel)
     scene = reader.read_scene("scene0002_00")
     write_points(path, scene.points, scene.colors, np.full(len(scene.points), 255))
     blank = open_reader("scannet", own_root, "val", benchmark)

@@ -173,3 +173,26 @@ def test_evenly_spaced_scenes() -> None:
     names = list("abcdefg")
     assert evenly(names, 3) == ["a", "d", "g"] and evenly(names, 0) == [] and evenly(names, 99) == names
     assert evenly(names, 1) == ["a"]
+
+
+def test_a_file_in_place_of_the_folder(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match=f"{file}/.*: cannot be made .*choose another folder"):
+        evaluate(load_config(tiny, SAME), finished / "checkpoints" / "step-00000008.pt", output=file)
+
+
+def test_each_pass_of_the_reference_protocol_rotates_anew(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(tiny, ["protocol=reference", "evaluate.rotations=2", "evaluate.workers=0"])
+    benchmark = load_benchmark(config.benchmark)
+    reader = build_reader(config, benchmark, "val")
+    seen = []
+
+    class Watching(Oracle):
+        def __call__(self, batch: Batch) -> tuple[SimpleNamespace, ViewLabels]:
+            seen.append(batch.voxel_coords)
+            return super().__call__(batch)
+
+    evaluate_scene(config, benchmark, reader, reader.scene_names[0], Watching())
+    first, second = seen
+    assert first.shape != second.shape or not torch.equal(first, second)

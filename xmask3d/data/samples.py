@@ -152,6 +152,14 @@ class TrainingViews(_Views):
         reader = self._reader
         return [(scene, view) for scene in reader.scene_names for view in reader.view_names(scene)]
 
+    def have_captions(self) -> bool:
+        """Whether any view that may be drawn has a sentence, as far as the reader can tell without reading views."""
+        reader = self._reader
+        caption = getattr(reader, "caption", None)
+        if caption is None:
+            return True
+        return any(caption(scene, view) for scene in reader.scene_names for view in reader.view_names(scene))
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose samples follow."""
         self._epoch.fill_(epoch)
@@ -277,6 +285,7 @@ class SceneViews(_Views):
         protocol: "reference" restores two things the published evaluation did: views need labelled points (a filter
             that uses ground truth), and rotation and scale are random.
         seed: of that random rotation.
+        rotation: number of the pass over the scene; each draws other random rotations.
     """
 
     def __init__(
@@ -296,6 +305,7 @@ class SceneViews(_Views):
         angle: float = 0.0,
         protocol: Literal["default", "reference"] = "default",
         seed: int = 0,
+        rotation: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
         cache: Path | None = None,
     ) -> None:
@@ -314,7 +324,7 @@ class SceneViews(_Views):
         )
         self.scene = reader.read_scene(scene)
         self.view_names = evenly_spaced(self.scene.view_names, max_views)
-        self._angle, self._seed = angle, seed
+        self._angle, self._seed = angle, [seed, rotation] if rotation else [seed]
 
     def __len__(self) -> int:
         return len(self.view_names)
@@ -322,7 +332,7 @@ class SceneViews(_Views):
     def __getitem__(self, index: int) -> Sample | None:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        generator = np.random.default_rng([self._seed, index]) if self._reference else None
+        generator = np.random.default_rng([*self._seed, index]) if self._reference else None
         return self._sample(self.scene, self.view_names[index], generator, self._angle)
 
 

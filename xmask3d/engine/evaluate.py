@@ -50,7 +50,7 @@ def evaluate(
         The results, in the first process; None in the others.
 
     Raises:
-        UserError: missing data, unknown scenes, a scene without truth, a checkpoint that does not fit.
+        UserError: missing data, unknown scenes, a scene without truth, a checkpoint that does not fit, no folder.
     """
     accelerator = make_accelerator(config.train.precision)
     benchmark = load_benchmark(config.benchmark)
@@ -59,6 +59,12 @@ def evaluate(
     weights_digest = file_digest(checkpoint)
     settings_digest = digest_of_settings(config, benchmark)
     folder = (output or config.output / "evaluation") / f"{checkpoint.stem}-{weights_digest[:8]}-{settings_digest[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before minutes of work whose results could not be kept
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
+        ) from error
     todo = missing_scenes(accelerator, folder, names)
     if todo:
         weights = load_weights(checkpoint)
@@ -111,7 +117,7 @@ def evaluate_scene(
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
     for rotation in range(rotations):
-        views = build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations)
+        views = build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations, rotation)
         loader = DataLoader(
             views,
             batch_size=config.evaluate.batch_size,

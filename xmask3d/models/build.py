@@ -201,9 +201,12 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
 
 
 def build_scene_views(
-    config: Config, benchmark: Benchmark, reader: SceneReader, scene: str, angle: float = 0.0
+    config: Config, benchmark: Benchmark, reader: SceneReader, scene: str, angle: float = 0.0, rotation: int = 0
 ) -> SceneViews:
-    """All usable views of one scene, turned by `angle` radians more than `evaluate.angle` says, for evaluation."""
+    """All usable views of one scene for evaluation, turned by `angle` radians more than `evaluate.angle` says.
+
+    `rotation` is the number of the pass, on which the random rotations of `protocol=reference` depend.
+    """
     data, evaluate = config.data, config.evaluate
     return SceneViews(
         reader,
@@ -222,6 +225,7 @@ def build_scene_views(
         bad_views=data.bad_views,
         cache=data.cache,
         seed=config.seed,
+        rotation=rotation,
     )
 
 
