@@ -145,6 +145,8 @@ class Trainer:
             f"({settings.epochs} epochs of {self.steps_per_epoch}), "
             f"{self.accelerator.num_processes} process(es) on {self.device.type}"
         )
+        if warning := self.missing_captions():
+            self.log.line(f"warning: {warning}")
         self.bar = tqdm(
             total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=silent or None
         )
@@ -166,6 +168,17 @@ class Trainer:
         )
         self.log.close()
         return code
+
+    def missing_captions(self) -> str | None:
+        """One line if losses ask for captions and there are none: without them they fit all views to an empty one."""
+        loss, data = self.config.loss, self.config.data
+        if not (loss.caption_fused or loss.caption_3d or loss.caption_2d) or self.views.have_captions():
+            return None
+        return (
+            f"no view of split '{data.train_split}' has a caption in {data.captions or data.root / 'captions.json'}, "
+            "though caption losses have weights; make it with tools/caption_views.py, or set loss.caption_fused, "
+            "loss.caption_3d and loss.caption_2d to 0"
+        )
 
     def run_epoch(self, epoch: int, batches: Iterator[Batch], stop: StopSignals) -> int:
         """Take the steps left of an epoch; returns the exit code of a signal, having saved, or 0."""
