@@ -111,3 +111,28 @@ def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_gate_of_earlier_configurations_is_understood(written: str, means: str) -> None:
     config = load_config("config/rooms/B15N4.yaml", [f"evaluate.gate={written}"])
     assert config.evaluate.gate == means
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    assert f"{path}: not a text file" in message(path)
+    path.write_bytes(b"\0\1")
+    assert f"{path}: not valid YAML" in message(path)
+
+
+@pytest.mark.parametrize("value", ["5", "{a: b}", "[1]"])
+def test_include_of_something_else(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "a.yaml", f"seed: 1\ninclude: {value}\n")
+    assert f"{path}:2: include: expected the name of a file" in message(path)
+
+
+def test_values_that_yaml_cannot_make(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "output: 2020-13-01\n")
+    assert f"{path}: not valid YAML: month must be" in message(path)
+    assert "the value is not YAML" in message(write(tmp_path, "b.yaml", ""), "output=2020-13-01")
+
+
+@pytest.mark.parametrize("override", ["evaluate.max_views=0", "evaluate.max_views=-3", "data.image_size=[0, 64]"])
+def test_sizes_below_one_are_refused(tmp_path: Path, override: str) -> None:
+    assert f"override '{override}'" in message(write(tmp_path, "a.yaml", ""), override)

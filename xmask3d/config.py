@@ -206,7 +206,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
             raise UserError(f"override '{override}': write key=value, such as train.epochs=10")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"override '{override}': the value is not YAML") from error
         _assign(content, key.split("."), value, override)
         lines[tuple(key.split("."))] = f"override '{override}'"
@@ -240,20 +240,31 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...
         text = path.read_text()
     except OSError as error:
         raise UserError(f"configuration {path}: cannot be read ({error.strerror}); see config/") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"configuration {path}: not a text file; give a YAML file, see config/") from error
     try:
         content, node = yaml.safe_load(text) or {}, yaml.compose(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
+    except (ValueError, RecursionError) as error:  # such as a date in the 13th month
+        raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values at the top level")
     lines: dict[tuple[str, ...], str] = {}
     _collect_lines(node, (), path, lines)
-    includes = content.pop("include", [])
+    includes = content.pop("include", None) or []
+    includes = [includes] if isinstance(includes, str) else includes
+    if not isinstance(includes, list) or not all(isinstance(include, str) for include in includes):
+        raise UserError(
+            f"{_where(('include',), lines, str(path))}: include: expected the name of a file or a list of names, "
+            f"got {includes!r}"
+        )
     merged: dict = {}
     merged_lines: dict[tuple[str, ...], str] = {}
-    for include in [includes] if isinstance(includes, str) else includes:
+    for include in includes:
         below, below_lines = _read(path.parent / include, (*seen, path))
         merged = _merge(merged, below)
         merged_lines.update(below_lines)

@@ -373,3 +373,9 @@ def test_depth_is_in_millimetres(prepared):
     depth = Image.open(prepared[0] / "scannet_2d" / "scene0000_00" / "depth" / "0.png")
     assert depth.mode.startswith("I;16") or depth.mode == "I"
     assert 500 < np.median(np.asarray(depth)) < 5000
+
+
+def test_a_scene_list_that_is_not_text(tmp_path):
+    (tmp_path / "list").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not a text file"):
+        read_list(tmp_path / "list")
