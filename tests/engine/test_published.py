@@ -130,6 +130,9 @@ def test_what_is_no_checkpoint_is_refused(layout: Layout, tmp_path: Path) -> Non
     torch.save({"epoch": 1, "state_dict": 3, "best_iou": 0.0}, path)
     with pytest.raises(UserError, match="state_dict is none"):
         read_published(path, layout)
+    torch.save({"epoch": 1, "state_dict": {5: torch.ones(1)}, "best_iou": 0.0}, path)
+    with pytest.raises(UserError, match="the key 5, no name"):
+        read_published(path, layout)
     torch.save({"state_dict": OrderedDict()}, path)
     with pytest.raises(UserError, match=r"not a published checkpoint.*lacks epoch, best_iou"):
         read_published(path, layout)

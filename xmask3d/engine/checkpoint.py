@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from xmask3d.checkpoint_names import CONSTANTS, package_name
 from xmask3d.errors import UserError
+from xmask3d.models.tensor_files import refuse_foreign
 
 FORMAT = "xmask3d-checkpoint-1"
 # Leads what a weight file may hold of an optimiser.
@@ -190,6 +191,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix == ".safetensors":
         _check_exists(path)
+        refuse_foreign(path)
         try:
             with safe_open(path, framework="pt") as file:
                 names = [name for name in file.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
@@ -297,6 +299,7 @@ def read_payload(path: Path) -> dict[str, Any]:
         UserError: missing or damaged file, or one that holds anything else; names it.
     """
     _check_exists(path)
+    refuse_foreign(path)
     beside = _digest_path(path)
     if beside.exists() and beside.read_text().split()[:1] != [file_digest(path)]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
@@ -306,6 +309,10 @@ def read_payload(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged or foreign checkpoint ({_first_line(error)})") from error
     if not isinstance(payload, dict):
         raise UserError(f"{path}: not a checkpoint")
+    state = payload.get("state_dict")
+    strange = [name for name in state if not isinstance(name, str)] if isinstance(state, dict) else []
+    if strange:
+        raise UserError(f"{path}: not a checkpoint of this network: its state_dict has the key {strange[0]!r}, no name")
     return payload
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from xmask3d.errors import UserError
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
+from xmask3d.models.tensor_files import refuse_foreign
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -145,6 +146,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, of a state dict, or of OpenAI's TorchScript archive."""
+    refuse_foreign(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -154,8 +156,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         # Whatever the unpickler makes of a damaged or a foreign file.
         raise UserError(f"{path}: refused, since it is not a plain file of tensors: {_first_line(error)}") from error
-    tensors = tensors.get("state_dict", tensors)
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else None
+    if not isinstance(tensors, dict):
+        raise UserError(f"{path}: not a state dict; expected names and tensors")
+    named = {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return {name.removeprefix("module."): tensor for name, tensor in named.items()}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -21,6 +21,30 @@ class TensorFile(NamedTuple):
     get: Callable[[str], Tensor]
 
 
+# How files begin that came in place of a checkpoint: a page that asks for something, or a clone without git LFS.
+_FOREIGN = (
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"version https://git-lfs", "a pointer of git LFS"),
+)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Tell a failed download apart from a damaged checkpoint.
+
+    Raises:
+        UserError: the file is a web page or a pointer of git LFS.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    except OSError:
+        return  # whoever reads the file says why it cannot be read
+    for start, kind in _FOREIGN:
+        if head.startswith(start):
+            raise UserError(f"{path}: not a checkpoint (it begins like {kind}: download the file itself)")
+
+
 class _Ignored:
     """Stands in for classes of the training framework that wrote a checkpoint; never used."""
 
@@ -34,6 +58,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     Raises:
         UserError: if the file is unreadable, or holds code objects.
     """
+    refuse_foreign(path)
     if path.suffix == ".safetensors":
         try:
             file = safe_open(path, framework="pt")
@@ -54,10 +79,11 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, since it holds more than tensors; convert it to safetensors") from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {str(error).strip()[:200]}") from error
+    except Exception as error:  # a damaged or foreign file raises nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _framework_classes(path: Path) -> list[tuple[type, str]]:
