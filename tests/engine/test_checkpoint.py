@@ -231,3 +231,10 @@ def test_random_state_comes_back() -> None:
     restore_random_state(saved)
     second = (torch.rand(3), np.random.rand(3), random.random())
     assert torch.equal(first[0], second[0]) and (first[1] == second[1]).all() and first[2] == second[2]
+
+
+def test_a_digest_that_is_not_text(tmp_path: Path) -> None:
+    path = CheckpointFolder(tmp_path).save(state(1))
+    path.with_name(path.name + ".sha256").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="its SHA-256 is not the one"):
+        read_checkpoint(path)

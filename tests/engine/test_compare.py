@@ -48,3 +48,11 @@ def test_different_benchmarks_are_not_averaged(tmp_path: Path) -> None:
 def test_missing_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no results\.json below"):
         read_row("none", [tmp_path])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "\xff"])
+def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=rf"{path}: not "):
+        read_row("none", [path])

@@ -16,6 +16,9 @@ from xmask3d.scan import formats
 from xmask3d.scan.coverage import choose_views
 from xmask3d.scan.fuse import VoxelFusion, measurement_weight
 from xmask3d.scan.gravity import find_up
+from xmask3d.scan.intrinsics import find_intrinsics, stated_units
+from xmask3d.scan.layouts import _tum_list
+from xmask3d.scan.phones import find_polycam, find_record3d
 from xmask3d.scan.regions import best_regions, components, merge_masks
 from xmask3d.scan.scan import open_scan
 from xmask3d.scan.words import Reference, class_list, parse_queries
@@ -204,3 +207,25 @@ def test_record3d_export(tmp_path: Path) -> None:
     assert any("depth read as 1 units" in line for line in scan.lines)
     assert not any(line.startswith("warning") for line in scan.lines)
     assert abs(np.percentile(scan.scene.points[:, 2], 1)) < 0.1
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[1]"])
+def test_phone_files_that_are_no_json(tmp_path: Path, content: bytes) -> None:
+    for name in ("cameras", "depth", "rgb"):
+        (tmp_path / name).mkdir()
+    for find, file in ((find_polycam, tmp_path / "cameras" / "1.json"), (find_record3d, tmp_path / "metadata.json")):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{file}: .*JSON"):
+            find(tmp_path)
+
+
+def test_info_files_that_are_not_text(tmp_path: Path) -> None:
+    (tmp_path / "info.txt").write_bytes(b"\xff\xfe\nm_depthShift = 4000\n")
+    assert stated_units(tmp_path)[0] == 4000
+    assert find_intrinsics(tmp_path, (480, 640), (480, 640))
+
+
+def test_lists_of_times_that_are_not_text(tmp_path: Path) -> None:
+    (tmp_path / "rgb.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="expected lines of 'time file'"):
+        _tum_list(tmp_path / "rgb.txt")

@@ -100,7 +100,7 @@ def check_split(
     _check_whole(total, reader.benchmark, training, captions)
     if published is not None and total.scenes != published:
         total.warnings.append(
-            f"{total.scenes} scenes, where ScanNet has {published}; scores on a part of it do not compare with published ones"
+            f"{total.scenes} scenes, where ScanNet has {published}; scores on a part of it do not compare with others"
         )
     return total
 

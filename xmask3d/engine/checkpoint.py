@@ -301,7 +301,7 @@ def read_payload(path: Path) -> dict[str, Any]:
     _check_exists(path)
     refuse_foreign(path)
     beside = _digest_path(path)
-    if beside.exists() and beside.read_text().split()[:1] != [file_digest(path)]:
+    if beside.exists() and beside.read_text(errors="replace").split()[:1] != [file_digest(path)]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)

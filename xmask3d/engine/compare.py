@@ -44,6 +44,9 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
             contents.append(json.loads(path.read_text()))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not readable as results ({error})") from error
+    for path, content in zip(paths, contents, strict=True):
+        if not isinstance(content, dict) or not {"benchmark", "protocol", "scenes", "scores"} <= content.keys():
+            raise UserError(f"{path}: not results of an evaluation; give a results.json of tools/test.py")
     kinds = {(content["benchmark"], content["protocol"], tuple(content["scenes"])) for content in contents}
     if len(kinds) > 1:
         raise UserError(f"{name}: results of different benchmarks, protocols or scenes cannot be averaged")

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,6 +59,21 @@ def _read_exr(path: Path) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).split("\n")[0][:120]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `UserError` for anything else."""
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object of names and values, found {type(content).__name__}")
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({_reason(error)})") from error
 
 
 def read_numbers(path: Path) -> np.ndarray:
@@ -150,10 +166,7 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
 
 
 def _intrinsics_of_json(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({_reason(error)})") from error
+    content = _read_json(path)
     for key in ("camera", "intrinsics", "intrinsic", "color", "depth"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -16,7 +16,9 @@ FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585
 def stated_units(folder: Path) -> tuple[float, ...] | None:
     """Units per metre that a file of the recording states (3RScan, Replica, ScanNet's info files)."""
     for path in _info_files(folder):
-        found = re.search(r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?\s*[=:]\s*([\d.]+)", path.read_text())
+        found = re.search(
+            r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?\s*[=:]\s*([\d.]+)", path.read_text(errors="replace")
+        )
         if found and float(found[1]) > 0:
             value = float(found[1])
             stated = value if value >= 1 else 1 / value
@@ -44,7 +46,7 @@ def find_intrinsics(
         role = "depth" if "depth" in name else "color" if "color" in name or "rgb" in name else ""
         found[role].append((path.name, matrix, size))
     for path in _info_files(folder):
-        for role, matrix in _info_matrices(path.read_text()).items():
+        for role, matrix in _info_matrices(path.read_text(errors="replace")).items():
             found[role].append((path.name, matrix, None))
     color = _candidates(found["color"] + found[""] + found["depth"], color_size, (color_size, depth_size))
     depth = _candidates(found["depth"] + found[""] + found["color"], depth_size, (color_size, depth_size))

@@ -144,7 +144,11 @@ def _tum(folder: Path) -> Recording | None:
 
 
 def _tum_list(path: Path) -> tuple[np.ndarray, list[str]]:
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    rows = [
+        line.split()
+        for line in path.read_text(errors="replace").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
     try:
         return np.array([float(row[0]) for row in rows]), [row[1] for row in rows]
     except (ValueError, IndexError) as error:

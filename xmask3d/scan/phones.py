@@ -1,6 +1,5 @@
 """Recordings exported by phone apps: Polycam's raw data and Record3D's "EXR + JPG"."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ def find_polycam(folder: Path) -> Recording | None:
     names, colors, depths, poses, matrices = [], [], [], [], []
     for path in sorted(cameras.glob("*.json")):
         color, depth = images / f"{path.stem}.jpg", base / "depth" / f"{path.stem}.png"
-        content = json.loads(path.read_text())
+        content = formats.read_json(path)
         keys = [f"t_{row}{column}" for row in range(3) for column in range(4)]
         if color.is_file() and depth.is_file() and all(key in content for key in (*keys, "fx", "fy", "cx", "cy")):
             names.append(path.stem)
@@ -42,7 +41,7 @@ def find_record3d(folder: Path) -> Recording | None:
     path = next((p for p in (base / "metadata.json", folder / "metadata.json", base / "metadata") if p.is_file()), None)
     if path is None or not (base / "rgb").is_dir():
         return None
-    content = json.loads(path.read_text())
+    content = formats.read_json(path)
     if "poses" not in content or "K" not in content:
         return None
     table = np.array(content["poses"], float)
