@@ -5,7 +5,7 @@ import os
 import sys
 
 from xmask3d.benchmark import load_benchmark
-from xmask3d.config import load_config
+from xmask3d.config import find_file, load_config
 from xmask3d.data.check import PUBLISHED_SCENES, check_split, describe
 from xmask3d.data.samples import Limits
 from xmask3d.data.visibility import Visibility
@@ -31,8 +31,11 @@ def main() -> int:
             raise UserError(f"{option} {value}: give at least 1, or leave it out")
     config = load_config(args.config, args.overrides)
     benchmark, data, loss = load_benchmark(config.benchmark), config.data, config.loss
-    limits = Limits(data.min_points + 1, data.max_points - 1, data.min_labelled + 1)
+    counted = benchmark.base if config.train.novel_supervision == "none" else None
+    limits = Limits(data.min_points + 1, data.max_points - 1, data.min_labelled + 1, counted)
     visibility = Visibility(data.border, data.depth_tolerance)
+    # Rooms have ScanNet's layout, and a list of their own.
+    scannet = data.layout != "s3dis" and not (find_file(data.root) / "rooms.json").is_file()
     captions = any((loss.caption_fused, loss.caption_3d, loss.caption_2d))
     bad = doubtful = 0
     for split in dict.fromkeys((data.train_split, data.val_split)):
@@ -46,7 +49,7 @@ def main() -> int:
             workers=args.workers,
             training=training,
             captions=training and captions,
-            published=None if data.layout == "s3dis" else PUBLISHED_SCENES.get(split),
+            published=PUBLISHED_SCENES.get(split) if scannet else None,
         )
         print(f"{split}:\n{describe(report, benchmark)}", flush=True)
         for warning in report.warnings:
