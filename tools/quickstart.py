@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="configuration, such as config/rooms/B15N4.yaml")
     parser.add_argument("overrides", nargs="*", help="key=value overrides")
     parser.add_argument("--pictures", default=3, type=int, help="validation rooms to draw")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
     start = time.monotonic()
 

@@ -17,7 +17,7 @@ def main() -> int:
     )
     parser.add_argument("config", type=Path, help="configuration, such as config/scannet/B15N4.yaml")
     parser.add_argument("overrides", nargs="*", help="key=value overrides, such as train.epochs=10 output=runs/mine")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     config = load_config(find_file(arguments.config), arguments.overrides)
 
     from xmask3d.engine.train import train  # takes seconds to import; a mistake above should not wait for it
