@@ -1,8 +1,7 @@
 """What the C library and torch do with freed memory on a CPU.
 
-Fresh memory costs page faults, kept memory lies there unused. Blocks below `LARGE` are kept for the
-next step, in which they come again. Larger ones go back to the system at once, and come in huge pages, which cost
-little.
+Fresh memory costs page faults, kept memory lies there unused. Blocks below `LARGE` bytes are kept for the next step, in
+which they come again. Larger ones go back to the system at once, and come in huge pages, which cost little.
 """
 
 import ctypes
@@ -18,8 +17,11 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 def environment() -> dict[str, str]:
     """The variables that tell a process to do so from its start; whatever C library it has."""
-    found = {"MALLOC_MMAP_THRESHOLD_": str(_threshold()), "MALLOC_TRIM_THRESHOLD_": str(_NEVER_TRIM)}
-    return found | {"THP_MEM_ALLOC_ENABLE": "1"}
+    return {
+        "MALLOC_MMAP_THRESHOLD_": str(_threshold()),
+        "MALLOC_TRIM_THRESHOLD_": str(_NEVER_TRIM),
+        "THP_MEM_ALLOC_ENABLE": "1",
+    }
 
 
 def keep_freed_memory() -> None:

@@ -46,12 +46,8 @@ class _TransformerBlock(BasicTransformerBlock):
     """
 
     def forward(self, hidden_states: Tensor, *_: Any, encoder_hidden_states: Tensor, **__: Any) -> Tensor:  # type: ignore[override]
-        x = hidden_states
-        x = self.attn1(self.norm1(x)) + x
-        x = (
-            _recompute(lambda x, text: self.attn2(self.norm2(x), encoder_hidden_states=text), x, encoder_hidden_states)
-            + x
-        )
+        x = self.attn1(self.norm1(hidden_states)) + hidden_states
+        x = _recompute(lambda x, text: self.attn2(self.norm2(x), text), x, encoder_hidden_states) + x
         gate, _dropout, out = self.ff.net
         return out(_recompute(lambda x: gate(self.norm3(x)), x)) + x
 

@@ -1,7 +1,6 @@
 """Multi-scale deformable attention (arXiv 2010.04159) by the compiled loops, as a differentiable function."""
 
 import functools
-import logging
 from collections.abc import Sequence
 from ctypes import c_int
 from typing import Any
@@ -12,9 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmask3d.native.build import BuildError
-from xmask3d.native.library import address, library, threads
-
-log = logging.getLogger(__name__)
+from xmask3d.native.library import address, failure_of, library, threads
 
 _SIZES = (8, 16, 24, 32, 48, 64)  # of a head, as compiled
 
@@ -103,13 +100,7 @@ class _Attend(torch.autograd.Function):
 @functools.cache
 def failure() -> str:
     """Why the loops cannot be used on this machine; empty if they can."""
-    try:
-        library()
-        _check()
-    except BuildError as error:
-        log.info("deformable attention runs in plain torch: %s", error)
-        return str(error)
-    return ""
+    return failure_of("deformable attention", _check)
 
 
 def _check() -> None:

@@ -1,12 +1,16 @@
 """The compiled library, and what its calls need of tensors."""
 
 import functools
+import logging
+from collections.abc import Callable
 from ctypes import CDLL, c_int, c_int64, c_void_p
 
 import torch
 from torch import Tensor
 
-from xmask3d.native.build import load_library
+from xmask3d.native.build import BuildError, load_library
+
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -21,6 +25,23 @@ def library() -> CDLL:
         getattr(loaded, name).restype = c_void_p
     loaded.xm_in_frustum.restype = c_int64
     return loaded
+
+
+def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
+    """Why loops cannot be used on this machine; empty if they can.
+
+    Args:
+        loops: what they compute, for the log.
+        check: compares them with plain code, and raises `BuildError` where they differ.
+    """
+    try:
+        library()
+        if check:
+            check()
+    except BuildError as error:
+        log.info("%s without compiled loops: %s", loops, error)
+        return str(error)
+    return ""
 
 
 def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:

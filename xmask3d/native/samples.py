@@ -5,18 +5,13 @@ from ctypes import c_float, c_int, c_int64, c_void_p
 
 import numpy as np
 
-from xmask3d.native.build import BuildError
-from xmask3d.native.library import library
+from xmask3d.native.library import failure_of, library
 
 
 @functools.cache
 def available() -> bool:
     """Whether the loops are to be had on this machine."""
-    try:
-        library()
-    except BuildError:
-        return False
-    return True
+    return not failure_of("training samples")
 
 
 def in_frustum(points: np.ndarray, planes: np.ndarray, least: float) -> np.ndarray:

@@ -154,9 +154,8 @@ class Renderer:
             return Hits(face, distance, self.shade(points, face, self.surface_color(face, weights), rays))
         color = np.zeros((len(face), 3), np.float32)
         if colored:
-            starts, rays, distance_of_hit = starts[hit], rays[hit], distance[hit]
-            points = _advanced(starts, rays, distance_of_hit)
-            color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays)
+            points = _advanced(starts[hit], rays[hit], distance[hit])
+            color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays[hit])
         return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
 
     # Below, numbers of one kind lie together (a row an axis): NumPy is slow on rows of two or three numbers.
@@ -199,6 +198,7 @@ class Renderer:
         return lit
 
     def _lamp_light(self, points: FloatArray, normal: Sequence[FloatArray]) -> FloatArray:
+        """Share of the lamp's light at N points, float32. Args: points, normal: three axes of N numbers each."""
         light = self.light
         towards = [lamp - axis for lamp, axis in zip(np.asarray(light.lamp, np.float32), points, strict=True)]
         square = np.maximum(_dot(towards, towards), 1e-3)

@@ -1,7 +1,6 @@
 """The compiled loops, called on tensors."""
 
 import functools
-import logging
 from collections.abc import Callable
 from ctypes import c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -12,9 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xmask3d.native.build import BuildError
-from xmask3d.native.library import address, library, threads
-
-log = logging.getLogger(__name__)
+from xmask3d.native.library import address, failure_of, library, threads
 
 # Target rows a block: its sums and the rows they read fit the second-level cache. Few rows are cut finer, so that all
 # threads have work.
@@ -103,13 +100,7 @@ class PairLists:
 @functools.cache
 def failure() -> str:
     """Why the library cannot be used on this machine; empty if it can."""
-    try:
-        library()
-        _check()
-    except BuildError as error:
-        log.info("sparse convolutions run in plain torch: %s", error)
-        return str(error)
-    return ""
+    return failure_of("sparse convolution", _check)
 
 
 @functools.cache
