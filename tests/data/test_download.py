@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from xmask3d.data import download as module
-from xmask3d.data.download import extract, fetch, read_records
+from xmask3d.data.archives import extract
+from xmask3d.data.download import fetch, read_records
 from xmask3d.data.published import ITEMS, Item, download, names
 from xmask3d.errors import UserError
 

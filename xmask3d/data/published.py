@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from xmask3d.data.download import DamagedArchive, extract, fetch, forget, read_records, record
+from xmask3d.data.archives import DamagedArchive, extract
+from xmask3d.data.download import fetch, forget, read_records, record
 from xmask3d.errors import UserError
 
 log = logging.getLogger(__name__)
