@@ -13,7 +13,7 @@ from xmask3d import memory
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import torch
-from xmask3d.memory import LARGE, keep_freed_memory, release_freed_memory
+from xmask3d.memory import LARGE, keep_freed_memory, keep_little_freed_memory
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 {start}
@@ -26,8 +26,12 @@ del large
 one = resident() - start
 del small
 two = resident() - start
-release_freed_memory()
-print(one / LARGE, two / LARGE, (resident() - start) / LARGE)
+keep_little_freed_memory()
+three = resident() - start
+small = [torch.ones(LARGE // 16) for _ in range(32)]
+last = torch.ones(1000)
+del small
+print(*(size / LARGE for size in (one, two, three, resident() - start)))
 """
 
 
@@ -41,12 +45,13 @@ def shares(start: str, **variables: str) -> list[float]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="rules of the GNU C library")
 @pytest.mark.skipif(memory._threshold() != memory.LARGE, reason="no huge pages here")
 @pytest.mark.parametrize("by_variables", [False, True])
-def test_large_blocks_go_back_small_ones_are_kept_until_released(by_variables: bool) -> None:
+def test_large_blocks_go_back_and_small_ones_where_little_is_kept(by_variables: bool) -> None:
     variables = memory.environment() if by_variables else {}
-    large_gone, small_gone, released = shares("" if by_variables else "keep_freed_memory()", **variables)
+    large_gone, small_gone, released, kept_later = shares("" if by_variables else "keep_freed_memory()", **variables)
     assert 7.5 < large_gone < 9.0
     assert 7.5 < small_gone < 9.0
     assert released < 0.5
+    assert kept_later < 2  # what freed blocks had room for stays
 
 
 def test_without_huge_pages_everything_is_kept(tmp_path, monkeypatch) -> None:
@@ -65,4 +70,4 @@ def test_another_c_library_is_left_alone(monkeypatch) -> None:
 
     monkeypatch.setattr(memory.ctypes, "CDLL", missing)
     memory.keep_freed_memory()
-    memory.release_freed_memory()
+    memory.keep_little_freed_memory()

@@ -175,6 +175,9 @@ class SparseConfig(Section):
     backend: Literal["auto", "native", "torch", "minkowski"] = Field(
         "auto", description="implementation; auto is native (compiled here, CPU) where that works, else torch"
     )
+    products: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: native rounds what it multiplies where that is fast; all else stays float32"
+    )
 
 
 class Config(Section):

@@ -1,7 +1,8 @@
 """What the C library and torch do with freed memory on a CPU.
 
 Fresh memory costs page faults, kept memory lies there unused. Blocks below `LARGE` bytes are kept for the next step, in
-which they come again. Larger ones go back to the system at once, and come in huge pages, which cost little.
+which they come again. Larger ones go back to the system at once, and come in huge pages, which cost little. Of large
+networks, whose steps take many seconds, far smaller ones go back too.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LARGE = 32 << 20
+LARGE_OF_LARGE_NETWORKS = 4 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _NEVER_TRIM = (1 << 31) - 1
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -33,19 +35,21 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
 
 
-def release_freed_memory() -> None:
-    """Give what is kept back to the system: worth some milliseconds before a network with large tensors of its own."""
-    trim = _function("malloc_trim")
+def keep_little_freed_memory() -> None:
+    """Give what is kept back to the system, and from now on blocks of `LARGE_OF_LARGE_NETWORKS` bytes too."""
+    mallopt, trim = _function("mallopt"), _function("malloc_trim")
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _threshold(LARGE_OF_LARGE_NETWORKS))
     if trim:
         trim(0)
 
 
-def _threshold() -> int:
+def _threshold(large: int = LARGE) -> int:
     try:
         never = "[never]" in _HUGE_PAGES.read_text()
     except OSError:
         never = True
-    return 1 << 30 if never else LARGE
+    return 1 << 30 if never else large
 
 
 def _function(name: str) -> Callable[..., int] | None:

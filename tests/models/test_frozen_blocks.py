@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import Transformer2DModel, UNet2DConditionModel
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.diffusion import recorded_networks
 from xmask3d.models import frozen_blocks
@@ -14,15 +15,15 @@ from xmask3d.models.frozen_blocks import keep_little, residual_block
 
 @pytest.fixture(scope="module")
 def unet() -> UNet2DConditionModel:
-    return recorded_networks()[1].requires_grad_(False).eval()
+    return recorded_networks()[1].requires_grad_(False).eval().double()
 
 
 def gradients(unet: UNet2DConditionModel) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    latent = torch.randn(2, 4, 16, 16, generator=generator)
-    text = torch.randn(2, 5, unet.config.cross_attention_dim, generator=generator, requires_grad=True)
+    latent = torch.randn(2, 4, 16, 16, generator=generator).double()
+    text = torch.randn(2, 5, unet.config.cross_attention_dim, generator=generator).double().requires_grad_()
     block = unet.down_blocks[0]
-    time = torch.randn(2, unet.time_embedding.linear_2.out_features, generator=generator, requires_grad=True)
+    time = torch.randn(2, unet.time_embedding.linear_2.out_features, generator=generator).double().requires_grad_()
     x = unet.conv_in(latent)
     for resnet, attention in zip(block.resnets, block.attentions, strict=True):
         x = residual_block(resnet, x, time)
@@ -31,12 +32,13 @@ def gradients(unet: UNet2DConditionModel) -> tuple[Tensor, Tensor, Tensor]:
     return x.detach(), text.grad, time.grad
 
 
-@pytest.mark.parametrize("worth", [1, 1 << 40])
-def test_values_and_gradients_are_those_of_diffusers(unet, worth: int, monkeypatch) -> None:
+@pytest.mark.parametrize("worth, tokens", [(1, 256), (1, 64), (1 << 40, 256)])
+def test_values_and_gradients_are_those_of_diffusers(unet, worth: int, tokens: int, monkeypatch) -> None:
     monkeypatch.setattr(frozen_blocks, "_is_plain", lambda block: False)
     expected = gradients(unet)
     monkeypatch.undo()
     monkeypatch.setattr(frozen_blocks, "_WORTH", worth)
+    monkeypatch.setattr(frozen_blocks, "_TOKENS", tokens)
     changed = copy.deepcopy(unet)
     keep_little(changed)
     assert changed.state_dict().keys() == unet.state_dict().keys()
@@ -44,20 +46,20 @@ def test_values_and_gradients_are_those_of_diffusers(unet, worth: int, monkeypat
     checkpoint = frozen_blocks.checkpoint
     monkeypatch.setattr(frozen_blocks, "checkpoint", lambda *a, **k: calls.append(a) or checkpoint(*a, **k))
     for ours, theirs in zip(gradients(changed), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    # Two convolutions, a cross-attention and a feed-forward a layer; the first layer's input needs no gradient yet.
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    # Two convolutions, attention and feed-forward a layer; the first layer's input needs no gradient yet.
     layers = len(unet.down_blocks[0].resnets)
-    assert len(calls) == (4 * layers - 1 if worth == 1 else 0)
+    assert len(calls) == ((3 + 256 // tokens) * layers - 1 if worth == 1 else 0)
 
 
 def test_no_gradient_no_recomputation_and_the_input_stays(unet, monkeypatch) -> None:
     monkeypatch.setattr(frozen_blocks, "_WORTH", 1)
     monkeypatch.setattr(frozen_blocks, "checkpoint", None)
     resnet = unet.down_blocks[0].resnets[0]
-    x = torch.randn(1, resnet.in_channels, 8, 8)
-    before, time = x.clone(), torch.randn(1, unet.time_embedding.linear_2.out_features)
+    x = torch.randn(1, resnet.in_channels, 8, 8).double()
+    before, time = x.clone(), torch.randn(1, unet.time_embedding.linear_2.out_features).double()
     with torch.no_grad():
-        torch.testing.assert_close(residual_block(resnet, x, time), resnet(x, time), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(residual_block(resnet, x, time), resnet(x, time), rtol=1e-12, atol=1e-12)
     assert torch.equal(x, before)
 
 
@@ -66,9 +68,30 @@ def test_blocks_of_other_kinds_are_left_to_diffusers(unet) -> None:
     block = changed.down_blocks[0].attentions[0].transformer_blocks[0]
     block.norm_type = "ada_norm"
     keep_little(changed)
-    assert type(block).__name__ == "BasicTransformerBlock"
+    assert type(changed.down_blocks[0].attentions[0]) is Transformer2DModel
+    assert type(changed.down_blocks[0].attentions[1]) is not Transformer2DModel
     resnet = changed.down_blocks[0].resnets[0]
     resnet.output_scale_factor = 2.0
-    x, time = torch.randn(1, resnet.in_channels, 4, 4), torch.randn(1, unet.time_embedding.linear_2.out_features)
+    x = torch.randn(1, resnet.in_channels, 4, 4).double()
+    time = torch.randn(1, unet.time_embedding.linear_2.out_features).double()
     with torch.no_grad():
         assert torch.equal(residual_block(resnet, x, time), resnet(x, time))
+
+
+def test_self_attention_is_computed_once(unet, monkeypatch) -> None:
+    monkeypatch.setattr(frozen_blocks, "_WORTH", 1)
+    changed = copy.deepcopy(unet)
+    keep_little(changed)
+    counted = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+            if operator in frozen_blocks._ATTENTION:
+                counted.append(arguments[0].shape[-2] == arguments[1].shape[-2])
+            return operator(*arguments, **(options or {}))
+
+    with Count():
+        gradients(changed)
+    layers = len(unet.down_blocks[0].resnets)
+    assert counted.count(True) == layers  # self-attention: in the forward pass only
+    assert counted.count(False) == 2 * layers  # cross-attention: recomputed

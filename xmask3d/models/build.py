@@ -61,6 +61,7 @@ def build_model(config: Config) -> Assembly:
         null_embedding=clip_text([""]),
         frame_size=config.data.frame_size,
         backend=config.sparse.backend,
+        low_products=config.sparse.products == "bfloat16",
     )
     return Assembly(model, clip_text)
 
@@ -74,6 +75,7 @@ def assemble(
     null_embedding: torch.Tensor,
     frame_size: tuple[int, int] = (240, 320),
     backend: str = "auto",
+    low_products: bool = False,
 ) -> XMask3D:
     """Put trainable parts of the given sizes around frozen networks.
 
@@ -84,7 +86,7 @@ def assemble(
         mask_clip: embeds masks.
         null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
         frame_size: height and width of the grid that the points' pixels are on.
-        backend: of sparse convolution.
+        backend, low_products: of sparse convolution.
     """
     width = null_embedding.shape[-1]
     conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
@@ -121,6 +123,7 @@ def assemble(
         mask_clip=mask_clip,
         fuser=Fuser(width, frame_size),
         sparse_backend=backend,
+        low_products=low_products,
     )
 
 

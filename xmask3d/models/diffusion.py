@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xmask3d.errors import UserError
-from xmask3d.memory import LARGE, release_freed_memory
+from xmask3d.memory import LARGE, keep_little_freed_memory
+from xmask3d.models import bands
 from xmask3d.models.frozen import FrozenNetworks
 from xmask3d.models.frozen_blocks import keep_little, residual_block
 
@@ -162,7 +164,7 @@ class DiffusionFeatures(FrozenNetworks):
             size = "x".join(str(size) for size in images.shape[-2:])
             raise UserError(f"images of {size} pixels: height and width must be multiples of {self.image_multiple}")
         if images.is_cpu and self._widest_bytes(images) >= 4 * LARGE:  # in Stable Diffusion from 512 x 512 on
-            release_freed_memory()
+            keep_little_freed_memory()
         x = (images * 2 - 1).to(self.vae.dtype).contiguous(memory_format=self.memory_format)
         mean, encoder_maps = self._encode_latent(x)
         decoder_maps = self._decode_latent(mean)
@@ -239,7 +241,8 @@ class DiffusionFeatures(FrozenNetworks):
 
     def _encode_latent(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoder, maps = self.vae.encoder, []
-        x = encoder.conv_in(x)
+        wide = bands.worthwhile(x, encoder.conv_in.out_channels)
+        x = bands.convolution(encoder.conv_in, x) if wide else encoder.conv_in(x)
         first_tapped = len(encoder.down_blocks) - 2
         for level, block in enumerate(encoder.down_blocks):
             *resnets, last = block.resnets
@@ -249,7 +252,7 @@ class DiffusionFeatures(FrozenNetworks):
                 maps.append(x)
             x = residual_block(last, x, None)
             for downsampler in block.downsamplers or ():
-                x = downsampler(x)
+                x = _downsampled(downsampler, x)
         x = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(encoder.mid_block(x))))
         if self.vae.quant_conv is not None:
             x = self.vae.quant_conv(x)
@@ -302,6 +305,14 @@ def truncate_unet(unet: UNet2DConditionModel) -> None:
     if getattr(last, "attentions", None) is not None:
         last.attentions = last.attentions[: config.layers_per_block]
     unet.conv_norm_out = unet.conv_out = None
+
+
+def _downsampled(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` of a downsampling convolution, in bands where that saves much."""
+    plain = isinstance(layer, Downsample2D) and layer.use_conv and layer.norm is None and layer.padding == 0
+    if plain and bands.worthwhile(x):
+        return bands.convolution(layer.conv, x, padding=(0, 1, 0, 1))  # as the layer pads
+    return layer(x)
 
 
 def _layers(block: nn.Module) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:

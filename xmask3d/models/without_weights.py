@@ -48,6 +48,7 @@ def build_without_weights(config: Config, device: str = "meta") -> XMask3D:
             null_embedding=torch.randn(1, clip_config["embed_dim"]),
             frame_size=config.data.frame_size,
             backend=config.sparse.backend,
+            low_products=config.sparse.products == "bfloat16",
         )
 
 

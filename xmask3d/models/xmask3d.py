@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xmask3d.data.scene import Batch
 from xmask3d.models.similarity import at_least_float32
-from xmask3d.sparse import sparse_tensor
+from xmask3d.sparse import SparseTensor, sparse_tensor
 
 if TYPE_CHECKING:
     from xmask3d.models.clip import EncodedTokens, MaskClip, TextClassifier
@@ -82,10 +82,11 @@ class XMask3D(nn.Module):
         mask_clip: MaskClip,
         fuser: Fuser,
         sparse_backend: str = "auto",
+        low_products: bool = False,
     ) -> None:
         """Frozen parts (`diffusion`, `mask_clip`) keep out of `parameters()` and `state_dict()` by themselves.
 
-        `sparse_backend` is what `xmask3d.sparse.sparse_tensor` takes.
+        `sparse_backend` and `low_products` are what `xmask3d.sparse.sparse_tensor` takes.
         """
         super().__init__()
         self.point_encoder = point_encoder
@@ -98,7 +99,11 @@ class XMask3D(nn.Module):
         self.classifier = classifier
         self.mask_clip = mask_clip
         self.fuser = fuser
-        self.sparse_backend = sparse_backend
+        self.sparse_backend, self.low_products = sparse_backend, low_products
+
+    def voxels(self, coordinates: Tensor, features: Tensor) -> SparseTensor:
+        """What the sparse networks read: V x 4 rows (batch, x, y, z), no row twice, and V x 3 features."""
+        return sparse_tensor(coordinates, features, self.sparse_backend, self.low_products)
 
     def forward(
         self,
@@ -120,7 +125,7 @@ class XMask3D(nn.Module):
             encoded: of the same images, to save the VAE.
             tokens: of the same images, to save CLIP's image tower.
         """
-        voxels = sparse_tensor(batch.voxel_coords, batch.voxel_features, self.sparse_backend)
+        voxels = self.voxels(batch.voxel_coords, batch.voxel_features)
         global_feature, voxels_3d = self.point_encoder(voxels, batch.size)
         binary_logits = self.binary_head(voxels)
         masks = self._masks(batch.images, global_feature, auxiliary, encoded)

@@ -30,7 +30,6 @@ from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
 from xmask3d.scan.sums import FeatureSums
 from xmask3d.scan.words import Vocabulary
-from xmask3d.sparse.tensor import sparse_tensor
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +307,7 @@ class ScanLabeller:
             coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0)))).to(self.device)
             features = torch.from_numpy(colors[near][voxels.first_point]).to(self.device)
             with self._precision():
-                tensor = sparse_tensor(coords, features, self.model.sparse_backend)
+                tensor = self.model.voxels(coords, features)
                 _, voxels_3d = self.model.point_encoder(tensor, 1)
                 binary = self.model.binary_head(tensor)
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)

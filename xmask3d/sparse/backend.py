@@ -92,13 +92,14 @@ class TorchCoordinateManager(CoordinateManager):
         return transposed_convolution(features, weight, self._maps.stride_map(stride // 2))
 
 
-def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> CoordinateManager:
+def coordinate_manager(coordinates: Tensor, backend: str = "auto", low_products: bool = False) -> CoordinateManager:
     """Make the manager of a batch.
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
         backend: `torch`; `native` where a C++ compiler is installed; `auto`, which is `native` for a CPU where that
             works and else `torch`; or `minkowski` where MinkowskiEngine is installed.
+        low_products: `native` only: multiply float32 features in bfloat16 where the processor can.
 
     Raises:
         UserError: unknown back end, one that is not there, or faulty coordinates.
@@ -114,7 +115,7 @@ def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> Coordinate
         from xmask3d.sparse.native.manager import NativeCoordinateManager
 
         if not failure():
-            return NativeCoordinateManager(coordinates)
+            return NativeCoordinateManager(coordinates, low_products)
         if backend == "native":
             raise UserError(f"sparse back end 'native' cannot be used here: {failure()}; choose auto or torch")
     return TorchCoordinateManager(coordinates)

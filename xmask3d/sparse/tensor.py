@@ -44,13 +44,15 @@ class SparseTensor:
         return self.manager.restore(self.features)
 
 
-def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") -> SparseTensor:
+def sparse_tensor(
+    coordinates: Tensor, features: Tensor, backend: str = "auto", low_products: bool = False
+) -> SparseTensor:
     """Make the sparse tensor of a batch on the finest grid.
 
     Args:
         coordinates: V x 4 int32 or int64 rows (batch, x, y, z), no row twice, any sign.
         features: V x C.
-        backend: as `coordinate_manager` takes it.
+        backend, low_products: as `coordinate_manager` takes them.
 
     Raises:
         UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.
@@ -58,7 +60,7 @@ def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") 
     if features.ndim != 2 or features.shape[0] != coordinates.shape[0]:
         shapes = f"features {tuple(features.shape)} do not fit coordinates {tuple(coordinates.shape)}"
         raise UserError(f"sparse tensor: {shapes}")
-    manager = coordinate_manager(coordinates, backend)
+    manager = coordinate_manager(coordinates, backend, low_products)
     return SparseTensor(manager.arrange(features), 1, manager)
 
 

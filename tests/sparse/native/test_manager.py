@@ -55,6 +55,24 @@ def test_a_network_agrees_with_double_precision() -> None:
 
 
 @compiled
+@pytest.mark.skipif(not kernels.has_bfloat16(), reason="a processor without products of bfloat16")
+def test_low_products_of_float32_are_those_of_bfloat16() -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(Convolution(6, 20), Convolution(20, 16, kernel_size=2, stride=2))
+    cloud = random_cloud(500)
+    features, results = torch.randn(cloud.shape[0], 6), {}
+    for name, low, cast in (("ours", True, False), ("autocast", False, True), ("exact", False, False)):
+        rows = features.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            output = layers(sparse_tensor(cloud, rows, "native", low)).features
+        results[name] = [output, *torch.autograd.grad(output.float().square().sum(), [rows, *layers.parameters()])]
+    for ours, autocast, exact in zip(*results.values(), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, autocast.float(), rtol=0.02, atol=0.02)
+        assert 0 < (ours - exact).norm() < 0.02 * exact.norm()
+
+
+@compiled
 def test_processors_without_bfloat16_compute_in_float32(monkeypatch) -> None:
     monkeypatch.setattr(manager, "has_bfloat16", lambda: False)
     layers = torch.nn.Sequential(Convolution(6, 8))

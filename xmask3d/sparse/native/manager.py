@@ -11,10 +11,17 @@ from xmask3d.sparse.native.kernels import PairLists, has_bfloat16
 
 
 class NativeCoordinateManager(TorchCoordinateManager):
-    """Float32 and bfloat16 on the CPU by compiled loops; all else as the plain torch back end does it."""
+    """Float32 and bfloat16 on the CPU by compiled loops; all else as the plain torch back end does it.
 
-    def __init__(self, coordinates: Tensor) -> None:
+    Args:
+        coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
+        low_products: round float32 features, weights and gradients to bfloat16 before they are multiplied, where the
+            processor has such products; sums are float32, and results are rounded once more.
+    """
+
+    def __init__(self, coordinates: Tensor, low_products: bool = False) -> None:
         super().__init__(coordinates)
+        self._low = low_products and has_bfloat16()
         self._neighbour_pairs: dict[tuple[int, int], PairLists] = {}
         self._stride_pairs: dict[int, tuple[PairLists, PairLists]] = {}
 
@@ -22,25 +29,33 @@ class NativeCoordinateManager(TorchCoordinateManager):
         if not _suits(features):
             return super().convolve(features, weight, stride, kernel_size)
         pairs = self._neighbours(stride, kernel_size)
-        return _run(lambda rows: convolution(rows, weight, pairs), features)
+        return self._run(lambda rows: convolution(rows, weight, pairs), features)
 
     def pointwise(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         if not _suits(features):
             return super().pointwise(features, weight, stride)
         pairs = self._neighbours(stride, 1)
-        return _run(lambda rows: convolution(rows, weight[None], pairs), features)
+        return self._run(lambda rows: convolution(rows, weight[None], pairs), features)
 
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         if not _suits(features):
             return super().downsample(features, weight, stride)
         down, up = self._link(stride)
-        return _run(lambda rows: resampling(rows, weight, down, up), features)
+        return self._run(lambda rows: resampling(rows, weight, down, up), features)
 
     def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         if not _suits(features):
             return super().upsample(features, weight, stride)
         down, up = self._link(stride // 2)
-        return _run(lambda rows: resampling(rows, weight, up, down), features)
+        return self._run(lambda rows: resampling(rows, weight, up, down), features)
+
+    def _run(self, convolve: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+        """Compute in the features' own type where the processor can, else in float32; or in bfloat16 where wanted."""
+        if features.dtype == torch.bfloat16 and not has_bfloat16():
+            return convolve(features.float()).to(features.dtype)
+        if self._low and features.dtype == torch.float32:
+            return convolve(features.bfloat16()).to(features.dtype)
+        return convolve(features)
 
     def _neighbours(self, stride: int, kernel_size: int) -> PairLists:
         key = (stride, kernel_size)
@@ -69,10 +84,3 @@ class NativeCoordinateManager(TorchCoordinateManager):
 
 def _suits(features: Tensor) -> bool:
     return features.is_cpu and features.dtype in (torch.float32, torch.bfloat16)
-
-
-def _run(convolve: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """Compute in the features' own type where the processor can, else in float32."""
-    if features.dtype == torch.bfloat16 and not has_bfloat16():
-        return convolve(features.float()).to(features.dtype)
-    return convolve(features)

@@ -1,0 +1,70 @@
+"""Convolutions in bands of rows give what convolutions of whole maps give."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.helpers.diffusion import recorded_networks
+from xmask3d.models import bands
+from xmask3d.models.diffusion import DiffusionFeatures
+
+
+@pytest.fixture(autouse=True)
+def narrow_bands(monkeypatch) -> None:
+    """Everything is worth it, and a band has few rows."""
+    monkeypatch.setattr(bands, "_WORTH", 1)
+    monkeypatch.setattr(bands, "_BAND", 1500)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 16, 17])
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 1, ()), (1, 1, ()), (3, 2, ()), (3, 2, (0, 1, 0, 1))])
+def test_convolution(height: int, kernel: int, stride: int, padding: tuple[int, ...]) -> None:
+    conv = nn.Conv2d(4, 8, kernel, stride, 0 if padding else kernel // 2).requires_grad_(False).double()
+    x = torch.randn(2, 4, height, 9).double()
+    before = x.clone()
+    if padding and height < 2:
+        pytest.skip("smaller than the kernel")
+    whole = conv(F.pad((x * 2).relu(), padding) if padding else (x * 2).relu())
+    ours = bands.convolution(conv, x, lambda band: band.mul_(2).relu_(), padding=padding)
+    torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_normalisation(affine: bool) -> None:
+    norm = nn.GroupNorm(4, 8, affine=affine)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    x = torch.randn(2, 8, 19, 7) * torch.linspace(0.1, 9, 19)[:, None] + 30  # bands differ, mean far from 0
+    with torch.no_grad():
+        torch.testing.assert_close(bands.normalisation(norm, x)(x.clone()), norm(x), rtol=1e-4, atol=1e-4)
+
+
+def test_encoding_in_bands_is_encoding(monkeypatch) -> None:
+    vae, unet = recorded_networks()
+    features = DiffusionFeatures(vae, unet, dtype=torch.float64)
+    images = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0)).double()
+    calls = []
+    convolution = bands.convolution
+    monkeypatch.setattr(bands, "convolution", lambda *a, **k: calls.append(a) or convolution(*a, **k))
+    ours = features.encode(images)
+    assert len(calls) > 10
+    monkeypatch.setattr(bands, "worthwhile", lambda *_: False)
+    whole = features.encode(images)
+    torch.testing.assert_close(ours.latent, whole.latent, rtol=1e-10, atol=1e-10)
+    for part, expected in zip(
+        (*ours.encoder_maps, *ours.decoder_maps), (*whole.encoder_maps, *whole.decoder_maps), strict=True
+    ):
+        torch.testing.assert_close(part, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_never_with_gradients(monkeypatch) -> None:
+    x = torch.rand(1, 4, 8, 8)
+    assert not bands.worthwhile(x)
+    with torch.no_grad():
+        assert bands.worthwhile(x)
+        monkeypatch.setattr(bands, "_WORTH", x.nbytes * 2)
+        assert not bands.worthwhile(x)
+        assert bands.worthwhile(x, channels=8)
