@@ -23,7 +23,7 @@ def backend(request, monkeypatch) -> None:
     if name == "native" and failure():
         pytest.skip(failure())
     monkeypatch.setattr(gather, "_ROWS_CPU", 512 if blocks == "one block" else 32)
-    monkeypatch.setattr(tensor, "coordinate_manager", lambda coordinates, _: coordinate_manager(coordinates, name))
+    monkeypatch.setattr(tensor, "coordinate_manager", lambda coordinates, *_: coordinate_manager(coordinates, name))
 
 
 def random_rows(count: int, channels: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
