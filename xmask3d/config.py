@@ -176,7 +176,7 @@ class SparseConfig(Section):
         "auto", description="implementation; auto is native (compiled here, CPU) where that works, else torch"
     )
     products: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: native rounds what it multiplies where that is fast; all else stays float32"
+        "float32", description="bfloat16: in training, native rounds what it multiplies where that is fast"
     )
 
 

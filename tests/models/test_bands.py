@@ -31,6 +31,14 @@ def test_convolution(height: int, kernel: int, stride: int, padding: tuple[int, 
     assert torch.equal(x, before)
 
 
+def test_channels_last_stays() -> None:
+    conv = nn.Conv2d(4, 8, 3, padding=1).requires_grad_(False)
+    x = torch.randn(2, 4, 16, 9).contiguous(memory_format=torch.channels_last)
+    ours = bands.convolution(conv, x)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, conv(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_normalisation(affine: bool) -> None:
     norm = nn.GroupNorm(4, 8, affine=affine)

@@ -75,7 +75,7 @@ class Measurement:
     Attributes:
         seconds: wall time of each run.
         cpu_seconds: processor time of each run, all threads together.
-        peak_bytes: largest resident memory of the process (CPU), or largest memory allocated (CUDA).
+        peak_bytes: largest resident memory of the process (CPU), or largest memory allocated (CUDA), in the timed runs.
         operations: useful multiply-adds of a run.
         load: load average of the machine at the end.
         failure: one line, where the case could not be run.

@@ -115,7 +115,7 @@ def _draw_bars(axes: Any, done: Sequence[Measurement]) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.01)
     axes.set_xlabel("seconds (median)")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))  # above, clear of the numbers
 
 
 def _row(entry: Measurement, ours: Measurement | None, machine: Machine) -> list[str]:

@@ -55,7 +55,8 @@ def prepare(case: Case, config: Path = ROOMS) -> Job:
     with tempfile.TemporaryDirectory() as folder:
         views = int(case.options["views"])
         write_scene(Path(folder), int(case.options["points"]), views, split="train")
-        training = Training(load_config(config, [f"data.root={folder}", "data.train_split=train"]), case.device, views)
+        overrides = [f"data.root={folder}", "data.train_split=train", "sparse.products=float32"]
+        training = Training(load_config(config, overrides), case.device, views)
     run = {"xmask3d": training.kept, "xmask3d-encoding": training.encoding, "plain": training.plain}[case.contender]
     maps, sparse = CoordinateMaps(training.batch.voxel_coords), 0
     # torch's counter sees its own products: all of them without compiled ones, and always those of size 1.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Bytes of a map from which on bands are worth their calls, and of the band that is convolved at a time.
-_WORTH, _BAND = 33 << 20, 4 << 20
+_WORTH, _BAND = 64 << 20, 4 << 20
 
 
 def worthwhile(x: Tensor, channels: int | None = None) -> bool:
@@ -39,7 +39,10 @@ def convolution(
     inside = min(left, right)  # zeros that need no copy
     rows_out = (height + above + below - kernel) // stride + 1
     columns_out = (width + left + right - kernel_x) // stride_x + 1
-    out = x.new_empty(batch, conv.out_channels, rows_out, columns_out)
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    size = (batch, conv.out_channels, rows_out, columns_out)
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
     rows = max(_BAND // max(x[:, :, 0].nbytes, out[:, :, 0].nbytes), 1)
     for first in range(0, rows_out, rows):
         last = min(first + rows, rows_out)

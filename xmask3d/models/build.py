@@ -86,7 +86,8 @@ def assemble(
         mask_clip: embeds masks.
         null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
         frame_size: height and width of the grid that the points' pixels are on.
-        backend, low_products: of sparse convolution.
+        backend: of sparse convolution.
+        low_products: of sparse convolution in training.
     """
     width = null_embedding.shape[-1]
     conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]

@@ -100,7 +100,8 @@ class DiffusionFeatures(FrozenNetworks):
         super().__init__()
         truncate_vae(vae)
         truncate_unet(unet)
-        keep_little(unet)
+        if not checkpointing:  # which keeps still less
+            keep_little(unet)
         self.freeze("vae", vae)
         self.freeze("unet", unet)
         noise = shared_noise(unet.config.in_channels) if noise is None else noise

@@ -2,7 +2,8 @@
 
 The weights take no gradient, so a convolution needs nothing of its input for the backward pass; autograd keeps it all
 the same, and the norm's and the activation's results with it. A residual block that recomputes those keeps two maps of
-about ten; a transformer keeps its input and what self-attention gave, which is dear to compute, of about twelve.
+about ten; a transformer keeps its input, what self-attention gave, which is dear to compute, and what the feed-forward
+takes, of about twelve.
 """
 
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class _Transformer(Transformer2DModel):
             attend = self._enter_and_attend if tokens is x else _attend
             tokens = _recompute(partial(attend, block), tokens, text, context_fn=_keeping_attention)
             tokens = tokens + _feed_forward(block, tokens)
-        return (_product(self.proj_out, tokens).transpose(1, 2).reshape(x.shape) + x,)
+        return (x + _product(self.proj_out, tokens).transpose(1, 2).reshape(x.shape),)
 
     def _enter_and_attend(self, block: nn.Module, x: Tensor, text: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)

@@ -86,7 +86,7 @@ class XMask3D(nn.Module):
     ) -> None:
         """Frozen parts (`diffusion`, `mask_clip`) keep out of `parameters()` and `state_dict()` by themselves.
 
-        `sparse_backend` and `low_products` are what `xmask3d.sparse.sparse_tensor` takes.
+        `sparse_backend` and, in training, `low_products` are what `xmask3d.sparse.sparse_tensor` takes.
         """
         super().__init__()
         self.point_encoder = point_encoder
@@ -103,7 +103,7 @@ class XMask3D(nn.Module):
 
     def voxels(self, coordinates: Tensor, features: Tensor) -> SparseTensor:
         """What the sparse networks read: V x 4 rows (batch, x, y, z), no row twice, and V x 3 features."""
-        return sparse_tensor(coordinates, features, self.sparse_backend, self.low_products)
+        return sparse_tensor(coordinates, features, self.sparse_backend, self.low_products and self.training)
 
     def forward(
         self,
