@@ -76,3 +76,13 @@ def test_never_with_gradients(monkeypatch) -> None:
         monkeypatch.setattr(bands, "_WORTH", x.nbytes * 2)
         assert not bands.worthwhile(x)
         assert bands.worthwhile(x, channels=8)
+
+
+def test_residual_block_with_a_time() -> None:
+    unet = recorded_networks()[1].requires_grad_(False).double()
+    resnet = unet.up_blocks[1].resnets[0]  # with a shortcut
+    x = torch.randn(2, resnet.in_channels, 9, 8).double()
+    time = torch.randn(2, unet.time_embedding.linear_2.out_features).double()
+    assert resnet.conv_shortcut is not None
+    with torch.no_grad():
+        torch.testing.assert_close(bands.residual_block(resnet, x, time), resnet(x, time), rtol=1e-10, atol=1e-10)

@@ -23,6 +23,7 @@ from xmask3d.models import bands
 
 # Numbers of a tensor from which on the memory is worth the calls; those of small networks stay below.
 _WORTH = 1 << 17
+# Tokens that a feed-forward takes at a time.
 _TOKENS = 1024
 
 
