@@ -8,6 +8,7 @@ from torch import nn
 from tests.helpers.diffusion import recorded_networks
 from xmask3d.models import bands
 from xmask3d.models.diffusion import DiffusionFeatures
+from xmask3d.native import winograd
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,21 @@ def test_convolution(height: int, kernel: int, stride: int, padding: tuple[int, 
     ours = bands.convolution(conv, x, lambda band: band.mul_(2).relu_(), padding=padding)
     torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
     assert torch.equal(x, before)
+
+
+@pytest.mark.skipif(bool(winograd.failure()), reason=winograd.failure())
+@pytest.mark.parametrize("height", [1, 4, 19])
+def test_convolution_with_fewer_multiplications(height: int, monkeypatch) -> None:
+    monkeypatch.setattr(winograd, "_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "_TILES", 0)
+    bands_taken = []
+    convolve = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *a, **k: bands_taken.append(k["above"]) or convolve(*a, **k))
+    conv = nn.Conv2d(4, 8, 3, padding=1).requires_grad_(False)
+    x = torch.randn(2, 4, height, 9)
+    ours = bands.convolution(conv, x, lambda band: band.mul_(2).relu_())
+    torch.testing.assert_close(ours, conv((x * 2).relu()), rtol=1e-4, atol=1e-4)
+    assert bands_taken == [1, *[0] * (-(-height // 4) - 1)]
 
 
 def test_channels_last_stays() -> None:

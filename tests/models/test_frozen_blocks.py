@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 from diffusers import Transformer2DModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.diffusion import recorded_networks
 from xmask3d.models import frozen_blocks
-from xmask3d.models.frozen_blocks import keep_little, residual_block
+from xmask3d.models.frozen_blocks import keep_little, multiply_less, residual_block
+from xmask3d.native import winograd
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,14 @@ def unet() -> UNet2DConditionModel:
 
 def gradients(unet: UNet2DConditionModel) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    latent = torch.randn(2, 4, 16, 16, generator=generator).double()
-    text = torch.randn(2, 5, unet.config.cross_attention_dim, generator=generator).double().requires_grad_()
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(unet.dtype)
+
+    latent = random(2, 4, 16, 16)
+    text = random(2, 5, unet.config.cross_attention_dim).requires_grad_()
     block = unet.down_blocks[0]
-    time = torch.randn(2, unet.time_embedding.linear_2.out_features, generator=generator).double().requires_grad_()
+    time = random(2, unet.time_embedding.linear_2.out_features).requires_grad_()
     x = unet.conv_in(latent)
     for resnet, attention in zip(block.resnets, block.attentions, strict=True):
         x = residual_block(resnet, x, time)
@@ -95,3 +100,33 @@ def test_self_attention_is_computed_once(unet, monkeypatch) -> None:
     layers = len(unet.down_blocks[0].resnets)
     assert counted.count(True) == layers  # self-attention: in the forward pass only
     assert counted.count(False) == 2 * layers  # cross-attention: recomputed
+
+
+@pytest.mark.skipif(bool(winograd.failure()), reason=winograd.failure())
+@pytest.mark.parametrize("worth", [1, 1 << 40])
+def test_fewer_multiplications(unet, worth: int, monkeypatch) -> None:
+    expected = gradients(unet)
+    monkeypatch.setattr(frozen_blocks, "_WORTH", worth)
+    monkeypatch.setattr(winograd, "_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "_TILES", 0)
+    calls = []
+    convolve = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *a, **k: calls.append(a) or convolve(*a, **k))
+    changed = copy.deepcopy(unet).float()
+    multiply_less(changed)
+    assert changed.state_dict().keys() == unet.state_dict().keys()
+    x, of_text, of_time = gradients(changed)
+    torch.testing.assert_close(x.double(), expected[0], rtol=1e-4, atol=1e-4)
+    assert (of_text - expected[1]).norm() <= 1e-4 * expected[1].norm()
+    assert of_time.norm() <= 1e-4 * of_text.norm()  # the norm after it takes away what all pixels have in common
+    layers = len(unet.down_blocks[0].resnets)
+    assert len(calls) >= 4 * layers  # two convolutions a layer, forward and backward
+
+
+def test_convolutions_of_other_kinds_stay(unet) -> None:
+    changed = copy.deepcopy(unet)
+    multiply_less(changed)
+    convolutions = [module for module in changed.modules() if isinstance(module, nn.Conv2d)]
+    plain = [conv for conv in convolutions if type(conv) is nn.Conv2d]
+    assert len(plain) < len(convolutions)
+    assert all(conv.kernel_size != (3, 3) or conv.stride != (1, 1) for conv in plain)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmask3d.native import winograd
+
 # Bytes of a map from which on bands are worth their calls, and of the band that is convolved at a time.
 _WORTH, _BAND = 64 << 20, 4 << 20
 
@@ -44,12 +46,18 @@ def convolution(
     size = (batch, conv.out_channels, rows_out, columns_out)
     out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
     rows = max(_BAND // max(x[:, :, 0].nbytes, out[:, :, 0].nbytes), 1)
+    fewer = stride == 1 and (left, right) == (1, 1) and not channels_last and winograd.worthwhile(x, conv.weight)
+    filters = winograd.Filters(conv.weight) if fewer else None
+    rows = -(-rows // winograd.TILE) * winograd.TILE if fewer else rows
     for first in range(0, rows_out, rows):
         last = min(first + rows, rows_out)
         start, stop = first * stride - above, (last - 1) * stride + kernel - above
         band = x[:, :, max(start, 0) : min(stop, height)]
         if before is not None:
             band = before(band.clone())
+        if filters:
+            winograd.convolve(band, filters, conv.bias, out[:, :, first:last], above=max(-start, 0))
+            continue
         edges = (left - inside, right - inside, max(-start, 0), max(stop - height, 0))
         if any(edges):
             band = F.pad(band, edges)

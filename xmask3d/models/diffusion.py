@@ -14,7 +14,7 @@ from xmask3d.errors import UserError
 from xmask3d.memory import LARGE, keep_little_freed_memory
 from xmask3d.models import bands
 from xmask3d.models.frozen import FrozenNetworks
-from xmask3d.models.frozen_blocks import keep_little, residual_block
+from xmask3d.models.frozen_blocks import keep_little, multiply_less, residual_block
 
 # Variance of the first of the 1000 noising steps of Stable Diffusion; features are taken at that step.
 FIRST_BETA = 0.00085
@@ -115,6 +115,7 @@ class DiffusionFeatures(FrozenNetworks):
         for network in self.frozen_networks():
             # diffusers' own `to` warns about a request that changes no dtype.
             nn.Module.to(network, dtype=dtype, memory_format=self.memory_format)
+            multiply_less(network)
 
     @property
     def channels(self) -> list[int]:

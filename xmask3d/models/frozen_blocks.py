@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from xmask3d.models import bands
+from xmask3d.native import winograd
 
 # Numbers of a tensor from which on the memory is worth the calls; those of small networks stay below.
 _WORTH = 1 << 17
@@ -39,6 +40,20 @@ def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
     hidden = _recompute(lambda x: block.conv2(_activated(block.norm2, x)), hidden)
     shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
     return hidden.add_(shortcut)  # a convolution's result, which nothing else reads
+
+
+def multiply_less(network: nn.Module) -> None:
+    """Let the 3 x 3 convolutions of a network take Winograd's way where it is faster; changes the network in place."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and _is_same_size(module):
+            module.__class__ = _Convolution  # parameters keep their names
+
+
+class _Convolution(nn.Conv2d):
+    """3 x 3 weights, stride 1, padding 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return winograd.conv2d(input, self.weight, self.bias)
 
 
 def keep_little(network: nn.Module) -> None:
@@ -114,6 +129,11 @@ _ATTENTION = {
     )
     if hasattr(torch.ops.aten, name)
 }
+
+
+def _is_same_size(conv: nn.Conv2d) -> bool:
+    sizes = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1 and conv.padding_mode == "zeros"
 
 
 def _is_plain(block: nn.Module) -> bool:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmask3d.native import winograd
+
 
 class NormedConv2d(nn.Module):
     """A convolution without bias that keeps the size, followed by a group normalisation."""
@@ -19,6 +21,8 @@ class NormedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x in_channels x H x W to B x out_channels x H x W."""
+        if self.weight.shape[-1] == 3:
+            return self.norm(winograd.conv2d(x, self.weight))
         return self.norm(F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2))
 
 
