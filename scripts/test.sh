@@ -13,4 +13,4 @@ cd "$here"
 # A core each: torch's threads would only wait for one another.
 processes=${XMASK3D_TEST_PROCESSES:-$("$python" -c 'import os; print(min(os.cpu_count() or 1, 4))')}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$python" -m pytest -q -n "$processes" --dist loadfile "$@"
+exec "$python" -m pytest -q -n "$processes" --dist loadfile --no-loadscope-reorder "$@"

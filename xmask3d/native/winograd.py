@@ -22,7 +22,7 @@ _CHANNELS, _TILES = 64, 64
 _BYTES = 8 << 20
 TILE = 4  # lines and columns of outputs
 _G = torch.tensor(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
+    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64, device="cpu"
 ) / 24  # fmt: skip
 _WEIGHTS = torch.einsum("ia,jb->ijab", _G, _G).reshape(36, 9).float()
 
