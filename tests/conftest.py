@@ -1,3 +1,6 @@
+"""The order of the tests."""
+
+import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
