@@ -24,7 +24,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="contenders: torch, minkowski, per-offset (sparse), plain (others), xmask3d-1 (scene)",
+        help="contenders: torch, minkowski, spconv, per-offset (sparse), plain (others), xmask3d-1 (scene)",
     )
     parser.add_argument("--minkowski-python", metavar="PATH", help="interpreter that has MinkowskiEngine")
     sizes = [30_000, 100_000, 200_000]

@@ -1,4 +1,7 @@
 import json
+import sys
+import types
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from xmask3d.benchmarks.machine import Machine
 from xmask3d.benchmarks.report import markdown, plot, read_json, write_json
 from xmask3d.benchmarks.runner import run_case, run_parts
 from xmask3d.benchmarks.sparse import PerOffsetManager, cases, multiply_adds, room_voxels
+from xmask3d.benchmarks.spconv import SpconvManager
 from xmask3d.errors import UserError
 from xmask3d.models.mink_unet import MinkUNet
 from xmask3d.sparse import SparseTensor, sparse_tensor
@@ -59,6 +63,44 @@ def test_per_offset_reference_equals_the_default() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_spconv_equals_the_default(one_thread) -> None:
+    pytest.importorskip("spconv")
+    torch.manual_seed(0)
+    network = small_network()
+    cloud, features = room_voxels(3000) - torch.tensor([0, 40, 5, 3], dtype=torch.int32), torch.randn(3000, 3)
+    manager = SpconvManager(cloud)
+    results = []
+    with torch.no_grad():
+        for x in (sparse_tensor(cloud, features), SparseTensor(manager.arrange(features), 1, manager)):
+            results.append(network(x)[1])
+    assert (results[0] - results[1]).norm() <= 1e-4 * results[0].norm()
+    rows = sparse_tensor(cloud, features).manager.coordinates(4)
+    assert {tuple(row) for row in rows.tolist()} == {tuple(row) for row in manager.coordinates(4).tolist()}
+
+
+def test_spconv_with_threads_or_missing_is_one_line(monkeypatch) -> None:
+    voxels = room_voxels(100)
+    monkeypatch.setitem(sys.modules, "spconv", None)
+    monkeypatch.setitem(sys.modules, "spconv.core", None)
+    with pytest.raises(UserError, match="spconv cannot be imported"):
+        SpconvManager(voxels)
+    for name in ("spconv", "spconv.core", "spconv.pytorch"):
+        module = types.ModuleType(name)
+        module.ConvAlgo = module.functional = module.ops = None
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(UserError, match="one thread only: --threads 1"):
+        SpconvManager(voxels)
+
+
 def test_a_file_of_something_else_is_named(tmp_path) -> None:
     (tmp_path / "b.json").write_text("[]")
     for name in ("b.json", "none.json"):
@@ -71,11 +113,13 @@ def test_cases_name_contenders_in_float32_only_but_our_own() -> None:
     assert len(found) == 2 * 2 * (3 + 2)
     assert {case.options["kind"] for case in found if case.contender == "torch"} == {"float32", "bfloat16"}
     assert {case.options["kind"] for case in found if case.contender == "per-offset"} == {"float32"}
+    on_cpu = cases(Request(against=("spconv",), voxels=(1000,)))
+    assert {case.options["step"] for case in on_cpu if case.contender == "spconv"} == {"forward"}
 
 
 def test_a_contender_that_no_part_knows_is_named() -> None:
-    with pytest.raises(UserError, match="'spconv' is unknown to sparse"):
-        run_parts(["sparse"], Request(against=("spconv",)))
+    with pytest.raises(UserError, match="'torchsparse' is unknown to sparse"):
+        run_parts(["sparse"], Request(against=("torchsparse",)))
 
 
 def test_a_case_is_measured_in_its_own_process() -> None:

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from xmask3d.benchmarks.case import Case, Job, Request
+from xmask3d.benchmarks.spconv import SpconvManager
 from xmask3d.models.mink_unet import MinkUNet
 from xmask3d.sparse import Convolution, SparseTensor, TransposedConvolution, sparse_tensor
-from xmask3d.sparse.backend import TorchCoordinateManager
+from xmask3d.sparse.backend import CoordinateManager, TorchCoordinateManager
 from xmask3d.sparse.coordinates import CoordinateMaps, KernelMap
 
 NETWORKS: dict[str, Callable[[], MinkUNet]] = {"MinkUNet34C": MinkUNet.unet34c, "MinkUNet18A": MinkUNet.unet18a}
 # Back ends that stand for themselves, and the common way to do without one. `xmask3d` is the default back end.
-CONTENDERS = ("torch", "minkowski", "per-offset")
+CONTENDERS = ("torch", "minkowski", "spconv", "per-offset")
 
 
 def cases(request: Request) -> list[Case]:
@@ -26,6 +27,8 @@ def cases(request: Request) -> list[Case]:
                 for kind in request.types:
                     name = f"{network}, {voxels // 1000}k voxels, {step}, {kind}"
                     rivals = [name for name in request.against if kind == "float32" or name == "torch"]
+                    if step == "step" and request.device == "cpu":
+                        rivals = [name for name in rivals if name != "spconv"]  # no backward pass there
                     contenders = ["xmask3d", *rivals]
                     options: dict[str, str | int | float] = {"network": network, "voxels": voxels}
                     options |= {"step": step, "kind": kind}
@@ -129,13 +132,14 @@ def _room_points(side: float, density: float, generator: np.random.Generator) ->
 
 def _builder(contender: str) -> Callable[[Tensor, Tensor], SparseTensor]:
     if contender == "per-offset":
-        return lambda coordinates, features: _per_offset_tensor(coordinates, features)
+        return lambda coordinates, features: _tensor(PerOffsetManager(coordinates), features)
+    if contender == "spconv":
+        return lambda coordinates, features: _tensor(SpconvManager(coordinates), features)
     backend = "auto" if contender == "xmask3d" else contender
     return lambda coordinates, features: sparse_tensor(coordinates, features, backend)
 
 
-def _per_offset_tensor(coordinates: Tensor, features: Tensor) -> SparseTensor:
-    manager = PerOffsetManager(coordinates)
+def _tensor(manager: CoordinateManager, features: Tensor) -> SparseTensor:
     return SparseTensor(manager.arrange(features), 1, manager)
 
 
