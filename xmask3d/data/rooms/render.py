@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from embreex import rtcore_scene
+from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
-from xmask3d.data.rooms.embree import Scene
 from xmask3d.data.rooms.mesh import FloatArray, Mesh, merge
-
-# Pixels along a side of a square whose rays are neighbours: they hit much the same triangles.
-_TILE = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,12 @@ class Renderer:
         corners = np.ascontiguousarray(self.mesh.uv.transpose(2, 1, 0))
         self._uv = [(first, second - first, third - first) for first, second, third in corners]
         self._pack_textures()
-        self._scene = Scene(self.mesh.vertices.astype(np.float32), self.mesh.faces.astype(np.int32))
+        self._scene = rtcore_scene.EmbreeScene()
+        TriangleMesh(
+            self._scene,
+            np.ascontiguousarray(self.mesh.vertices, np.float32),
+            np.ascontiguousarray(self.mesh.faces, np.int32),
+        )
 
     def render(
         self,
@@ -115,14 +118,10 @@ class Renderer:
         """
         k = np.asarray(intrinsics, np.float32)
         rotation = np.asarray(pose, np.float32)[:3, :3]
-        across, down = (np.arange(width) - k[0, 2]) / k[0, 0], (np.arange(height) - k[1, 2]) / k[1, 1]
-        tile = _TILE if height % _TILE == 0 == width % _TILE else 1
         # z = 1 in the camera frame, so the distance along such a ray is the depth.
-        rays = np.empty((3, height // tile, width // tile, tile, tile), np.float32)
-        across, down = across.reshape(-1, 1, tile), down.reshape(-1, 1, tile, 1)
-        for axis, (x, y, z) in zip(rays, rotation, strict=True):
-            np.add(x * across.astype(np.float32), (y * down + z).astype(np.float32), out=axis)
-        rays = rays.reshape(3, -1).T
+        across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[None, :, None] * rotation[:, 0]
+        down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None, None] * rotation[:, 1]
+        rays = (across + down + rotation[:, 2]).reshape(-1, 3)
         hits = self.cast(np.broadcast_to(np.asarray(pose, np.float32)[:3, 3], rays.shape), rays, colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color
@@ -130,12 +129,12 @@ class Renderer:
         instance, label = self.face_instance[hits.face], self.face_label[hits.face]
         instance[missed], label[missed] = -1, 255
         np.clip(color * np.float32(255) + np.float32(0.5), 0, 255, out=color)
-
-        def picture(values: NDArray) -> NDArray:
-            tiles = values.reshape(height // tile, width // tile, tile, tile, -1).swapaxes(1, 2)
-            return tiles.reshape(height, width, *values.shape[1:])
-
-        return Frame(picture(color.astype(np.uint8)), picture(hits.distance), picture(instance), picture(label))
+        return Frame(
+            color.astype(np.uint8).reshape(height, width, 3),
+            hits.distance.reshape(height, width),
+            instance.reshape(height, width),
+            label.reshape(height, width),
+        )
 
     def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating], colored: bool = True) -> Hits:
         """Follow rays to the first surface.
@@ -144,28 +143,30 @@ class Renderer:
             origins, directions: N x 3; directions need no unit length.
             colored: whether the colours are wanted; black without.
         """
-        starts, rays = np.asarray(origins, np.float32), np.asarray(directions, np.float32)
-        face, distance, *weights = self._scene.first(starts, rays)
-        hit = face >= 0
+        starts = np.ascontiguousarray(origins, np.float32)
+        rays = np.ascontiguousarray(directions, np.float32)
+        result = self._scene.run(starts, rays, query="INTERSECT", output=1)
+        face, distance = result["primID"], result["tfar"]
+        hit = (face >= 0) & (distance < 1e6)
+        weights = np.stack([result["u"], result["v"]], -1)
         if colored and hit.all():
             points = _advanced(starts, rays, distance)
             return Hits(face, distance, self.shade(points, face, self.surface_color(face, weights), rays))
         color = np.zeros((len(face), 3), np.float32)
         if colored:
             points = _advanced(starts[hit], rays[hit], distance[hit])
-            weights = [weight[hit] for weight in weights]
-            color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights), rays[hit])
+            color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays[hit])
         return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
 
     # Below, numbers of one kind lie together (a row an axis): NumPy is slow on rows of two or three numbers.
 
-    def surface_color(self, face: NDArray[np.int32], weights: Sequence[FloatArray]) -> NDArray[np.float32]:
-        """Unlit colour at N points. Args: face: N; weights: of a face's corners 1 and 2 (barycentric), N each.
+    def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of a face's corners 1 and 2.
 
         Returns:
             N x 3 in [0, 1].
         """
-        first, second = weights
+        first, second = np.ascontiguousarray(weights.T)
         place = []
         for corner, along_first, along_second in self._uv:
             value = corner.take(face) + along_first.take(face) * first
@@ -205,11 +206,12 @@ class Renderer:
         strength = light.lamp_strength * facing * 8 / (4 + square)
         if light.shadows:
             lit = np.flatnonzero(facing > 0)
-            origin, direction = np.empty((3, len(lit)), np.float32), np.empty((3, len(lit)), np.float32)
+            origin, direction = np.empty((len(lit), 3), np.float32), np.empty((len(lit), 3), np.float32)
             for k in range(3):
-                np.add(points[k].take(lit), normal[k].take(lit) * np.float32(5e-3), out=origin[k])
-                towards[k].take(lit, out=direction[k])
-            strength[lit] *= np.where(self._scene.blocked(origin.T, direction.T), np.float32(0.35), np.float32(1))
+                origin[:, k] = points[k].take(lit) + normal[k].take(lit) * np.float32(5e-3)
+                direction[:, k] = towards[k].take(lit)
+            blocked = self._scene.run(origin, direction, query="OCCLUDED", dists=np.ones(len(lit), np.float32))
+            strength[lit] *= np.where(np.asarray(blocked) >= 0, 0.35, 1.0)
         return strength.astype(np.float32)
 
     def _pack_textures(self) -> None:

@@ -98,21 +98,21 @@ def scan(
     parts = [_lift(_thinned(frame), pose, 2) for frame, pose in zip(frames, poses, strict=True)]
     for pose in camera.choose_views(built, max(2, len(poses) // 3), rng, candidates_per_view=2):
         parts.append(_lift(camera.small_view(built, pose, 2), pose, 2))
-    points, colors, instances, labels = (np.concatenate(column, -1) for column in zip(*parts, strict=True))
+    points, colors, instances, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     cell = np.floor(points / POINT_SPACING).astype(np.int64)
-    cell -= cell.min(1, keepdims=True)
-    extent = cell.max(1) + 1
-    key = (cell[0] * extent[1] + cell[1]) * extent[2] + cell[2]
+    cell -= cell.min(0)
+    extent = cell.max(0) + 1
+    key = (cell[:, 0] * extent[1] + cell[:, 1]) * extent[2] + cell[:, 2]
     # Within a cell only the instance with most pixels counts, or edges would be blurred.
     pair, inverse, count = np.unique(key * (instances.max() + 1) + instances, return_inverse=True, return_counts=True)
-    mean = np.stack([np.bincount(inverse, weights) / count for weights in (*points, *colors)])
+    mean = np.stack([np.bincount(inverse, weights) / count for weights in (*points.T, *colors.T)], -1)
     label = np.zeros(len(pair), np.int64)
     label[inverse] = labels
     owner = pair // (instances.max() + 1)
     order = np.lexsort((-count, owner))
     keep = order[np.concatenate([[True], np.diff(owner[order]) > 0])]
-    coords = mean[:3, keep].T + rng.normal(0, 0.002, (len(keep), 3))
-    shade = np.clip(mean[3:, keep].T * exposure + rng.normal(0, 0.012, (len(keep), 3)), 0, 1)
+    coords = mean[keep, :3] + rng.normal(0, 0.002, (len(keep), 3))
+    shade = np.clip(mean[keep, 3:] * exposure + rng.normal(0, 0.012, (len(keep), 3)), 0, 1)
     return Cloud(coords.astype(np.float32), (shade * 2 - 1).astype(np.float32), label[keep].astype(np.float32))
 
 
@@ -133,19 +133,18 @@ def matrix_text(matrix: NDArray[np.float64]) -> str:
 
 
 def _lift(frame: Frame, pose: camera.Pose, factor: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """World points (3 x N), colours in [0, 1] (3 x N), instances and labels of the pixels that hit something."""
-    hit = np.flatnonzero(frame.instance >= 0)
-    rows, columns = np.divmod(hit, frame.instance.shape[1])
-    depth = frame.depth.ravel().take(hit).astype(np.float64)
+    """World points (N x 3), colours in [0, 1], instances and labels of the pixels that hit something."""
+    rows, columns = np.nonzero(frame.instance >= 0)
+    depth = frame.depth[rows, columns].astype(np.float64)
     k = camera.INTRINSICS
-    local = np.stack([
-        (columns * factor - k[0, 2]) / k[0, 0] * depth, (rows * factor - k[1, 2]) / k[1, 1] * depth, depth
-    ])  # fmt: skip
+    x, y = columns * factor, rows * factor
+    local = np.stack([(x - k[0, 2]) / k[0, 0] * depth, (y - k[1, 2]) / k[1, 1] * depth, depth], -1)
+    points = local @ pose[:3, :3].T + pose[:3, 3]
     return (
-        pose[:3, :3] @ local + pose[:3, 3:],
-        np.ascontiguousarray(frame.color.reshape(-1, 3).take(hit, 0).T) / 255.0,
-        frame.instance.ravel().take(hit).astype(np.int64),
-        frame.label.ravel().take(hit),
+        points,
+        frame.color[rows, columns] / 255.0,
+        frame.instance[rows, columns].astype(np.int64),
+        frame.label[rows, columns],
     )
 
 
