@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,17 @@ def test_it_goes_on_where_it_was_stopped(evaluated: Path, tiny: Path, finished: 
     results = evaluate(other, finished / "checkpoints" / "step-00000008.pt", ["scene0003_00"], output=tmp_path)
     assert results is not None and results.folder != folder and results.views == 2
     assert not (results.folder / "results.json").exists() and len(list(results.folder.glob("results-*.json"))) == 1
+
+
+def test_a_scene_made_anew_is_evaluated_anew(evaluated: Path, tiny: Path, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / evaluated.name
+    shutil.copytree(evaluated, folder)
+    older, kept = sorted((folder / "scenes").iterdir())
+    os.utime(older, (1e9, 1e9))  # before its points were written
+    before = kept.stat().st_mtime_ns
+    evaluate(load_config(tiny, SAME), finished / "checkpoints" / "step-00000008.pt", pictures=0, output=tmp_path)
+    assert older.stat().st_mtime > 1e9 + 1 and kept.stat().st_mtime_ns == before
+    assert scores_of(folder) == scores_of(evaluated)
 
 
 def test_settings_that_matter_change_the_digest(tiny: Path) -> None:

@@ -65,7 +65,7 @@ def evaluate(
         raise UserError(
             f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
         ) from error
-    todo = missing_scenes(accelerator, folder, names)
+    todo = missing_scenes(accelerator, folder, names, reader)
     if todo:
         weights = load_weights(checkpoint)
         assembly = build_model(config)
@@ -172,16 +172,24 @@ def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
     return [name for name in reader.scene_names if name in wanted]
 
 
-def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str]) -> list[str]:
-    """Scenes without a good result, as the first process finds them, so that all share the same ones."""
+def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], reader: SceneReader) -> list[str]:
+    """Scenes without a good result that is newer than their points, as the first process finds them, so that all share
+    the same ones."""
     found: list[list[str]] = [[]]
     if accelerator.is_main_process:
-        found[0] = [name for name in names if SceneResult.load(folder / "scenes" / f"{name}.npz") is None]
+        found[0] = [name for name in names if not _is_done(folder / "scenes" / f"{name}.npz", reader, name)]
         done = len(names) - len(found[0])
         if done:
             accelerator.print(f"{done} of {len(names)} scenes are done already, in {folder}")
     broadcast_object_list(found)
     return found[0]
+
+
+def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
+    path_of = getattr(reader, "scene_path", None)  # a reader of another source may have no file
+    if path_of and result.is_file() and result.stat().st_mtime_ns < path_of(name).stat().st_mtime_ns:
+        return False  # the scene was made anew
+    return SceneResult.load(result) is not None
 
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:
