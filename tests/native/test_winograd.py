@@ -69,6 +69,19 @@ def test_lines_of_larger_maps(above: int) -> None:
 
 
 @compiled
+@pytest.mark.parametrize("wrong", ["maps", "bias", "channels", "width"])
+def test_shapes_that_do_not_fit_are_refused_before_memory_is_touched(wrong: str) -> None:
+    x, weight, bias = case(1, 3, 5, 8, 8)
+    out = torch.full((1, 5, 8, 8), 7.0)
+    maps = x[:, :2] if wrong == "maps" else x
+    shift = bias[:4] if wrong == "bias" else bias
+    target = {"channels": out[:, :4], "width": out[..., :7]}.get(wrong, out)
+    with pytest.raises(ValueError, match="do not fit"):
+        convolve(maps, Filters(weight), shift, target)
+    assert (out == 7).all()
+
+
+@compiled
 def test_a_transposed_gradient(small_counts) -> None:
     x, weight, _ = case(1, 4, 6, 8, 12)
     true = torch.autograd.grad(F.conv2d(x.requires_grad_(), weight, padding=1).transpose(2, 3).square().sum(), x)[0]

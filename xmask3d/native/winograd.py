@@ -94,8 +94,17 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor, *, a
         bias: C'.
         out: B x C' x H' x W with each line in one piece.
         above: lines of zeros above `x`; below there are as many as `out` asks for.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
     channels, (height, width) = x.shape[1], x.shape[2:]
+    shapes = filters.channels_in, (len(x), filters.channels_out, width)
+    if shapes != (channels, (*out.shape[:2], out.shape[3])) or (bias is not None and bias.shape != out.shape[1:2]):
+        raise ValueError(
+            f"maps {tuple(x.shape)}, {filters.channels_out} x {filters.channels_in} filters, "
+            f"bias {None if bias is None else tuple(bias.shape)} and result {tuple(out.shape)} do not fit"
+        )
     lines, columns = out.shape[2], -(-width // TILE)
     tile_rows = -(-lines // TILE)
     rows, per_part = tile_rows, filters.channels_out
@@ -133,8 +142,7 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor, *, a
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        trains = weight.requires_grad or (bias is not None and bias.requires_grad)
-        ctx.save_for_backward(*((x, weight) if trains else ()))
+        ctx.save_for_backward(*((x, weight) if any(ctx.needs_input_grad[1:]) else ()))
         ctx.weight, ctx.bias = weight, bias  # frozen, they are not to be kept for, nor checked
         return _whole(x, Filters(weight), bias)
 
