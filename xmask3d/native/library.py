@@ -23,7 +23,8 @@ def library() -> CDLL:
     loaded = load_library()
     for name in ("xm_pairs_of_table", "xm_pairs_of_neighbours"):
         getattr(loaded, name).restype = c_void_p
-    loaded.xm_in_frustum.restype = c_int64
+    for name in ("xm_in_frustum", "xm_lift", "xm_fuse"):
+        getattr(loaded, name).restype = c_int64
     return loaded
 
 

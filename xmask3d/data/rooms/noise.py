@@ -3,16 +3,21 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from xmask3d.native import rooms as loops
+
 
 def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A slightly soft, grainy picture. Args: color: H x W x 3; exposure: factor. Returns H x W x 3 uint8."""
+    gain = (exposure * rng.uniform(0.97, 1.03, 3)).astype(np.float32)
+    grain = rng.standard_normal(color.shape, dtype=np.float32)
+    strength = np.float32(rng.uniform(1.5, 4.0))
+    if loops.available():
+        return loops.sensor_color(color, gain, grain, float(strength))
     image: NDArray[np.floating] = color.astype(np.float32)
     # A 1-2-1 blur takes the edge off one ray a pixel.
     image = _blurred(_blurred(image).swapaxes(0, 1)).swapaxes(0, 1)
-    image *= (exposure * rng.uniform(0.97, 1.03, 3)).astype(np.float32)
-    grain = rng.standard_normal(image.shape, dtype=np.float32)
-    grain *= np.float32(rng.uniform(1.5, 4.0))
-    image += grain
+    image *= gain
+    image += grain * strength
     return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
@@ -37,7 +42,20 @@ def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArra
         depth: H x W, metres, 0 where nothing is hit.
     """
     height, width = depth.shape
-    noisy = depth + (0.001 + 0.0014 * depth**2) * rng.standard_normal(depth.shape, dtype=np.float32)
+    normal = rng.standard_normal(depth.shape, dtype=np.float32)
+    chance = rng.random(depth.shape, dtype=np.float32)
+    seen = loops.sensor_depth(depth, normal, chance) if loops.available() else _measured(depth, normal, chance)
+    for _ in range(int(rng.integers(2, 9))):
+        row, column = int(rng.integers(0, height)), int(rng.integers(0, width))
+        seen[row : row + int(rng.integers(2, 12)), column : column + int(rng.integers(2, 14))] = 0
+    return seen
+
+
+def _measured(
+    depth: NDArray[np.float32], normal: NDArray[np.float32], chance: NDArray[np.float32]
+) -> NDArray[np.uint16]:
+    """Noise and loss at jumps. Args: H x W each: metres, and normal and uniform random numbers."""
+    noisy = depth + (0.001 + 0.0014 * depth**2) * normal
     jump = np.zeros(depth.shape, bool)
     limit = 0.05 * np.maximum(depth, 0.5)
     across, down = np.abs(np.diff(depth, axis=1)), np.abs(np.diff(depth, axis=0))
@@ -45,8 +63,5 @@ def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     jump[:, :-1] |= across > limit[:, :-1]
     jump[1:] |= down > limit[1:]
     jump[:-1] |= down > limit[:-1]
-    lost = (jump & (rng.random(depth.shape, dtype=np.float32) < 0.6)) | (depth < 0.35) | (depth > 8)
-    for _ in range(int(rng.integers(2, 9))):
-        row, column = int(rng.integers(0, height)), int(rng.integers(0, width))
-        lost[row : row + int(rng.integers(2, 12)), column : column + int(rng.integers(2, 14))] = True
+    lost = (jump & (chance < 0.6)) | (depth < 0.35) | (depth > 8)
     return np.where(lost, 0, np.clip(np.round(noisy * 1000), 0, 65535)).astype(np.uint16)

@@ -1,37 +1,18 @@
 """Draw meshes by ray casting: colour, depth, instance and label of every pixel."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from embreex import rtcore_scene
-from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
-from xmask3d.data.rooms.mesh import FloatArray, Mesh, merge
-
-
-@dataclass(frozen=True)
-class Light:
-    """A room's light.
-
-    Attributes:
-        ambient: share of light that comes from everywhere.
-        sun: unit vector towards a far light.
-        sun_strength: share of that light.
-        lamp: position of a lamp in metres, or None.
-        lamp_strength: share of the lamp's light at a distance of 2 m.
-        tint: red, green and blue factors.
-        shadows: whether things shade each other from the lamp; one more ray a pixel.
-    """
-
-    ambient: float = 0.5
-    sun: tuple[float, float, float] = (-0.35, -0.6, 0.72)
-    sun_strength: float = 0.5
-    lamp: tuple[float, float, float] | None = None
-    lamp_strength: float = 0.0
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    shadows: bool = False
+from xmask3d.data.rooms import embree
+from xmask3d.data.rooms.mesh import Mesh, merge, polygons, solid_texture
+from xmask3d.data.rooms.shading import Hits, Light, Looks, PlainRays
+from xmask3d.native import rays as loops
+from xmask3d.native.build import BuildError
+from xmask3d.native.library import failure_of
 
 
 @dataclass(frozen=True)
@@ -51,15 +32,6 @@ class Frame:
     label: NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Where rays end: N faces (-1 for a miss), distances along the given directions, and colours in [0, 1]."""
-
-    face: NDArray[np.int32]
-    distance: NDArray[np.float32]
-    color: NDArray[np.float32]
-
-
 class Renderer:
     """Meshes in the world frame, ready for ray casting.
 
@@ -68,6 +40,7 @@ class Renderer:
         labels: class id of each mesh; 255 for all if left out.
         light: how the surfaces are lit.
         background: colour where no surface is hit, red, green, blue in [0, 1].
+        compiled: whether compiled loops may be used, where they are to be had; the pictures are the same.
     """
 
     def __init__(
@@ -76,8 +49,19 @@ class Renderer:
         labels: Sequence[int] | None = None,
         light: Light | None = None,
         background: Sequence[float] = (0.0, 0.0, 0.0),
+        *,
+        compiled: bool = True,
     ) -> None:
-        self.light = light or Light()
+        self._prepare(meshes, labels, light or Light(), background)
+        if compiled and not _failure():
+            self._surfaces = self._compiled()
+        else:
+            self._plain = PlainRays(self.mesh, Looks.of(self.mesh, self.light, self.mesh.normals()), self.light)
+
+    def _prepare(
+        self, meshes: Sequence[Mesh], labels: Sequence[int] | None, light: Light, background: Sequence[float]
+    ) -> None:
+        self.light = light
         self.background = np.asarray(background, np.float32)
         self.mesh = merge(meshes)
         if len(self.mesh.faces) == 0:
@@ -85,20 +69,29 @@ class Renderer:
         count = [len(mesh.faces) for mesh in meshes]
         self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
         self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
-        self._normals = self.mesh.normals()
-        # Daylight on the front and the back of each face. Half-Lambert: no side is wholly black, as in a room where
-        # light bounces often.
-        slope = self._normals @ np.asarray(self.light.sun, np.float32) / 2
-        self._daylight = self.light.ambient + self.light.sun_strength * np.stack([0.5 + slope, 0.5 - slope]) ** 2
-        self._normal_axes = np.ascontiguousarray(self._normals.T)
-        corners = np.ascontiguousarray(self.mesh.uv.transpose(2, 1, 0))
-        self._uv = [(first, second - first, third - first) for first, second, third in corners]
-        self._pack_textures()
-        self._scene = rtcore_scene.EmbreeScene()
-        TriangleMesh(
-            self._scene,
-            np.ascontiguousarray(self.mesh.vertices, np.float32),
-            np.ascontiguousarray(self.mesh.faces, np.int32),
+
+    def _compiled(self) -> loops.Surfaces:
+        light, mesh = self.light, self.mesh
+        looks = Looks.of(mesh, light, loops.normals(mesh.vertices, mesh.faces))
+        self._scene = embree.Scene(mesh.vertices, mesh.faces)
+        return loops.Surfaces(
+            self._scene.handle,
+            [embree.function(name) for name in ("rtcIntersect1", "rtcIntersect16", "rtcOccluded16")],
+            looks.normals,
+            looks.daylight,
+            mesh.uv,
+            mesh.texture,
+            self.face_instance,
+            self.face_label,
+            looks.texels,
+            looks.texture_start,
+            looks.texture_width,
+            looks.texture_height,
+            lamp=(0, 0, 0) if light.lamp is None else light.lamp,
+            lamp_strength=0.0 if light.lamp is None else light.lamp_strength,
+            tint=light.tint,
+            background=self.background,
+            shadows=light.shadows,
         )
 
     def render(
@@ -117,15 +110,19 @@ class Renderer:
             colored: whether the colours are wanted; they are most of the work, and black without.
         """
         k = np.asarray(intrinsics, np.float32)
-        rotation = np.asarray(pose, np.float32)[:3, :3]
+        rotation, origin = np.asarray(pose, np.float32)[:3, :3], np.asarray(pose, np.float32)[:3, 3]
         # z = 1 in the camera frame, so the distance along such a ray is the depth.
         across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[None, :, None] * rotation[:, 0]
         down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None, None] * rotation[:, 1]
-        rays = (across + down + rotation[:, 2]).reshape(-1, 3)
-        hits = self.cast(np.broadcast_to(np.asarray(pose, np.float32)[:3, 3], rays.shape), rays, colored)
+        rays = across + down + rotation[:, 2]
+        if hasattr(self, "_surfaces"):
+            return Frame(*self._surfaces.render(origin, rays, colored))
+        rays = rays.reshape(-1, 3)
+        hits = self._plain.cast(np.broadcast_to(origin, rays.shape), rays, colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color
-        color[missed] = self.background
+        if colored:
+            color[missed] = self.background
         instance, label = self.face_instance[hits.face], self.face_label[hits.face]
         instance[missed], label[missed] = -1, 255
         np.clip(color * np.float32(255) + np.float32(0.5), 0, 255, out=color)
@@ -145,96 +142,35 @@ class Renderer:
         """
         starts = np.ascontiguousarray(origins, np.float32)
         rays = np.ascontiguousarray(directions, np.float32)
-        result = self._scene.run(starts, rays, query="INTERSECT", output=1)
-        face, distance = result["primID"], result["tfar"]
-        hit = (face >= 0) & (distance < 1e6)
-        weights = np.stack([result["u"], result["v"]], -1)
-        if colored and hit.all():
-            points = _advanced(starts, rays, distance)
-            return Hits(face, distance, self.shade(points, face, self.surface_color(face, weights), rays))
-        color = np.zeros((len(face), 3), np.float32)
-        if colored:
-            points = _advanced(starts[hit], rays[hit], distance[hit])
-            color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays[hit])
-        return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
-
-    # Below, numbers of one kind lie together (a row an axis): NumPy is slow on rows of two or three numbers.
-
-    def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of a face's corners 1 and 2.
-
-        Returns:
-            N x 3 in [0, 1].
-        """
-        first, second = np.ascontiguousarray(weights.T)
-        place = []
-        for corner, along_first, along_second in self._uv:
-            value = corner.take(face) + along_first.take(face) * first
-            value += along_second.take(face) * second
-            value -= np.floor(value)
-            place.append(value)
-        texture = self.mesh.texture.take(face)
-        width, height = self._texture_width.take(texture), self._texture_height.take(texture)
-        column = np.minimum((place[0] * width).astype(np.int32), width - 1)
-        row = np.minimum(((1 - place[1]) * height).astype(np.int32), height - 1)
-        texels = self._texels.take(self._texture_start.take(texture) + row * width + column, 0)
-        return texels.astype(np.float32) / np.float32(255)
-
-    def shade(
-        self, points: FloatArray, face: NDArray[np.int32], color: FloatArray, rays: FloatArray | None = None
-    ) -> FloatArray:
-        """Light N surface points: N x 3 colours in [0, 1]; surfaces are lit on the side from which `rays` see them."""
-        light = self.light
-        normal = [axis.take(face) for axis in self._normal_axes]
-        back = np.zeros(len(face), bool) if rays is None else _dot(normal, rays.T) > 0
-        strength = self._daylight.take(back.astype(np.int64) * self._daylight.shape[1] + face)
-        if light.lamp is not None and light.lamp_strength > 0:
-            side = np.where(back, -1, 1).astype(np.float32)
-            strength = strength + self._lamp_light(points.T, [axis * side for axis in normal])
-        strength = strength.astype(np.float32)
-        lit = np.empty_like(color)
-        for channel, tint in enumerate(np.asarray(light.tint, np.float32)):
-            np.multiply(color[:, channel] * strength, tint, out=lit[:, channel])
-        return lit
-
-    def _lamp_light(self, points: FloatArray, normal: Sequence[FloatArray]) -> FloatArray:
-        """Share of the lamp's light at N points, float32. Args: points, normal: three axes of N numbers each."""
-        light = self.light
-        towards = [lamp - axis for lamp, axis in zip(np.asarray(light.lamp, np.float32), points, strict=True)]
-        square = np.maximum(_dot(towards, towards), 1e-3)
-        facing = np.maximum(_dot(normal, towards) / np.sqrt(square), 0)
-        strength = light.lamp_strength * facing * 8 / (4 + square)
-        if light.shadows:
-            lit = np.flatnonzero(facing > 0)
-            origin, direction = np.empty((len(lit), 3), np.float32), np.empty((len(lit), 3), np.float32)
-            for k in range(3):
-                origin[:, k] = points[k].take(lit) + normal[k].take(lit) * np.float32(5e-3)
-                direction[:, k] = towards[k].take(lit)
-            blocked = self._scene.run(origin, direction, query="OCCLUDED", dists=np.ones(len(lit), np.float32))
-            strength[lit] *= np.where(np.asarray(blocked) >= 0, 0.35, 1.0)
-        return strength.astype(np.float32)
-
-    def _pack_textures(self) -> None:
-        """Lay all textures end to end, so that one look-up serves all pixels."""
-        images = self.mesh.textures
-        self._texels = np.concatenate([image.reshape(-1, 3) for image in images])
-        self._texture_height = np.array([image.shape[0] for image in images], np.int32)
-        self._texture_width = np.array([image.shape[1] for image in images], np.int32)
-        self._texture_start = np.concatenate([[0], np.cumsum(self._texture_height * self._texture_width)[:-1]])
+        if hasattr(self, "_surfaces"):
+            return Hits(*self._surfaces.cast(starts, rays, colored))
+        return self._plain.cast(starts, rays, colored)
 
 
-def _advanced(starts: FloatArray, rays: FloatArray, distance: FloatArray) -> FloatArray:
-    """Where N rays are at their distances, N x 3; the three axes lie each on its own."""
-    points = np.empty((3, len(rays)), np.float32)
-    for axis, start, ray in zip(points, starts.T, rays.T, strict=True):
-        np.multiply(ray, distance, out=axis)
-        axis += start
-    return points.T
+@functools.cache
+def _failure() -> str:
+    """Why compiled loops cannot draw on this machine; empty if they can."""
+    return "no Embree 4" if embree.library() is None else failure_of("rooms", _check)
 
 
-def _dot(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> FloatArray:
-    """Products of N pairs of vectors, each given by its three axes."""
-    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+def _check() -> None:
+    """Draw a square before a wall. Embree is not asked twice, since a second device of it keeps a thread busy.
+
+    Raises:
+        BuildError: the picture is not what geometry says.
+    """
+    wall, square = (
+        polygons([[(-s, y, -s), (s, y, -s), (s, y, s), (-s, y, s)]], solid_texture((1, 1, 1)))
+        for s, y in ((9, 4), (1, 2))
+    )
+    renderer = Renderer.__new__(Renderer)
+    renderer._prepare([wall, square], None, Light(ambient=1, sun_strength=0), (0, 0, 0))
+    renderer._surfaces = renderer._compiled()
+    frame = renderer.render(look_at((0, 0, 0), (0, 1, 0)), np.array([[10.0, 0, 8.5], [0, 10, 6.5], [0, 0, 1]]), 14, 18)
+    inside = np.zeros((14, 18), bool)
+    inside[2:12, 4:14] = True
+    if not np.array_equal(frame.instance, inside) or not np.allclose(frame.depth, np.where(inside, 2, 4), rtol=1e-5):
+        raise BuildError("compiled loops do not draw a square where it is")
 
 
 def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:

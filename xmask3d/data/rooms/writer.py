@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from xmask3d.data.rooms import camera, captions, noise
 from xmask3d.data.rooms.catalogue import NYU40_IDS
+from xmask3d.data.rooms.fusion import Picture, fuse
 from xmask3d.data.rooms.render import Frame
 from xmask3d.data.rooms.structure import UNLABELLED, BuiltRoom
 
@@ -68,8 +70,7 @@ def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, 
         stem = str(index * FRAME_STEP)
         _write_frame(folder, stem, frame, pose, exposure, rng)
         sentences[stem] = caption(built, frame, rng)
-        labels, counts = np.unique(frame.label, return_counts=True)
-        for label in labels[counts >= 100]:
+        for label in np.flatnonzero(np.bincount(frame.label.ravel()) >= 100):
             seen[int(label)] = seen.get(int(label), 0) + 1
     _write(folder / "intrinsics.txt", matrix_text(camera.INTRINSICS).encode())
     buffer = io.BytesIO()
@@ -95,25 +96,13 @@ def scan(
     Smaller views from further cameras join in, since a scan's frames are more than those that are kept.
     """
     # Every second pixel lies closer than the cells at any distance in a room.
-    parts = [_lift(_thinned(frame), pose, 2) for frame, pose in zip(frames, poses, strict=True)]
+    pictures = [Picture(frame, pose, 2) for frame, pose in zip(frames, poses, strict=True)]
     for pose in camera.choose_views(built, max(2, len(poses) // 3), rng, candidates_per_view=2):
-        parts.append(_lift(camera.small_view(built, pose, 2), pose, 2))
-    points, colors, instances, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    cell = np.floor(points / POINT_SPACING).astype(np.int64)
-    cell -= cell.min(0)
-    extent = cell.max(0) + 1
-    key = (cell[:, 0] * extent[1] + cell[:, 1]) * extent[2] + cell[:, 2]
-    # Within a cell only the instance with most pixels counts, or edges would be blurred.
-    pair, inverse, count = np.unique(key * (instances.max() + 1) + instances, return_inverse=True, return_counts=True)
-    mean = np.stack([np.bincount(inverse, weights) / count for weights in (*points.T, *colors.T)], -1)
-    label = np.zeros(len(pair), np.int64)
-    label[inverse] = labels
-    owner = pair // (instances.max() + 1)
-    order = np.lexsort((-count, owner))
-    keep = order[np.concatenate([[True], np.diff(owner[order]) > 0])]
-    coords = mean[keep, :3] + rng.normal(0, 0.002, (len(keep), 3))
-    shade = np.clip(mean[keep, 3:] * exposure + rng.normal(0, 0.012, (len(keep), 3)), 0, 1)
-    return Cloud(coords.astype(np.float32), (shade * 2 - 1).astype(np.float32), label[keep].astype(np.float32))
+        pictures.append(Picture(camera.small_view(built, pose, 2), pose, 1))
+    coords, colors, labels = fuse(pictures, camera.INTRINSICS, 2, POINT_SPACING)
+    coords = coords + rng.normal(0, 0.002, coords.shape)
+    shade = np.clip(colors * exposure + rng.normal(0, 0.012, colors.shape), 0, 1)
+    return Cloud(coords.astype(np.float32), (shade * 2 - 1).astype(np.float32), labels.astype(np.float32))
 
 
 def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
@@ -122,48 +111,42 @@ def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
     return float(np.clip(rng.uniform(0.42, 0.56) / max(mean, 1e-3), 0.7, 1.8))
 
 
-def _thinned(frame: Frame) -> Frame:
-    """Every second row and column."""
-    return Frame(frame.color[::2, ::2], frame.depth[::2, ::2], frame.instance[::2, ::2], frame.label[::2, ::2])
-
-
 def matrix_text(matrix: NDArray[np.float64]) -> str:
     """A matrix as ScanNet writes it: a row a line."""
     return "\n".join(" ".join(f"{value:.6f}" for value in row) for row in matrix) + "\n"
-
-
-def _lift(frame: Frame, pose: camera.Pose, factor: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """World points (N x 3), colours in [0, 1], instances and labels of the pixels that hit something."""
-    rows, columns = np.nonzero(frame.instance >= 0)
-    depth = frame.depth[rows, columns].astype(np.float64)
-    k = camera.INTRINSICS
-    x, y = columns * factor, rows * factor
-    local = np.stack([(x - k[0, 2]) / k[0, 0] * depth, (y - k[1, 2]) / k[1, 1] * depth, depth], -1)
-    points = local @ pose[:3, :3].T + pose[:3, 3]
-    return (
-        points,
-        frame.color[rows, columns] / 255.0,
-        frame.instance[rows, columns].astype(np.int64),
-        frame.label[rows, columns],
-    )
 
 
 def _write_frame(
     folder: Path, stem: str, frame: Frame, pose: camera.Pose, exposure: float, rng: np.random.Generator
 ) -> None:
     color = noise.sensor_color(frame.color, exposure, rng)
-    _write(folder / "color" / f"{stem}.jpg", _encode(color, "JPEG", quality=92))
-    # Looking for repetitions beyond runs costs time, and finds none in noise.
-    runs = {"compress_type": zlib.Z_RLE}
-    _write(folder / "depth" / f"{stem}.png", _encode(noise.sensor_depth(frame.depth, rng), "PNG", **runs))
-    _write(folder / "label" / f"{stem}.png", _encode(_NYU40[np.minimum(frame.label, UNLABELLED)], "PNG", **runs))
+    picture = io.BytesIO()
+    Image.fromarray(color).save(picture, "JPEG", quality=92)
+    _write(folder / "color" / f"{stem}.jpg", picture.getvalue())
+    _write(folder / "depth" / f"{stem}.png", encode_png(noise.sensor_depth(frame.depth, rng)))
+    _write(folder / "label" / f"{stem}.png", encode_png(_NYU40[np.minimum(frame.label, UNLABELLED)]))
     _write(folder / "pose" / f"{stem}.txt", matrix_text(pose).encode())
 
 
-def _encode(array: NDArray, kind: str, **options: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return buffer.getvalue()
+def encode_png(image: NDArray) -> bytes:
+    """A grey PNG file. Args: image: H x W uint8 or uint16. In half of Pillow's time, which tries every filter a row.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"an image {image.shape} of {image.dtype}: H x W of uint8 or uint16")
+    pixels = np.ascontiguousarray(image.astype(image.dtype.newbyteorder(">"))).view(np.uint8)
+    rows = np.empty((len(pixels), pixels.shape[1] + 1), np.uint8)
+    rows[:, 0] = 2  # filter "up": what differs from the row above
+    rows[:1, 1:] = pixels[:1]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    # Looking for repetitions beyond runs costs time, and finds none in noise.
+    packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8 * image.itemsize, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", packer.compress(rows.tobytes()) + packer.flush()), (b"IEND", b""))
+    parts = (struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def _write(path: Path, content: bytes) -> None:

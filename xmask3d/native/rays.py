@@ -1,0 +1,149 @@
+"""The compiled loops that draw rooms, on NumPy arrays."""
+
+from collections.abc import Sequence
+from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xmask3d.native.library import library
+
+
+class _Surfaces(Structure):
+    _fields_ = (
+        ("scene", c_void_p), ("intersect1", c_void_p), ("intersect16", c_void_p), ("occluded16", c_void_p),
+        ("normals", c_void_p), ("daylight", c_void_p), ("uv", c_void_p), ("texture", c_void_p),
+        ("instance", c_void_p), ("label", c_void_p), ("texels", c_void_p), ("texture_start", c_void_p),
+        ("texture_width", c_void_p), ("texture_height", c_void_p), ("triangles", c_int64),
+        ("lamp", c_float * 3), ("lamp_strength", c_float), ("tint", c_float * 3), ("background", c_float * 3),
+        ("shadows", c_int32),
+    )  # fmt: skip
+
+
+class _Picture(Structure):
+    _fields_ = (
+        ("origins", c_void_p), ("origin_step", c_int64), ("directions", c_void_p), ("height", c_int64),
+        ("width", c_int64), ("face", c_void_p), ("distance", c_void_p), ("color", c_void_p), ("bytes", c_void_p),
+        ("instance", c_void_p), ("label", c_void_p),
+    )  # fmt: skip
+
+
+class Surfaces:
+    """F triangles of an Embree scene, and how they look.
+
+    Args:
+        scene: Embree's address of the scene, which has to outlive this.
+        functions: addresses of rtcIntersect1, rtcIntersect16 and rtcOccluded16.
+        normals: F x 3 float32.
+        daylight: 2 x F float32, on the front and on the back.
+        uv: F x 3 x 2 float32, texture coordinates of corners.
+        texture, instance, label: F int32.
+        texels: T x 3 uint8, all textures one after the other.
+        texture_start, texture_width, texture_height: of each texture.
+        lamp: position of a lamp.
+        lamp_strength: 0 for no lamp.
+        tint, background: red, green and blue.
+        shadows: whether things shade each other from the lamp.
+
+    Raises:
+        ValueError: arrays that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        scene: int,
+        functions: Sequence[int],
+        normals: NDArray,
+        daylight: NDArray,
+        uv: NDArray,
+        texture: NDArray,
+        instance: NDArray,
+        label: NDArray,
+        texels: NDArray,
+        texture_start: NDArray,
+        texture_width: NDArray,
+        texture_height: NDArray,
+        lamp: ArrayLike = (0, 0, 0),
+        lamp_strength: float = 0.0,
+        tint: ArrayLike = (1, 1, 1),
+        background: ArrayLike = (0, 0, 0),
+        shadows: bool = False,
+    ) -> None:
+        count = len(normals)
+        per_face = [(normals, (count, 3)), (daylight, (2, count)), (uv, (count, 3, 2))]
+        per_face += [(array, (count,)) for array in (texture, instance, label)]
+        if any(array.shape != shape for array, shape in per_face) or texels.shape[1:] != (3,):
+            raise ValueError(f"{[array.shape for array, _ in per_face]} do not all belong to {count} triangles")
+        if np.min(texture) < 0 or np.max(texture) >= len(texture_start):
+            raise ValueError(f"a triangle has a texture beyond the {len(texture_start)} there are")
+        ends = np.asarray(texture_start) + np.asarray(texture_width, np.int64) * texture_height
+        if ends.max() > len(texels):
+            raise ValueError(f"textures end at {ends.max()}, beyond the {len(texels)} texels")
+        floats = [np.ascontiguousarray(array, np.float32) for array in (normals, daylight, uv)]
+        whole = [np.ascontiguousarray(array, np.int32) for array in (texture, instance, label)]
+        place: list[NDArray] = [np.ascontiguousarray(texels, np.uint8), np.ascontiguousarray(texture_start, np.int64)]
+        place += [np.ascontiguousarray(array, np.int32) for array in (texture_width, texture_height)]
+        self._kept: list[NDArray] = [*floats, *whole, *place]
+        three = c_float * 3
+        colors = (three(*np.asarray(values, np.float32).tolist()) for values in (tint, background))
+        self._native = _Surfaces(
+            scene, *functions, *(array.ctypes.data for array in self._kept), count,
+            three(*np.asarray(lamp, np.float32).tolist()), lamp_strength, *colors, shadows,
+        )  # fmt: skip
+
+    def cast(
+        self, origins: NDArray, directions: NDArray, colored: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """Follow N rays. Args: origins, directions: N x 3 float32.
+
+        Returns:
+            Triangles (-1 for none), distances (0 for none), and colours N x 3 (black for none, or if not wanted).
+        """
+        count = len(directions)
+        face, distance = np.empty(count, np.int32), np.empty(count, np.float32)
+        color = (np.empty if colored else np.zeros)((count, 3), np.float32)
+        starts = np.ascontiguousarray(origins, np.float32)
+        self._draw(starts, 3, directions, 1, count, face, distance, color if colored else None)
+        return face, distance, color
+
+    def render(
+        self, origin: ArrayLike, directions: NDArray, colored: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
+        """Draw a picture. Args: origin: of all rays; directions: H x W x 3 float32.
+
+        Returns:
+            Colours H x W x 3 (black if not wanted), distances (0 for none), instances (-1) and labels (255).
+        """
+        height, width = directions.shape[:2]
+        color = (np.empty if colored else np.zeros)((height, width, 3), np.uint8)
+        distance = np.empty((height, width), np.float32)
+        instance, label = np.empty((height, width), np.int32), np.empty((height, width), np.int32)
+        shown = color if colored else None
+        start = np.ascontiguousarray(origin, np.float32)
+        self._draw(start, 0, directions, height, width, None, distance, None, shown, instance, label)
+        return color, distance, instance, label
+
+    def _draw(
+        self, origins: NDArray, step: int, directions: NDArray, height: int, width: int, *wanted: NDArray | None
+    ) -> None:
+        rays = np.ascontiguousarray(directions, np.float32)
+        if rays.size != height * width * 3 or origins.size != max(step * height * width, 3):
+            raise ValueError(f"origins {origins.shape} and directions {directions.shape} do not fit")
+        targets = [None if array is None else array.ctypes.data for array in wanted]
+        picture = _Picture(origins.ctypes.data, step, rays.ctypes.data, height, width, *targets)
+        library().xm_cast(byref(self._native), byref(picture))
+
+
+def normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
+    """Unit normals of F triangles, F x 3, zero for one without area. Args: vertices: V x 3; faces: F x 3.
+
+    Raises:
+        ValueError: a corner that is no vertex.
+    """
+    points, corners = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32)
+    if corners.size and (corners.min() < 0 or corners.max() >= len(points)):
+        raise ValueError(f"a triangle has a corner beyond the {len(points)} vertices")
+    result = np.empty((len(corners), 3), np.float32)
+    at = (c_void_p(array.ctypes.data) for array in (points, corners))
+    library().xm_normals(*at, c_int64(len(corners)), c_void_p(result.ctypes.data))
+    return result

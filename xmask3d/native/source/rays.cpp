@@ -1,0 +1,275 @@
+// Pictures of textured triangles by Embree's rays in packets of 4 x 4 pixels, lit as xmask3d/data/rooms/render.py says.
+//
+// Embree 4 (https://github.com/RenderKit/embree) is not linked: its functions come as addresses, its structures are
+// written down here. Single rays and packets give the same distances to the last bit, but of triangles at the same
+// distance each may take another. A ray that meets two such is followed again alone, so that what is seen does not
+// depend on how rays are grouped. Colours are rounded as NumPy rounds them: products are not fused with sums.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr uint32_t kNone = 0xFFFFFFFF;
+constexpr float kTie = 1e-6f;  // of a distance: what rounding may hide
+constexpr int kCallFilter = 1 << 1, kCoherent = 1 << 16;
+
+// RTCRay and RTCHit, a number (alone) or a row of 16 (in packets) each.
+template <int lanes>
+struct alignas(64) Rays {
+  float origin[3][lanes], nearest[lanes], direction[3][lanes], time[lanes], farthest[lanes];
+  uint32_t mask[lanes], number[lanes], flags[lanes];
+  float normal[3][lanes], u[lanes], v[lanes];
+  uint32_t triangle[lanes], geometry[lanes], instance[lanes], instance_part[lanes];
+
+  void set(int lane, const float* from, const float* along, float far) {
+    for (int axis = 0; axis < 3; ++axis) {
+      origin[axis][lane] = from[axis];
+      direction[axis][lane] = along[axis];
+    }
+    nearest[lane] = time[lane] = 0;
+    farthest[lane] = far;
+    mask[lane] = kNone;
+    number[lane] = lane;
+    flags[lane] = 0;
+    triangle[lane] = geometry[lane] = instance[lane] = instance_part[lane] = kNone;
+  }
+};
+
+// RTCRayQueryContext, and what our filter needs.
+struct Context {
+  uint32_t instance = kNone, part = kNone;
+  uint32_t own[kLanes];
+};
+
+struct FilterArguments {  // RTCFilterFunctionNArguments
+  int* valid;
+  void* user;
+  Context* context;
+  void* rays;
+  void* hits;
+  uint32_t count;
+};
+
+struct Arguments {  // RTCIntersectArguments, RTCOccludedArguments
+  int flags;
+  uint32_t features;
+  Context* context;
+  void (*filter)(const FilterArguments*);
+  void* function;
+  float least_width;
+};
+
+// Passes over the triangle that a ray is known to meet.
+void skip_own(const FilterArguments* call) {
+  const uint32_t* lane = static_cast<const uint32_t*>(call->rays) + 10 * call->count;
+  const uint32_t* triangle = static_cast<const uint32_t*>(call->hits) + 5 * call->count;
+  for (uint32_t i = 0; i < call->count; ++i)
+    if (call->valid[i] && triangle[i] == call->context->own[lane[i] % kLanes]) call->valid[i] = 0;
+}
+
+}  // namespace
+
+extern "C" {
+
+// What is drawn: a scene of Embree and, for each of its triangles, how it looks. As in xmask3d/native/rays.py.
+struct Surfaces {
+  void* scene;
+  void (*intersect1)(void*, void*, const void*);
+  void (*intersect16)(const int*, void*, void*, const void*);
+  void (*occluded16)(const int*, void*, void*, const void*);
+  const float* normals;         // triangles x 3
+  const float* daylight;        // 2 x triangles: front, back
+  const float* uv;              // triangles x 3 x 2
+  const int32_t* texture;       // of a triangle
+  const int32_t* instance;      // of a triangle
+  const int32_t* label;         // of a triangle
+  const uint8_t* texels;        // red, green, blue of all textures
+  const int64_t* texture_start;
+  const int32_t *texture_width, *texture_height;
+  int64_t triangles;
+  float lamp[3], lamp_strength;  // no lamp if 0
+  float tint[3], background[3];
+  int32_t shadows;
+};
+
+// height x width rays of like direction side by side, and where to write what they meet; null for what is not wanted.
+struct Picture {
+  const float* origins;
+  int64_t origin_step;  // 0 where all begin at one place
+  const float* directions;
+  int64_t height, width;
+  int32_t* face;      // -1 for none
+  float* distance;    // 0 for none
+  float* color;       // 3 a ray, black for none
+  uint8_t* bytes;     // 3 a ray, background for none
+  int32_t *instance, *label;  // -1 and 255 for none
+};
+
+void xm_cast(const Surfaces* surfaces, const Picture* picture) {
+  const Surfaces& s = *surfaces;
+  const Picture& p = *picture;
+  const float inf = std::numeric_limits<float>::infinity();
+  const int across = p.height == 1 ? 16 : 4, down = kLanes / across;
+  Rays<kLanes> rays;
+  Rays<1> single;
+  Context context;
+  Arguments first{kCoherent, kNone, &context, nullptr, nullptr, 0};
+  Arguments others{kCoherent | kCallFilter, kNone, &context, skip_own, nullptr, 0};
+  Arguments alone{0, kNone, &context, nullptr, nullptr, 0};
+  Arguments blocked{0, kNone, &context, nullptr, nullptr, 0};
+  alignas(64) int valid[kLanes], beside[kLanes];
+  int64_t index[kLanes];
+  float far[kLanes], u[kLanes], v[kLanes], lit[kLanes], point[3][kLanes], normal[3][kLanes], color[3][kLanes];
+  bool hit[kLanes];
+  const bool colored = p.color || p.bytes;
+
+  for (int64_t top = 0; top < p.height; top += down) {
+    for (int64_t left = 0; left < p.width; left += across) {
+      for (int k = 0; k < kLanes; ++k) {
+        const int64_t row = top + k / across, column = left + k % across;
+        valid[k] = row < p.height && column < p.width ? -1 : 0;
+        index[k] = valid[k] ? row * p.width + column : top * p.width + left;
+        rays.set(k, p.origins + index[k] * p.origin_step, p.directions + index[k] * 3, inf);
+      }
+      s.intersect16(valid, s.scene, &rays, &first);
+      for (int k = 0; k < kLanes; ++k) {
+        far[k] = rays.farthest[k];
+        u[k] = rays.u[k];
+        v[k] = rays.v[k];
+        context.own[k] = rays.triangle[k];
+        beside[k] = valid[k] && context.own[k] != kNone ? -1 : 0;
+        rays.triangle[k] = kNone;
+        rays.nearest[k] = far[k] * (1 - kTie);
+        rays.farthest[k] = far[k] * (1 + kTie);
+      }
+      s.intersect16(beside, s.scene, &rays, &others);
+      for (int k = 0; k < kLanes; ++k) {
+        const bool tied = beside[k] && rays.triangle[k] != kNone;
+        rays.farthest[k] = far[k];
+        rays.triangle[k] = context.own[k];
+        rays.u[k] = u[k];
+        rays.v[k] = v[k];
+        if (tied) {
+          single.set(0, p.origins + index[k] * p.origin_step, p.directions + index[k] * 3, inf);
+          s.intersect1(s.scene, &single, &alone);
+          rays.triangle[k] = single.triangle[0];
+          rays.farthest[k] = single.farthest[0];
+          rays.u[k] = single.u[0];
+          rays.v[k] = single.v[0];
+        }
+        hit[k] = valid[k] && rays.triangle[k] != kNone && rays.farthest[k] < 1e6f;
+      }
+      for (int k = 0; k < kLanes; ++k) {
+        if (!valid[k]) continue;
+        const int64_t at = index[k];
+        const uint32_t face = rays.triangle[k];
+        if (p.face) p.face[at] = hit[k] ? int32_t(face) : -1;
+        if (p.distance) p.distance[at] = hit[k] ? rays.farthest[k] : 0;
+        if (p.instance) p.instance[at] = hit[k] ? s.instance[face] : -1;
+        if (p.label) p.label[at] = hit[k] ? s.label[face] : 255;
+      }
+      if (!colored) continue;
+
+      // Unlit colours: the texel at each hit. Textures repeat; v points up.
+      for (int k = 0; k < kLanes; ++k) {
+        if (!hit[k]) continue;
+        const uint32_t face = rays.triangle[k];
+        const float* corner = s.uv + 6 * int64_t(face);
+        float place[2];
+        for (int axis = 0; axis < 2; ++axis) {
+          float value = corner[axis] + (corner[2 + axis] - corner[axis]) * rays.u[k];
+          value += (corner[4 + axis] - corner[axis]) * rays.v[k];
+          place[axis] = value - std::floor(value);
+        }
+        const int32_t texture = s.texture[face], width = s.texture_width[texture], height = s.texture_height[texture];
+        const int32_t column = std::min(int32_t(double(place[0]) * width), width - 1);
+        const int32_t row = std::min(int32_t(double(1 - place[1]) * height), height - 1);
+        const uint8_t* texel = s.texels + 3 * (s.texture_start[texture] + int64_t(row) * width + column);
+        for (int channel = 0; channel < 3; ++channel) color[channel][k] = float(texel[channel]) / 255.0f;
+      }
+      // Daylight on the side that is seen, then the lamp where it is seen.
+      bool any = false;
+      for (int k = 0; k < kLanes; ++k) {
+        lit[k] = 0;
+        if (!hit[k]) continue;
+        const int64_t face = rays.triangle[k];
+        const float* n = s.normals + 3 * face;
+        const float slope =
+            n[0] * rays.direction[0][k] + n[1] * rays.direction[1][k] + n[2] * rays.direction[2][k];
+        const bool back = slope > 0;
+        lit[k] = s.daylight[(back ? s.triangles : 0) + face];
+        for (int axis = 0; axis < 3; ++axis) {
+          normal[axis][k] = n[axis] * (back ? -1.0f : 1.0f);
+          point[axis][k] = rays.direction[axis][k] * rays.farthest[k] + rays.origin[axis][k];
+        }
+      }
+      if (s.lamp_strength > 0) {
+        float strength[kLanes];
+        for (int k = 0; k < kLanes; ++k) {
+          valid[k] = 0;
+          if (!hit[k]) continue;
+          const float to[3] = {s.lamp[0] - point[0][k], s.lamp[1] - point[1][k], s.lamp[2] - point[2][k]};
+          const float square = std::max(to[0] * to[0] + to[1] * to[1] + to[2] * to[2], 1e-3f);
+          const float towards = normal[0][k] * to[0] + normal[1][k] * to[1] + normal[2][k] * to[2];
+          const float facing = std::max(towards / std::sqrt(square), 0.0f);
+          strength[k] = s.lamp_strength * facing * 8.0f / (4.0f + square);
+          if (s.shadows && facing > 0) {
+            float from[3];
+            for (int axis = 0; axis < 3; ++axis) from[axis] = point[axis][k] + normal[axis][k] * 5e-3f;
+            rays.set(k, from, to, 1);
+            valid[k] = -1;
+            any = true;
+          }
+        }
+        if (any) {
+          s.occluded16(valid, s.scene, &rays, &blocked);
+          for (int k = 0; k < kLanes; ++k)
+            if (valid[k] && rays.farthest[k] < 0) strength[k] = float(double(strength[k]) * 0.35);
+        }
+        for (int k = 0; k < kLanes; ++k)
+          if (hit[k]) lit[k] = lit[k] + strength[k];
+      }
+      for (int k = 0; k < kLanes; ++k) {
+        const int64_t row = top + k / across, column = left + k % across;
+        if (row >= p.height || column >= p.width) continue;
+        for (int channel = 0; channel < 3; ++channel) {
+          const float value = hit[k] ? color[channel][k] * lit[k] * s.tint[channel] : 0;
+          if (p.color) p.color[3 * index[k] + channel] = value;
+          if (p.bytes) {
+            const float shown = (hit[k] ? value : s.background[channel]) * 255.0f + 0.5f;
+            p.bytes[3 * index[k] + channel] = uint8_t(std::min(std::max(shown, 0.0f), 255.0f));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Unit normals (count x 3) of triangles, zero where a triangle is none.
+void xm_normals(const float* vertices, const int32_t* faces, int64_t count, float* normals) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float* corner[3];
+    for (int k = 0; k < 3; ++k) corner[k] = vertices + 3 * int64_t(faces[3 * i + k]);
+    double u[3], v[3];
+    for (int axis = 0; axis < 3; ++axis) {
+      u[axis] = double(corner[1][axis]) - corner[0][axis];
+      v[axis] = double(corner[2][axis]) - corner[0][axis];
+    }
+    const double x = u[1] * v[2] - u[2] * v[1], y = u[2] * v[0] - u[0] * v[2], z = u[0] * v[1] - u[1] * v[0];
+    const double length = std::max(std::sqrt(x * x + y * y + z * z), 1e-20);
+    normals[3 * i] = float(x / length);
+    normals[3 * i + 1] = float(y / length);
+    normals[3 * i + 2] = float(z / length);
+  }
+}
+
+}  // extern "C"
