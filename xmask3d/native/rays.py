@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +23,9 @@ class _Surfaces(Structure):
 
 class _Picture(Structure):
     _fields_ = (
-        ("origins", c_void_p), ("origin_step", c_int64), ("directions", c_void_p), ("height", c_int64),
-        ("width", c_int64), ("face", c_void_p), ("distance", c_void_p), ("color", c_void_p), ("bytes", c_void_p),
+        ("origins", c_void_p), ("directions", c_void_p), ("across", c_void_p), ("down", c_void_p),
+        ("forward", c_float * 3), ("origin", c_float * 3), ("height", c_int64), ("width", c_int64),
+        ("face", c_void_p), ("distance", c_void_p), ("color", c_void_p), ("bytes", c_void_p),
         ("instance", c_void_p), ("label", c_void_p),
     )  # fmt: skip
 
@@ -99,38 +101,48 @@ class Surfaces:
         Returns:
             Triangles (-1 for none), distances (0 for none), and colours N x 3 (black for none, or if not wanted).
         """
-        count = len(directions)
+        rays, starts = (np.ascontiguousarray(array, np.float32) for array in (directions, origins))
+        if rays.shape[1:] != (3,) or starts.shape != rays.shape:
+            raise ValueError(f"origins {starts.shape} and directions {rays.shape}: N x 3 each")
+        count = len(rays)
         face, distance = np.empty(count, np.int32), np.empty(count, np.float32)
         color = (np.empty if colored else np.zeros)((count, 3), np.float32)
-        starts = np.ascontiguousarray(origins, np.float32)
-        self._draw(starts, 3, directions, 1, count, face, distance, color if colored else None)
+        self._draw(1, count, origins=starts, directions=rays, face=face, distance=distance, color=colored and color)
         return face, distance, color
 
     def render(
-        self, origin: ArrayLike, directions: NDArray, colored: bool
+        self, origin: NDArray, across: NDArray, down: NDArray, forward: NDArray, colored: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
-        """Draw a picture. Args: origin: of all rays; directions: H x W x 3 float32.
+        """Draw a picture whose rays begin at `origin`, in directions across[column] + down[row] + forward.
+
+        Args:
+            origin, forward: 3 numbers each.
+            across, down: W x 3 and H x 3 float32.
 
         Returns:
             Colours H x W x 3 (black if not wanted), distances (0 for none), instances (-1) and labels (255).
+
+        Raises:
+            ValueError: other shapes.
         """
-        height, width = directions.shape[:2]
-        color = (np.empty if colored else np.zeros)((height, width, 3), np.uint8)
-        distance = np.empty((height, width), np.float32)
-        instance, label = np.empty((height, width), np.int32), np.empty((height, width), np.int32)
-        shown = color if colored else None
-        start = np.ascontiguousarray(origin, np.float32)
-        self._draw(start, 0, directions, height, width, None, distance, None, shown, instance, label)
+        across, down = (np.ascontiguousarray(array, np.float32) for array in (across, down))
+        if across.shape[1:] != (3,) or down.shape[1:] != (3,):
+            raise ValueError(f"across {across.shape} and down {down.shape}: W x 3 and H x 3")
+        size = height, width = len(down), len(across)
+        color = (np.empty if colored else np.zeros)((*size, 3), np.uint8)
+        distance, instance, label = np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.int32)
+        wanted = {"distance": distance, "instance": instance, "label": label, "bytes": colored and color}
+        self._draw(height, width, across=across, down=down, origin=origin, forward=forward, **wanted)
         return color, distance, instance, label
 
-    def _draw(
-        self, origins: NDArray, step: int, directions: NDArray, height: int, width: int, *wanted: NDArray | None
-    ) -> None:
-        rays = np.ascontiguousarray(directions, np.float32)
-        if rays.size != height * width * 3 or origins.size != max(step * height * width, 3):
-            raise ValueError(f"origins {origins.shape} and directions {directions.shape} do not fit")
-        targets = [None if array is None else array.ctypes.data for array in wanted]
-        picture = _Picture(origins.ctypes.data, step, rays.ctypes.data, height, width, *targets)
+    def _draw(self, height: int, width: int, **values: Any) -> None:
+        """Arrays by the names of `_Picture`; what is left out, or False, is not wanted."""
+        picture = _Picture(height=height, width=width)
+        for name, value in values.items():
+            if name in ("forward", "origin"):
+                setattr(picture, name, (c_float * 3)(*np.asarray(value, np.float32).tolist()))
+            elif value is not False:
+                setattr(picture, name, value.ctypes.data)
         library().xm_cast(byref(self._native), byref(picture))
 
 

@@ -112,12 +112,11 @@ class Renderer:
         k = np.asarray(intrinsics, np.float32)
         rotation, origin = np.asarray(pose, np.float32)[:3, :3], np.asarray(pose, np.float32)[:3, 3]
         # z = 1 in the camera frame, so the distance along such a ray is the depth.
-        across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[None, :, None] * rotation[:, 0]
-        down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None, None] * rotation[:, 1]
-        rays = across + down + rotation[:, 2]
+        across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * rotation[:, 0]
+        down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * rotation[:, 1]
         if hasattr(self, "_surfaces"):
-            return Frame(*self._surfaces.render(origin, rays, colored))
-        rays = rays.reshape(-1, 3)
+            return Frame(*self._surfaces.render(origin, across, down, rotation[:, 2], colored))
+        rays = (across + down[:, None] + rotation[:, 2]).reshape(-1, 3)
         hits = self._plain.cast(np.broadcast_to(origin, rays.shape), rays, colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color

@@ -30,24 +30,33 @@ struct alignas(64) Rays {
   float normal[3][lanes], u[lanes], v[lanes];
   uint32_t triangle[lanes], geometry[lanes], instance[lanes], instance_part[lanes];
 
+  Rays() {
+    for (int lane = 0; lane < lanes; ++lane) {
+      time[lane] = 0;
+      mask[lane] = kNone;
+      number[lane] = lane;
+      flags[lane] = 0;
+      instance[lane] = instance_part[lane] = kNone;
+    }
+  }
+
   void set(int lane, const float* from, const float* along, float far) {
     for (int axis = 0; axis < 3; ++axis) {
       origin[axis][lane] = from[axis];
       direction[axis][lane] = along[axis];
     }
-    nearest[lane] = time[lane] = 0;
+    nearest[lane] = 0;
     farthest[lane] = far;
-    mask[lane] = kNone;
-    number[lane] = lane;
-    flags[lane] = 0;
-    triangle[lane] = geometry[lane] = instance[lane] = instance_part[lane] = kNone;
+    triangle[lane] = geometry[lane] = kNone;
   }
 };
 
 // RTCRayQueryContext, and what our filter needs.
 struct Context {
   uint32_t instance = kNone, part = kNone;
-  uint32_t own[kLanes];
+  float nearest[kLanes];
+  uint32_t triangle[kLanes];
+  bool tied[kLanes];
 };
 
 struct FilterArguments {  // RTCFilterFunctionNArguments
@@ -68,12 +77,27 @@ struct Arguments {  // RTCIntersectArguments, RTCOccludedArguments
   float least_width;
 };
 
-// Passes over the triangle that a ray is known to meet.
-void skip_own(const FilterArguments* call) {
+// Keeps the nearest triangle of each ray, and notes whether another is as far but for rounding: for that the ray goes on
+// a little further than to the nearest.
+void note_ties(const FilterArguments* call) {
+  Context& c = *call->context;
+  float* farthest = static_cast<float*>(call->rays) + 8 * call->count;
   const uint32_t* lane = static_cast<const uint32_t*>(call->rays) + 10 * call->count;
   const uint32_t* triangle = static_cast<const uint32_t*>(call->hits) + 5 * call->count;
-  for (uint32_t i = 0; i < call->count; ++i)
-    if (call->valid[i] && triangle[i] == call->context->own[lane[i] % kLanes]) call->valid[i] = 0;
+  for (uint32_t i = 0; i < call->count; ++i) {
+    if (!call->valid[i]) continue;
+    const uint32_t k = lane[i] % kLanes;
+    const float t = farthest[i], gap = c.nearest[k] - t;
+    if (gap > 0 || c.triangle[k] == kNone) {
+      c.tied[k] = gap <= t * kTie;
+      c.nearest[k] = t;
+      c.triangle[k] = triangle[i];
+      farthest[i] = t * (1 + kTie);
+    } else {
+      c.tied[k] |= triangle[i] != c.triangle[k];
+      call->valid[i] = 0;
+    }
+  }
 }
 
 }  // namespace
@@ -103,9 +127,10 @@ struct Surfaces {
 
 // height x width rays of like direction side by side, and where to write what they meet; null for what is not wanted.
 struct Picture {
-  const float* origins;
-  int64_t origin_step;  // 0 where all begin at one place
-  const float* directions;
+  const float* origins;     // 3 a ray, or null: all begin at `origin`
+  const float* directions;  // 3 a ray, or null: across[column] + down[row] + forward
+  const float *across, *down;
+  float forward[3], origin[3];
   int64_t height, width;
   int32_t* face;      // -1 for none
   float* distance;    // 0 for none
@@ -122,13 +147,12 @@ void xm_cast(const Surfaces* surfaces, const Picture* picture) {
   Rays<kLanes> rays;
   Rays<1> single;
   Context context;
-  Arguments first{kCoherent, kNone, &context, nullptr, nullptr, 0};
-  Arguments others{kCoherent | kCallFilter, kNone, &context, skip_own, nullptr, 0};
+  Arguments first{kCoherent | kCallFilter, kNone, &context, note_ties, nullptr, 0};
   Arguments alone{0, kNone, &context, nullptr, nullptr, 0};
   Arguments blocked{0, kNone, &context, nullptr, nullptr, 0};
-  alignas(64) int valid[kLanes], beside[kLanes];
-  int64_t index[kLanes];
-  float far[kLanes], u[kLanes], v[kLanes], lit[kLanes], point[3][kLanes], normal[3][kLanes], color[3][kLanes];
+  alignas(64) int valid[kLanes];
+  int64_t at_row[kLanes], at_column[kLanes], index[kLanes];
+  float lit[kLanes], point[3][kLanes], normal[3][kLanes], color[3][kLanes];
   bool hit[kLanes];
   const bool colored = p.color || p.bytes;
 
@@ -137,29 +161,27 @@ void xm_cast(const Surfaces* surfaces, const Picture* picture) {
       for (int k = 0; k < kLanes; ++k) {
         const int64_t row = top + k / across, column = left + k % across;
         valid[k] = row < p.height && column < p.width ? -1 : 0;
-        index[k] = valid[k] ? row * p.width + column : top * p.width + left;
-        rays.set(k, p.origins + index[k] * p.origin_step, p.directions + index[k] * 3, inf);
+        at_row[k] = valid[k] ? row : top;
+        at_column[k] = valid[k] ? column : left;
+        index[k] = at_row[k] * p.width + at_column[k];
+        const float* from = p.origins ? p.origins + 3 * index[k] : p.origin;
+        float along[3];
+        for (int axis = 0; axis < 3; ++axis)
+          along[axis] = p.directions ? p.directions[3 * index[k] + axis]
+                                     : p.across[3 * at_column[k] + axis] +
+                                           p.down[3 * at_row[k] + axis] + p.forward[axis];
+        rays.set(k, from, along, inf);
+        context.nearest[k] = inf;
+        context.triangle[k] = kNone;
+        context.tied[k] = false;
       }
       s.intersect16(valid, s.scene, &rays, &first);
       for (int k = 0; k < kLanes; ++k) {
-        far[k] = rays.farthest[k];
-        u[k] = rays.u[k];
-        v[k] = rays.v[k];
-        context.own[k] = rays.triangle[k];
-        beside[k] = valid[k] && context.own[k] != kNone ? -1 : 0;
-        rays.triangle[k] = kNone;
-        rays.nearest[k] = far[k] * (1 - kTie);
-        rays.farthest[k] = far[k] * (1 + kTie);
-      }
-      s.intersect16(beside, s.scene, &rays, &others);
-      for (int k = 0; k < kLanes; ++k) {
-        const bool tied = beside[k] && rays.triangle[k] != kNone;
-        rays.farthest[k] = far[k];
-        rays.triangle[k] = context.own[k];
-        rays.u[k] = u[k];
-        rays.v[k] = v[k];
-        if (tied) {
-          single.set(0, p.origins + index[k] * p.origin_step, p.directions + index[k] * 3, inf);
+        rays.farthest[k] = context.nearest[k];
+        if (valid[k] && context.tied[k]) {
+          const float from[3] = {rays.origin[0][k], rays.origin[1][k], rays.origin[2][k]};
+          const float along[3] = {rays.direction[0][k], rays.direction[1][k], rays.direction[2][k]};
+          single.set(0, from, along, inf);
           s.intersect1(s.scene, &single, &alone);
           rays.triangle[k] = single.triangle[0];
           rays.farthest[k] = single.farthest[0];
