@@ -98,7 +98,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         ("texels", places["texels"][:-1], "beyond the"),
     ):
         with pytest.raises(ValueError, match=message):
-            rays.Surfaces(0, (0, 0, 0), **{**arrays, **places, name: value})
+            rays.Surfaces(renderer._surfaces._scene, (0, 0, 0), **{**arrays, **places, name: value})
 
 
 def test_without_embree_rays_go_one_at_a_time(monkeypatch) -> None:

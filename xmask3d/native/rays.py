@@ -34,7 +34,7 @@ class Surfaces:
     """F triangles of an Embree scene, and how they look.
 
     Args:
-        scene: Embree's address of the scene, which has to outlive this.
+        scene: has Embree's address of it as `handle`.
         functions: addresses of rtcIntersect1, rtcIntersect16 and rtcOccluded16.
         normals: F x 3 float32.
         daylight: 2 x F float32, on the front and on the back.
@@ -53,7 +53,7 @@ class Surfaces:
 
     def __init__(
         self,
-        scene: int,
+        scene: Any,
         functions: Sequence[int],
         normals: NDArray,
         daylight: NDArray,
@@ -88,8 +88,9 @@ class Surfaces:
         self._kept: list[NDArray] = [*floats, *whole, *place]
         three = c_float * 3
         colors = (three(*np.asarray(values, np.float32).tolist()) for values in (tint, background))
+        self._scene = scene
         self._native = _Surfaces(
-            scene, *functions, *(array.ctypes.data for array in self._kept), count,
+            scene.handle, *functions, *(array.ctypes.data for array in self._kept), count,
             three(*np.asarray(lamp, np.float32).tolist()), lamp_strength, *colors, shadows,
         )  # fmt: skip
 
@@ -111,7 +112,7 @@ class Surfaces:
         return face, distance, color
 
     def render(
-        self, origin: NDArray, across: NDArray, down: NDArray, forward: NDArray, colored: bool
+        self, origin: ArrayLike, across: NDArray, down: NDArray, forward: ArrayLike, colored: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
         """Draw a picture whose rays begin at `origin`, in directions across[column] + down[row] + forward.
 

@@ -52,16 +52,7 @@ class Renderer:
         *,
         compiled: bool = True,
     ) -> None:
-        self._prepare(meshes, labels, light or Light(), background)
-        if compiled and not _failure():
-            self._surfaces = self._compiled()
-        else:
-            self._plain = PlainRays(self.mesh, Looks.of(self.mesh, self.light, self.mesh.normals()), self.light)
-
-    def _prepare(
-        self, meshes: Sequence[Mesh], labels: Sequence[int] | None, light: Light, background: Sequence[float]
-    ) -> None:
-        self.light = light
+        self.light = light or Light()
         self.background = np.asarray(background, np.float32)
         self.mesh = merge(meshes)
         if len(self.mesh.faces) == 0:
@@ -69,30 +60,12 @@ class Renderer:
         count = [len(mesh.faces) for mesh in meshes]
         self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
         self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
-
-    def _compiled(self) -> loops.Surfaces:
-        light, mesh = self.light, self.mesh
-        looks = Looks.of(mesh, light, loops.normals(mesh.vertices, mesh.faces))
-        self._scene = embree.Scene(mesh.vertices, mesh.faces)
-        return loops.Surfaces(
-            self._scene.handle,
-            [embree.function(name) for name in ("rtcIntersect1", "rtcIntersect16", "rtcOccluded16")],
-            looks.normals,
-            looks.daylight,
-            mesh.uv,
-            mesh.texture,
-            self.face_instance,
-            self.face_label,
-            looks.texels,
-            looks.texture_start,
-            looks.texture_width,
-            looks.texture_height,
-            lamp=(0, 0, 0) if light.lamp is None else light.lamp,
-            lamp_strength=0.0 if light.lamp is None else light.lamp_strength,
-            tint=light.tint,
-            background=self.background,
-            shadows=light.shadows,
-        )
+        if compiled and not _failure():
+            looks = Looks.of(self.mesh, self.light, loops.normals(self.mesh.vertices, self.mesh.faces))
+            parts = self.face_instance, self.face_label
+            self._surfaces = _surfaces(self.mesh, looks, self.light, *parts, self.background)
+        else:
+            self._plain = PlainRays(self.mesh, Looks.of(self.mesh, self.light, self.mesh.normals()), self.light)
 
     def render(
         self,
@@ -146,6 +119,36 @@ class Renderer:
         return self._plain.cast(starts, rays, colored)
 
 
+def _surfaces(
+    mesh: Mesh,
+    looks: Looks,
+    light: Light,
+    instance: NDArray[np.int32],
+    label: NDArray[np.int32],
+    background: NDArray[np.float32],
+) -> loops.Surfaces:
+    """A mesh for the compiled loops. Args: instance, label: of each face; background: colour."""
+    return loops.Surfaces(
+        embree.Scene(mesh.vertices, mesh.faces),
+        [embree.function(name) for name in ("rtcIntersect1", "rtcIntersect16", "rtcOccluded16")],
+        looks.normals,
+        looks.daylight,
+        mesh.uv,
+        mesh.texture,
+        instance,
+        label,
+        looks.texels,
+        looks.texture_start,
+        looks.texture_width,
+        looks.texture_height,
+        lamp=light.lamp or (0.0, 0.0, 0.0),
+        lamp_strength=light.lamp_strength if light.lamp else 0.0,
+        tint=light.tint,
+        background=background,
+        shadows=light.shadows,
+    )
+
+
 @functools.cache
 def _failure() -> str:
     """Why compiled loops cannot draw on this machine; empty if they can."""
@@ -158,17 +161,19 @@ def _check() -> None:
     Raises:
         BuildError: the picture is not what geometry says.
     """
-    wall, square = (
-        polygons([[(-s, y, -s), (s, y, -s), (s, y, s), (-s, y, s)]], solid_texture((1, 1, 1)))
-        for s, y in ((9, 4), (1, 2))
-    )
-    renderer = Renderer.__new__(Renderer)
-    renderer._prepare([wall, square], None, Light(ambient=1, sun_strength=0), (0, 0, 0))
-    renderer._surfaces = renderer._compiled()
-    frame = renderer.render(look_at((0, 0, 0), (0, 1, 0)), np.array([[10.0, 0, 8.5], [0, 10, 6.5], [0, 0, 1]]), 14, 18)
+    white = solid_texture((1, 1, 1))
+    corners = [[(-s, -s, z), (s, -s, z), (s, s, z), (-s, s, z)] for s, z in ((9, 4), (1, 2))]
+    mesh = merge([polygons([square], white) for square in corners])
+    light, instance = Light(ambient=1, sun_strength=0), np.repeat(np.arange(2, dtype=np.int32), 2)
+    looks = Looks.of(mesh, light, loops.normals(mesh.vertices, mesh.faces))
+    surfaces = _surfaces(mesh, looks, light, instance, instance, np.zeros(3, np.float32))
+    steps = (np.arange(18)[:, None] - 8.5) / 10
+    color, depth, seen, _ = surfaces.render((0, 0, 0), steps * (1, 0, 0), steps[:14] * (0, 1, 0), (0, 0, 1), True)
     inside = np.zeros((14, 18), bool)
-    inside[2:12, 4:14] = True
-    if not np.array_equal(frame.instance, inside) or not np.allclose(frame.depth, np.where(inside, 2, 4), rtol=1e-5):
+    inside[4:14, 4:14] = True
+    if not (
+        np.array_equal(seen, inside) and np.allclose(depth, np.where(inside, 2, 4), rtol=1e-5) and color.min() == 255
+    ):
         raise BuildError("compiled loops do not draw a square where it is")
 
 

@@ -1,9 +1,9 @@
 // Pictures of textured triangles by Embree's rays in packets of 4 x 4 pixels, lit as xmask3d/data/rooms/render.py says.
 //
 // Embree 4 (https://github.com/RenderKit/embree) is not linked: its functions come as addresses, its structures are
-// written down here. Single rays and packets give the same distances to the last bit, but of triangles at the same
-// distance each may take another. A ray that meets two such is followed again alone, so that what is seen does not
-// depend on how rays are grouped. Colours are rounded as NumPy rounds them: products are not fused with sums.
+// written down here. Rays give the same distances alone and in packets, to the last bit, but of triangles at nearly the
+// same distance each way may take another. A ray that meets two such is followed again alone, so that what is seen does
+// not depend on how rays are grouped. Colours are rounded as NumPy rounds them: products are not fused with sums.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -20,6 +20,7 @@ namespace {
 constexpr int kLanes = 16;
 constexpr uint32_t kNone = 0xFFFFFFFF;
 constexpr float kTie = 1e-6f;  // of a distance: what rounding may hide
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kCallFilter = 1 << 1, kCoherent = 1 << 16;
 
 // RTCRay and RTCHit, a number (alone) or a row of 16 (in packets) each.
@@ -100,10 +101,6 @@ void note_ties(const FilterArguments* call) {
   }
 }
 
-}  // namespace
-
-extern "C" {
-
 // What is drawn: a scene of Embree and, for each of its triangles, how it looks. As in xmask3d/native/rays.py.
 struct Surfaces {
   void* scene;
@@ -139,141 +136,174 @@ struct Picture {
   int32_t *instance, *label;  // -1 and 255 for none
 };
 
-void xm_cast(const Surfaces* surfaces, const Picture* picture) {
-  const Surfaces& s = *surfaces;
-  const Picture& p = *picture;
-  const float inf = std::numeric_limits<float>::infinity();
-  const int across = p.height == 1 ? 16 : 4, down = kLanes / across;
-  Rays<kLanes> rays;
-  Rays<1> single;
-  Context context;
-  Arguments first{kCoherent | kCallFilter, kNone, &context, note_ties, nullptr, 0};
-  Arguments alone{0, kNone, &context, nullptr, nullptr, 0};
-  Arguments blocked{0, kNone, &context, nullptr, nullptr, 0};
-  alignas(64) int valid[kLanes];
-  int64_t at_row[kLanes], at_column[kLanes], index[kLanes];
-  float lit[kLanes], point[3][kLanes], normal[3][kLanes], color[3][kLanes];
-  bool hit[kLanes];
-  const bool colored = p.color || p.bytes;
+// 4 x 4 pixels of a picture, or 16 rays of a row.
+class Tile {
+ public:
+  Tile(const Surfaces& surfaces, const Picture& picture) : s(surfaces), p(picture), across(picture.height == 1 ? 16 : 4) {}
 
-  for (int64_t top = 0; top < p.height; top += down) {
-    for (int64_t left = 0; left < p.width; left += across) {
-      for (int k = 0; k < kLanes; ++k) {
-        const int64_t row = top + k / across, column = left + k % across;
-        valid[k] = row < p.height && column < p.width ? -1 : 0;
-        at_row[k] = valid[k] ? row : top;
-        at_column[k] = valid[k] ? column : left;
-        index[k] = at_row[k] * p.width + at_column[k];
-        const float* from = p.origins ? p.origins + 3 * index[k] : p.origin;
-        float along[3];
-        for (int axis = 0; axis < 3; ++axis)
-          along[axis] = p.directions ? p.directions[3 * index[k] + axis]
-                                     : p.across[3 * at_column[k] + axis] +
-                                           p.down[3 * at_row[k] + axis] + p.forward[axis];
-        rays.set(k, from, along, inf);
-        context.nearest[k] = inf;
-        context.triangle[k] = kNone;
-        context.tied[k] = false;
-      }
-      s.intersect16(valid, s.scene, &rays, &first);
-      for (int k = 0; k < kLanes; ++k) {
-        rays.farthest[k] = context.nearest[k];
-        if (valid[k] && context.tied[k]) {
-          const float from[3] = {rays.origin[0][k], rays.origin[1][k], rays.origin[2][k]};
-          const float along[3] = {rays.direction[0][k], rays.direction[1][k], rays.direction[2][k]};
-          single.set(0, from, along, inf);
-          s.intersect1(s.scene, &single, &alone);
-          rays.triangle[k] = single.triangle[0];
-          rays.farthest[k] = single.farthest[0];
-          rays.u[k] = single.u[0];
-          rays.v[k] = single.v[0];
-        }
-        hit[k] = valid[k] && rays.triangle[k] != kNone && rays.farthest[k] < 1e6f;
-      }
-      for (int k = 0; k < kLanes; ++k) {
-        if (!valid[k]) continue;
-        const int64_t at = index[k];
-        const uint32_t face = rays.triangle[k];
-        if (p.face) p.face[at] = hit[k] ? int32_t(face) : -1;
-        if (p.distance) p.distance[at] = hit[k] ? rays.farthest[k] : 0;
-        if (p.instance) p.instance[at] = hit[k] ? s.instance[face] : -1;
-        if (p.label) p.label[at] = hit[k] ? s.label[face] : 255;
-      }
-      if (!colored) continue;
+  int columns() const { return across; }
+  int rows() const { return kLanes / across; }
 
-      // Unlit colours: the texel at each hit. Textures repeat; v points up.
-      for (int k = 0; k < kLanes; ++k) {
-        if (!hit[k]) continue;
-        const uint32_t face = rays.triangle[k];
-        const float* corner = s.uv + 6 * int64_t(face);
-        float place[2];
-        for (int axis = 0; axis < 2; ++axis) {
-          float value = corner[axis] + (corner[2 + axis] - corner[axis]) * rays.u[k];
-          value += (corner[4 + axis] - corner[axis]) * rays.v[k];
-          place[axis] = value - std::floor(value);
-        }
-        const int32_t texture = s.texture[face], width = s.texture_width[texture], height = s.texture_height[texture];
-        const int32_t column = std::min(int32_t(double(place[0]) * width), width - 1);
-        const int32_t row = std::min(int32_t(double(1 - place[1]) * height), height - 1);
-        const uint8_t* texel = s.texels + 3 * (s.texture_start[texture] + int64_t(row) * width + column);
-        for (int channel = 0; channel < 3; ++channel) color[channel][k] = float(texel[channel]) / 255.0f;
+  void draw(int64_t top, int64_t left) {
+    aim(top, left);
+    follow();
+    for (int k = 0; k < kLanes; ++k) {
+      if (!inside[k]) continue;
+      const uint32_t face = rays.triangle[k];
+      if (p.face) p.face[index[k]] = hit[k] ? int32_t(face) : -1;
+      if (p.distance) p.distance[index[k]] = hit[k] ? rays.farthest[k] : 0;
+      if (p.instance) p.instance[index[k]] = hit[k] ? s.instance[face] : -1;
+      if (p.label) p.label[index[k]] = hit[k] ? s.label[face] : 255;
+    }
+    if (!p.color && !p.bytes) return;
+    texture();
+    daylight();
+    if (s.lamp_strength > 0) lamp();
+    paint();
+  }
+
+ private:
+  void aim(int64_t top, int64_t left) {
+    for (int k = 0; k < kLanes; ++k) {
+      int64_t row = top + k / across, column = left + k % across;
+      inside[k] = row < p.height && column < p.width ? -1 : 0;
+      if (!inside[k]) {
+        row = top;
+        column = left;
       }
-      // Daylight on the side that is seen, then the lamp where it is seen.
-      bool any = false;
-      for (int k = 0; k < kLanes; ++k) {
-        lit[k] = 0;
-        if (!hit[k]) continue;
-        const int64_t face = rays.triangle[k];
-        const float* n = s.normals + 3 * face;
-        const float slope =
-            n[0] * rays.direction[0][k] + n[1] * rays.direction[1][k] + n[2] * rays.direction[2][k];
-        const bool back = slope > 0;
-        lit[k] = s.daylight[(back ? s.triangles : 0) + face];
-        for (int axis = 0; axis < 3; ++axis) {
-          normal[axis][k] = n[axis] * (back ? -1.0f : 1.0f);
-          point[axis][k] = rays.direction[axis][k] * rays.farthest[k] + rays.origin[axis][k];
-        }
+      index[k] = row * p.width + column;
+      const float* from = p.origins ? p.origins + 3 * index[k] : p.origin;
+      float along[3];
+      for (int axis = 0; axis < 3; ++axis)
+        along[axis] = p.directions ? p.directions[3 * index[k] + axis]
+                                   : p.across[3 * column + axis] + p.down[3 * row + axis] + p.forward[axis];
+      rays.set(k, from, along, kInfinity);
+      context.nearest[k] = kInfinity;
+      context.triangle[k] = kNone;
+      context.tied[k] = false;
+    }
+  }
+
+  void follow() {
+    const Arguments packet{kCoherent | kCallFilter, kNone, &context, note_ties, nullptr, 0};
+    s.intersect16(inside, s.scene, &rays, &packet);
+    for (int k = 0; k < kLanes; ++k) {
+      rays.farthest[k] = context.nearest[k];
+      if (inside[k] && context.tied[k]) {
+        const float from[3] = {rays.origin[0][k], rays.origin[1][k], rays.origin[2][k]};
+        const float along[3] = {rays.direction[0][k], rays.direction[1][k], rays.direction[2][k]};
+        const Arguments alone{0, kNone, &context, nullptr, nullptr, 0};
+        single.set(0, from, along, kInfinity);
+        s.intersect1(s.scene, &single, &alone);
+        rays.triangle[k] = single.triangle[0];
+        rays.farthest[k] = single.farthest[0];
+        rays.u[k] = single.u[0];
+        rays.v[k] = single.v[0];
       }
-      if (s.lamp_strength > 0) {
-        float strength[kLanes];
-        for (int k = 0; k < kLanes; ++k) {
-          valid[k] = 0;
-          if (!hit[k]) continue;
-          const float to[3] = {s.lamp[0] - point[0][k], s.lamp[1] - point[1][k], s.lamp[2] - point[2][k]};
-          const float square = std::max(to[0] * to[0] + to[1] * to[1] + to[2] * to[2], 1e-3f);
-          const float towards = normal[0][k] * to[0] + normal[1][k] * to[1] + normal[2][k] * to[2];
-          const float facing = std::max(towards / std::sqrt(square), 0.0f);
-          strength[k] = s.lamp_strength * facing * 8.0f / (4.0f + square);
-          if (s.shadows && facing > 0) {
-            float from[3];
-            for (int axis = 0; axis < 3; ++axis) from[axis] = point[axis][k] + normal[axis][k] * 5e-3f;
-            rays.set(k, from, to, 1);
-            valid[k] = -1;
-            any = true;
-          }
-        }
-        if (any) {
-          s.occluded16(valid, s.scene, &rays, &blocked);
-          for (int k = 0; k < kLanes; ++k)
-            if (valid[k] && rays.farthest[k] < 0) strength[k] = float(double(strength[k]) * 0.35);
-        }
-        for (int k = 0; k < kLanes; ++k)
-          if (hit[k]) lit[k] = lit[k] + strength[k];
+      hit[k] = inside[k] && rays.triangle[k] != kNone && rays.farthest[k] < 1e6f;
+      face[k] = rays.triangle[k];
+    }
+  }
+
+  // Unlit colours: the texel at each hit. Textures repeat; v points up.
+  void texture() {
+    for (int k = 0; k < kLanes; ++k) {
+      if (!hit[k]) continue;
+      const float* corner = s.uv + 6 * face[k];
+      float place[2];
+      for (int axis = 0; axis < 2; ++axis) {
+        float value = corner[axis] + (corner[2 + axis] - corner[axis]) * rays.u[k];
+        value += (corner[4 + axis] - corner[axis]) * rays.v[k];
+        place[axis] = value - std::floor(value);
       }
-      for (int k = 0; k < kLanes; ++k) {
-        const int64_t row = top + k / across, column = left + k % across;
-        if (row >= p.height || column >= p.width) continue;
-        for (int channel = 0; channel < 3; ++channel) {
-          const float value = hit[k] ? color[channel][k] * lit[k] * s.tint[channel] : 0;
-          if (p.color) p.color[3 * index[k] + channel] = value;
-          if (p.bytes) {
-            const float shown = (hit[k] ? value : s.background[channel]) * 255.0f + 0.5f;
-            p.bytes[3 * index[k] + channel] = uint8_t(std::min(std::max(shown, 0.0f), 255.0f));
-          }
+      const int32_t image = s.texture[face[k]], width = s.texture_width[image], height = s.texture_height[image];
+      const int32_t column = std::min(std::max(int32_t(double(place[0]) * width), 0), width - 1);
+      const int32_t row = std::min(std::max(int32_t(double(1 - place[1]) * height), 0), height - 1);
+      const uint8_t* texel = s.texels + 3 * (s.texture_start[image] + int64_t(row) * width + column);
+      for (int channel = 0; channel < 3; ++channel) color[channel][k] = float(texel[channel]) / 255.0f;
+    }
+  }
+
+  // On the side that is seen.
+  void daylight() {
+    for (int k = 0; k < kLanes; ++k) {
+      if (!hit[k]) continue;
+      const float* n = s.normals + 3 * face[k];
+      const float slope = n[0] * rays.direction[0][k] + n[1] * rays.direction[1][k] + n[2] * rays.direction[2][k];
+      const bool back = slope > 0;
+      light[k] = s.daylight[(back ? s.triangles : 0) + face[k]];
+      for (int axis = 0; axis < 3; ++axis) {
+        normal[axis][k] = n[axis] * (back ? -1.0f : 1.0f);
+        point[axis][k] = rays.direction[axis][k] * rays.farthest[k] + rays.origin[axis][k];
+      }
+    }
+  }
+
+  // Adds the lamp's light, less of it where something stands before it.
+  void lamp() {
+    alignas(64) int asked[kLanes];
+    float strength[kLanes];
+    bool any = false;
+    for (int k = 0; k < kLanes; ++k) {
+      asked[k] = 0;
+      if (!hit[k]) continue;
+      const float to[3] = {s.lamp[0] - point[0][k], s.lamp[1] - point[1][k], s.lamp[2] - point[2][k]};
+      const float square = std::max(to[0] * to[0] + to[1] * to[1] + to[2] * to[2], 1e-3f);
+      const float towards = normal[0][k] * to[0] + normal[1][k] * to[1] + normal[2][k] * to[2];
+      const float facing = std::max(towards / std::sqrt(square), 0.0f);
+      strength[k] = s.lamp_strength * facing * 8.0f / (4.0f + square);
+      if (!s.shadows || !(facing > 0)) continue;
+      float from[3];
+      for (int axis = 0; axis < 3; ++axis) from[axis] = point[axis][k] + normal[axis][k] * 5e-3f;
+      rays.set(k, from, to, 1);
+      asked[k] = -1;
+      any = true;
+    }
+    if (any) {  // not called coherent: Embree 4.4 ends with a fault on such under AVX-512
+      const Arguments packet{0, kNone, &context, nullptr, nullptr, 0};
+      s.occluded16(asked, s.scene, &rays, &packet);
+    }
+    for (int k = 0; k < kLanes; ++k) {
+      if (asked[k] && rays.farthest[k] < 0) strength[k] = float(double(strength[k]) * 0.35);
+      if (hit[k]) light[k] = light[k] + strength[k];
+    }
+  }
+
+  void paint() {
+    for (int k = 0; k < kLanes; ++k) {
+      if (!inside[k]) continue;
+      for (int channel = 0; channel < 3; ++channel) {
+        const float value = hit[k] ? color[channel][k] * light[k] * s.tint[channel] : 0;
+        if (p.color) p.color[3 * index[k] + channel] = value;
+        if (p.bytes) {
+          const float shown = (hit[k] ? value : s.background[channel]) * 255.0f + 0.5f;
+          p.bytes[3 * index[k] + channel] = uint8_t(std::min(std::max(shown, 0.0f), 255.0f));
         }
       }
     }
   }
+
+  const Surfaces& s;
+  const Picture& p;
+  const int across;
+  Rays<kLanes> rays;
+  Rays<1> single;
+  Context context;
+  alignas(64) int inside[kLanes];  // -1 or 0, as Embree wants it
+  bool hit[kLanes];
+  int64_t index[kLanes], face[kLanes];
+  float light[kLanes], point[3][kLanes], normal[3][kLanes], color[3][kLanes];
+};
+
+}  // namespace
+
+extern "C" {
+
+// Follows the rays of a picture, and writes what is wanted of what they meet.
+void xm_cast(const Surfaces* surfaces, const Picture* picture) {
+  Tile tile(*surfaces, *picture);
+  for (int64_t top = 0; top < picture->height; top += tile.rows())
+    for (int64_t left = 0; left < picture->width; left += tile.columns()) tile.draw(top, left);
 }
 
 // Unit normals (count x 3) of triangles, zero where a triangle is none.
