@@ -11,6 +11,7 @@ from xmask3d.data.rooms.generate import find_furniture
 from xmask3d.errors import UserError, run_tool
 from xmask3d.foundations.paths import WEIGHTS
 from xmask3d.foundations.pretraining import Plan, pretrain
+from xmask3d.foundations.teachers import check_teachers
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -59,19 +60,10 @@ def main() -> None:
     """Pre-train as the command line asks."""
     args = parse()
     plan = Plan(**{name: getattr(args, name) for name in Plan.__dataclass_fields__})
-    if (
-        min(
-            plan.collages,
-            plan.val_collages,
-            plan.per_kind,
-            plan.clip_steps,
-            plan.vae_steps,
-            plan.unet_steps,
-            args.workers,
-        )
-        < 1
-    ):
-        raise UserError("collages, models, steps and workers must be 1 or more")
+    counts = [value for name, value in vars(plan).items() if not name.endswith("seed")]
+    if min(*counts, args.workers) < 1:
+        raise UserError("collages, models, variants, steps, batch size and workers must be 1 or more")
+    check_teachers()
     furniture = find_furniture(args.furniture, args.cache)
     if furniture is None:
         raise UserError("pre-training needs the furniture library: see --furniture and --cache")

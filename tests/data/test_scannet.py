@@ -191,7 +191,7 @@ def test_captions_file(root, benchmark20, tmp_path):
     reader = open_reader("scannet", root, "train", benchmark20, captions=path)
     assert reader.read_view("scene0000_00", "0").caption == "words"
     assert reader.read_view("scene0000_00", "20").caption is None
-    for text in ("{", "[1]", '{"a": 1}'):
+    for text in ("{", "[1]", '{"a": 1}', '{"a": {"0": 5}}'):
         path.write_text(text)
         with pytest.raises(UserError, match=r"other\.json"):
             open_reader("scannet", root, "train", benchmark20, captions=path)

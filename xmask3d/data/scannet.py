@@ -284,6 +284,10 @@ def read_captions(path: Path) -> dict[str, dict[str, str]]:
         raise UserError(f"captions {path}: not valid JSON ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(views, dict) for views in content.values()):
         raise UserError(f"captions {path}: expected {{scene: {{view: sentence}}}}")
+    for scene, views in content.items():
+        for view, sentence in views.items():
+            if not isinstance(sentence, str):
+                raise UserError(f"captions {path}: {scene}, view {view}: {json.dumps(sentence)[:40]} is no sentence")
     return content
 
 

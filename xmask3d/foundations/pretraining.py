@@ -23,7 +23,7 @@ from xmask3d.foundations.dataset import Pool, load_pool, render_pool
 from xmask3d.foundations.diffusion_training import UNET_CONFIG, UnetTrainer, region_embeddings
 from xmask3d.foundations.export import export_clip, export_diffusion
 from xmask3d.foundations.features import FeaturePool, extract_features
-from xmask3d.foundations.teachers import sentence_embeddings
+from xmask3d.foundations.teachers import check_teachers, sentence_embeddings
 from xmask3d.foundations.vocabulary import all_texts
 from xmask3d.models.clip_weights import build_clip
 
@@ -72,6 +72,7 @@ def pretrain(furniture: Path, work: Path, out: Path, plan: Plan, workers: int = 
     Raises:
         UserError: `work` holds a run of another plan, or a teacher is not installed.
     """
+    check_teachers()
     _check_plan(work, plan)
     report: dict[str, Any] = {"plan": asdict(plan)}
     for split, count in (("train", plan.collages), ("val", plan.val_collages)):

