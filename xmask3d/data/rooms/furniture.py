@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
 from PIL import Image
 
 from xmask3d.data.rooms.catalogue import (
@@ -27,6 +27,9 @@ from xmask3d.data.rooms.catalogue import (
 from xmask3d.data.rooms.mesh import ByteArray, Mesh, merge, solid_texture
 from xmask3d.data.rooms.procedural import ProceduralSource, procedural_variants
 from xmask3d.errors import UserError
+
+if TYPE_CHECKING:
+    import trimesh
 
 MAX_TEXELS = 128
 """Longest side of a kept texture: at 320 x 240 pixels more is never seen."""
@@ -217,6 +220,8 @@ def _fit(mesh: Mesh, size: tuple[float, float, float], quarter_turns: int, rotat
 
 def _parse(source: ArchiveSource) -> Mesh:
     """Read an OBJ with its materials and textures from an archive."""
+    import trimesh  # half a second, which a run whose models are all kept does without
+
     with zipfile.ZipFile(source.archive) as package:
         folder = source.member.rsplit("/", 1)[0]
         resolver = trimesh.resolvers.ZipResolver(
@@ -237,7 +242,7 @@ def _parse(source: ArchiveSource) -> Mesh:
     return merge(parts)
 
 
-def _convert(part: trimesh.Trimesh) -> Mesh:
+def _convert(part: "trimesh.Trimesh") -> Mesh:
     material = getattr(part.visual, "material", None)
     uv = getattr(part.visual, "uv", None)
     image = getattr(material, "image", None)
