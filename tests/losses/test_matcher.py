@@ -72,7 +72,7 @@ def test_only_null_is_one_target() -> None:
         uniform=lambda shape: torch.rand(shape),
     )  # fmt: skip
     assert matching.num_targets == 1 and matching.label.tolist() == [[2]]
-    assert float(target_count(matching, torch.device("cpu"))()) == 1
+    assert float(target_count(matching, torch.device("cpu"))) == 1
     logits = torch.zeros(1, 3, 3)
     assert float(class_loss(logits, matching, 0, 0.1)) == pytest.approx(np.log(3))
 

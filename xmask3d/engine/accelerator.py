@@ -19,8 +19,7 @@ def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
         cpu: leave GPUs alone.
     """
     keep_freed_memory()
-    # Where no mask covers a point the fuser rests. Gradients lie where they are exchanged, which saves a copy.
-    parallel = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no mask covers a point: the fuser rests
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
     cpu = cpu or not torch.cuda.is_available()
-    return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[parallel, patience])
+    return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[unused, patience])

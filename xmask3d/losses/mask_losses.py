@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -80,22 +80,13 @@ def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tenso
     return torch.cat([kept, uniform((size, num_points - uncertain, 2))], 1)
 
 
-def target_count(matching: Matching, device: torch.device) -> Callable[[], Tensor]:
-    """Scalar, target masks per process, averaged over processes, at least 1.
-
-    The sum begins at once and is waited for when the result is called for: no process waits for another while it has
-    other things to do.
-    """
+def target_count(matching: Matching, device: torch.device) -> Tensor:
+    """Scalar, target masks per process, averaged over processes, at least 1."""
     count = torch.full((), float(matching.num_targets), device=device)
-    if not (dist.is_available() and dist.is_initialized()):
-        return lambda: count.clamp(min=1)
-    pending = dist.all_reduce(count, async_op=True)
-
-    def mean() -> Tensor:
-        pending.wait()
-        return (count / dist.get_world_size()).clamp(min=1)
-
-    return mean
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    return count.clamp(min=1)
 
 
 def set_losses(
@@ -114,7 +105,6 @@ def set_losses(
     for layer, (masks_of_layer, classes_of_layer) in enumerate(zip(mask_logits, class_logits, strict=True)):
         classes.append(class_loss(classes_of_layer, matching, layer, no_object))
         mask, dice = mask_losses(masks_of_layer, label_maps, matching, layer, num_points, uniform)
-        masks.append(mask)
-        dices.append(dice)
-    mean = count()
-    return torch.stack(classes), torch.stack(masks) / mean, torch.stack(dices) / mean
+        masks.append(mask / count)
+        dices.append(dice / count)
+    return torch.stack(classes), torch.stack(masks), torch.stack(dices)
