@@ -32,8 +32,12 @@ class BuiltRoom:
     kinds: tuple[str, ...]
 
 
-def build_room(room: Room, rng: np.random.Generator) -> BuiltRoom:
-    """Give a furnished room floor, walls, ceiling and light."""
+def build_room(room: Room, rng: np.random.Generator, *, compiled: bool = True) -> BuiltRoom:
+    """Give a furnished room floor, walls, ceiling and light.
+
+    Args:
+        compiled: whether compiled loops may draw it, where they are to be had; the pictures are the same.
+    """
     parts = [
         ("floor", CLASS_IDS["floor"], _floor(room, rng)),
         ("wall", CLASS_IDS["wall"], _walls(room, rng)),
@@ -43,7 +47,8 @@ def build_room(room: Room, rng: np.random.Generator) -> BuiltRoom:
     if rug is not None:
         parts.append(("rug", UNLABELLED, rug))
     parts += [(piece.model.kind, piece.model.class_id, piece.mesh()) for piece in room.pieces]
-    renderer = Renderer([mesh for _, _, mesh in parts], [label for _, label, _ in parts], room_light(room, rng))
+    meshes, labels = [mesh for _, _, mesh in parts], [label for _, label, _ in parts]
+    renderer = Renderer(meshes, labels, room_light(room, rng), compiled=compiled)
     return BuiltRoom(room, renderer, tuple(kind for kind, _, _ in parts))
 
 
