@@ -14,7 +14,7 @@ INTRINSICS = np.array([[40.0, 0, 19.5], [0, 41.0, 14.5], [0, 0, 1]])
 
 def frame(seed: int, size: tuple[int, int] = (30, 41)) -> Frame:
     rng = np.random.default_rng(seed)
-    instance = rng.integers(-1, 6, size).repeat(1, 0).astype(np.int32)
+    instance = rng.integers(-1, 6, size).astype(np.int32)
     depth = np.where(instance < 0, 0, rng.uniform(0.2, 9, size)).astype(np.float32)
     depth[5:12] = 2.5  # flat, so that cells hold many points
     label = np.where(instance < 0, 255, instance % 4).astype(np.int32)

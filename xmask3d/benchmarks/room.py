@@ -16,10 +16,14 @@ CONTENDERS = ("plain",)
 
 
 def film(room: Room, poses: list[camera.Pose], *, compiled: bool) -> tuple[list[Frame], list[np.ndarray], np.ndarray]:
-    """Build a room, draw its views and fuse them; the pictures of a sensor and the points come with the frames."""
-    meshes = structure.build_room(room, np.random.default_rng(0), compiled=compiled).renderer
+    """Build a room, draw its views, make them a sensor's pictures, and fuse them.
+
+    Returns:
+        V frames; V times a colour (H x W x 3 uint8) and a depth picture (H x W uint16, mm); N x 3 points, metres.
+    """
+    renderer = structure.build_room(room, np.random.default_rng(0), compiled=compiled).renderer
     rng = np.random.default_rng(1)
-    frames = [meshes.render(pose, camera.INTRINSICS, camera.HEIGHT, camera.WIDTH) for pose in poses]
+    frames = [renderer.render(pose, camera.INTRINSICS, camera.HEIGHT, camera.WIDTH) for pose in poses]
     pictures = [Picture(frame, pose, 2) for frame, pose in zip(frames, poses, strict=True)]
     points, _, _ = (fuse if compiled else fuse_plainly)(pictures, camera.INTRINSICS, 2, POINT_SPACING)
     seen: list[np.ndarray] = []

@@ -18,8 +18,10 @@ TEACHERS = (
 
 
 def check_teachers() -> None:
-    """Raises:
-    UserError: the package of a teacher is missing.
+    """Make sure that all teachers can be asked.
+
+    Raises:
+        UserError: a package is missing.
     """
     missing = [name for name in TEACHERS if find_spec(name) is None]
     if missing:

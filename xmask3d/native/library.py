@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from ctypes import CDLL, c_int, c_int64, c_void_p
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,11 @@ def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
 def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
     """Where a tensor's numbers are, `offset` bytes further on; null for none."""
     return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
+
+
+def array_address(array: np.ndarray) -> c_void_p:
+    """Where an array's numbers are."""
+    return c_void_p(array.ctypes.data)
 
 
 def threads() -> c_int:

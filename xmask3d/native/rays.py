@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xmask3d.native.library import library
+from xmask3d.native.library import array_address, library
 
 
 class _Surfaces(Structure):
@@ -86,12 +86,10 @@ class Surfaces:
         place: list[NDArray] = [np.ascontiguousarray(texels, np.uint8), np.ascontiguousarray(texture_start, np.int64)]
         place += [np.ascontiguousarray(array, np.int32) for array in (texture_width, texture_height)]
         self._kept: list[NDArray] = [*floats, *whole, *place]
-        three = c_float * 3
-        colors = (three(*np.asarray(values, np.float32).tolist()) for values in (tint, background))
         self._scene = scene
         self._native = _Surfaces(
             scene.handle, *functions, *(array.ctypes.data for array in self._kept), count,
-            three(*np.asarray(lamp, np.float32).tolist()), lamp_strength, *colors, shadows,
+            _three(lamp), lamp_strength, _three(tint), _three(background), shadows,
         )  # fmt: skip
 
     def cast(
@@ -141,10 +139,14 @@ class Surfaces:
         picture = _Picture(height=height, width=width)
         for name, value in values.items():
             if name in ("forward", "origin"):
-                setattr(picture, name, (c_float * 3)(*np.asarray(value, np.float32).tolist()))
+                setattr(picture, name, _three(value))
             elif value is not False:
                 setattr(picture, name, value.ctypes.data)
         library().xm_cast(byref(self._native), byref(picture))
+
+
+def _three(values: ArrayLike) -> Any:
+    return (c_float * 3)(*np.asarray(values, np.float32).tolist())
 
 
 def normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
@@ -157,6 +159,5 @@ def normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
     if corners.size and (corners.min() < 0 or corners.max() >= len(points)):
         raise ValueError(f"a triangle has a corner beyond the {len(points)} vertices")
     result = np.empty((len(corners), 3), np.float32)
-    at = (c_void_p(array.ctypes.data) for array in (points, corners))
-    library().xm_normals(*at, c_int64(len(corners)), c_void_p(result.ctypes.data))
+    library().xm_normals(array_address(points), array_address(corners), c_int64(len(corners)), array_address(result))
     return result

@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Sequence
-from ctypes import c_double, c_float, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int64
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmask3d.native.library import array_address as _at
 from xmask3d.native.library import failure_of, library
 
 
@@ -91,7 +92,3 @@ def fuse(
 
 def _as(array: NDArray, kind: type) -> NDArray:
     return np.ascontiguousarray(array, kind)
-
-
-def _at(array: NDArray) -> c_void_p:
-    return c_void_p(array.ctypes.data)

@@ -1,10 +1,11 @@
 """The compiled loops of training samples, on NumPy arrays."""
 
 import functools
-from ctypes import c_float, c_int, c_int64, c_void_p
+from ctypes import c_float, c_int, c_int64
 
 import numpy as np
 
+from xmask3d.native.library import array_address as _at
 from xmask3d.native.library import failure_of, library
 
 
@@ -58,7 +59,3 @@ def resize_bilinear(image: np.ndarray, columns: np.ndarray, rows: np.ndarray, ta
     across, down = (_at(columns), c_int(len(columns))), (_at(rows), c_int(len(rows)))
     library().xm_resize_bilinear(_at(image), *map(c_int64, image.strides), *shape, *across, *down, _at(table), _at(out))
     return out
-
-
-def _at(array: np.ndarray) -> c_void_p:
-    return c_void_p(array.ctypes.data)
