@@ -17,7 +17,7 @@ from xmask3d.sparse import (
     TransposedConvolution,
     concatenate,
     max_pool_samples,
-    relu_,
+    normed_convolution,
 )
 
 LAYERS_18 = (2, 2, 2, 2, 2, 2, 2, 2)
@@ -35,15 +35,17 @@ class BasicBlock(nn.Module):
         self.norm1 = BatchNorm(channels)
         self.conv2 = Convolution(channels, channels)
         self.norm2 = BatchNorm(channels)
-        self.downsample: nn.Module | None = None
+        self.downsample: nn.Sequential | None = None
         if in_channels != channels:
             self.downsample = nn.Sequential(Convolution(in_channels, channels, kernel_size=1), BatchNorm(channels))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        out = relu_(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return relu_(out.with_features(out.features.add_(shortcut.features)))
+        out = normed_convolution(self.conv1, self.norm1, x, read_by="convolutions")
+        shortcut = x
+        if self.downsample is not None:
+            projection, norm = self.downsample
+            shortcut = normed_convolution(projection, norm, x, relu=False, read_by="sums")
+        return normed_convolution(self.conv2, self.norm2, out, shortcut=shortcut)
 
 
 class MinkUNet(nn.Module):
@@ -102,7 +104,7 @@ class MinkUNet(nn.Module):
         Returns:
             The bottleneck (stride 16), and V x out features in the row order of the coordinates given to the batch.
         """
-        x = relu_(self.bn0(self.conv0p1s1(x)))
+        x = normed_convolution(self.conv0p1s1, self.bn0, x)
         skips = [x]
         for level, name in enumerate(("conv1p1s2", "conv2p2s2", "conv3p4s2", "conv4p8s2")):
             x = self._stage(name, f"bn{level + 1}", x)
@@ -115,7 +117,7 @@ class MinkUNet(nn.Module):
         return bottleneck, self.final(x).features_as_given()
 
     def _stage(self, convolution: str, norm: str, x: SparseTensor) -> SparseTensor:
-        return relu_(self.get_submodule(norm)(self.get_submodule(convolution)(x)))
+        return normed_convolution(self.get_submodule(convolution), self.get_submodule(norm), x)
 
 
 class PointEncoder(nn.Module):

@@ -25,6 +25,11 @@ _G = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64, device="cpu"
 ) / 24  # fmt: skip
 _WEIGHTS = torch.einsum("ia,jb->ijab", _G, _G).reshape(36, 9).float()
+_A = torch.tensor(
+    [[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]], dtype=torch.float64,
+    device="cpu",
+)  # fmt: skip
+_OUTPUTS = torch.einsum("ia,jb->ijab", _A, _A).reshape(36, 16).float()
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -142,8 +147,8 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor, *, a
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(*((x, weight) if any(ctx.needs_input_grad[1:]) else ()))
-        ctx.weight, ctx.bias = weight, bias  # frozen, they are not to be kept for, nor checked
+        ctx.save_for_backward(*([x] if ctx.needs_input_grad[1] else []))
+        ctx.weight = weight  # frozen, it is not to be kept for, nor checked
         return _whole(x, Filters(weight), bias)
 
     @staticmethod
@@ -153,12 +158,10 @@ class _Convolve(torch.autograd.Function):
         gradient = gradient.contiguous()
         of_x = _whole(gradient, Filters(ctx.weight, turned=True), None) if needs_x else None
         of_weight = of_bias = None
-        if needs_weight or needs_bias:
-            x, weight = ctx.saved_tensors
-            sizes = None if ctx.bias is None else list(ctx.bias.shape)
-            _, of_weight, of_bias = torch.ops.aten.convolution_backward(
-                gradient, x, weight, sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, (False, needs_weight, needs_bias)
-            )
+        if needs_weight:
+            of_weight = _weight_gradient(ctx.saved_tensors[0], gradient)
+        if needs_bias:
+            of_bias = gradient.sum((0, 2, 3))
         return of_x, of_weight, of_bias
 
 
@@ -166,6 +169,27 @@ def _whole(x: Tensor, filters: Filters, bias: Tensor | None) -> Tensor:
     out = x.new_empty(len(x), filters.channels_out, *x.shape[2:])
     convolve(x.detach(), filters, None if bias is None else bias.detach().contiguous(), out)
     return out
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+    """C' x C x 3 x 3 from B x C x H x W inputs and the B x C' x H x W gradient, some rows of tiles at a time."""
+    channels, (height, width) = x.shape[1], x.shape[2:]
+    tile_rows, columns = -(-height // TILE), -(-width // TILE)
+    wide = max(channels, gradient.shape[1]) * columns
+    rows = min(max(_BYTES // (36 * x.itemsize * wide), 1), tile_rows)
+    tiles = F.pad(gradient, (0, columns * TILE - width, 0, tile_rows * TILE - height))
+    tiles = tiles.unflatten(2, (tile_rows, TILE)).unflatten(4, (columns, TILE)).permute(0, 3, 5, 1, 2, 4)
+    total = x.new_zeros(36, gradient.shape[1], channels)
+    entered = x.new_empty(36 * channels * rows * columns)
+    for image, outputs in zip(x, tiles, strict=True):
+        for first in range(0, tile_rows, rows):
+            count = min(rows, tile_rows - first)
+            maps = entered[: 36 * channels * count * columns].view(36, channels, -1)
+            sizes = map(c_int, (channels, height, width, first * TILE - 1, count))
+            library().xm_winograd_enter(address(image), *_strides(image), *sizes, address(maps), threads())
+            some = outputs[:, :, :, first : first + count].reshape(TILE**2, -1)
+            total.baddbmm_((_OUTPUTS @ some).view(36, gradient.shape[1], -1), maps.transpose(1, 2))
+    return (_WEIGHTS.T @ total.flatten(1)).view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
 
 
 def _strides(image: Tensor) -> tuple[c_int64, c_int64]:

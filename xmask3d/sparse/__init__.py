@@ -1,7 +1,7 @@
 """Sparse 3D convolution: tensors, kernel maps, layers, and back ends behind one small interface."""
 
 from xmask3d.sparse.backend import CoordinateManager, coordinate_manager
-from xmask3d.sparse.layers import BatchNorm, Convolution, TransposedConvolution, relu_
+from xmask3d.sparse.layers import BatchNorm, Convolution, TransposedConvolution, normed_convolution
 from xmask3d.sparse.tensor import SparseTensor, concatenate, max_pool_samples, sparse_tensor
 
 __all__ = [
@@ -13,6 +13,6 @@ __all__ = [
     "concatenate",
     "coordinate_manager",
     "max_pool_samples",
-    "relu_",
+    "normed_convolution",
     "sparse_tensor",
 ]

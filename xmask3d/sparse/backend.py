@@ -22,6 +22,8 @@ class CoordinateManager(ABC):
     """
 
     batch_size: int
+    compiled = False  # whether the loops compiled on the machine are wanted, and there
+    low_products = False  # whether float32 features are rounded to bfloat16 before they are multiplied
 
     @abstractmethod
     def coordinates(self, stride: int) -> Tensor:

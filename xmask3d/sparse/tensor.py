@@ -17,11 +17,13 @@ class SparseTensor:
         features: V x C, a row for each row of `coordinates`.
         stride: tensor stride of the level: 1 for the finest grid, then 2, 4 ...
         manager: the coordinates of the batch, shared by all tensors and networks that belong to it.
+        rounded: the features in the type that convolutions multiply, if they are known in it already.
     """
 
     features: Tensor
     stride: int
     manager: CoordinateManager
+    rounded: Tensor | None = None
 
     @property
     def coordinates(self) -> Tensor:
@@ -33,9 +35,9 @@ class SparseTensor:
         """Number of samples: the largest batch index of the finest level and one."""
         return self.manager.batch_size
 
-    def with_features(self, features: Tensor) -> "SparseTensor":
+    def with_features(self, features: Tensor, rounded: Tensor | None = None) -> "SparseTensor":
         """The same voxels with other features (V x C')."""
-        return replace(self, features=features)
+        return replace(self, features=features, rounded=rounded)
 
     def features_as_given(self) -> Tensor:
         """V x C features in the row order of the coordinates from which the batch was made; finest level only."""
@@ -68,7 +70,10 @@ def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
     """Join the channels of two tensors on the same voxels, those of `first` leading."""
     if first.manager is not second.manager or first.stride != second.stride:
         raise ValueError("tensors to be joined lie on different voxels")
-    return first.with_features(torch.cat([first.features, second.features], 1))
+    rounded = None
+    if first.rounded is not None and second.rounded is not None:
+        rounded = torch.cat([first.rounded, second.rounded], 1)
+    return first.with_features(torch.cat([first.features, second.features], 1), rounded)
 
 
 def max_pool_samples(features: Tensor, batch_index: Tensor, num_samples: int) -> Tensor:

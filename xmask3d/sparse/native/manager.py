@@ -19,9 +19,11 @@ class NativeCoordinateManager(TorchCoordinateManager):
             processor has such products; sums are float32, and results are rounded once more.
     """
 
+    compiled = True
+
     def __init__(self, coordinates: Tensor, low_products: bool = False) -> None:
         super().__init__(coordinates)
-        self._low = low_products and has_bfloat16()
+        self.low_products = low_products and has_bfloat16()
         self._neighbour_pairs: dict[tuple[int, int], PairLists] = {}
         self._stride_pairs: dict[int, tuple[PairLists, PairLists]] = {}
 
@@ -53,7 +55,7 @@ class NativeCoordinateManager(TorchCoordinateManager):
         """Compute in the features' own type where the processor can, else in float32; or in bfloat16 where wanted."""
         if features.dtype == torch.bfloat16 and not has_bfloat16():
             return convolve(features.float()).to(features.dtype)
-        if self._low and features.dtype == torch.float32:
+        if self.low_products and features.dtype == torch.float32:
             return convolve(features.bfloat16()).to(features.dtype)
         return convolve(features)
 
