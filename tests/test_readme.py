@@ -109,3 +109,26 @@ def test_a_user_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("error: ") and "nowhere" in result.stderr
+
+
+def test_ablation_trains_and_compares_every_variant_with_every_seed(tmp_path: Path) -> None:
+    python, log = tmp_path / "venv" / "bin" / "python", tmp_path / "calls"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>"{log}"\n')  # in place of days of training
+    python.chmod(0o755)
+    settings = {"XMASK3D_VENV": str(tmp_path / "venv"), "SEEDS": "7 8", "OUT": str(tmp_path / "runs"), "NPROC": "1"}
+    done = run("sh", "scripts/ablation.sh", "train.epochs=2", **settings)
+    assert done.returncode == 0, done.stderr
+    calls = [line.split() for line in log.read_text().splitlines()]
+    trained = [words for words in calls if words[0].endswith("train.py")]
+    tested = [words for words in calls if words[0].endswith("test.py")]
+    assert len(trained) == len(tested) == 10
+    for train, test in zip(trained, tested, strict=True):
+        assert (test[1], test[2], *test[3:]) == (train[1], "newest", *train[2:])  # scored as it was trained
+        assert "train.epochs=2" in train
+        load_config(REPOSITORY / train[1], train[2:])
+    folders = [next(word for word in words if word.startswith("output=")).removeprefix("output=") for words in trained]
+    assert len(set(folders)) == 10 and {words[3] for words in trained} == {"seed=7", "seed=8"}
+    *_, last = calls
+    assert last[0].endswith("compare.py")
+    assert all(folder in " ".join(last) for folder in folders)
