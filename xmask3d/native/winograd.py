@@ -147,7 +147,7 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor, *, a
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(*([x] if ctx.needs_input_grad[1] else []))
+        ctx.save_for_backward(*((x, weight) if ctx.needs_input_grad[1] else ()))
         ctx.weight = weight  # frozen, it is not to be kept for, nor checked
         return _whole(x, Filters(weight), bias)
 

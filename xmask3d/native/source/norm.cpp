@@ -64,8 +64,8 @@ template <>
 inline void Matrix::put<Vec>(int64_t row, int channel, Vec value) const {
   if (!low) return store(wide(row, channel), value);
   const BitVec bits = BitVec(value), none = BitVec(value != value);
-  const BitVec rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-  const HalfVec kept = __builtin_convertvector((rounded & ~none) | (none & 0x7FC0), HalfVec);
+  const BitVec rounded = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+  const HalfVec kept = __builtin_convertvector((rounded & ~none) | (none & 0x7FC0u), HalfVec);
   std::memcpy(half(row, channel), &kept, sizeof kept);
 }
 
