@@ -57,6 +57,16 @@ def test_frozen_weights_keep_nothing_for_the_backward_pass(small_counts) -> None
 
 
 @compiled
+def test_trained_weights_must_not_change_before_the_backward_pass(small_counts) -> None:
+    x, weight, _ = case(1, 8, 8, 9, 9)
+    out = conv2d(x.requires_grad_(), weight.requires_grad_()).sum()
+    with torch.no_grad():
+        weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+@compiled
 @pytest.mark.parametrize("above", [0, 1])
 def test_lines_of_larger_maps(above: int) -> None:
     whole, weight, bias = case(2, 3, 5, 20, 9)

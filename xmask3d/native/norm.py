@@ -35,7 +35,7 @@ def normalise(
     relu: bool = True,
     types: Sequence[torch.dtype] = (torch.float32,),
 ) -> tuple[Tensor, ...]:
-    """Batch norm, plus the shortcut, then ReLU; computed in float32 and rounded once.
+    """Batch norm (arXiv 1502.03167), plus the shortcut, then ReLU; computed in float32 and rounded once.
 
     Args:
         x: V x C float32 or bfloat16, at least two rows.

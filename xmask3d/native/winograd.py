@@ -172,7 +172,10 @@ def _whole(x: Tensor, filters: Filters, bias: Tensor | None) -> Tensor:
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    """C' x C x 3 x 3 from B x C x H x W inputs and the B x C' x H x W gradient, some rows of tiles at a time."""
+    """C' x C x 3 x 3 from B x C x H x W inputs and the B x C' x H x W gradient, some rows of tiles at a time.
+
+    The adjoint of A^T [(G w G^T) * (B^T d B)] A in w: G^T [sum over tiles of (A g A^T) * (B^T d B)] G.
+    """
     channels, (height, width) = x.shape[1], x.shape[2:]
     tile_rows, columns = -(-height // TILE), -(-width // TILE)
     wide = max(channels, gradient.shape[1]) * columns

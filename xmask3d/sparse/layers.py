@@ -98,7 +98,7 @@ def normed_convolution(
             if nothing else reads it, and need not be rounded if none does.
 
     Returns:
-        V' x out.
+        V' x out, in the type of the shortcut or else of `x`; what only convolutions read, in theirs.
     """
     stream = autocast_type((x if shortcut is None else shortcut).features)
     low = x.manager.low_products and stream == torch.float32
