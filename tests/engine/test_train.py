@@ -147,6 +147,25 @@ def test_micro_batches_and_averaging(tiny: Path, tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "checkpoints" / "step-00000004.pt").ema is None
 
 
+def test_without_losses_that_read_masks_the_2d_branch_rests(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*arguments: object, **named: object) -> None:
+        raise AssertionError("no loss reads masks")
+
+    monkeypatch.setattr(DiffusionFeatures, "forward", unexpected)
+    names = ("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d", "mask_regularisation")
+    overrides = [f"loss.{name}=0" for name in names]
+    config = load_config(tiny, [*overrides, f"output={tmp_path}", "train.evaluate_every=0", "train.save_every=1"])
+    assert train(config) == 0
+    first, last = (read_checkpoint(tmp_path / f"checkpoints/step-0000000{step}.pt").model for step in (4, 8))
+    changed = {name.split(".")[0] for name in last if not torch.equal(first[name], last[name])}
+    assert changed == {"point_encoder", "binary_head", "classifier", "mask_decoder"}
+    assert [name for name in last if name.startswith("mask_decoder") and not torch.equal(first[name], last[name])] == [
+        "mask_decoder.post_mask_embed.logit_scale"
+    ]
+
+
 @pytest.mark.slow
 def test_half_precision(tiny: Path, tmp_path: Path) -> None:
     assert run(train_run, tiny, [f"output={tmp_path}", "train.precision=bfloat16", "train.epochs=1"]) == 0

@@ -9,8 +9,7 @@ from tests.helpers.golden import GOLDEN
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
 from xmask3d.data.scene import Batch
 from xmask3d.losses.criterion import Criterion
-from xmask3d.losses.mask_losses import target_count
-from xmask3d.losses.matcher import Matching
+from xmask3d.losses.mask_losses import TargetCount
 from xmask3d.losses.point_losses import (
     binary_loss,
     binary_loss_unlabelled,
@@ -284,11 +283,67 @@ def test_regularisation_pulls_the_mean_of_a_mask() -> None:
 
 
 def test_targets_are_counted_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    matching = Matching(*(torch.zeros(1, 0) for _ in range(3)), num_targets=4)
+    class Exchange:
+        """What an exchange gives that ends when it is waited for."""
+
+        def __init__(self, total: Tensor) -> None:
+            self.total = total
+
+        def wait(self) -> None:
+            self.total.add_(10)
+
+    started = []
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda count: count.add_(10))
-    assert float(target_count(matching, torch.device("cpu"))) == 7
+    monkeypatch.setattr(
+        "torch.distributed.all_reduce", lambda total, async_op: started.append(async_op) or Exchange(total)
+    )
+    maps = torch.tensor([[[0, 1], [1, 1]], [[2, 0], [5, 5]]])  # two targets and three
+    targets = TargetCount(maps, 6)
+    assert started == [True]
+    assert float(targets.mean()) == (5 + 10) / 2
+    assert float(targets.mean()) > 0
+
+
+def test_mask_losses_are_divided_by_the_targets_of_all_processes() -> None:
+    batch = random_batch()
+    criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50)
+    outputs = random_outputs(batch)
+
+    def uniform(shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+    alone = criterion.set_losses(outputs, batch, uniform)
+    targets = criterion.count_targets(batch)
+    count = float(targets.mean())
+    assert count == sum(len(labels.unique()) for labels in batch.label_maps)
+    targets._sum *= 3
+    shared = criterion.set_losses(outputs, batch, uniform, targets)
+    torch.testing.assert_close(shared[0], alone[0])
+    for mine, theirs in zip(alone[1:], shared[1:], strict=True):
+        torch.testing.assert_close(theirs, mine / 3)
+
+
+def test_losses_without_masks_are_those_of_a_whole_step() -> None:
+    batch = random_batch()
+    whole = compute(batch, random_outputs(batch), regularise=False)
+    criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50)
+    captions = torch.randn(batch.size, 6, generator=torch.Generator().manual_seed(9))
+    outputs = dataclasses.replace(random_outputs(batch), masks=[], class_logits=[])
+    losses = criterion(outputs, None, batch, captions, regularise=False)
+    assert set(losses) == {"point_3d", "caption_3d", "binary", "total"}
+    for name in losses.keys() - {"total"}:
+        assert torch.equal(losses[name], whole[name])
+    torch.testing.assert_close(losses["total"], whole["point_3d"] + whole["caption_3d"] + whole["binary"])
+
+
+@pytest.mark.parametrize("name", ["mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d",
+                                  "mask_regularisation"])  # fmt: skip
+def test_which_losses_read_masks(name: str) -> None:
+    none = dict.fromkeys(("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d",
+                          "mask_regularisation"), 0.0)  # fmt: skip
+    assert not Criterion(num_classes=5, **none).reads_masks
+    assert Criterion(num_classes=5, **(none | {name: 0.1})).reads_masks
 
 
 def test_regularising_needs_clip() -> None:

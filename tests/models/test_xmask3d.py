@@ -114,6 +114,11 @@ def test_shapes(batch: Batch, text: torch.Tensor) -> None:
     plain = small_model()(batch, text, mask_clip=False, auxiliary=False)
     assert plain.clip_embeddings is None and len(plain.masks) == 1
     torch.testing.assert_close(plain.mask_logits, outputs.mask_logits)
+    points = small_model()(batch, text, masks=False)
+    assert points.masks == [] and points.class_logits == [] and points.clip_embeddings is None
+    assert torch.equal(points.temperature, outputs.temperature)
+    torch.testing.assert_close(points.points_3d, outputs.points_3d)
+    torch.testing.assert_close(points.binary_logits, outputs.binary_logits)
 
 
 def test_every_parameter_trains(batch: Batch, text: torch.Tensor) -> None:

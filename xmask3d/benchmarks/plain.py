@@ -76,10 +76,9 @@ def match(
 ) -> Matching:
     """As `xmask3d.losses.matcher.match`, image by image and layer by layer, with a binary mask for every target."""
     all_points = uniform((len(mask_logits), len(label_maps), num_points, 2))
-    found, targets = [], 0
+    found = []
     for masks, classes, points_of_layer in zip(mask_logits, logits_of_classes, all_points, strict=True):
         rows: list[np.ndarray] = []
-        targets = 0
         for sample, points in enumerate(points_of_layer):
             label_map = label_maps[sample].cpu().numpy()
             labels = np.unique(label_map)
@@ -94,7 +93,6 @@ def match(
             cost = (mask_weight * entropy + dice_weight * dice - class_weight * of_class).cpu().numpy()
             query, column = linear_sum_assignment(cost)
             rows.append(np.stack([np.full_like(query, sample), query, labels[column]]))
-            targets += len(labels)
         found.append(np.concatenate(rows, 1))
     image, query, label = torch.from_numpy(np.stack(found, 1))
-    return Matching(image, query, label, targets)
+    return Matching(image, query, label)

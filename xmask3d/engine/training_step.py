@@ -30,6 +30,8 @@ class TrainingStep(nn.Module):
     ) -> dict[str, Tensor]:
         """Weighted losses by name, and their `total`.
 
+        Where no loss that reads masks has a weight, the 2D branch does not run and its parameters get no gradient.
+
         Args:
             batch: B views.
             text: C x D embeddings of the base classes. captions: B x D.
@@ -37,6 +39,12 @@ class TrainingStep(nn.Module):
             generator: of the random points that masks are compared at.
             encoded, tokens: of the batch's images, if known.
         """
+        if not self.criterion.reads_masks:
+            outputs = self.model(batch, text, masks=False)
+            return self.criterion(outputs, None, batch, captions, regularise=False)
+        targets = self.criterion.count_targets(batch)
         outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded, tokens=tokens)
         fused = fuse_training(self.model.fuser, outputs, batch, force_first=self.criterion.reference)
-        return self.criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
+        return self.criterion(
+            outputs, fused, batch, captions, regularise=regularise, generator=generator, targets=targets
+        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xmask3d.data.scene import Batch
-from xmask3d.losses.mask_losses import set_losses
+from xmask3d.losses.mask_losses import TargetCount, set_losses
 from xmask3d.losses.matcher import match
 from xmask3d.losses.point_losses import (
     NovelSupervision,
@@ -24,6 +24,8 @@ from xmask3d.losses.sampling import Uniform
 from xmask3d.models.fusion import Fused
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 from xmask3d.models.xmask3d import Outputs
+
+LOSSES_WITHOUT_MASKS = {"point_3d", "caption_3d", "binary"}
 
 
 class Criterion(nn.Module):
@@ -101,24 +103,26 @@ class Criterion(nn.Module):
     def forward(
         self,
         outputs: Outputs,
-        fused: Fused,
+        fused: Fused | None,
         batch: Batch,
         caption_embeddings: Tensor,
         *,
         regularise: bool,
         generator: torch.Generator | None = None,
         uniform: Uniform | None = None,
+        targets: TargetCount | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses by name.
 
         Args:
             outputs: of a forward with the C base texts and auxiliary predictions.
-            fused: of `fuse_training`.
+            fused: of `fuse_training`; None, with outputs without masks, leaves out all losses that read masks.
             batch: with labels, binary labels and label maps.
             caption_embeddings: B x D; samples without caption take no part.
             regularise: whether the mask regularisation takes part; needs `outputs.clip_embeddings`.
             generator: of the random points that masks are compared at.
             uniform: draws them instead; called as `match` and then, per prediction, `mask_losses` say.
+            targets: of `count_targets`, if the step has made it before the model ran.
 
         Returns:
             mask_class, mask and dice of the final prediction; the same with `_aux`, summed over the others if there are
@@ -131,21 +135,36 @@ class Criterion(nn.Module):
             return torch.rand(shape, device=device, generator=generator)
 
         with torch.autocast(device.type, enabled=False):
-            losses = self._of_masks(outputs, batch, uniform or draw)
+            losses = {} if fused is None else self._of_masks(outputs, batch, uniform or draw, targets)
             losses |= self._of_points(outputs, fused, batch, caption_embeddings, regularise)
             losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 
-    def _of_masks(self, outputs: Outputs, batch: Batch, uniform: Uniform) -> dict[str, Tensor]:
+    @property
+    def reads_masks(self) -> bool:
+        """Whether any loss that reads masks has a weight; if none has, a step can do without the 2D branch."""
+        of_points = {name: weight for name, weight in self.weights.items() if name not in LOSSES_WITHOUT_MASKS}
+        return any((self.set_weights | of_points).values())
+
+    def count_targets(self, batch: Batch) -> TargetCount:
+        """Begin to count the batch's target masks over all processes."""
+        assert batch.label_maps is not None
+        return TargetCount(batch.label_maps, self.num_classes + 1)
+
+    def _of_masks(
+        self, outputs: Outputs, batch: Batch, uniform: Uniform, targets: TargetCount | None
+    ) -> dict[str, Tensor]:
         names, weights = zip(*self.set_weights.items(), strict=True)
         losses = {}
-        for name, weight, values in zip(names, weights, self.set_losses(outputs, batch, uniform), strict=True):
+        for name, weight, values in zip(names, weights, self.set_losses(outputs, batch, uniform, targets), strict=True):
             losses[name] = weight * values[0]
             if len(values) > 1:
                 losses[f"{name}_aux"] = weight * values[1:].sum()
         return losses
 
-    def set_losses(self, outputs: Outputs, batch: Batch, uniform: Uniform) -> tuple[Tensor, Tensor, Tensor]:
+    def set_losses(
+        self, outputs: Outputs, batch: Batch, uniform: Uniform, targets: TargetCount | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Class, mask and dice loss of every prediction, not weighted."""
         assert batch.label_maps is not None
         mask_logits = [at_least_float32(prediction.mask_logits) for prediction in outputs.masks]
@@ -165,42 +184,46 @@ class Criterion(nn.Module):
             class_logits,
             batch.label_maps,
             matching,
+            targets or self.count_targets(batch),
             no_object=self.no_object,
             num_points=self.num_points,
             uniform=uniform,
         )
 
     def _of_points(
-        self, outputs: Outputs, fused: Fused, batch: Batch, caption_embeddings: Tensor, regularise: bool
+        self, outputs: Outputs, fused: Fused | None, batch: Batch, caption_embeddings: Tensor, regularise: bool
     ) -> dict[str, Tensor]:
         assert batch.labels is not None
         size, point_batch = batch.size, batch.point_batch
         labels = never_all_ignored(batch.labels, self.num_classes) if self.reference else batch.labels
-        voxels, rows = at_least_float32(outputs.voxels_3d), at_least_float32(fused.rows)
-        voxel_of, row_of = outputs.point_to_voxel, fused.point_to_row
+        voxels, voxel_of = at_least_float32(outputs.voxels_3d), outputs.point_to_voxel
         targets = binary_targets(batch, self.num_classes, self.novel_supervision)
         captioned = torch.tensor([bool(caption) for caption in batch.captions]).to(targets.device, non_blocking=True)
-        mean_2d, has_2d = mean_mask_feature(fused.embeddings, fused.owner, point_batch)
         embeddings, temperature = at_least_float32(outputs.class_embeddings), at_least_float32(outputs.temperature)
 
         def classify(features: Tensor, feature_of: Tensor) -> Tensor:
             logits = cosine_logits(features, embeddings, temperature)
             return point_cross_entropy(logits, labels, feature_of, self.point_balance)
 
+        def caption(features: Tensor, feature_of: Tensor) -> Tensor:
+            mean = mean_per_sample(features, point_batch, size, feature_of)
+            return caption_loss(mean, caption_embeddings, captioned)
+
         losses = {
-            "point_fused": classify(rows, row_of),
             "point_3d": classify(voxels, voxel_of),
-            "caption_fused": caption_loss(
-                mean_per_sample(rows, point_batch, size, row_of), caption_embeddings, captioned
-            ),
-            "caption_3d": caption_loss(
-                mean_per_sample(voxels, point_batch, size, voxel_of), caption_embeddings, captioned
-            ),
-            "caption_2d": caption_loss(mean_2d, caption_embeddings, captioned & has_2d),
+            "caption_3d": caption(voxels, voxel_of),
             "binary": self._binary(at_least_float32(outputs.binary_logits), targets),
         }
+        if fused is not None:
+            rows, row_of = at_least_float32(fused.rows), fused.point_to_row
+            mean_2d, has_2d = mean_mask_feature(fused.embeddings, fused.owner, point_batch)
+            losses |= {
+                "point_fused": classify(rows, row_of),
+                "caption_fused": caption(rows, row_of),
+                "caption_2d": caption_loss(mean_2d, caption_embeddings, captioned & has_2d),
+            }
         if regularise:
-            assert outputs.clip_embeddings is not None, "the mask regularisation needs a forward with mask_clip"
+            assert fused is not None and outputs.clip_embeddings is not None, "regularising needs masks and mask_clip"
             losses["mask_regularisation"] = mask_regularisation(
                 voxels,
                 voxel_of,
@@ -211,7 +234,7 @@ class Criterion(nn.Module):
                 point_batch,
                 self.frame_size,
             )
-        return {name: self.weights[name] * value for name, value in losses.items()}
+        return {name: weight * losses[name] for name, weight in self.weights.items() if name in losses}
 
     def _binary(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.novel_supervision == "reference":

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmask3d.losses.matcher import Matching
-from xmask3d.losses.sampling import Uniform, sample_labels, sample_logits
+from xmask3d.losses.sampling import Uniform, present_labels, sample_labels, sample_logits
 
 # Points drawn for every point kept, and the share of points kept for their uncertainty (PointRend, arXiv 1912.08193).
 OVERSAMPLE = 3.0
@@ -80,13 +80,28 @@ def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tenso
     return torch.cat([kept, uniform((size, num_points - uncertain, 2))], 1)
 
 
-def target_count(matching: Matching, device: torch.device) -> Tensor:
-    """Scalar, target masks per process, averaged over processes, at least 1."""
-    count = torch.full((), float(matching.num_targets), device=device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        count = count / dist.get_world_size()
-    return count.clamp(min=1)
+class TargetCount:
+    """Target masks of a batch per process, averaged over processes, at least 1.
+
+    Made before the model runs, it is summed over the processes meanwhile, so none waits for the others in mid-step.
+    """
+
+    def __init__(self, label_maps: Tensor, num_labels: int) -> None:
+        """Every process of a group makes one at the same place of its step.
+
+        Args:
+            label_maps: B x H x W int64 in 0..num_labels - 1; every label of a map, null too, is a target mask.
+        """
+        self._sum = present_labels(label_maps, num_labels).sum().float()
+        self._exchange, self._processes = None, 1
+        if dist.is_available() and dist.is_initialized():
+            self._exchange, self._processes = dist.all_reduce(self._sum, async_op=True), dist.get_world_size()
+
+    def mean(self) -> Tensor:
+        """Scalar float32; waits for the processes that have yet to make theirs."""
+        if self._exchange is not None:
+            self._exchange.wait()
+        return (self._sum / self._processes).clamp(min=1)
 
 
 def set_losses(
@@ -94,17 +109,18 @@ def set_losses(
     class_logits: Sequence[Tensor],
     label_maps: Tensor,
     matching: Matching,
+    targets: TargetCount,
     *,
     no_object: float,
     num_points: int,
     uniform: Uniform,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class, mask and dice losses of L predictions, not weighted: three tensors of L numbers."""
-    count = target_count(matching, label_maps.device)
     classes, masks, dices = [], [], []
     for layer, (masks_of_layer, classes_of_layer) in enumerate(zip(mask_logits, class_logits, strict=True)):
         classes.append(class_loss(classes_of_layer, matching, layer, no_object))
         mask, dice = mask_losses(masks_of_layer, label_maps, matching, layer, num_points, uniform)
-        masks.append(mask / count)
-        dices.append(dice / count)
-    return torch.stack(classes), torch.stack(masks), torch.stack(dices)
+        masks.append(mask)
+        dices.append(dice)
+    count = targets.mean()
+    return torch.stack(classes), torch.stack(masks) / count, torch.stack(dices) / count

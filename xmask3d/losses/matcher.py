@@ -20,13 +20,11 @@ class Matching:
 
     Attributes:
         image, query, label: L x M int64, the pair's sample, its query and the label of its target mask.
-        num_targets: target masks in the batch, matched or not.
     """
 
     image: Tensor
     query: Tensor
     label: Tensor
-    num_targets: int
 
 
 @torch.no_grad()
@@ -63,9 +61,9 @@ def match(
     )
     # Diverged predictions must reach the losses, where they are noticed, so the assignment has to survive them.
     costs = costs.nan_to_num().masked_fill(~present_labels(label_maps, labels)[:, None], torch.inf)
-    pairs, num_targets = _assign(costs.cpu().numpy())
+    pairs = _assign(costs.cpu().numpy())
     image, query, label = torch.from_numpy(pairs).to(label_maps.device, non_blocking=True)
-    return Matching(image, query, label, num_targets)
+    return Matching(image, query, label)
 
 
 def matching_cost(
@@ -94,7 +92,7 @@ def matching_cost(
     return mask_weight * cross_entropy + dice_weight * dice - class_weight * class_logits.softmax(-1)
 
 
-def _assign(costs: np.ndarray) -> tuple[np.ndarray, int]:
+def _assign(costs: np.ndarray) -> np.ndarray:
     """Pairs 3 x L x M (sample, query, label) of the least cost, from L x B x Q x labels, infinite where absent."""
     present = [np.flatnonzero(costs[0, b, 0] != np.inf) for b in range(costs.shape[1])]
     pairs = []
@@ -104,4 +102,4 @@ def _assign(costs: np.ndarray) -> tuple[np.ndarray, int]:
             query, target = linear_sum_assignment(cost[:, present[b]])
             rows.append(np.stack([np.full_like(query, b), query, present[b][target]]))
         pairs.append(np.concatenate(rows, 1))
-    return np.stack(pairs, 1), sum(len(labels) for labels in present)
+    return np.stack(pairs, 1)

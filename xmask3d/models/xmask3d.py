@@ -28,7 +28,7 @@ class Outputs:
     """What a forward gives; B samples, Q queries, N points, n texts.
 
     Attributes:
-        masks: final prediction first, then those of the decoder's earlier layers if asked for.
+        masks: final prediction first, then those of the decoder's earlier layers if asked for; empty without 2D branch.
         class_logits: of each prediction B x Q x (n + 1), null last.
         class_embeddings: (n + 1) x D, the texts and null, not normalised.
         temperature: scalar, multiplies cosine similarities.
@@ -110,8 +110,9 @@ class XMask3D(nn.Module):
         batch: Batch,
         text: Tensor,
         *,
-        mask_clip: bool,
-        auxiliary: bool,
+        mask_clip: bool = False,
+        auxiliary: bool = False,
+        masks: bool = True,
         encoded: EncodedImages | None = None,
         tokens: EncodedTokens | None = None,
     ) -> Outputs:
@@ -122,23 +123,25 @@ class XMask3D(nn.Module):
             text: n x D text embeddings, of the base classes in training, of all K at test time.
             mask_clip: also embed the final masks by CLIP.
             auxiliary: also return what the decoder's earlier layers predict.
+            masks: run the 2D branch; without it the outputs have no masks and what is made of them.
             encoded: of the same images, to save the VAE.
             tokens: of the same images, to save CLIP's image tower.
         """
         voxels = self.voxels(batch.voxel_coords, batch.voxel_features)
         global_feature, voxels_3d = self.point_encoder(voxels, batch.size)
         binary_logits = self.binary_head(voxels)
-        masks = self._masks(batch.images, global_feature, auxiliary, encoded)
+        predictions = self._masks(batch.images, global_feature, auxiliary, encoded) if masks else []
+        temperature = predictions[0].temperature if masks else self.mask_decoder.post_mask_embed.temperature()
         return Outputs(
-            masks=masks,
-            class_logits=[self._class_logits(prediction, text) for prediction in masks],
+            masks=predictions,
+            class_logits=[self._class_logits(prediction, text) for prediction in predictions],
             class_embeddings=self.classifier.embeddings(text),
-            temperature=masks[0].temperature,
+            temperature=temperature,
             global_feature=global_feature,
             voxels_3d=voxels_3d,
             point_to_voxel=batch.point_to_voxel,
             binary_logits=binary_logits.index_select(0, batch.point_to_voxel),
-            clip_embeddings=self._clip_embeddings(batch.images, masks[0], tokens) if mask_clip else None,
+            clip_embeddings=self._clip_embeddings(batch.images, predictions[0], tokens) if mask_clip else None,
         )
 
     def _clip_embeddings(self, images: Tensor, masks: MaskPrediction, tokens: EncodedTokens | None) -> Tensor:
