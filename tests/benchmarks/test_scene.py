@@ -11,7 +11,7 @@ from xmask3d.benchmarks.sample import write_scene
 from xmask3d.benchmarks.scene import PUBLISHED, Scenes, cases, prepare
 from xmask3d.config import load_config
 from xmask3d.data.scene import Batch
-from xmask3d.engine.labeller import Labeller
+from xmask3d.engine.labeller import Encodings, Labeller
 
 
 def scenes_in_float64(config: Path, folder: tempfile.TemporaryDirectory, batch_size: int) -> Scenes:
@@ -30,7 +30,7 @@ def test_batches_and_the_plain_loop_give_the_same_labels(tmp_path: Path, monkeyp
     write_scene(Path(folder.name), 6000, 5, split="val")
     label = Labeller.__call__
 
-    def in_float64(self: Labeller, batch: Batch) -> tuple:
+    def in_float64(self: Labeller, batch: Batch, encodings: Encodings) -> tuple:
         return label(self, batch.to("cpu", torch.float64))
 
     monkeypatch.setattr(Labeller, "__call__", in_float64)

@@ -10,17 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from tests.helpers.runs import evaluate_run, run
 from xmask3d.benchmark import load_benchmark
 from xmask3d.config import load_config
-from xmask3d.data.scene import Batch
+from xmask3d.data.scene import Batch, collate
+from xmask3d.engine.checkpoint import apply_weights, load_weights
 from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene, evenly
-from xmask3d.engine.predict import ViewLabels
+from xmask3d.engine.labeller import Labeller
+from xmask3d.engine.predict import SceneVotes, ViewLabels
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
-from xmask3d.models.build import build_reader, build_scene_views
+from xmask3d.models.build import build_model, build_reader, build_scene_views
+from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
 SAME = ["train.ema=0.9"]
 
@@ -134,12 +138,15 @@ def test_settings_that_matter_change_the_digest(tiny: Path) -> None:
 class Oracle:
     """Stands in for a labeller: knows the truth, and errs where told to."""
 
-    def __call__(self, batch: Batch) -> tuple[SimpleNamespace, ViewLabels]:
+    def encode(self, batch: Batch) -> None:
+        """Needs no picture."""
+
+    def __call__(self, batch: Batch, encodings: None) -> tuple[SimpleNamespace, ViewLabels]:
         classes = batch.classes.clamp(max=18)
         wrong = (classes + 1) % 19
         unknown = torch.full_like(classes, -1)
         binary = torch.where(batch.binary_labels == 0, -1.0, 1.0)
-        return SimpleNamespace(binary_logits=binary), ViewLabels(classes, unknown, wrong, torch.zeros(0))
+        return SimpleNamespace(binary_logits=binary), ViewLabels(classes, unknown, wrong, torch.zeros(0), None)
 
 
 def test_votes_reach_their_points(tiny: Path) -> None:
@@ -201,10 +208,41 @@ def test_each_pass_of_the_reference_protocol_rotates_anew(tiny: Path, monkeypatc
     seen = []
 
     class Watching(Oracle):
-        def __call__(self, batch: Batch) -> tuple[SimpleNamespace, ViewLabels]:
+        def __call__(self, batch: Batch, encodings: None) -> tuple[SimpleNamespace, ViewLabels]:
             seen.append(batch.voxel_coords)
-            return super().__call__(batch)
+            return super().__call__(batch, encodings)
 
     evaluate_scene(config, benchmark, reader, reader.scene_names[0], Watching())
     first, second = seen
     assert first.shape != second.shape or not torch.equal(first, second)
+
+
+def test_rotations_share_the_encodings_of_the_pictures(
+    tiny: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Votes are those of passes one after the other, though every picture is encoded once."""
+    config = load_config(tiny, [*SAME, "evaluate.rotations=3", "evaluate.batch_size=1"])
+    benchmark = load_benchmark(config.benchmark)
+    reader = build_reader(config, benchmark, "val")
+    assembly = build_model(config)
+    apply_weights(assembly.model, load_weights(finished / "checkpoints" / "step-00000008.pt"), "checkpoint")
+    accelerator = Accelerator(cpu=True)
+    labeller = Labeller(assembly.model, assembly.clip_text, benchmark, config.evaluate, accelerator)
+    name = reader.scene_names[0]
+    expected = SceneVotes(len(reader.read_scene(name).points), benchmark.num_classes)
+    for rotation in range(3):
+        views = build_scene_views(config, benchmark, reader, name, 2 * np.pi * rotation / 3, rotation)
+        for sample in views:
+            batch = collate([sample])
+            expected.add(batch.point_index, labeller(batch)[1].fused)
+    encode, encoded = DiffusionFeatures.encode, []
+
+    def counted(self: DiffusionFeatures, images: torch.Tensor) -> EncodedImages:
+        encoded.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(DiffusionFeatures, "encode", counted)
+    result = evaluate_scene(config, benchmark, reader, name, labeller)
+    assert result.views == 6 and encoded == [1, 1]
+    seen = expected.counts.any(1).numpy()
+    np.testing.assert_array_equal(result.labels["fused"][seen], expected.result().numpy()[seen])

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, StackDataset
 from tqdm import tqdm
 
 from xmask3d.benchmark import Benchmark, load_benchmark
 from xmask3d.config import Config
 from xmask3d.data.samples import collate_usable
-from xmask3d.data.scene import Scene, SceneReader
+from xmask3d.data.scene import Batch, Sample, Scene, SceneReader
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.checkpoint import apply_weights, file_digest, load_weights
@@ -116,23 +116,33 @@ def evaluate_scene(
         raise UserError(f"scene {name} has no labels to compare with; leave it out with --scenes")
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
-    for rotation in range(rotations):
-        views = build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations, rotation)
-        loader = DataLoader(
-            views,
-            batch_size=config.evaluate.batch_size,
-            num_workers=config.evaluate.workers,
-            collate_fn=collate_usable,
-            worker_init_fn=ignore_signals,
-        )
-        for batch in loader:
-            if batch is None:
-                continue
-            outputs, labels = labeller(batch)
+    passes = (
+        build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations, rotation)
+        for rotation in range(rotations)
+    )
+    loader = DataLoader(
+        StackDataset(*passes),
+        batch_size=config.evaluate.batch_size,
+        num_workers=config.evaluate.workers,
+        collate_fn=_collate_turns,
+        worker_init_fn=ignore_signals,
+    )
+    for turns in loader:
+        views, encodings = None, None
+        for batch in turns:
+            if batch.views != views:  # turning the points leaves the pictures as they are
+                views, encodings = batch.views, labeller.encode(batch)
+            outputs, labels = labeller(batch, encodings)
             cast_votes(votes, batch.point_index, labels, config.evaluate.votes)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
             used += batch.size
     return _count(scene, benchmark, votes, binary, used)
+
+
+def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
+    """Batches of the same views, one for every rotation in which any of them can be used."""
+    batches = [collate_usable(list(turn)) for turn in zip(*samples, strict=True)]
+    return [batch for batch in batches if batch is not None]
 
 
 def _count(

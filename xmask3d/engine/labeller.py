@@ -7,10 +7,12 @@ from xmask3d.benchmark import Benchmark
 from xmask3d.config import EvaluateConfig
 from xmask3d.data.scene import Batch
 from xmask3d.engine.predict import SceneVotes, ViewLabels, label_views
-from xmask3d.models.clip import ClipText
+from xmask3d.models.clip import ClipText, EncodedTokens
+from xmask3d.models.diffusion import EncodedImages
 from xmask3d.models.xmask3d import Outputs, XMask3D
 
 BRANCHES = ("fused", "2d", "3d")
+Encodings = tuple[EncodedImages, EncodedTokens]
 
 
 class Labeller:
@@ -37,11 +39,11 @@ class Labeller:
         self.novel = torch.from_numpy(benchmark.novel_mask).to(accelerator.device)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> tuple[Outputs, ViewLabels]:
-        """Outputs and labels of a batch, which may lie on any device."""
+    def __call__(self, batch: Batch, encodings: Encodings | None = None) -> tuple[Outputs, ViewLabels]:
+        """Outputs and labels of a batch, which may lie on any device; `encodings`: of the same images."""
         self.model.eval()
         batch = batch.to(self.accelerator.device)
-        outputs = self.run(batch)
+        outputs = self.run(batch, encodings)
         labels = label_views(
             self.model.fuser,
             outputs,
@@ -55,10 +57,18 @@ class Labeller:
         )
         return outputs, labels
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:
         """What the model says of a batch on its device."""
+        encoded, tokens = encodings or (None, None)
         with self.accelerator.autocast():
-            return self.model(batch, self.text, mask_clip=True, auxiliary=False)
+            return self.model(batch, self.text, mask_clip=True, encoded=encoded, tokens=tokens)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Encodings:
+        """What depends on the images of a batch alone, for several calls that differ in their points."""
+        images = batch.images.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            return self.model.diffusion.encode(images), self.model.mask_clip.encode(images)
 
 
 def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:

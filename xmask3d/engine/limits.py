@@ -17,7 +17,7 @@ from xmask3d.data.scene import Batch, SceneReader
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.checkpoint import apply_weights, load_weights
 from xmask3d.engine.evaluate import evaluate_scene
-from xmask3d.engine.labeller import Labeller
+from xmask3d.engine.labeller import Encodings, Labeller
 from xmask3d.errors import UserError
 from xmask3d.metrics import ConfusionMatrix
 from xmask3d.models.build import build_model, build_reader
@@ -55,9 +55,9 @@ class TruthLabeller(Labeller):
         super().__init__(model, clip_text, benchmark, settings, accelerator)
         self.reader, self.num_classes, self.truth = reader, benchmark.num_classes, truth
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:
         """The model's outputs, corrected."""
-        outputs = super().run(batch)
+        outputs = super().run(batch, encodings)
         if self.truth.gate:
             outputs = replace(outputs, binary_logits=_true_gate(outputs.binary_logits, batch))
         return self._with_true_masks(outputs, batch) if self.truth.masks else outputs

@@ -31,13 +31,15 @@ class ViewLabels:
             has one; -1 in a view without any.
         features_3d: N int64, of the 3D feature.
         scores: N x K log scores that `fused` is the largest of; impossible classes have the least finite number.
-        scores_2d, scores_3d: the same of the other two, where they were asked for.
+        masks: which mask owns each point, and the fused features that the labels were told from.
+        scores_2d, scores_3d: scores of the other two, where they were asked for.
     """
 
     fused: Tensor
     features_2d: Tensor
     features_3d: Tensor
     scores: Tensor
+    masks: Fused
     scores_2d: Tensor | None = None
     scores_3d: Tensor | None = None
 
@@ -98,6 +100,7 @@ def label_views(
             features_2d=torch.where(owner >= 0, scores_2d.argmax(-1), -1),
             features_3d=scores_3d.argmax(-1)[to_points],
             scores=scores[to_points],
+            masks=fused,
             scores_2d=scores_2d if all_scores else None,
             scores_3d=scores_3d[to_points] if all_scores else None,
         )

@@ -25,7 +25,7 @@ from xmask3d.engine.predict import SceneVotes, allowed_classes, gate, label_view
 from xmask3d.errors import UserError
 from xmask3d.geometry.voxels import axis_rotation, voxelise
 from xmask3d.models.clip import cosine_logits
-from xmask3d.models.fusion import fuse_inference, gather_by_owner
+from xmask3d.models.fusion import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
 from xmask3d.scan.sums import FeatureSums
@@ -243,7 +243,7 @@ class ScanLabeller:
         batch = collate(samples).to(self.device)
         settings = self.config.evaluate
         with self._precision():
-            outputs = self.model(batch, text, mask_clip=True, auxiliary=False)
+            outputs = self.model(batch, text, mask_clip=True)
         labels = label_views(
             self.model.fuser,
             outputs,
@@ -254,9 +254,8 @@ class ScanLabeller:
             novel_ratio=settings.novel_ratio,
             gating=settings.gate,
         )
-        with torch.autocast(self.device.type, enabled=False):
-            fused = fuse_inference(self.model.fuser, outputs, batch, self._gateable(novel))
-            clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
+        fused = labels.masks
+        clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
         queries = outputs.mask_logits.shape[1]
         mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
         base = outputs.binary_logits.float().sigmoid()
