@@ -8,8 +8,11 @@
 #   NPROC           processes of each run, as for scripts/train.sh; 2 suit two CPU cores, with OMP_NUM_THREADS=1
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
-sh "$here/scripts/install.sh"
-python=${XMASK3D_VENV:-$here/.venv}/bin/python
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
+. "$here/scripts/venv.sh"
 cd "$here"
 config=${XMASK3D_CONFIG:-config/rooms/B15N4.yaml}
 out=${OUT:-runs/ablation}

@@ -3,5 +3,5 @@
 # --help the options. Interrupted, it goes on where it stopped; what is there already is not fetched again.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
-sh "$here/scripts/install.sh"
-exec "${XMASK3D_VENV:-$here/.venv}/bin/python" "$here/tools/download.py" checkpoints "$@"
+. "$here/scripts/venv.sh"
+exec "$python" "$here/tools/download.py" checkpoints "$@"

@@ -8,6 +8,10 @@
 #   XMASK3D_CONSTRAINTS  constraints file (default: scripts/constraints.txt); empty for the newest versions
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
 venv=${XMASK3D_VENV:-$here/.venv}
 python=${XMASK3D_PYTHON:-python3}
 constraints=${XMASK3D_CONSTRAINTS-$here/scripts/constraints.txt}

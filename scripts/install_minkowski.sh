@@ -38,7 +38,12 @@ while [ $# -gt 0 ]; do
 done
 
 find_python() {
-    for candidate in $python python3.11 python3.10 python3.9 python3.8 python3; do
+    if [ -n "$python" ]; then
+        set -- "$python"
+    else
+        set -- python3.11 python3.10 python3.9 python3.8 python3
+    fi
+    for candidate in "$@"; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 8) <= sys.version_info < (3, 12))' 2>/dev/null; then
             echo "$candidate"
             return

@@ -11,6 +11,10 @@ launch() {
             exit 1
         fi
         python=python3
+        "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' || {
+            echo "error: $python has no torch; sh scripts/install.sh makes an environment with all that is needed" >&2
+            exit 1
+        }
     fi
     export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
     processes=${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}

@@ -6,7 +6,10 @@
 #   XMASK3D_ROOMS   arguments of tools/make_rooms.py (default: those the configuration was tuned for)
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
-sh "$here/scripts/install.sh"
-python=${XMASK3D_VENV:-$here/.venv}/bin/python
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
+. "$here/scripts/venv.sh"
 cd "$here"
 exec "$python" tools/quickstart.py "${XMASK3D_CONFIG:-config/rooms/B15N4.yaml}" "$@"

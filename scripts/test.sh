@@ -5,8 +5,11 @@
 #   XMASK3D_TEST_PROCESSES  processes that share the tests (default: as many as cores, at most 4; each takes up to 6 GiB)
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
-sh "$here/scripts/install.sh"
-python=${XMASK3D_VENV:-$here/.venv}/bin/python
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
+. "$here/scripts/venv.sh"
 cd "$here"
 "$python" -m ruff check .
 "$python" -m mypy xmask3d

@@ -79,7 +79,7 @@ def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(tmp_path: 
     ]  # fmt: skip
     first = run(sys.executable, "tools/quickstart.py", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
     assert first.returncode == 0, first.stderr
-    assert "hIoU" in first.stdout and "Next:" in first.stdout
+    assert "hIoU" in first.stdout and "Next" in first.stdout
     results = list((tmp_path / "run").rglob("results.json"))
     assert len(results) == 1
     content = json.loads(results[0].read_text())
@@ -111,11 +111,55 @@ def test_a_user_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     assert result.stderr.strip().splitlines()[-1].startswith("error: ") and "nowhere" in result.stderr
 
 
-def test_ablation_trains_and_compares_every_variant_with_every_seed(tmp_path: Path) -> None:
-    python, log = tmp_path / "venv" / "bin" / "python", tmp_path / "calls"
+def stand_in_for_python(folder: Path) -> Path:
+    """An environment in a folder whose Python writes its arguments into a file, which is returned."""
+    python, log = folder / "bin" / "python", folder / "calls"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>"{log}"\n')  # in place of days of training
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>"{log}"\n')
     python.chmod(0o755)
+    return log
+
+
+@pytest.mark.parametrize("name", ["quickstart", "ablation", "test", "install", "train", "eval", "install_minkowski"])
+def test_scripts_explain_themselves_and_do_nothing_else(name: str, tmp_path: Path) -> None:
+    log = stand_in_for_python(tmp_path / "venv")
+    shown = run("sh", f"scripts/{name}.sh", "--help", XMASK3D_VENV=str(tmp_path / "venv"))
+    assert shown.returncode == 0 and not shown.stderr
+    assert len(shown.stdout.splitlines()) >= 3 and "set -eu" not in shown.stdout
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    "name, tool", [("quickstart", "quickstart.py"), ("ablation", "compare.py"), ("test", "pytest")]
+)
+def test_environments_are_found_from_other_folders(name: str, tool: str, tmp_path: Path) -> None:
+    log = stand_in_for_python(tmp_path / "my venv")
+    settings = {"XMASK3D_VENV": "my venv", "SEEDS": "1", "NPROC": "1", "XMASK3D_TEST_PROCESSES": "1"}
+    script = str(REPOSITORY / "scripts" / f"{name}.sh")
+    done = subprocess.run(
+        ["sh", script], cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert tool in log.read_text().splitlines()[-1]
+
+
+def test_a_python_without_torch_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "python3").symlink_to("/bin/false")
+    scripts = tmp_path / "clone" / "scripts"
+    scripts.mkdir(parents=True)
+    for name in ("train.sh", "launch.sh"):
+        (scripts / name).write_text((REPOSITORY / "scripts" / name).read_text())
+    settings = {key: value for key, value in os.environ.items() if key != "XMASK3D_VENV"}
+    settings["PATH"] = f"{tmp_path}{os.pathsep}{settings['PATH']}"
+    done = subprocess.run(
+        ["sh", str(scripts / "train.sh"), "some.yaml"], env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: python3 has no torch; sh scripts/install.sh")
+
+
+def test_ablation_trains_and_compares_every_variant_with_every_seed(tmp_path: Path) -> None:
+    log = stand_in_for_python(tmp_path / "venv")  # in place of days of training
     settings = {"XMASK3D_VENV": str(tmp_path / "venv"), "SEEDS": "7 8", "OUT": str(tmp_path / "runs"), "NPROC": "1"}
     done = run("sh", "scripts/ablation.sh", "train.epochs=2", **settings)
     assert done.returncode == 0, done.stderr

@@ -67,7 +67,11 @@ def main() -> int:
     )
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Tables and pictures are in {config.output / 'evaluation'}.")
-    print("Next:")
+    environment = Path(sys.prefix)
+    if environment != Path(sys.base_prefix):
+        print(f"Next, after '. {shlex.quote(str(environment / 'bin' / 'activate'))}':")
+    else:
+        print("Next:")
     print("  look at the rooms      " + str(config.data.root / "contact_sheet.png"))
     print("  losses and pictures    tensorboard --logdir " + str(config.output))
     print("  other splits           sh scripts/train.sh config/rooms/B12N7.yaml")

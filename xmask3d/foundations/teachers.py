@@ -21,11 +21,13 @@ def check_teachers() -> None:
     """Make sure that all teachers can be asked.
 
     Raises:
-        UserError: a package is missing.
+        UserError: a package is missing, or torch has no Muon.
     """
     missing = [name for name in TEACHERS if find_spec(name) is None]
     if missing:
         raise UserError(f"teachers are missing ({', '.join(missing)}): pip install -e '.[pretrain]'")
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"torch {torch.__version__} has no optimiser Muon, which pre-training takes; use a newer one")
 
 
 def sentence_embeddings(texts: Sequence[str], dim: int) -> Tensor:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from xmask3d.data.rooms import fusion, generate, noise, render
+from xmask3d.data.rooms import camera, fusion, generate, noise, render
 from xmask3d.data.rooms.camera import INTRINSICS
 from xmask3d.data.rooms.catalogue import NYU40_IDS
 from xmask3d.data.rooms.generate import attribution, find_furniture, make_rooms
+from xmask3d.data.rooms.render import Frame
+from xmask3d.data.rooms.structure import BuiltRoom
 from xmask3d.errors import UserError
 
 VIEWS = 3
@@ -149,7 +151,52 @@ def test_finished_rooms_are_kept_and_others_removed(tmp_path: Path, monkeypatch:
     assert [path.name for path in (tmp_path / "scannet_2d").iterdir()] == ["scene0000_00"]
 
 
+def test_other_arguments_leave_nothing_of_the_rooms_before(tmp_path: Path) -> None:
+    make_rooms(tmp_path / "twice", train_rooms=1, val_rooms=0, views=3, seed=0, furniture=None)
+    for out in ("twice", "once"):
+        make_rooms(tmp_path / out, train_rooms=1, val_rooms=0, views=1, seed=1, furniture=None)
+    assert _contents(tmp_path / "twice") == _contents(tmp_path / "once")
+
+
+def test_scenes_of_others_are_not_written_over(tmp_path: Path) -> None:
+    cloud = tmp_path / "scannet_3d" / "val" / "scene5000_00_vh_clean_2.pth"
+    cloud.parent.mkdir(parents=True)
+    cloud.touch()
+    with pytest.raises(UserError, match=r"scene5000_00_vh_clean_2\.pth: a scene that is no room of this tool"):
+        make_rooms(tmp_path, train_rooms=1, val_rooms=1, views=1, seed=0, furniture=None)
+    assert cloud.exists() and not (tmp_path / "records").exists()
+
+
+def test_furniture_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=0, furniture=None)
+    monkeypatch.setattr(generate, "models_of", lambda furniture, seed: {"train": [], "val": []})
+    with pytest.raises(UserError, match="made before have furniture that None lacks"):
+        make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=0, furniture=None)
+
+
+def test_cameras_are_looked_for_until_one_sees_something(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    judged, visible = [], camera._visible_things
+
+    def third(built: BuiltRoom, frame: Frame) -> np.ndarray | None:
+        judged.append(frame)
+        things = visible(built, frame)
+        return things if things is not None and len(judged) > 30 else None
+
+    monkeypatch.setattr(camera, "_visible_things", third)
+    make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=0, furniture=None)
+    assert len(judged) > 30
+    monkeypatch.setattr(camera, "_visible_things", lambda built, frame: None)
+    monkeypatch.setattr(camera, "PATIENCE", 20)
+    with pytest.raises(UserError, match=r"no camera in a \w+ sees anything"):
+        make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=1, furniture=None)
+
+
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--seed -1: use 0 or more"):
+        make_rooms(tmp_path, 1, 0, 5, -1, None)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/scannet_3d/train: the folder cannot be made"):
+        make_rooms(tmp_path / "file", 1, 0, 5, 0, None)
     with pytest.raises(UserError, match="at least one room"):
         make_rooms(tmp_path, 0, 0, 5, 0, None)
     with pytest.raises(UserError, match="sh3f archive"):

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from xmask3d.data.rooms.render import Frame, look_at
 from xmask3d.data.rooms.structure import BuiltRoom
+from xmask3d.errors import UserError
 
 INTRINSICS = np.array([[288.9353025, 0, 159.5, 0], [0, 288.9353025, 119.5, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 """Of every frame, 4 x 4, pixels: that of ScanNet's frames at 320 x 240."""
@@ -13,6 +14,9 @@ HEIGHT, WIDTH = 240, 320
 
 PREVIEW = 8
 """Candidates are judged on pictures this many times smaller."""
+
+PATIENCE = 500
+"""Candidates after which a room of which none was good is given up."""
 
 MIN_SURFACE = 1.0
 """A view of less, in square metres, is not kept: it would hold too few scene points."""
@@ -24,9 +28,16 @@ def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candida
     """Camera-to-world poses of the frames, in the order in which someone walks.
 
     Of many random views those are kept that show things, and among them those that show what others do not.
+
+    Raises:
+        UserError: none shows anything.
     """
-    poses, scores = [], []
-    for index in range(count * candidates_per_view):
+    poses: list[Pose] = []
+    scores: list[NDArray[np.float64]] = []
+    candidates = count * candidates_per_view
+    for index in range(max(candidates, PATIENCE)):
+        if index >= candidates and poses:
+            break
         pose = _random_view(built, index, rng)
         frame = built.renderer.render(
             pose, _small_intrinsics(PREVIEW), HEIGHT // PREVIEW, WIDTH // PREVIEW, colored=False
@@ -36,7 +47,7 @@ def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candida
             poses.append(pose)
             scores.append(visible)
     if not poses:
-        raise ValueError(f"no camera in the {built.room.kind} sees anything")
+        raise UserError(f"no camera in a {built.room.kind} sees anything; use another --seed")
     chosen = _cover(np.stack(scores), count)
     return _walk([poses[i] for i in chosen])
 

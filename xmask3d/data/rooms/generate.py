@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from xmask3d.data.download import make_folder
 from xmask3d.data.rooms.catalogue import CLASS_NAMES
 from xmask3d.data.rooms.contact_sheet import write_contact_sheet
 from xmask3d.data.rooms.furniture import FurnitureModel, load_catalogue, procedural_models, split_models
@@ -111,13 +112,20 @@ def make_rooms(
         views: frames per room.
         furniture: folder of archives, or None for procedural furniture only.
         workers: processes; the result does not depend on it.
+
+    Raises:
+        UserError: nothing to make, a folder that cannot be made or holds scenes of others, or not the furniture of
+            rooms made before.
     """
     if min(train_rooms, val_rooms) < 0 or train_rooms + val_rooms == 0 or views < 1:
         raise UserError("nothing to make: ask for at least one room and one view")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: use 0 or more")
     counts = {"train": train_rooms, "val": val_rooms}
     jobs = [Job(out, split, index, views, seed, furniture) for split, count in counts.items() for index in range(count)]
     for split in counts:
-        (out / "scannet_3d" / split).mkdir(parents=True, exist_ok=True)
+        make_folder(out / "scannet_3d" / split)
+    _refuse_others_scenes(out, jobs)
     _remove_others(out, {job.scene for job in jobs})
     todo = [job for job in jobs if not is_finished(job)]
     for _ in tqdm(_run(todo, workers), total=len(todo), desc="rooms", unit="room", disable=not todo):
@@ -185,6 +193,16 @@ def _remove_others(out: Path, scenes: set[str]) -> None:
         record.unlink()
 
 
+def _refuse_others_scenes(out: Path, jobs: list[Job]) -> None:
+    """Scenes that this did not make have no record, and shall not be written over."""
+    if (out / "records").is_dir():
+        return
+    for job in jobs:
+        cloud, _ = scene_files(out, job.split, job.scene)
+        if cloud.exists():
+            raise UserError(f"{cloud}: a scene that is no room of this tool; choose another --out, or remove it")
+
+
 def _summarise(out: Path, jobs: list[Job]) -> None:
     records = {job.scene: json.loads(job.record.read_text()) for job in jobs}
     write_json(out / "captions.json", {scene: record["captions"] for scene, record in records.items()})
@@ -193,6 +211,12 @@ def _summarise(out: Path, jobs: list[Job]) -> None:
         for split in ("train", "val")
     }
     by_key = {model.key: model for part in models_of(jobs[0].furniture, jobs[0].seed).values() for model in part}
+    unknown = [key for part in used.values() for key in part if key not in by_key]
+    if unknown:
+        raise UserError(
+            f"{out}: rooms that were made before have furniture that {jobs[0].furniture} lacks ({unknown[0]}); "
+            "choose another --out, or the same --furniture"
+        )
     (out / "ATTRIBUTION.txt").write_text(attribution([by_key[key] for part in used.values() for key in part]))
     first = jobs[0]
     write_json(

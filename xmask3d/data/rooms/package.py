@@ -98,8 +98,10 @@ def mirrors(apt: Path = APT) -> list[str]:
     """Addresses of Debian mirrors: of the environment variable XMASK3D_DEBIAN_MIRROR, then of apt's own sources."""
     found = [os.environ[MIRROR]] if os.environ.get(MIRROR) else []
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
-        if path.is_file():
-            found += SOURCE.findall(path.read_text())
+        try:
+            found += SOURCE.findall(path.read_text(errors="replace"))
+        except OSError:  # not there, a folder, or not for this user
+            continue
     return list(dict.fromkeys(address.rstrip("/") for address in found))
 
 

@@ -54,12 +54,17 @@ def scene_files(out: Path, split: str, scene: str) -> tuple[Path, Path]:
 def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, rng: np.random.Generator) -> RoomFiles:
     """Film a room and write its files; the point cloud last, so that its presence means a complete room.
 
+    What the scene held before is removed: frames of another room would count as views of this one.
+
     Args:
         views: number of frames.
     """
     cloud_path, folder = scene_files(out, split, scene)
+    cloud_path.unlink(missing_ok=True)
     for name in ("color", "depth", "pose", "label"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+        for old in (folder / name).iterdir():
+            old.unlink()
     poses = camera.choose_views(built, views, rng)
     frames = [built.renderer.render(pose, camera.INTRINSICS, camera.HEIGHT, camera.WIDTH) for pose in poses]
     exposure = _exposure(frames, rng)
