@@ -15,3 +15,10 @@ def test_missing_teachers_are_named_before_anything_is_rendered(monkeypatch, tmp
     with pytest.raises(UserError, match=r"\(sentence_transformers\): pip install -e '\.\[pretrain\]'"):
         pretrain(tmp_path, tmp_path / "work", tmp_path / "out", Plan())
     assert not (tmp_path / "work").exists()
+
+
+def test_a_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teachers, "find_spec", lambda name: name)
+    monkeypatch.delattr("torch.optim.Muon")
+    with pytest.raises(UserError, match="has no optimiser Muon"):
+        teachers.check_teachers()
