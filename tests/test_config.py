@@ -136,3 +136,23 @@ def test_values_that_yaml_cannot_make(tmp_path: Path) -> None:
 @pytest.mark.parametrize("override", ["evaluate.max_views=0", "evaluate.max_views=-3", "data.image_size=[0, 64]"])
 def test_sizes_below_one_are_refused(tmp_path: Path, override: str) -> None:
     assert f"override '{override}'" in message(write(tmp_path, "a.yaml", ""), override)
+
+
+@pytest.mark.parametrize(
+    "override, reason",
+    [
+        ("train.clip_grad=-1", "greater than 0"),
+        ("train.ema=2", "less than 1"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("seed=5000000000", "less than"),
+        ("model.heads=7", "the 256 channels of model.hidden do not divide by it"),
+        ("model.hidden=100", "multiple of 32"),
+        ("model.point_unet.layers=[1, 1]", "at least 8 items"),
+        ("model.binary_unet.planes=[1, 1, 1, 1, 1, 1, 1, 0]", "greater than 0"),
+        ("loss.num_points=0", "greater than or equal to 1"),
+        ("loss.dice=-1", "greater than or equal to 0"),
+    ],
+)
+def test_values_that_no_run_can_have(tmp_path: Path, override: str, reason: str) -> None:
+    text = message(write(tmp_path, "a.yaml", ""), override)
+    assert override.partition("=")[0] in text and reason in text

@@ -2,10 +2,10 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from xmask3d.errors import UserError
 
@@ -47,13 +47,20 @@ class DataConfig(Section):
     workers: int = Field(4, ge=0, description="loader processes per training process")
 
 
+Stages = Annotated[tuple[PositiveInt, ...], Field(min_length=8, max_length=8)]
+
+
 class UNetConfig(Section):
     """A MinkUNet."""
 
-    stem: int = Field(32, description="channels of the first convolution")
-    layers: tuple[int, ...] = Field((2, 3, 4, 6, 2, 2, 2, 2), description="residual blocks of the eight stages")
-    planes: tuple[int, ...] = Field((32, 64, 128, 256, 256, 128, 96, 96), description="channels of the eight stages")
-    out_channels: int = Field(256, description="output channels")
+    stem: PositiveInt = Field(32, description="channels of the first convolution")
+    layers: Stages = Field((2, 3, 4, 6, 2, 2, 2, 2), description="residual blocks of the eight stages")
+    planes: Stages = Field((32, 64, 128, 256, 256, 128, 96, 96), description="channels of the eight stages")
+    out_channels: PositiveInt = Field(256, description="output channels")
+
+
+# Channels that are normalised in 32 groups.
+Grouped = Annotated[PositiveInt, Field(multiple_of=32)]
 
 
 class ModelConfig(Section):
@@ -73,37 +80,45 @@ class ModelConfig(Section):
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
     point_unet: UNetConfig = UNetConfig()
     binary_unet: UNetConfig = UNetConfig(layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96))
-    pyramid_channels: int = Field(512, description="channels of the projected feature maps")
-    pyramid_mid_channels: int = Field(128, description="channels inside a projection block")
-    hidden: int = Field(256, description="channels of pixel and mask decoder")
-    heads: int = Field(8, description="attention heads of pixel and mask decoder")
-    pixel_layers: int = Field(6, description="layers of the deformable encoder")
-    pixel_ffn: int = Field(1024, description="inner channels of its feed-forward blocks")
-    mask_layers: int = Field(9, description="layers of the mask decoder")
-    mask_ffn: int = Field(2048, description="inner channels of its feed-forward blocks")
+    pyramid_channels: Grouped = Field(512, description="channels of the projected feature maps")
+    pyramid_mid_channels: Grouped = Field(128, description="channels inside a projection block")
+    hidden: Grouped = Field(256, description="channels of pixel and mask decoder")
+    heads: PositiveInt = Field(8, description="attention heads of pixel and mask decoder")
+    pixel_layers: PositiveInt = Field(6, description="layers of the deformable encoder")
+    pixel_ffn: PositiveInt = Field(1024, description="inner channels of its feed-forward blocks")
+    mask_layers: PositiveInt = Field(9, description="layers of the mask decoder")
+    mask_ffn: PositiveInt = Field(2048, description="inner channels of its feed-forward blocks")
     queries: int = Field(50, ge=1, description="mask queries")
     checkpointing: bool = Field(False, description="trade time for memory in diffusion UNet and projections")
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_share_the_channels(cls, heads: int, others: ValidationInfo) -> int:
+        hidden = others.data.get("hidden", heads)
+        if hidden % heads:
+            raise ValueError(f"the {hidden} channels of model.hidden do not divide by it")
+        return heads
 
 
 class LossConfig(Section):
     """Weights of the losses (paper Eq. 9-14)."""
 
-    mask_class: float = Field(2.0, description="class cross entropy of the set loss")
-    mask: float = Field(5.0, description="binary cross entropy of the masks")
-    dice: float = Field(5.0, description="dice of the masks")
-    no_object: float = Field(0.1, description="weight of the null class in the class cross entropy")
-    num_points: int = Field(12544, description="points per mask of matcher and mask losses")
-    point_fused: float = Field(4.0, description="point cross entropy of the fused feature")
-    point_3d: float = Field(4.0, description="point cross entropy of the 3D feature")
+    mask_class: float = Field(2.0, ge=0, description="class cross entropy of the set loss")
+    mask: float = Field(5.0, ge=0, description="binary cross entropy of the masks")
+    dice: float = Field(5.0, ge=0, description="dice of the masks")
+    no_object: float = Field(0.1, ge=0, description="weight of the null class in the class cross entropy")
+    num_points: int = Field(12544, ge=1, description="points per mask of matcher and mask losses")
+    point_fused: float = Field(4.0, ge=0, description="point cross entropy of the fused feature")
+    point_3d: float = Field(4.0, ge=0, description="point cross entropy of the 3D feature")
     point_balance: float = Field(
         0.0, ge=0, le=1, description="0 counts every point alike in both, 1 every class that a batch has"
     )
-    caption_fused: float = Field(1.5, description="view caption against mean fused feature")
-    caption_3d: float = Field(1.0, description="view caption against mean 3D feature")
-    caption_2d: float = Field(4.0, description="view caption against mean 2D feature")
-    binary: float = Field(16.0, description="base-or-novel cross entropy")
-    binary_positive_weight: float = Field(0.267, description="weight of base points in it")
-    mask_regularisation: float = Field(0.5, description="3D feature of a mask against its CLIP embedding")
+    caption_fused: float = Field(1.5, ge=0, description="view caption against mean fused feature")
+    caption_3d: float = Field(1.0, ge=0, description="view caption against mean 3D feature")
+    caption_2d: float = Field(4.0, ge=0, description="view caption against mean 2D feature")
+    binary: float = Field(16.0, ge=0, description="base-or-novel cross entropy")
+    binary_positive_weight: float = Field(0.267, ge=0, description="weight of base points in it")
+    mask_regularisation: float = Field(0.5, ge=0, description="3D feature of a mask against its CLIP embedding")
     mask_regularisation_start: int = Field(50, ge=0, description="first epoch (from 0) of the mask regularisation")
 
 
@@ -116,10 +131,10 @@ class TrainConfig(Section):
     lr_others: float = Field(1e-4, gt=0, description="learning rate of everything else")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up before the cosine")
-    clip_grad: float | None = Field(None, description="largest gradient norm; null for no limit")
+    clip_grad: float | None = Field(None, gt=0, description="largest gradient norm; null for no limit")
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="autocast type")
     accumulate: int = Field(1, ge=1, description="micro-batches per step")
-    ema: float | None = Field(None, description="decay of the averaged weights; null for none")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights; null for none")
     keep_encodings: bool = Field(
         False, description="encode each view by the frozen VAE once; kept in data.cache if set, else in memory"
     )
@@ -186,7 +201,7 @@ class Config(Section):
     benchmark: str = Field("scannet20/B15N4", description="class list and split, dataset/<list>.yaml")
     protocol: Literal["default", "reference"] = Field("default", description="'reference' restores published quirks")
     output: Path = Field(Path("runs/default"), description="folder of checkpoints, logs and results")
-    seed: int = Field(5557, description="seed of everything random")
+    seed: int = Field(5557, ge=0, lt=2**31, description="seed of everything random")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -225,7 +240,9 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration, every key with its value; `load_config` reads it back equal."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    temporary = path.with_name(path.name + ".tmp")  # a full disk must not cost the one before
+    temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    temporary.replace(path)
 
 
 def find_file(path: Path | str) -> Path:

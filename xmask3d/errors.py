@@ -1,5 +1,6 @@
 """Errors that a user can mend."""
 
+import errno
 import os
 import sys
 import time
@@ -10,18 +11,41 @@ PATIENCE = 5.0
 all are ended once it has."""
 
 
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Of the system, which a user can mend."""
+
+
 class UserError(Exception):
     """A mistake in input, data or setup: one line that says what, where and what to do. Tools print it, exit code 1."""
 
 
+def _report(text: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(PATIENCE)
+    print(f"error: {text}", file=sys.stderr)
+
+
+def _without_traceback(text: str) -> str:
+    """The message of an error that a loader's process raised, which torch wraps in that process's traceback."""
+    if not text.startswith("Caught UserError in DataLoader worker"):
+        return text
+    return text.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback."""
+    """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback.
+
+    So do refusals of the system that no check foresees: a full disk, or a file or folder that may not be written.
+    """
     try:
         code = main()
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(PATIENCE)
-        print(f"error: {error}", file=sys.stderr)
+        _report(_without_traceback(str(error)))
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        _report(f"{error.filename or 'a file'}: {error.strerror}; what was saved before is intact")
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)

@@ -69,13 +69,13 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_keeps_the_newest_few_the_milestones_and_the_best(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=2, milestones=frozenset({20}))
     for step in (10, 20, 30, 40, 50):
-        path = folder.save(state(step))
+        folder.save(state(step))
         if step == 10:
-            assert folder.mark_best(path, 0.5)
-        assert not folder.mark_best(path, 0.4)
+            assert folder.mark_best(step, 0.5)
+        assert not folder.mark_best(step, 0.4)
     assert [path.name for path in folder.paths()] == ["step-00000050.pt", "step-00000040.pt", "step-00000020.pt"]
     assert read_checkpoint(tmp_path / "best.pt").step == 10
-    assert folder.mark_best(folder.paths()[0], 0.6)
+    assert folder.mark_best(50, 0.6)
     assert read_checkpoint(tmp_path / "best.pt").step == 50
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -218,7 +218,7 @@ def test_finding_a_checkpoint_by_name(tmp_path: Path) -> None:
         find_checkpoint("newest", tmp_path)
     folder = CheckpointFolder(tmp_path / "checkpoints")
     first = folder.save(state(1))
-    folder.mark_best(first, 0.1)
+    folder.mark_best(1, 0.1)
     second = folder.save(state(2))
     assert find_checkpoint("newest", tmp_path) == second
     assert find_checkpoint("best", tmp_path).name == "best.pt"

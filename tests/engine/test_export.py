@@ -11,6 +11,7 @@ from xmask3d import segmenter
 from xmask3d.config import load_config, save_config
 from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder
 from xmask3d.engine.export import export_model, portable, read_about
+from xmask3d.engine.validations import record_validation
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_model
 from xmask3d.segmenter import Segmenter, find_source
@@ -32,7 +33,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.output = root / "runs" / "tiny"
     folder = CheckpointFolder(config.output / "checkpoints")
     values = config.model_dump(mode="json")
-    folder.save(Checkpoint(7, 2, model.state_dict(), {}, values, metrics={"hIoU": 0.25}))
+    folder.save(Checkpoint(7, 2, model.state_dict(), {}, values))
+    record_validation(folder.folder, 7, {"hIoU": 0.25})
     save_config(config, config.output / "config.yaml")
     return config.output
 

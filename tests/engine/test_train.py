@@ -12,9 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.helpers.runs import finish, run, start, train_run
 from xmask3d.config import load_config
+from xmask3d.engine import train as module
 from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights, read_checkpoint
 from xmask3d.engine.same_run import check_same_run
 from xmask3d.engine.train import Trainer, train
+from xmask3d.engine.validations import read_validations
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
@@ -193,6 +195,53 @@ def test_kept_encodings_are_made_once_a_view(tiny: Path, tmp_path: Path, monkeyp
     assert len(files) == sum(images) / 2, "the second run finds them on disk"
     for name in ("first", "second"):
         assert_same_run(tmp_path / "memory" / LAST, tmp_path / name / LAST)
+
+
+def test_without_masks_no_picture_is_encoded(tiny: Path, tmp_path: Path) -> None:
+    names = ("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d", "mask_regularisation")
+    kept = ["train.keep_encodings=true", f"data.cache={tmp_path / 'cache'}", "train.evaluate_every=0"]
+    overrides = [f"output={tmp_path / 'run'}", "train.epochs=1", *(f"loss.{name}=0" for name in names), *kept]
+    assert train(load_config(tiny, overrides)) == 0
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_stop_in_a_validation_leaves_it_to_the_next_start(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    validate, stops = module.validate, [True, False]
+
+    def stopped(*arguments: object) -> tuple | None:
+        if stops.pop(0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    monkeypatch.setattr(module, "validate", stopped)
+    config = load_config(tiny, [f"output={tmp_path}", "train.epochs=1"])
+    assert train(config) == 143
+    folder = tmp_path / "checkpoints"
+    saved = read_checkpoint(folder / "step-00000004.pt")
+    assert read_validations(folder) == {} and not (folder / "best.pt").exists()
+    assert train(config) == 0 and stops == []
+    assert "epoch 1, one view a scene: hIoU fused" in (tmp_path / "train.log").read_text()
+    assert list(read_validations(folder)) == [4] and read_checkpoint(folder / "best.pt").step == 4
+    assert not differences(saved.model, read_checkpoint(folder / "best.pt").model)
+    assert train(config) == 0  # would end in an IndexError if it validated again
+    assert "complete: 1 epochs, 4 steps" in capsys.readouterr().out
+
+
+def test_a_validation_that_a_signal_cut_in_any_process_counts_in_none(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmask3d.engine.validate.gather_object", lambda mine: [*mine, True])
+    assert train(load_config(tiny, [f"output={tmp_path}", "train.epochs=1"])) == 0
+    assert "hIoU" not in (tmp_path / "train.log").read_text() and not (tmp_path / "checkpoints/best.pt").exists()
+
+
+def test_float16_needs_a_gpu(tiny: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match=r"train\.precision=float16 needs a GPU; use bfloat16 or float32"):
+        train(load_config(tiny, [f"output={tmp_path}", "train.precision=float16"]))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,3 +154,14 @@ def test_runs_in_other_precisions(dtype: torch.dtype) -> None:
             actual = decoder(*features, auxiliary=False)[0]
         difference = (actual.mask_logits - expected.mask_logits).norm() / expected.mask_logits.norm()
         assert difference < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pooling_of_half_precision_features(dtype: torch.dtype) -> None:
+    """Whole maps of large values leave the range of float16, and masks without pixels divide by next to nothing."""
+    features = torch.full((1, 3, 128, 128), 5.0, dtype=dtype)
+    logits = torch.stack([torch.ones(128, 128), -torch.ones(128, 128)])[None].to(dtype)
+    with torch.autocast("cpu", dtype):
+        pooled = pool_under_masks(features, logits)
+    assert pooled.dtype == dtype
+    assert pooled.tolist() == [[[5.0] * 3, [0.0] * 3]]

@@ -47,7 +47,6 @@ class Checkpoint:
         ema: averaged model state dict, or None.
         scaler: state of the float16 loss scaler, or None.
         rng: state of the random generators of each process, see `random_state`.
-        metrics: last validation, {name: value}.
     """
 
     step: int
@@ -58,7 +57,6 @@ class Checkpoint:
     ema: dict[str, Tensor] | None = None
     scaler: dict[str, Any] | None = None
     rng: list[dict[str, Any]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class CheckpointFolder:
@@ -118,8 +116,9 @@ class CheckpointFolder:
             raise UserError(f"{self.folder}: none of its {len(paths)} checkpoints can be read; move the folder away")
         return None
 
-    def mark_best(self, path: Path, score: float) -> bool:
-        """Link `path` as best.pt if `score` beats the best so far; says whether it did."""
+    def mark_best(self, step: int, score: float) -> bool:
+        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; says whether it did."""
+        path = self.folder / f"step-{step:08d}.pt"
         record = self.folder / "best.json"
         if record.exists() and json.loads(record.read_text())["score"] >= score:
             return False

@@ -30,10 +30,11 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
 
     Args:
         name: of the row.
-        files: `results.json` of evaluations, or folders below which they are.
+        files: `results.json` of evaluations, or folders below which they are; of a run that was evaluated several
+            times the newest counts.
 
     Raises:
-        UserError: no results, or results of different benchmarks, protocols or sets of scenes.
+        UserError: no results, or results of different benchmarks, protocols, settings or sets of scenes.
     """
     paths = [path for file in files for path in ([file] if file.is_file() else sorted(file.rglob("results.json")))]
     if not paths:
@@ -47,14 +48,28 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
     for path, content in zip(paths, contents, strict=True):
         if not isinstance(content, dict) or not {"benchmark", "protocol", "scenes", "scores"} <= content.keys():
             raise UserError(f"{path}: not results of an evaluation; give a results.json of tools/test.py")
+    paths, contents = _newest_of_runs(paths, contents)
     kinds = {(content["benchmark"], content["protocol"], tuple(content["scenes"])) for content in contents}
     if len(kinds) > 1:
         raise UserError(f"{name}: results of different benchmarks, protocols or scenes cannot be averaged")
+    settings = [[content.get("settings", {}).get(part) for part in ("evaluate", "model")] for content in contents]
+    other = next((i for i, values in enumerate(settings) if values != settings[0]), None)
+    if other is not None:
+        raise UserError(f"{name}: {paths[0]} and {paths[other]} are of different settings and cannot be averaged")
     values = {
         branch: {column: [100 * content["scores"][branch][column] for content in contents] for column in COLUMNS}
         for branch in BRANCHES
     }
     return Row(name, values)
+
+
+def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[list[Path], list[dict]]:
+    """One evaluation a run, the newest: earlier ones are of other checkpoints or settings, and no further seeds."""
+    newest: dict[Path, tuple[Path, dict]] = {}
+    for path, content in sorted(zip(paths, contents, strict=True), key=lambda pair: pair[0].stat().st_mtime_ns):
+        newest[Path(content["checkpoint"]).parent if "checkpoint" in content else path] = (path, content)
+    chosen = sorted(newest.values(), key=lambda pair: pair[0])
+    return [path for path, _ in chosen], [content for _, content in chosen]
 
 
 def markdown(rows: Sequence[Row], branches: Sequence[str] = BRANCHES) -> str:

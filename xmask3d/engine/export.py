@@ -19,6 +19,7 @@ from xmask3d.engine.checkpoint import (
     read_checkpoint,
     write_whole,
 )
+from xmask3d.engine.validations import read_validations
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_model
 
@@ -104,8 +105,9 @@ def _checkpoint(run: Path, name: str) -> Path:
 def _about(source: Path, config: Config) -> dict[str, str]:
     about = {"benchmark": config.benchmark, "version": __version__, "from_sha256": file_digest(source)}
     if source.suffix == ".pt":
-        checkpoint = read_checkpoint(source)
-        about |= {"step": str(checkpoint.step), "metrics": json.dumps(checkpoint.metrics, sort_keys=True)}
+        step = read_checkpoint(source).step
+        metrics = read_validations(source.parent).get(step, {})
+        about |= {"step": str(step), "metrics": json.dumps(metrics, sort_keys=True)}
     return about
 
 

@@ -33,6 +33,7 @@ from xmask3d.engine.same_run import check_same_run
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import validate
+from xmask3d.engine.validations import read_validations, record_validation
 from xmask3d.errors import UserError
 from xmask3d.models.build import build_criterion, build_model, build_training_views, build_validation_views
 
@@ -62,7 +63,7 @@ def train(config: Config) -> int:
         UserError: bad data, a configuration that is not the run's, a full disk, or a loss that is not finite.
     """
     trainer = Trainer(config)
-    if trainer.step >= trainer.total_steps:
+    if trainer.step >= trainer.total_steps and not trainer.owes_validation:
         trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")
         return 0
     trainer.build()
@@ -103,6 +104,7 @@ class Trainer:
         self.folder = CheckpointFolder(config.output / "checkpoints", config.train.keep, kept)
         self.resumed = self._load_newest()
         self.step = self.resumed.step if self.resumed else 0
+        self.owes_validation = self.any_process(self._missed_validation())
 
     def build(self) -> None:
         """Build model, optimiser and texts, and put back what the checkpoint holds."""
@@ -122,12 +124,13 @@ class Trainer:
         self.average = AveragedWeights(self.model, settings.ema) if settings.ema else None
         if resumed and resumed.ema and self.average:
             self.average.load(resumed.ema)
-        stepper = TrainingStep(self.model, build_criterion(config, self.benchmark))
+        criterion = build_criterion(config, self.benchmark)
+        stepper = TrainingStep(self.model, criterion)
         self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
         if resumed and resumed.scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed.scaler)
         self.encodings = None
-        if settings.keep_encodings:
+        if settings.keep_encodings and criterion.reads_masks:  # nothing else reads them, but for the captions
             self.encodings = open_encodings(config, self.model, self.clip_text, self.views, self.accelerator.print)
         self.text = self.clip_text(self.benchmark.base_names)
         self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
@@ -152,7 +155,7 @@ class Trainer:
         )
         loader = make_loader(self.views, self.batches, self.config.data.workers, self.device.type == "cuda")
         self.skipped = 0
-        code = 0
+        code = self.validate(self.step // self.steps_per_epoch, stop) if self.owes_validation else 0
         while self.step < self.total_steps and not code:
             epoch, start = divmod(self.step, self.steps_per_epoch)
             self.views.set_epoch(epoch)
@@ -170,7 +173,7 @@ class Trainer:
         return code
 
     def missing_captions(self) -> str | None:
-        """One line if losses ask for captions and there are none: without them they fit all views to an empty one."""
+        """One line if losses ask for captions and there are none: without them they rest."""
         loss, data = self.config.loss, self.config.data
         if not (loss.caption_fused or loss.caption_3d or loss.caption_2d) or self.views.have_captions():
             return None
@@ -262,19 +265,22 @@ class Trainer:
     def end_epoch(self, epochs: int, stop: StopSignals) -> int:
         """Save and validate as often as asked for; returns the exit code of a signal, or 0."""
         settings, last = self.settings, epochs == self.settings.epochs
-        path = None
-        evaluate = bool(settings.evaluate_every) and (last or epochs % settings.evaluate_every == 0)
+        evaluate = self.is_validated(epochs)
         if last or evaluate or epochs % settings.save_every == 0 or epochs in settings.checkpoints:
-            path = self.save()
-        if not evaluate:
-            return self.agree(stop.code, False)[0]
-        metrics = self.validate(epochs, stop)
-        if metrics and path:
-            self.folder.mark_best(path, metrics["fused_hiou"])
-        return self.agree(stop.code, False)[0]
+            self.save()
+        return self.validate(epochs, stop) if evaluate else self.agree(stop.code, False)[0]
 
-    def validate(self, epochs: int, stop: StopSignals) -> dict[str, float] | None:
-        """Score one view of every scene with the averaged weights, if there are any; None if a signal came."""
+    def is_validated(self, epochs: int) -> bool:
+        """Whether there is a validation after so many epochs."""
+        every = self.settings.evaluate_every
+        return bool(every) and (epochs == self.settings.epochs or epochs % every == 0)
+
+    def validate(self, epochs: int, stop: StopSignals) -> int:
+        """Score one view of every scene with the averaged weights, if there are any.
+
+        Returns:
+            Exit code of a signal, which leaves the validation to the next start, or 0.
+        """
         views = build_validation_views(self.config, self.benchmark)
         views.set_epoch(epochs - 1)
         state = random_state()  # whatever draws numbers here must not change what training draws next
@@ -282,7 +288,7 @@ class Trainer:
             result = validate(self.labeller, views, self.benchmark, self.config.data.workers, stop)
         restore_random_state(state)
         if result is None:
-            return None
+            return self.agree(stop.code, False)[0]
         metrics, picture = result
         self.log.scalars({f"validation/{name}": value for name, value in metrics.items()}, self.step)
         every, last = self.settings.picture_every, epochs == self.settings.epochs
@@ -294,14 +300,17 @@ class Trainer:
             f"2D {metrics['2d_hiou']:.4f}, 3D {metrics['3d_hiou']:.4f}, "
             f"binary accuracy {metrics['binary_accuracy']:.4f}"
         )
-        return metrics
+        if self.accelerator.is_main_process:
+            record_validation(self.folder.folder, self.step, metrics)
+            self.folder.mark_best(self.step, metrics["fused_hiou"])
+        return self.agree(stop.code, False)[0]
 
-    def save(self) -> Path | None:
+    def save(self) -> None:
         """Save all there is; the first process writes, the others hand over their random state."""
         states = gather_object([random_state()])
         if not self.accelerator.is_main_process:
-            return None
-        return self.folder.save(
+            return
+        self.folder.save(
             Checkpoint(
                 step=self.step,
                 steps_per_epoch=self.steps_per_epoch,
@@ -363,6 +372,12 @@ class Trainer:
     def any_process(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return self.agree(int(flag), False)[0] > 0
+
+    def _missed_validation(self) -> bool:
+        """Whether the run was stopped between the end of an epoch and what validates it."""
+        epochs, steps = divmod(self.step, self.steps_per_epoch)
+        due = self.step > 0 and not steps and self.is_validated(epochs)
+        return due and self.accelerator.is_main_process and self.step not in read_validations(self.folder.folder)
 
     def _load_newest(self) -> Checkpoint | None:
         """Newest good checkpoint, chosen by the first process for all; also checks and saves the configuration."""

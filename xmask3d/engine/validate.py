@@ -1,6 +1,7 @@
 """Validation while training: one view of every scene, on the points it sees. Quick, and not the published protocol."""
 
 import numpy as np
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 
 from xmask3d.benchmark import Benchmark
@@ -26,7 +27,7 @@ def validate(
 
     Returns:
         Scores by name (such as fused_hiou, 2d_miou_novel, binary_accuracy) and a picture of the first view of this
-        process; None if a signal came.
+        process; None if a signal came to any process.
     """
     accelerator, settings = labeller.accelerator, labeller.settings
     mine = range(accelerator.process_index, len(views), accelerator.num_processes)
@@ -53,7 +54,8 @@ def validate(
         if picture is None:
             picture = _draw_first(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size)
     scores = summarise({branch: matrix.reduce() for branch, matrix in matrices.items()}, binary.reduce(), benchmark)
-    return None if stop.code else (scores, picture)
+    stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its scenes
+    return None if stopped else (scores, picture)
 
 
 def summarise(matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, benchmark: Benchmark) -> dict[str, float]:

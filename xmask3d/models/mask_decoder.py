@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmask3d.models.layers import MLP, sine_position_encoding
+from xmask3d.models.similarity import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,10 @@ def pool_under_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
         B x Q x C, zero for a mask without pixels.
     """
     inside = mask_logits.detach() > 0
-    total = torch.einsum("bchw,bqhw->bqc", features, inside.to(features.dtype))
-    return total / (inside.sum((-2, -1)).to(features.dtype) + 1e-8)[..., None]
+    with torch.autocast(features.device.type, enabled=False):
+        wide = at_least_float32(features)  # sums over a map leave the range of float16
+        total = torch.einsum("bchw,bqhw->bqc", wide, inside.to(wide.dtype))
+        return (total / inside.sum((-2, -1)).clamp(min=1)[..., None]).to(features.dtype)
 
 
 def attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:

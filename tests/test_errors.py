@@ -1,0 +1,58 @@
+"""How tools end."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from xmask3d.errors import UserError, run_tool
+
+
+class Damaged(Dataset):
+    """Its only item cannot be read."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise UserError("depth/0.png: truncated; fetch it again")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_of_loader_processes_are_one_line(workers: int, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_tool(lambda: list(DataLoader(Damaged(), num_workers=workers)) and None)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: depth/0.png: truncated; fetch it again\n"
+
+
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/train.log")
+
+    with pytest.raises(SystemExit) as ended:
+        run_tool(full)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: runs/x/train.log: No space left on device; what was saved before is intact\n"
+    )
+
+
+def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        run_tool(lambda: (tmp_path / "none").read_text() and None)
+    with pytest.raises(ZeroDivisionError):
+        run_tool(lambda: 1 // 0)
+
+
+def test_codes(capsys: pytest.CaptureFixture) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    for main, code in ((lambda: None, 0), (lambda: 143, 143), (interrupted, 130)):
+        with pytest.raises(SystemExit) as ended:
+            run_tool(main)
+        assert ended.value.code == code
+    assert capsys.readouterr().err == "stopped by the user\n"
