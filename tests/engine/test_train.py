@@ -216,7 +216,7 @@ def test_a_stop_in_a_validation_leaves_it_to_the_next_start(
         return validate(*arguments)
 
     monkeypatch.setattr(module, "validate", stopped)
-    config = load_config(tiny, [f"output={tmp_path}", "train.epochs=1"])
+    config = load_config(tiny, [f"output={tmp_path}", "train.epochs=1", "train.evaluate_every=1"])
     assert train(config) == 143
     folder = tmp_path / "checkpoints"
     saved = read_checkpoint(folder / "step-00000004.pt")
@@ -233,7 +233,7 @@ def test_a_validation_that_a_signal_cut_in_any_process_counts_in_none(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xmask3d.engine.validate.gather_object", lambda mine: [*mine, True])
-    assert train(load_config(tiny, [f"output={tmp_path}", "train.epochs=1"])) == 0
+    assert train(load_config(tiny, [f"output={tmp_path}", "train.epochs=1", "train.evaluate_every=1"])) == 0
     assert "hIoU" not in (tmp_path / "train.log").read_text() and not (tmp_path / "checkpoints/best.pt").exists()
 
 
