@@ -80,6 +80,7 @@ def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(tmp_path: 
     first = run(sys.executable, "tools/quickstart.py", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
     assert first.returncode == 0, first.stderr
     assert "hIoU" in first.stdout and "Next" in first.stdout
+    assert "find_unused_parameters" not in first.stdout + first.stderr
     results = list((tmp_path / "run").rglob("results.json"))
     assert len(results) == 1
     content = json.loads(results[0].read_text())

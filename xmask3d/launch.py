@@ -6,6 +6,7 @@ Takes torchrun's arguments; ends with the exit code of the process that failed f
 """
 
 import logging
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -16,6 +17,8 @@ from torch.distributed.run import main
 def launch(arguments: list[str]) -> int:
     """Run torchrun; returns an exit code, 128 and the signal's number where a signal ended it."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Every process would warn that no parameter was unused so far; in a batch whose masks cover no point some are.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         main(arguments)
     except ChildFailedError as error:
