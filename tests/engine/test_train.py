@@ -21,6 +21,10 @@ from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
 LAST = "checkpoints/step-00000008.pt"
+NO_MASKS = [
+    f"loss.{name}=0"
+    for name in ("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d", "mask_regularisation")
+]
 SAME = ["train.ema=0.9", "train.evaluate_every=1"]  # as the finished run of the fixture
 
 
@@ -156,9 +160,7 @@ def test_without_losses_that_read_masks_the_2d_branch_rests(
         raise AssertionError("no loss reads masks")
 
     monkeypatch.setattr(DiffusionFeatures, "forward", unexpected)
-    names = ("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d", "mask_regularisation")
-    overrides = [f"loss.{name}=0" for name in names]
-    config = load_config(tiny, [*overrides, f"output={tmp_path}", "train.evaluate_every=0", "train.save_every=1"])
+    config = load_config(tiny, [*NO_MASKS, f"output={tmp_path}", "train.evaluate_every=0", "train.save_every=1"])
     assert train(config) == 0
     first, last = (read_checkpoint(tmp_path / f"checkpoints/step-0000000{step}.pt").model for step in (4, 8))
     changed = {name.split(".")[0] for name in last if not torch.equal(first[name], last[name])}
@@ -198,9 +200,8 @@ def test_kept_encodings_are_made_once_a_view(tiny: Path, tmp_path: Path, monkeyp
 
 
 def test_without_masks_no_picture_is_encoded(tiny: Path, tmp_path: Path) -> None:
-    names = ("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d", "mask_regularisation")
     kept = ["train.keep_encodings=true", f"data.cache={tmp_path / 'cache'}", "train.evaluate_every=0"]
-    overrides = [f"output={tmp_path / 'run'}", "train.epochs=1", *(f"loss.{name}=0" for name in names), *kept]
+    overrides = [f"output={tmp_path / 'run'}", "train.epochs=1", *NO_MASKS, *kept]
     assert train(load_config(tiny, overrides)) == 0
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 

@@ -12,6 +12,7 @@ from xmask3d.models.diffusion import EncodedImages
 from xmask3d.models.xmask3d import Outputs, XMask3D
 
 BRANCHES = ("fused", "2d", "3d")
+# What the frozen networks say of a batch's images: latents with the VAE's maps, and CLIP's tokens.
 Encodings = tuple[EncodedImages, EncodedTokens]
 
 

@@ -25,6 +25,7 @@ from xmask3d.models.fusion import Fused
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 from xmask3d.models.xmask3d import Outputs
 
+# Those of `Criterion.weights` that read nothing of the 2D branch.
 LOSSES_WITHOUT_MASKS = {"point_3d", "caption_3d", "binary"}
 
 

@@ -115,7 +115,10 @@ def set_losses(
     num_points: int,
     uniform: Uniform,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class, mask and dice losses of L predictions, not weighted: three tensors of L numbers."""
+    """Class, mask and dice losses of L predictions, not weighted: three tensors of L numbers (paper Eq. 12).
+
+    Those of class are means over queries; those of masks are sums over pairs, divided by the mean of `targets`.
+    """
     classes, masks, dices = [], [], []
     for layer, (masks_of_layer, classes_of_layer) in enumerate(zip(mask_logits, class_logits, strict=True)):
         classes.append(class_loss(classes_of_layer, matching, layer, no_object))
