@@ -63,6 +63,15 @@ def test_unknown_key_in_an_include_names_that_file(tmp_path: Path) -> None:
     assert f"{below}:2" in text and "'loss'" in text
 
 
+def test_a_key_of_earlier_runs_without_effect_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {diffusion_size: null, hidden: 64}\n")
+    assert load_config(path).model.hidden == 64
+    path.write_text("model: {diffusion_size: [8, 8]}\n")
+    with pytest.raises(UserError, match=r"unknown key 'model\.diffusion_size'"):
+        load_config(path)
+
+
 def test_unknown_override(tmp_path: Path) -> None:
     text = message(write(tmp_path, "a.yaml", ""), "train.epoch=3")
     assert "override 'train.epoch=3'" in text and "'epochs'" in text

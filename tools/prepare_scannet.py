@@ -2,7 +2,7 @@
 
 Needs, per ScanNet scene: <scene>_vh_clean_2.ply, and for labels <scene>_vh_clean_2.labels.ply, for the 200 classes
 <scene>.aggregation.json and <scene>_vh_clean_2.0.010000.segs.json, for frames <scene>.sens and
-<scene>_2d-label-filt.zip. Run it again after an interruption; what is done is skipped.
+<scene>_2d-label-filt.zip. Run it again after an interruption, or when more of these have come; what is done is skipped.
 """
 
 import argparse
@@ -52,16 +52,18 @@ def _scannet(args: argparse.Namespace) -> int:
     if not table.is_file():
         raise UserError(f"{table}: missing; it comes with raw ScanNet, or name it with --labels")
     settings = Settings(args.raw, args.out, table, args.step)
-    failures = done = 0
+    failures = done = skipped = lacking = 0
     for _, result in run_all(prepare_scene, ((name, split, settings) for name, split in scenes), args.workers):
         if isinstance(result, UserError):
             failures += 1
             print(f"failed: {result}", file=sys.stderr)
             continue
-        done += 1
+        done, skipped = done + 1, skipped + result.skipped
+        lacking += result.skipped and bool(result.notes)
         for note in result.notes if not result.skipped else []:
             print(f"{result.scene}: {note}", file=sys.stderr)
-    print(f"{args.out}: {done} scenes ready, {failures} failed")
+    before = f" ({skipped} from before, {lacking} of them with parts left out)" if skipped else ""
+    print(f"{args.out}: {done} scenes ready{before}, {failures} failed")
     return 1 if failures else 0
 
 

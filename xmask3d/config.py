@@ -43,7 +43,7 @@ class DataConfig(Section):
     augment_color: bool = Field(False, description="chromatic contrast, translation and jitter in training")
     augment_shape: bool = Field(False, description="elastic distortion and flips in training")
     bad_views: Literal["skip", "refuse"] = Field("skip", description="damaged views: report and skip, or stop")
-    cache: Path | None = Field(None, description="folder for visibility and label maps kept between epochs")
+    cache: Path | None = Field(None, description="folder for decoded scenes, visibility and encodings")
     workers: int = Field(4, ge=0, description="loader processes per training process")
 
 
@@ -74,9 +74,6 @@ class ModelConfig(Section):
         "float32", description="type of the frozen diffusion model's weights and products"
     )
     diffusion_channels_last: bool = Field(False, description="memory layout of the frozen diffusion model")
-    diffusion_size: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="size of the latent; sets the grid of the noise"
-    )
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
     point_unet: UNetConfig = UNetConfig()
     binary_unet: UNetConfig = UNetConfig(layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96))
@@ -145,7 +142,8 @@ class TrainConfig(Section):
     save_every: int = Field(1, ge=1, description="epochs between checkpoints")
     save_minutes: float | None = Field(10.0, description="minutes between checkpoints inside an epoch; null for none")
     keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
-    evaluate_every: int = Field(1, ge=0, description="epochs between validations on one view a scene; 0 for never")
+    evaluate_every: int = Field(1, ge=0, description="epochs between validations; 0 for never")
+    evaluate_views: int = Field(1, ge=1, description="views of each scene that a validation looks at")
     picture_every: int = Field(1, ge=0, description="epochs between pictures in TensorBoard; 0 for never")
     checkpoints: list[int] = Field([], description="epochs whose checkpoint is kept for good")
 
@@ -228,6 +226,9 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
             raise UserError(f"override '{override}': the value is not YAML") from error
         _assign(content, key.split("."), value, override)
         lines[tuple(key.split("."))] = f"override '{override}'"
+    model = content.get("model")
+    if isinstance(model, dict) and model.get("diffusion_size", 0) is None:
+        del model["diffusion_size"]  # runs of earlier versions wrote it, without effect
     _check_keys(content, Config, (), lines)
     try:
         return Config.model_validate(content)

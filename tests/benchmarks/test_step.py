@@ -1,4 +1,5 @@
 import tempfile
+import types
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,23 @@ def test_a_step_with_kept_encodings_has_nearly_the_same_losses(tmp_path: Path) -
     for name, value in losses["xmask3d-encoding"].items():
         # Encodings are kept in half precision.
         assert float(losses["xmask3d"][name]) == pytest.approx(float(value), rel=0.05, abs=0.05)
+
+
+def test_points_are_drawn_on_the_device_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, make = [], torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": asked.append(device) or make("cpu"))
+    step = types.SimpleNamespace(
+        device="cuda:0",
+        clip_text=lambda captions: captions,
+        batch=types.SimpleNamespace(captions=[]),
+        text=None,
+        step=lambda *arguments: torch.rand(3, generator=arguments[-1]),
+        finish=lambda losses, _: losses,
+        optimizer=None,
+    )
+    first, again = Training.encoding(step), Training.encoding(step)
+    assert asked == ["cuda:0", "cuda:0"]
+    assert torch.equal(first, again)
 
 
 def test_steps_of_several_sizes() -> None:

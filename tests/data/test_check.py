@@ -49,6 +49,13 @@ def test_clean_data(clean):
     assert "usable 4" in text and "classes without points: cabinet, door, window" in text
 
 
+def test_lost_poses_are_no_fault(root):
+    (root / "scannet_2d" / "scene0000_00" / "pose" / "0.txt").write_text("-inf " * 16)
+    report = check(root)
+    assert report.problems == [] and report.lost == 1 and report.usable == 3
+    assert any("1 views have an infinite pose" in warning for warning in report.warnings)
+
+
 def test_processes_and_fewer_views(clean):
     report = check(clean, workers=2, max_views=1)
     assert report.views == 4 and len(report.points_per_view) == 2 and report.problems == []

@@ -1,5 +1,6 @@
 import hashlib
 import re
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -90,6 +91,24 @@ def test_goes_on_after_dropped_connections(server, tmp_path):
     server.drops = [100_000, 0, 50_000]
     assert get(server, tmp_path / "a").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=100000-", "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_file_of_unknown_length_that_was_cut_is_not_taken_for_whole(tmp_path):
+    class Chunks(socketserver.StreamRequestHandler):
+        def handle(self):
+            while self.rfile.readline().strip():
+                pass
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            self.wfile.write(head + b"3e8\r\n" + b"a" * 1000 + b"\r\n3e8\r\n" + b"b" * 300)  # of 1000
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Chunks) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        with pytest.raises(UserError, match="ended early"):
+            fetch(f"http://127.0.0.1:{server.server_address[1]}/a", tmp_path / "a", attempts=2, wait=0.001, timeout=10)
+        server.shutdown()
+        thread.join()
+    assert not (tmp_path / "a").exists() and not read_records(tmp_path)
 
 
 @pytest.mark.parametrize("tag", ['"one"', None, 'W/"weak"'])

@@ -1,6 +1,7 @@
 import runpy
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,6 +270,62 @@ def test_missing_parts_are_noted(raw, tmp_path):
     assert (labels == 255).all()
     with pytest.raises(UserError, match="no folder of scene other"):
         prepare_scene("other", "test", settings)
+
+
+def raw_files(raw, *endings):
+    return [raw / "scans" / "scene0001_00" / f"scene0001_00{ending}" for ending in endings]
+
+
+def test_raw_files_that_come_later_are_taken_in(raw, tmp_path):
+    scene, partial = "scene0001_00", tmp_path / "raw" / "scene0001_00"
+    partial.mkdir(parents=True)
+    mesh, *others = raw_files(raw, "_vh_clean_2.ply", "_vh_clean_2.labels.ply", ".sens", "_2d-label-filt.zip")
+    shutil.copy(mesh, partial)
+    settings = Settings(tmp_path / "raw", tmp_path / "out", raw / "scannetv2-labels.combined.tsv")
+    points = tmp_path / "out" / "scannet_3d" / "val" / f"{scene}_vh_clean_2.pth"
+    frames = tmp_path / "out" / "scannet_2d" / scene
+    assert prepare_scene(scene, "val", settings).frames == 0 and (read_points(points)[2] == 255).all()
+    assert prepare_scene(scene, "val", settings).skipped
+    for path in others:
+        shutil.copy(path, partial)
+    assert prepare_scene(scene, "val", settings).frames == 1
+    np.testing.assert_array_equal(read_points(points)[2], BoxRoom(1, 0.1).labels)
+    assert (frames / "label" / "0.png").is_file() and (frames / "color" / "0.jpg").is_file()
+    shutil.rmtree(partial)  # raw data need not be kept
+    assert prepare_scene(scene, "val", settings).skipped
+
+
+def test_published_files_are_not_replaced_by_unlabelled_ones(raw, tmp_path):
+    scene, partial, out = "scene0001_00", tmp_path / "raw" / "scene0001_00", tmp_path / "out"
+    prepare_scene(scene, "val", Settings(raw, out, raw / "scannetv2-labels.combined.tsv"))
+    shutil.rmtree(out / ".prepared")
+    shutil.rmtree(out / "scannet_2d" / scene / "label")  # as the archives come: labelled points, frames, no pictures
+    points = out / "scannet_3d" / "val" / f"{scene}_vh_clean_2.pth"
+    before = points.read_bytes()
+    partial.mkdir(parents=True)
+    for path in raw_files(raw, "_vh_clean_2.ply", "_2d-label-filt.zip"):
+        shutil.copy(path, partial)
+    report = prepare_scene(scene, "val", Settings(tmp_path / "raw", out, raw / "scannetv2-labels.combined.tsv"))
+    assert points.read_bytes() == before
+    assert report.frames == 1 and (out / "scannet_2d" / scene / "label" / "0.png").is_file()
+    assert report.notes == [
+        f"no labels.ply: {points} stays as it is",
+        "no aggregation.json or segs.json: no raw ids for the 200 classes",
+        "no .sens recording: the 1 frames that are there stay as they are",
+    ]
+
+
+def touch_slowly(path):
+    path.touch()
+    time.sleep(0.2)
+
+
+def test_a_stop_leaves_out_what_has_not_begun(tmp_path):
+    results = run_all(touch_slowly, [(tmp_path / str(number),) for number in range(40)], 2)
+    next(results)
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)
+    assert len(list(tmp_path.iterdir())) < 12
 
 
 @pytest.mark.parametrize(

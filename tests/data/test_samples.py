@@ -152,6 +152,55 @@ def test_a_rejected_view_of_validation_is_followed_by_the_one_after_the_next_as_
     assert even[0] is None and tried == ["0", "2", "1", "3"]  # the others too, before the scene is given up
 
 
+def test_a_damaged_view_changes_nothing_of_the_next_one(own_root, benchmark):
+    """Samples are the same whether or not their process has met the damaged view before."""
+    (own_root / "scannet_2d" / "scene0000_00" / "label" / "20.png").unlink()
+
+    def views():
+        return TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, seed=1, **SMALL)
+
+    used = views()
+    for index in range(16):
+        assert used[index].view != "20" or used[index].scene != "scene0000_00"
+    for index in range(16):
+        first, second = views()[index], used[index]
+        assert first.view == second.view and torch.equal(first.voxel_coords, second.voxel_coords)
+
+
+def test_only_training_reads_label_pictures(own_root, benchmark):
+    (own_root / "scannet_2d" / "scene0000_00" / "label" / "20.png").unlink()
+    reader = open_reader("scannet", own_root, "train", benchmark)
+    options = {name: value for name, value in SMALL.items() if name != "min_points"}
+    views = SceneViews(reader, "scene0000_00", benchmark, min_points=1, **options)
+    assert all(views[index] is not None and views[index].label_map is None for index in range(len(views)))
+
+
+def test_validation_passes_over_a_damaged_scene(own_root, benchmark, caplog):
+    (own_root / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth").write_bytes(b"no scene")
+    reader = open_reader("scannet", own_root, "train", benchmark)
+    views = ValidationViews(reader, benchmark, **SMALL)
+    assert views[0] is None and views[1] is not None and "scene0000_00_vh_clean_2.pth" in caplog.text
+    with pytest.raises(UserError, match="damaged"):
+        ValidationViews(reader, benchmark, bad_views="refuse", **SMALL)[0]
+
+
+def test_validation_looks_at_evenly_spaced_views(root, benchmark, monkeypatch):
+    monkeypatch.setattr(ValidationViews, "_sample", lambda self, scene, view, *_: (scene.name, view))
+    reader = open_reader("scannet", root, "train", benchmark)
+    lists = {"scene0000_00": ["0", "1", "2", "3", "4"], "scene0001_00": ["0"]}
+    for name in reader.scene_names:
+        reader.read_scene(name).view_names[:] = lists[name]
+    views = ValidationViews(reader, benchmark, views_per_scene=2)
+    assert [views[index] for index in range(len(views))] == [
+        ("scene0000_00", "0"),
+        ("scene0000_00", "2"),
+        ("scene0001_00", "0"),
+        None,
+    ]
+    views.set_epoch(3)
+    assert [views[index] for index in range(2)] == [("scene0000_00", "3"), ("scene0000_00", "0")]
+
+
 def equal(a, b):
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
 

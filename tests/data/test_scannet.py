@@ -142,6 +142,26 @@ def test_damaged_frames_are_named(root, benchmark20, tmp_path, part, damage):
         reader.read_view("scene0000_00", "20")
 
 
+def test_files_of_a_broken_run_are_neither_scenes_nor_views(root, benchmark20, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    (tmp_path / "data" / "scannet_3d" / "train" / ".part-ab12.pth").write_bytes(b"half")
+    (tmp_path / "data" / "scannet_2d" / "scene0000_00" / "color" / ".part-cd34.jpg").write_bytes(b"half")
+    expected = open_reader("scannet", root, "train", benchmark20)
+    reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+    assert reader.scene_names == expected.scene_names
+    assert reader.view_names("scene0000_00") == expected.view_names("scene0000_00")
+
+
+def test_a_damaged_first_picture_leaves_the_camera_to_the_others(root, benchmark20, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    expected = open_reader("scannet", root, "train", benchmark20).read_view("scene0000_00", "20").intrinsics
+    path = tmp_path / "data" / "scannet_2d" / "scene0000_00" / "color" / "0.jpg"
+    for content in (path.read_bytes()[:400], b""):
+        path.write_bytes(content)
+        reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+        assert reader.read_view("scene0000_00", "20").intrinsics == expected
+
+
 def test_raw_labels_must_fit(root, tmp_path):
     benchmark = load_benchmark("scannet200/B170N30")
     shutil.copytree(root, tmp_path / "data")

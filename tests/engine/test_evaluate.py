@@ -123,6 +123,27 @@ def test_a_scene_made_anew_is_evaluated_anew(evaluated: Path, tiny: Path, finish
     assert scores_of(folder) == scores_of(evaluated)
 
 
+def test_scenes_without_frames_are_refused_and_later_ones_taken_in(
+    evaluated: Path, tiny: Path, finished: Path, tmp_path: Path
+) -> None:
+    config = load_config(tiny, SAME)
+    data, checkpoint = tmp_path / "data", finished / "checkpoints" / "step-00000008.pt"
+    shutil.copytree(config.data.root, data)
+    frames = data / "scannet_2d" / "scene0002_00"
+    frames.rename(tmp_path / "elsewhere")
+    config = load_config(tiny, [*SAME, f"data.root={data}", "data.cache=null"])
+    with pytest.raises(UserError, match="scene scene0002_00 has no frames"):
+        evaluate(config, checkpoint, output=tmp_path)
+    (tmp_path / "elsewhere").rename(frames)
+    results = evaluate(config, checkpoint, output=tmp_path)
+    assert results is not None and scores_of(results.folder) == scores_of(evaluated)
+    # A frame more, and the scene is labelled anew.
+    before = (results.folder / "scenes" / "scene0002_00.npz").stat().st_mtime_ns
+    shutil.copy(frames / "color" / "0.jpg", frames / "color" / "1.jpg")
+    assert evaluate(config, checkpoint, output=tmp_path) is not None
+    assert (results.folder / "scenes" / "scene0002_00.npz").stat().st_mtime_ns > before
+
+
 def test_settings_that_matter_change_the_digest(tiny: Path) -> None:
     benchmark = load_benchmark("scannet20/B15N4")
 

@@ -52,7 +52,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 def test_a_finished_run(finished: Path, tiny: Path) -> None:
     lines = (finished / "train.log").read_text()
     assert "start at step 0 of 8 (2 epochs of 4), 1 process(es)" in lines
-    assert "epoch 2, one view a scene: hIoU fused" in lines and "complete: 2 epochs, 8 steps" in lines
+    assert "epoch 2, 1 view(s) a scene: hIoU fused" in lines and "complete: 2 epochs, 8 steps" in lines
     assert load_config(finished / "config.yaml") == load_config(tiny, [*SAME, f"output={finished}"])
     checkpoint = read_checkpoint(finished / LAST)
     assert checkpoint.step == 8 and checkpoint.steps_per_epoch == 4
@@ -223,7 +223,7 @@ def test_a_stop_in_a_validation_leaves_it_to_the_next_start(
     saved = read_checkpoint(folder / "step-00000004.pt")
     assert read_validations(folder) == {} and not (folder / "best.pt").exists()
     assert train(config) == 0 and stops == []
-    assert "epoch 1, one view a scene: hIoU fused" in (tmp_path / "train.log").read_text()
+    assert "epoch 1, 1 view(s) a scene: hIoU fused" in (tmp_path / "train.log").read_text()
     assert list(read_validations(folder)) == [4] and read_checkpoint(folder / "best.pt").step == 4
     assert not differences(saved.model, read_checkpoint(folder / "best.pt").model)
     assert train(config) == 0  # would end in an IndexError if it validated again

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +16,16 @@ def test_labels_at_points_equal_sampled_binary_masks() -> None:
         masks = (label_maps[image] == label).double()[:, None]
         expected = F.grid_sample(masks, 2 * points[:, None] - 1, align_corners=False)[:, 0, 0]
         torch.testing.assert_close(((labels == label) * weights).sum(-1), expected)
+
+
+def test_nothing_is_copied_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`new_tensor` and `tensor` take numbers from the host, which waits for a GPU."""
+    for owner, name in ((torch.Tensor, "new_tensor"), (torch, "tensor")):
+        monkeypatch.setattr(owner, name, None)
+    maps, image = torch.arange(35).view(1, 5, 7), torch.zeros(1, dtype=torch.long)
+    labels, weights = sample_labels(maps, image, torch.full((1, 1, 2), 0.5))
+    assert labels.flatten().tolist() == [17, 18, 24, 25]
+    assert weights.flatten().tolist() == [1, 0, 0, 0]
 
 
 def test_logits_at_cell_centres_are_those_of_the_cells() -> None:

@@ -66,6 +66,29 @@ def test_normalisation(affine: bool) -> None:
         torch.testing.assert_close(bands.normalisation(norm, x)(x.clone()), norm(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("offset", [0, 10, 30])
+def test_normalisation_rounds_once(offset: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(1, 8, 32, 32, generator=generator) + offset).bfloat16()
+    norm = nn.GroupNorm(4, 8).requires_grad_(False)
+    exact = norm(x.float())
+    band = x.clone()
+    ours = bands.normalisation(norm.bfloat16(), x)(band)
+    assert ours.dtype == torch.bfloat16 and ours is band
+    assert (ours.float() - exact).norm() < 0.0025 * exact.norm()
+    assert (ours.float() - exact).norm() < 1.05 * (norm(x).float() - exact).norm()
+
+
+def test_normalisation_of_float32_writes_in_place() -> None:
+    norm, x = nn.GroupNorm(2, 4).requires_grad_(False), torch.randn(1, 4, 5, 5) + 3
+    band = x.clone()
+    assert bands.normalisation(norm, x)(band).data_ptr() == band.data_ptr()
+    mean, variance = bands._moments(x, 2)
+    scale = (variance + norm.eps).rsqrt()
+    by_channel = [y.repeat_interleave(2, 1)[:, :, None, None] for y in (scale, -mean * scale)]
+    assert torch.equal(band, x * by_channel[0] + by_channel[1])
+
+
 def test_encoding_in_bands_is_encoding(monkeypatch) -> None:
     vae, unet = recorded_networks()
     features = DiffusionFeatures(vae, unet, dtype=torch.float64)

@@ -180,6 +180,10 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     assert isinstance(load_clip(tmp_path).tokenizer, open_clip.SimpleTokenizer)
 
 
+def activation(clip: nn.Module) -> type[nn.Module]:
+    return type(clip.visual.transformer.resblocks[0].mlp.gelu)
+
+
 def openai_state(clip: nn.Module) -> dict[str, Tensor]:
     sizes = {"input_resolution": torch.tensor(28), "context_length": torch.tensor(8), "vocab_size": torch.tensor(30)}
     return {name: tensor.half().clone() for name, tensor in clip.state_dict().items()} | sizes
@@ -206,7 +210,7 @@ class Archive(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
 @pytest.mark.parametrize("kind", ["archive", "state"])
-def test_openai_file(tmp_path: Path, kind: str) -> None:
+def test_openai_file(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     clip, path = small_clip(), tmp_path / "ViT.pt"
     if kind == "archive":
         torch.jit.script(Archive(clip)).save(path)
@@ -217,7 +221,41 @@ def test_openai_file(tmp_path: Path, kind: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(loaded.model.encode_text(tokens), clip.encode_text(tokens), rtol=0.02, atol=0.02)
     assert loaded.model.token_embedding.weight.dtype == torch.float32
-    assert isinstance(loaded.model.visual.transformer.resblocks[0].mlp.gelu, QuickGELU)
+    assert activation(loaded.model) is QuickGELU
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("name", ["clip.pt", "clip.safetensors"])
+def test_a_file_that_does_not_tell_its_activation_is_named(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, path = small_clip(), tmp_path / name
+    (save_file if path.suffix == ".safetensors" else torch.save)(clip.state_dict(), path)
+    assert activation(load_clip(path).model) is QuickGELU
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{path}: ") and "QuickGELU" in warning and "open_clip_config.json" in warning
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+def test_a_name_with_a_file_takes_the_activation_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = open_clip.factory._MODEL_CONFIGS
+    monkeypatch.setitem(configs, "small", {**CONFIG, "quick_gelu": False})
+    monkeypatch.setitem(configs, "small-quickgelu", CONFIG)
+    clip = small_clip()
+    archive, state, plain = (tmp_path / name for name in ("archive.pt", "state.pt", "plain.pt"))
+    torch.jit.script(Archive(clip)).save(archive)
+    torch.save(openai_state(clip), state)
+    torch.save(clip.state_dict(), plain)
+    tokens = torch.tensor([[28, 3, 29, 0, 0, 0, 0, 0]])
+    for file in (archive, state):
+        loaded = load_clip("small", file).model
+        assert activation(loaded) is QuickGELU
+        with torch.no_grad():
+            torch.testing.assert_close(loaded.encode_text(tokens), clip.encode_text(tokens), rtol=0.02, atol=0.02)
+    assert activation(load_clip("small", plain).model) is nn.GELU
+    assert activation(load_clip("small-quickgelu", plain).model) is QuickGELU
 
 
 def test_errors_name_what_is_wrong(tmp_path: Path) -> None:

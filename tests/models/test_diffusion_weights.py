@@ -4,6 +4,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -24,7 +25,7 @@ from tests.helpers.diffusion import (
 )
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures
-from xmask3d.models.diffusion_weights import load_diffusion, save_diffusion
+from xmask3d.models.diffusion_weights import check_diffusion, load_diffusion, save_diffusion
 from xmask3d.parity.filler import fill_module
 
 PROMPTS = {64: 1, 128: 2}
@@ -136,6 +137,24 @@ def test_diffusers_folder(tmp_path: Path, padding: str) -> None:
     same_maps(features, DiffusionFeatures(vae, unet))
 
 
+def test_folder_with_older_names_of_the_attention(tmp_path: Path) -> None:
+    features, prompt = DiffusionFeatures(*networks(SMALL_UNET_1)), torch.ones(1, 5, 64)
+    save_diffusion(tmp_path, features, prompt, torch.float32)
+    path = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    stored = load_file(path)
+    for new, old in older.items():
+        for side in ("encoder", "decoder"):
+            for leaf in ("weight", "bias"):
+                attention = f"{side}.mid_block.attentions.0."
+                stored[f"{attention}{old}.{leaf}"] = stored.pop(f"{attention}{new}.{leaf}")
+    save_file(stored, path)
+    assert check_diffusion(tmp_path).startswith("diffusers folder, AutoencoderKL of")
+    again, _ = load_diffusion(tmp_path)
+    for name, tensor in features.vae.state_dict().items():
+        assert torch.equal(again.vae.state_dict()[name], tensor), name
+
+
 def test_own_folder_round_trip(tmp_path: Path) -> None:
     features = DiffusionFeatures(*networks(SMALL_UNET_1))
     prompt = torch.randn(1, 5, 64)
@@ -167,7 +186,8 @@ def test_lightning_classes_in_a_checkpoint_are_never_run(tmp_path: Path, monkeyp
             for length in range(module.count(".") + 1):
                 package = module.rsplit(".", length)[0]
                 patch.setitem(sys.modules, package, fake if length == 0 else types.ModuleType(package))
-            torch.save({"state_dict": state, "callbacks": {callback: {"best": 1}}}, tmp_path / "sd.ckpt")
+            trainer = {"callbacks": {callback: {"best": np.float32(1)}}, "lr_schedulers": [np.float64(1e-4)]}
+            torch.save({"state_dict": state, **trainer}, tmp_path / "sd.ckpt")
         if accepted:
             _, prompt = load_diffusion(tmp_path / "sd.ckpt")
             assert torch.equal(prompt, torch.ones(1, 3, 64))

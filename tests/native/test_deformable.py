@@ -82,6 +82,18 @@ def test_shapes_that_do_not_fit_are_refused_before_memory_is_touched() -> None:
         attend(values, offsets, weights, reference[1:], [(2, 2)])
 
 
+def test_the_plain_way_copies_nothing_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`new_tensor` and `tensor` take numbers from the host, which waits for a GPU."""
+    values = torch.arange(6.0).view(1, 6, 1, 1)
+    offsets = torch.tensor([1.0, -1.0]).view(1, 1, 1, 1, 1, 2)
+    weights, reference = torch.ones(1, 1, 1, 1), torch.tensor([[0.5, 0.75]])
+    for owner, name in ((torch.Tensor, "new_tensor"), (torch, "tensor")):
+        monkeypatch.setattr(owner, name, None)
+    # Of two rows of three cells, from the middle of the lower one a cell to the right and one up.
+    out = attend_plainly(values, offsets, weights, reference, [(2, 3)])
+    torch.testing.assert_close(out, torch.full((1, 1, 1), 2.0))
+
+
 def test_double_precision_and_other_head_sizes_go_the_plain_way() -> None:
     values, *others = case(1, 4, 2, 8, [(2, 2)], 3)
     assert not usable(values.double(), *others)

@@ -8,20 +8,20 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from xmask3d.benchmark import load_benchmark
+from xmask3d.benchmark import Benchmark, load_benchmark
 from xmask3d.benchmarks import plain
 from xmask3d.benchmarks.case import Case, Job, Request
 from xmask3d.benchmarks.features import whole_maps
 from xmask3d.benchmarks.sample import write_scene
 from xmask3d.benchmarks.sparse import multiply_adds
 from xmask3d.config import Config, load_config
-from xmask3d.data.samples import SceneViews
-from xmask3d.data.scene import Batch, collate
+from xmask3d.data.sample_maker import Limits, make_sample
+from xmask3d.data.scene import Batch, Sample, collate
 from xmask3d.engine.encodings import EncodingCache
 from xmask3d.engine.optim import make_optimizer
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.errors import UserError
-from xmask3d.models.build import build_criterion, build_model, build_reader, build_scene_views
+from xmask3d.models.build import build_criterion, build_model, build_reader
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fused, sample_at_points, training_scores
 from xmask3d.models.similarity import at_least_float32, cosine_logits
@@ -71,12 +71,11 @@ class Training:
 
     def __init__(self, config: Config, device: str, views: int) -> None:
         torch.manual_seed(0)
+        self.device = device
         benchmark = load_benchmark(config.benchmark)
         assembly = build_model(config)
         self.model, self.clip_text = assembly.model.to(device), assembly.clip_text.to(device)
-        reader = build_reader(config, benchmark, config.data.train_split)
-        samples = build_scene_views(config, benchmark, reader, reader.scene_names[0])
-        self.batch = collate([sample for sample in samples_of(samples) if sample is not None][:views]).to(device)
+        self.batch = collate(samples(config, benchmark)[:views]).to(device)
         self.batch.captions[:] = [f"view {view} of a room" for view in self.batch.views]
         self.text = self.clip_text(benchmark.base_names)
         self.step = TrainingStep(self.model, build_criterion(config, benchmark)).train()
@@ -95,7 +94,7 @@ class Training:
             self.text,
             self.encodings.captions(self.batch),
             True,
-            generator(),
+            generator(self.device),
             self.encodings.images(self.batch),
             self.encodings.tokens(self.batch),
         )
@@ -104,7 +103,7 @@ class Training:
     def encoding(self) -> dict[str, Tensor]:
         """The same without it."""
         captions = self.clip_text(self.batch.captions)
-        return self.finish(self.step(self.batch, self.text, captions, True, generator()), self.optimizer)
+        return self.finish(self.step(self.batch, self.text, captions, True, generator(self.device)), self.optimizer)
 
     def plain(self) -> dict[str, Tensor]:
         """The published costs: kernel maps a network, the whole diffusion graph with gradients of its weights, CLIP
@@ -116,7 +115,8 @@ class Training:
         outputs = plain_outputs(model, self.whole, batch, self.text)
         fused = plain_fusion(model, outputs, batch, *training_scores(outputs.class_logits[0]))
         captions = torch.cat([self.clip_text._encode([caption]) for caption in batch.captions])
-        losses = self.slow_criterion(outputs, fused, batch, captions, regularise=True, generator=generator())
+        points = generator(self.device)
+        losses = self.slow_criterion(outputs, fused, batch, captions, regularise=True, generator=points)
         for features in (fused.points_fused, fused.points_2d, outputs.points_3d):
             cosine_logits(features, self.text, outputs.temperature).argmax(-1).cpu().bincount()
         return self.finish(losses, self.slow_optimizer)
@@ -130,14 +130,31 @@ class Training:
         return {name: value.detach() for name, value in losses.items()}
 
 
-def generator() -> torch.Generator:
-    """The same random points in every run."""
-    return torch.Generator().manual_seed(0)
+def generator(device: str) -> torch.Generator:
+    """The same random points in every run, drawn on the device that the losses are on."""
+    return torch.Generator(device).manual_seed(0)
 
 
-def samples_of(views: SceneViews) -> list:
-    """All samples of a scene, None where a view will not do."""
-    return [views[index] for index in range(len(views))]
+def samples(config: Config, benchmark: Benchmark) -> list[Sample]:
+    """Of the views of the first scene that will do, with their label maps, as they are."""
+    data = config.data
+    reader = build_reader(config, benchmark, data.train_split)
+    scene = reader.read_scene(reader.scene_names[0])
+    made = (
+        make_sample(
+            scene,
+            reader.read_view(scene.name, name),
+            benchmark,
+            image_size=data.image_size,
+            voxel_size=data.voxel_size,
+            border=data.border,
+            depth_tolerance=data.depth_tolerance,
+            limits=Limits(data.min_points, config.evaluate.max_points),
+            angle=config.evaluate.angle,
+        )
+        for name in scene.view_names
+    )
+    return [sample for sample in made if sample is not None]
 
 
 def whole_diffusion(diffusion: DiffusionFeatures, trained: bool) -> Maps:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from xmask3d.benchmark import Benchmark
-from xmask3d.data.files import read_picture
+from xmask3d.data.files import LostPose, picture_size, read_picture, visible_files
 from xmask3d.data.prepare.run import run_all
 from xmask3d.data.samples import Limits, evenly_spaced
 from xmask3d.data.scannet import ScanNetReader
@@ -36,6 +35,7 @@ class SplitReport:
         unlabelled: folders of label pictures that are not there, though their scenes have frames.
         blank: label pictures that show no class of the benchmark.
         scenes, views, usable: how many; `usable` views show enough to be trained on.
+        lost: views whose pose is infinite, as in ScanNet where the camera was lost.
         points: points of all scenes. points_per_view: visible points of each readable view.
         class_points: K + 1 points per class, the ignored last.
         class_pixels: K + 1 pixels per class, the ignored last.
@@ -51,6 +51,7 @@ class SplitReport:
     scenes: int = 0
     views: int = 0
     usable: int = 0
+    lost: int = 0
     points: int = 0
     points_per_view: list[int] = field(default_factory=list)
     class_points: Counter = field(default_factory=Counter)
@@ -132,6 +133,8 @@ def check_scene(
     for view in views:
         try:
             _check_view(scene, view, reader, limits, visibility, report)
+        except LostPose:
+            report.lost += 1
         except UserError as error:
             if str(error) not in report.problems:
                 report.problems.append(str(error))
@@ -177,22 +180,13 @@ def _odd_sizes(scene: str, views: list[str], reader: ScanNetReader) -> Iterable[
         ("colour", lambda view: reader.color_path(scene, view)),
         ("depth", lambda view: folder / "depth" / f"{view}.png"),
     ):
-        sizes = {path: size for path in map(path_of, views) if (size := _size_of(path))}
+        sizes = {path: size for path in map(path_of, views) if (size := picture_size(path))}
         if not sizes:
             continue
         usual = Counter(sizes.values()).most_common(1)[0][0]
         for path, size in sizes.items():
             if size != usual:
                 yield f"{path}: is {_size(size)}, most {kind} pictures of the scene are {_size(usual)}"
-
-
-def _size_of(path: Path) -> tuple[int, int] | None:
-    """(height, width) from the head of a picture file."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
 
 
 def _limits(limits: Limits) -> str:
@@ -253,7 +247,7 @@ def _unpaired(folder: Path, views: list[str]) -> Iterable[str]:
     """Frames without colour though other files have them, and the other way round."""
     problems = []
     for part, suffix in (("depth", ".png"), ("pose", ".txt")):
-        stems = {path.stem for path in (folder / part).glob(f"*{suffix}")}
+        stems = {path.stem for path in visible_files(folder / part) if path.suffix == suffix}
         problems += [f"{folder / part / (view + suffix)}: missing" for view in views if view not in stems]
         extra = sorted(stems - set(views), key=lambda stem: (len(stem), stem))
         problems += [f"{folder / 'color' / stem}.jpg: missing, though {part}/{stem}{suffix} is there" for stem in extra]
@@ -283,6 +277,10 @@ def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, capt
             report.warnings.append(f"{looked - report.with_caption} of {looked} views have no caption: {text}")
         else:
             report.problems.append(f"no view has a caption, captions.json is missing or of other scenes: {text}")
+    if report.lost:
+        report.warnings.append(
+            f"{report.lost} views have an infinite pose, as where ScanNet's camera was lost; they are not used"
+        )
     if report.blank:
         report.warnings.append(
             f"{len(report.blank)} label pictures show no class of {benchmark.name}: " + _some(report.blank, 5)

@@ -178,6 +178,7 @@ def _copy(response: IO[bytes], part: Path, start: int, total: int | None) -> boo
                 bar.update(len(block))
         except http.client.IncompleteRead as error:
             file.write(error.partial)
+            return False
         return total is None or file.tell() == total
 
 

@@ -20,6 +20,10 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
 
 
+class LostPose(UserError):
+    """A matrix with infinities: how ScanNet marks frames in which the camera did not know where it was."""
+
+
 def _latin1_bytes(text: str, encoding: str) -> bytes:
     """How pickle protocol 2 stores bytes; no other codec is allowed."""
     if encoding != "latin1":
@@ -129,6 +133,13 @@ def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.
         torch.save(value, temporary, pickle_protocol=4)
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, none if there is no folder; no hidden files, which unfinished ones are."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 class replacing:
     """Context: a temporary path beside `path`, renamed to it on success, so that no half-written file is ever seen."""
 
@@ -169,11 +180,21 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
         raise UserError(f"{path}: truncated or not a picture ({error})") from error
 
 
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) from the head of a picture file; None where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def read_matrix(path: Path) -> np.ndarray:
     """Read a square matrix of numbers as text, float64.
 
     Raises:
-        UserError: missing, not a 3 x 3 or 4 x 4 matrix, or with NaN or infinity in it.
+        UserError: missing, not a 3 x 3 or 4 x 4 matrix, or with NaN in it.
+        LostPose: with infinities in it.
     """
     try:
         numbers = [float(word) for word in path.read_text().split()]
@@ -186,7 +207,8 @@ def read_matrix(path: Path) -> np.ndarray:
         raise UserError(f"{path}: holds {len(numbers)} numbers, expected a 3 x 3 or 4 x 4 matrix")
     matrix = np.array(numbers).reshape(side, side)
     if not np.isfinite(matrix).all():
-        raise UserError(f"{path}: the matrix has NaN or infinity")
+        lost = not np.isnan(matrix).any()
+        raise (LostPose if lost else UserError)(f"{path}: the matrix has NaN or infinity")
     return matrix
 
 

@@ -74,6 +74,7 @@ def make_sample(
     angle: float = 0.0,
     visible: tuple[np.ndarray, np.ndarray] | None = None,
     order: Literal["grid", "hash"] = "grid",
+    with_label_map: bool = True,
 ) -> Sample | None:
     """Make the sample of a view.
 
@@ -89,6 +90,7 @@ def make_sample(
         angle: turn about z in radians, without augmentation.
         visible: indices and pixels of the visible points where they are known already.
         order: of the voxels, see `voxelise`.
+        with_label_map: whether the view's label picture is read; only training needs it.
 
     Returns:
         None if the view does not show enough.
@@ -103,6 +105,9 @@ def make_sample(
     classes = None if scene.labels is None else np.asarray(scene.labels[index])
     if not len(index) or not (limits or Limits()).accept(classes, len(index), benchmark.num_classes):
         return None
+    # What can fail comes before what draws numbers: a damaged view must not change the next one's augmentation.
+    image = _image_tensor(view.image, image_size)
+    labels = _labels(classes, view if with_label_map else None, benchmark, image_size)
     points, colors = _rows(scene.points, index), _rows(scene.colors, index)
     rotation, scale, shift = axis_rotation(2, angle), 1.0, np.zeros(3, np.int64)
     shaped, tinted = points, colors
@@ -120,14 +125,14 @@ def make_sample(
     return Sample(
         scene=scene.name,
         view=view.name,
-        image=_image_tensor(view.image, image_size),
+        image=image,
         voxel_coords=torch.from_numpy(np.asarray(voxels.coords + shift, np.int32)),
         voxel_features=torch.from_numpy(tinted[voxels.first_point]),
         point_to_voxel=torch.from_numpy(voxels.point_to_voxel),
         points=torch.from_numpy(points),
         point_index=torch.from_numpy(index),
         pixels=torch.from_numpy(pixels),
-        **_labels(classes, view, benchmark, image_size),
+        **labels,
         caption=view.caption or "",
     )
 
@@ -142,14 +147,14 @@ def _image_tensor(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _labels(
-    classes: np.ndarray | None, view: View, benchmark: Benchmark, image_size: tuple[int, int]
+    classes: np.ndarray | None, view: View | None, benchmark: Benchmark, image_size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
     tensors = {}
     if classes is not None:
         tensors["classes"] = torch.from_numpy(classes.astype(np.int64))
         tensors["labels"] = torch.from_numpy(benchmark.training_labels(classes))
         tensors["binary_labels"] = torch.from_numpy(benchmark.binary_labels(classes))
-    if view.label_map is not None:
+    if view is not None and view.label_map is not None:
         label_map = resize_nearest(benchmark.training_labels(view.label_map), image_size)
         tensors["label_map"] = torch.from_numpy(np.ascontiguousarray(label_map))
     return tensors

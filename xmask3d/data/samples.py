@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from xmask3d.benchmark import Benchmark
+from xmask3d.data.files import LostPose
 from xmask3d.data.sample_maker import EVERYTHING, Augmentation, Limits, make_sample
 from xmask3d.data.scene import Batch, Sample, Scene, SceneReader, collate
 from xmask3d.data.visibility import Visibility
@@ -46,8 +47,9 @@ class _Views(Dataset):
         augmentation: Augmentation | None,
         bad_views: Literal["skip", "refuse"] | None,
         cache: Path | None,
+        with_label_map: bool = False,
     ) -> None:
-        self._reader, self._benchmark = reader, benchmark
+        self._reader, self._benchmark, self._with_label_map = reader, benchmark, with_label_map
         self._image_size, self._voxel_size = image_size, voxel_size
         self._visibility = Visibility(border, depth_tolerance, cache)
         self._limits, self._augmentation = limits, augmentation
@@ -77,11 +79,13 @@ class _Views(Dataset):
                 limits=self._limits,
                 angle=angle,
                 visible=visible,
+                with_label_map=self._with_label_map,
             )
         except UserError as error:
             if self._refuse:
                 raise
-            log.warning("view skipped: %s", error)
+            # Lost poses are usual in ScanNet: nothing that a user could mend.
+            log.log(logging.DEBUG if isinstance(error, LostPose) else logging.WARNING, "view skipped: %s", error)
         if sample is None:
             self._unusable.add((scene.name, name))
         return sample
@@ -138,6 +142,7 @@ class TrainingViews(_Views):
             augmentation=Augmentation(rotate, augment_shape, augment_color, shift),
             bad_views=bad_views,
             cache=cache,
+            with_label_map=True,
         )
         self._views_per_scene, self._seed = views_per_scene, seed
         # In shared memory, so that loader processes that outlive an epoch see the new number.
@@ -193,7 +198,10 @@ class TrainingViews(_Views):
                 sample = self._sample(scene, scene.view_names[view], generator)
                 if sample is not None:
                     return self._checked(sample)
-            raise UserError(f"scene {name}: none of its {len(scene.view_names)} views shows enough labelled points")
+            raise UserError(
+                f"scene {name}: none of its {len(scene.view_names)} views can be used; each is damaged or shows too few "
+                "or too many points, or too few labelled ones (data.min_points, data.max_points, data.min_labelled)"
+            )
         except UserError as error:
             if self._refuse:
                 raise
@@ -211,11 +219,14 @@ class TrainingViews(_Views):
 
 
 class ValidationViews(_Views):
-    """One view of every scene, another one each epoch; item `i` belongs to scene `i` and is None if no view will do.
+    """Some views of every scene, other ones each epoch; the items of a scene follow each other.
+
+    An item is None if no view will do, or if its scene has fewer views than are asked for.
 
     Arguments as of `TrainingViews`; `angle` is a turn about z in radians; `protocol="reference"` restores the random
     rotation of the published validation. `step`: how many views further on the next one is tried where one will not
-    do; any other view is tried after those.
+    do; any other view is tried after those. `views_per_scene`: evenly spaced; one, as published, is a matter of luck
+    where scenes are few.
     """
 
     def __init__(
@@ -233,6 +244,7 @@ class ValidationViews(_Views):
         angle: float = 0.0,
         protocol: Literal["default", "reference"] = "default",
         step: int = 1,
+        views_per_scene: int = 1,
         seed: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
         cache: Path | None = None,
@@ -249,25 +261,35 @@ class ValidationViews(_Views):
             bad_views=bad_views,
             cache=cache,
         )
-        self._angle, self._step, self._seed = angle, step, seed
+        self._angle, self._step, self._seed, self._views_per_scene = angle, step, seed, views_per_scene
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
-        return len(self._reader.scene_names)
+        return len(self._reader.scene_names) * self._views_per_scene
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 0): view `epoch % n` of a scene is tried first, then those after it."""
+        """Choose the epoch (from 0): of a scene's n views `epoch % n` is tried first, then those after it."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Sample | None:
         if not 0 <= index < len(self):
             raise IndexError(index)
         epoch = int(self._epoch)
-        scene = self._reader.read_scene(self._reader.scene_names[index])
+        number, turn = divmod(index, self._views_per_scene)
+        try:
+            scene = self._reader.read_scene(self._reader.scene_names[number])
+        except UserError as error:
+            if self._refuse:
+                raise
+            log.warning("scene skipped: %s", error)
+            return None
         views = scene.view_names
+        if turn >= len(views):
+            return None
+        first = epoch + turn * len(views) // self._views_per_scene
         generator = np.random.default_rng([self._seed, epoch, index]) if self._augmentation else None
-        order = dict.fromkeys((epoch + self._step * tried) % len(views) for tried in range(len(views)))
-        order |= dict.fromkeys((epoch + tried) % len(views) for tried in range(len(views)))
+        order = dict.fromkeys((first + self._step * tried) % len(views) for tried in range(len(views)))
+        order |= dict.fromkeys((first + tried) % len(views) for tried in range(len(views)))
         samples = (self._sample(scene, views[place], generator, self._angle) for place in order)
         return next((sample for sample in samples if sample is not None), None)
 

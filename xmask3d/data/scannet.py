@@ -13,8 +13,16 @@ from typing import Literal
 import numpy as np
 
 from xmask3d.benchmark import Benchmark
+from xmask3d.data.files import (
+    picture_size,
+    read_intrinsics,
+    read_picture,
+    read_points,
+    read_pose,
+    replacing,
+    visible_files,
+)
 from xmask3d.data.files import published_intrinsics as published
-from xmask3d.data.files import read_intrinsics, read_picture, read_points, read_pose, replacing
 from xmask3d.data.images import resize_bilinear, resize_nearest
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
@@ -120,7 +128,7 @@ class ScanNetReader:
         self._listings: dict[str, dict[str, Path]] = {}
         self._intrinsics: dict[str, Intrinsics] = {}
         self._captions = read_captions(captions) if captions else {}
-        self._paths = {p.stem.removesuffix(SCENE_SUFFIX): p for p in sorted(self._points.glob("*.pth"))}
+        self._paths = {p.stem.removesuffix(SCENE_SUFFIX): p for p in visible_files(self._points) if p.suffix == ".pth"}
         self.scene_names = list(self._paths)
         if not self.scene_names:
             raise UserError(f"{self._points}: no scene files (*.pth); see the README on getting data")
@@ -154,6 +162,12 @@ class ScanNetReader:
             raise UserError(f"{self._points}: no scene '{scene}'")
         return self._paths[scene]
 
+    def sources(self, scene: str) -> list[Path]:
+        """Files and folders whose times tell whether the points, labels or frames of a scene have changed."""
+        folder = self.view_folder(scene)
+        raw_labels = [self._raw_labels / f"{scene}.txt"] if self._raw_labels else []
+        return [self.scene_path(scene), *raw_labels, *(folder / part for part in ("color", "depth", "pose"))]
+
     def visibility_files(self, scene: str, view: str) -> list[Path]:
         """Files that decide which points a view sees: the key under which the result may be kept."""
         folder = self.view_folder(scene)
@@ -167,9 +181,10 @@ class ScanNetReader:
         """Camera of a scene on the frame grid."""
         if scene not in self._intrinsics:
             found = None
-            if not self._published and self._listing(scene):
-                stored = read_picture(next(iter(self._listing(scene).values()))).shape[:2]
-                found = read_intrinsics(self.view_folder(scene), self.frame_size, stored)
+            if not self._published:
+                sizes = (picture_size(path) for path in self._listing(scene).values())  # the first may be damaged
+                stored = next((size for size in sizes if size), None)
+                found = read_intrinsics(self.view_folder(scene), self.frame_size, stored) if stored else None
             if found is None and not (self._known_camera or self._published):
                 raise UserError(f"{self.view_folder(scene) / 'intrinsics.txt'}: missing (a 3 x 3 matrix, in pixels)")
             self._intrinsics[scene] = found or published(self.frame_size)
@@ -217,7 +232,7 @@ class ScanNetReader:
     def _listing(self, scene: str) -> dict[str, Path]:
         if scene not in self._listings:
             folder = self.view_folder(scene) / "color"
-            found = [p for p in folder.glob("*") if p.suffix.lower() in PICTURE_SUFFIXES] if folder.is_dir() else []
+            found = [path for path in visible_files(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
             self._listings[scene] = {p.stem: p for p in sorted(found, key=_frame_order)}
         return self._listings[scene]
 

@@ -108,12 +108,14 @@ def evaluate_scene(
     """Label all points of one scene by all its views, and count hits and misses.
 
     Raises:
-        UserError: the scene has no truth.
+        UserError: the scene has no truth, or no frames.
     """
     rotations = config.evaluate.rotations
     scene = reader.read_scene(name)
     if scene.labels is None:
         raise UserError(f"scene {name} has no labels to compare with; leave it out with --scenes")
+    if not scene.view_names:
+        raise UserError(f"scene {name} has no frames to label it by (tools/check_data.py); leave it out with --scenes")
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
     passes = (
@@ -183,7 +185,7 @@ def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
 
 
 def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], reader: SceneReader) -> list[str]:
-    """Scenes without a good result that is newer than their points, as the first process finds them, so that all share
+    """Scenes without a good result that is newer than their files, as the first process finds them, so that all share
     the same ones."""
     found: list[list[str]] = [[]]
     if accelerator.is_main_process:
@@ -196,10 +198,12 @@ def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], rea
 
 
 def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
-    path_of = getattr(reader, "scene_path", None)  # a reader of another source may have no file
-    if path_of and result.is_file() and result.stat().st_mtime_ns < path_of(name).stat().st_mtime_ns:
-        return False  # the scene was made anew
-    return SceneResult.load(result) is not None
+    sources_of = getattr(reader, "sources", None)  # a reader of another kind may have no files
+    sources = [path for path in sources_of(name) if path.exists()] if sources_of else []
+    if result.is_file() and any(path.stat().st_mtime_ns > result.stat().st_mtime_ns for path in sources):
+        return False  # the scene, or its frames, were made anew
+    found = SceneResult.load(result)
+    return found is not None and found.views > 0  # a scene that no view labelled may have got its frames since
 
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:

@@ -276,7 +276,7 @@ class Trainer:
         return bool(every) and (epochs == self.settings.epochs or epochs % every == 0)
 
     def validate(self, epochs: int, stop: StopSignals) -> int:
-        """Score one view of every scene with the averaged weights, if there are any.
+        """Score some views of every scene with the averaged weights, if there are any.
 
         Returns:
             Exit code of a signal, which leaves the validation to the next start, or 0.
@@ -295,7 +295,7 @@ class Trainer:
         if picture is not None and every and (last or epochs % every == 0):
             self.log.picture("validation", picture, self.step)
         self.log.line(
-            f"epoch {epochs}, one view a scene: hIoU fused {metrics['fused_hiou']:.4f} "
+            f"epoch {epochs}, {self.settings.evaluate_views} view(s) a scene: hIoU fused {metrics['fused_hiou']:.4f} "
             f"(base {metrics['fused_miou_base']:.4f}, novel {metrics['fused_miou_novel']:.4f}), "
             f"2D {metrics['2d_hiou']:.4f}, 3D {metrics['3d_hiou']:.4f}, "
             f"binary accuracy {metrics['binary_accuracy']:.4f}"

@@ -1,4 +1,4 @@
-"""Validation while training: one view of every scene, on the points it sees. Quick, and not the published protocol."""
+"""Validation while training: some views of every scene, on the points each sees, without votes. Not the evaluation."""
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -19,7 +19,7 @@ from xmask3d.visualize.views import draw_view
 def validate(
     labeller: Labeller, views: ValidationViews, benchmark: Benchmark, workers: int, stop: StopSignals
 ) -> tuple[dict[str, float], np.ndarray | None] | None:
-    """Score one view of every scene; processes share the scenes and all get the sums.
+    """Score some views of every scene; processes share the views and all get the sums.
 
     Args:
         views: with its epoch set.
@@ -54,7 +54,7 @@ def validate(
         if picture is None:
             picture = _draw_first(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size)
     scores = summarise({branch: matrix.reduce() for branch, matrix in matrices.items()}, binary.reduce(), benchmark)
-    stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its scenes
+    stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
     return None if stopped else (scores, picture)
 
 

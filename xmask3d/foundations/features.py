@@ -39,13 +39,9 @@ class FeaturePool:
         fine, deep, coverage = [part.flip(-1) for part in parts] if flip else parts
         return fine, deep, coverage.flatten(2)
 
-    def save(self, path: Path) -> None:
-        """Write all to one file."""
-        torch.save(vars(self), path)
-
     @staticmethod
     def load(path: Path) -> "FeaturePool":
-        """Read what `save` wrote."""
+        """Read a file in which `torch.save` put the attributes by their names."""
         return FeaturePool(**torch.load(path, weights_only=True))
 
 

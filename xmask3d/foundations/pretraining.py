@@ -182,7 +182,7 @@ def _pretrain_diffusion(
 
 def _features(path: Path, pool: Pool, plan: Plan) -> FeaturePool:
     if not path.exists():
-        extract_features(pool, variants=plan.variants, seed=plan.seed).save(path)
+        _save(path, vars(extract_features(pool, variants=plan.variants, seed=plan.seed)))
     return FeaturePool.load(path)
 
 
@@ -233,6 +233,7 @@ def _module_stage(path: Path, module: nn.Module, report: dict, fit: Callable[[],
 
 
 def _save(path: Path, value: Any) -> None:
+    """Write all of it or nothing, whenever the run is stopped."""
     temporary = path.with_suffix(".tmp")
     torch.save(value, temporary)
     temporary.replace(path)

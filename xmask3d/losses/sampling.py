@@ -41,7 +41,9 @@ def sample_labels(label_maps: Tensor, image: Tensor, points: Tensor) -> tuple[Te
         labels M x P x 4 int64, and weights M x P x 4, 0 outside the map.
     """
     height, width = label_maps.shape[-2:]
-    position = points * points.new_tensor([width, height]) - 0.5
+    # Filled where the points are: numbers copied to a GPU would wait for it.
+    extent = torch.stack([points.new_full((), width), points.new_full((), height)])
+    position = points * extent - 0.5
     low = position.floor()
     share = position - low
     across = torch.stack([1 - share[..., 0], share[..., 0]], -1)

@@ -73,8 +73,10 @@ def normalisation(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
     scale, shift = (y.repeat_interleave(per_group, 1) for y in (scale, -mean * scale))
     if norm.weight is not None:
         scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
-    scale, shift = (y[:, :, None, None].to(x.dtype) for y in (scale, shift))
-    return lambda band: band.mul_(scale).add_(shift)
+    # A mean far from 0 leaves a small difference of scaled values and shift: only what is left may be rounded.
+    wide = mean.dtype
+    scale, shift = (y[:, :, None, None].to(wide) for y in (scale, shift))
+    return lambda band: band.copy_(band.to(wide).mul_(scale).add_(shift))
 
 
 def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:

@@ -183,7 +183,7 @@ def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
 
 
 def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationViews:
-    """One view of each validation scene, for a look at the scores while training."""
+    """Some views of each validation scene, for a look at the scores while training."""
     data = config.data
     return ValidationViews(
         build_reader(config, benchmark, data.val_split),
@@ -198,6 +198,7 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
         angle=config.evaluate.angle,
         protocol=config.protocol,
         step=2 if config.protocol == "reference" else 1,
+        views_per_scene=config.train.evaluate_views,
         bad_views=data.bad_views,
         cache=data.cache,
         seed=config.seed,

@@ -1,6 +1,7 @@
 """Where CLIP comes from: open_clip's names, local files, or a folder with a small one."""
 
 import json
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from xmask3d.errors import UserError
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
 from xmask3d.models.tensor_files import refuse_foreign
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
+
+log = logging.getLogger(__name__)
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -40,9 +43,11 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
         source: one of
             - a folder with `open_clip_config.json` and its weights (`model.safetensors` or as open_clip names them); a
               file `tokenizer_vocabulary.json` in it makes the tokenizer a `CompactTokenizer`;
-            - a file of OpenAI's, such as `ViT-L-14.pt`, whose sizes are read off its tensors;
+            - a file of OpenAI's, such as `ViT-L-14.pt`, whose sizes are read off its tensors; so are those of other
+              files with its names, which get OpenAI's activation, QuickGELU, and a warning, since they do not tell;
             - a model's name in open_clip, such as `ViT-L-14`.
-        pretrained: with a name only: a tag that open_clip downloads, or a local `.pt` or `.safetensors` file.
+        pretrained: with a name only: a tag that open_clip downloads, or a local `.pt` or `.safetensors` file, which
+            gets the activation of the name (`ViT-L-14` or `ViT-L-14-quickgelu`) unless it is OpenAI's own.
 
     Raises:
         UserError: naming what is missing or does not fit.
@@ -102,6 +107,13 @@ def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
     if "visual.proj" not in tensors or "text_projection" not in tensors:
         raise UserError(f"{path}: no CLIP vision transformer in OpenAI's layout (no visual.proj or text_projection)")
     context_length = len(tensors["positional_embedding"])
+    if not _is_openais(path, tensors):
+        log.warning(
+            "%s: does not tell its activation: taking QuickGELU, as OpenAI's weights need it; if they are others', "
+            "such as LAION's or DataComp's, give a folder of them and their %s instead",
+            path,
+            CONFIG_FILE,
+        )
     try:
         # None instead of a half-precision dtype: plain layer norms, which also run in float64.
         model = build_model_from_openai_state_dict(dict(tensors), cast_dtype=None)
@@ -120,8 +132,10 @@ def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
         raise UserError(f"CLIP {name}: {pretrained!r} is no file and none of its pretrained tags ({known})")
     tokenizer = open_clip.get_tokenizer(name)
     if not tag:
-        model = open_clip.create_model(name, pretrained=None)
-        _load(model, _read_tensors(Path(pretrained)), Path(pretrained))
+        file = Path(pretrained)
+        tensors = _read_tensors(file)
+        model = open_clip.create_model(name, pretrained=None, force_quick_gelu=_is_openais(file, tensors))
+        _load(model, tensors, file)
         return model, tokenizer
     try:
         # The activation belongs to the weights, not to the architecture's name.
@@ -161,6 +175,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a state dict; expected names and tensors")
     named = {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
     return {name.removeprefix("module."): tensor for name, tensor in named.items()}
+
+
+def _is_openais(path: Path, tensors: dict[str, Tensor]) -> bool:
+    """Whether the weights are surely OpenAI's, made with QuickGELU: their archive, or all that was in one."""
+    return _is_torchscript(path) or "input_resolution" in tensors
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Where Stable Diffusion comes from: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from xmask3d.models.tensor_files import TensorFile, open_tensors
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 PARTS: tuple[tuple[type[nn.Module], str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
+
+# The VAE's attention in older folders; diffusers renames it when it loads one.
+_OLD_ATTENTION = re.compile(r"(?<=mid_block\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)")
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 VAE_CONFIG: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -131,7 +136,7 @@ def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dic
     network, path = _folder_description(kind, folder)
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            shapes = {name: file.get_slice(stored).get_shape() for name, stored in _stored_names(file).items()}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable weight file: {error}") from error
     return network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, path
@@ -186,11 +191,16 @@ def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
     network, path = _folder_description(kind, folder)
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            tensors = {name: file.get_tensor(name) for name in network.state_dict() if name in names}
+            stored = _stored_names(file)
+            tensors = {name: file.get_tensor(stored[name]) for name in network.state_dict() if name in stored}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable weight file: {error}") from error
     return _load(network, tensors, path)
+
+
+def _stored_names(file: safe_open) -> dict[str, str]:
+    """Names in a folder's weight file by the names that diffusers' networks give their tensors."""
+    return {_OLD_ATTENTION.sub(lambda old: _ATTENTION[old[0]], name): name for name in file.keys()}  # noqa: SIM118
 
 
 def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Module]:

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -46,7 +46,13 @@ def refuse_foreign(path: Path) -> None:
 
 
 class _Ignored:
-    """Stands in for classes of the training framework that wrote a checkpoint; never used."""
+    """Stands in for what is no tensor: it takes whatever a checkpoint says of it, and does nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 @contextmanager
@@ -75,7 +81,7 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
     # Files older than torch 1.6 are no archives and cannot be mapped into memory.
     archive = zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals(_framework_classes(path) if archive else []):
+        with torch.serialization.safe_globals(_stand_ins(path) if archive else []):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, since it holds more than tensors; convert it to safetensors") from error
@@ -86,7 +92,8 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _framework_classes(path: Path) -> list[tuple[type, str]]:
-    """Checkpoints of Stable Diffusion 1.x use classes of pytorch_lightning as keys: harmless ones take their place."""
+def _stand_ins(path: Path) -> list[tuple[type, str]]:
+    """Checkpoints of Stable Diffusion 1.x use classes of pytorch_lightning as keys, and the state of their training may
+    hold NumPy's numbers: harmless classes take their place."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [(_Ignored, name) for name in names if name.startswith("pytorch_lightning.")]
+    return [(_Ignored, name) for name in names if name.startswith(("pytorch_lightning.", "numpy."))]

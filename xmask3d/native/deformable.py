@@ -47,7 +47,9 @@ def attend_plainly(
     """The same in plain torch, on every device and in every type."""
     batch, _, heads, size = values.shape
     count, points = offsets.shape[1], offsets.shape[4]
-    extent = offsets.new_tensor([[width, height] for height, width in sizes])
+    # Filled where the offsets are: numbers copied to a GPU would wait for it.
+    sides = [offsets.new_full((), side) for height, width in sizes for side in (width, height)]
+    extent = torch.stack(sides).view(-1, 2)
     places = reference[:, None, None, None, :] + offsets / extent[:, None, :]
     # grid_sample wants [-1, 1] from edge to edge, and one image a head.
     grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)

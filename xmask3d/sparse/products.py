@@ -8,7 +8,7 @@ class Weight:
     """The right side of many products `rows @ matrix` with the same number of rows, prepared once.
 
     In float32 on a CPU `torch.mm` reaches half of what oneDNN does, and only a private operator of torch leads there;
-    where that is missing (or for other types and devices) `torch.mm` is used.
+    where that is missing (or for other types and devices, and bfloat16 on a processor without it) `torch.mm` is used.
 
     Args:
         matrix: A x B.
@@ -34,12 +34,17 @@ def add_outer(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return total.add_(left.t() @ right)
 
 
-def has_onednn_linear() -> bool:
-    """Whether torch's private oneDNN product is there."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def has_onednn_linear(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether torch's private oneDNN product is there, and takes this type on this processor."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    if dtype == torch.bfloat16:
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        return supported is not None and supported()
+    return dtype == torch.float32
 
 
 def _pack(matrix: Tensor, rows: int) -> Tensor | None:
-    if not (matrix.is_cpu and matrix.dtype in (torch.float32, torch.bfloat16) and has_onednn_linear()):
+    if not (matrix.is_cpu and has_onednn_linear(matrix.dtype)):
         return None
     return torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), rows)

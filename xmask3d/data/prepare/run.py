@@ -37,11 +37,13 @@ def run_all(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -
         return
     with ProcessPoolExecutor(workers) as pool:
         futures: dict[Future, tuple] = {pool.submit(_attempt, function, job): job for job in jobs}
-        for future in tqdm(as_completed(futures), total=len(jobs), disable=None, unit="scene"):
-            try:
+        try:
+            for future in tqdm(as_completed(futures), total=len(jobs), disable=None, unit="scene"):
                 yield futures[future], future.result()
-            except BrokenProcessPool as error:
-                raise UserError("a worker was killed, perhaps for memory; use fewer --workers and go on") from error
+        except BrokenProcessPool as error:
+            raise UserError("a worker was killed, perhaps for memory; use fewer --workers and go on") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C shall not wait for the scenes not yet begun
 
 
 def _attempt(function: Callable[..., Any], job: tuple) -> Any:

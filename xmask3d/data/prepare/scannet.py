@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xmask3d.data.files import replacing, write_points
+from xmask3d.data.files import replacing, visible_files, write_points
 from xmask3d.data.images import resize_nearest
 from xmask3d.data.prepare.labels import (
     Categories,
@@ -25,6 +25,14 @@ from xmask3d.geometry.camera import Intrinsics
 
 MARKS = ".prepared"
 SPLITS = ("train", "val", "test")
+MESH, LABELS, GROUPS, SEGMENTS, RECORDING, LABEL_PICTURES = RAW_FILES = (
+    "_vh_clean_2.ply",
+    "_vh_clean_2.labels.ply",
+    ".aggregation.json",
+    "_vh_clean_2.0.010000.segs.json",  # of the decimated mesh; there are others of the full one
+    ".sens",
+    "_2d-label-filt.zip",
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Report:
 
 
 def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
-    """Prepare one scene; one that is done with the same settings is skipped.
+    """Prepare one scene; one that is done with the same settings, and of which no more raw files have come, is skipped.
 
     Every file is written wholly or not at all, and the scene is marked as done last: an interrupted run is simply
     started again. What an earlier run with another split or other settings left of the scene goes away.
@@ -72,15 +80,15 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     mark, begun = (settings.out / MARKS / f"{scene}{suffix}" for suffix in (".json", ".begun"))
     wanted = {"split": split, "step": settings.step, "frame_size": list(settings.frame_size)}
     done = _read_mark(mark)
-    if done is not None and done[0] == wanted:
-        done[1].skipped = True
-        return done[1]
+    if done is not None and done.settings == wanted and _raw_files(settings.raw, scene) <= done.raw_files:
+        done.report.skipped = True
+        return done.report
     folder = find_scene(settings.raw, scene)
     categories = read_categories(settings.table)
     # Outputs are only cleared where one of the marks says that they are this tool's; published files lie there too.
     ours = mark.exists() or begun.exists()
     earlier = done or _read_mark(begun)
-    if earlier is not None and any(earlier[0].get(key) != wanted[key] for key in ("step", "frame_size")):
+    if earlier is not None and any(earlier.settings.get(key) != wanted[key] for key in ("step", "frame_size")):
         _need_recording(folder, settings.out, scene)
     if mark.exists():
         mark.replace(begun)
@@ -90,26 +98,43 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     if ours:
         _move_points(scene, split, settings.out)
     report = Report(scene, split)
+    raw_files = _raw_files(settings.raw, scene)
     _prepare_points(folder, settings.out, categories, report)
     _prepare_frames(folder, settings, categories, report, ours)
     with replacing(mark) as temporary:
-        temporary.write_text(json.dumps({"settings": wanted, "report": asdict(report)}, indent=1))
+        content = {"settings": wanted, "raw_files": sorted(raw_files), "report": asdict(report)}
+        temporary.write_text(json.dumps(content, indent=1))
     begun.unlink(missing_ok=True)
     return report
 
 
-def _read_mark(mark: Path) -> tuple[dict, Report] | None:
-    """Settings and report of a finished scene; None where there is no mark, or a damaged one."""
+@dataclass
+class _Done:
+    """What the mark of a finished scene says."""
+
+    settings: dict
+    raw_files: set[str]
+    report: Report
+
+
+def _read_mark(mark: Path) -> _Done | None:
+    """What a mark says; None where there is no mark, or a damaged one."""
     try:
         content = json.loads(mark.read_text())
-        return dict(content["settings"]), Report(**content["report"])
+        return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
+def _raw_files(raw: Path, scene: str) -> set[str]:
+    """Endings of the raw files of a scene that are there; some are enough, and with more of them all is done anew."""
+    folders = [folder for folder in _candidates(raw, scene) if folder.is_dir()]
+    return {ending for ending in RAW_FILES if folders and (folders[0] / f"{scene}{ending}").is_file()}
+
+
 def _need_recording(folder: Path, out: Path, scene: str) -> None:
     """Refuse to mix frames: without the recording, those of other settings could not be made anew."""
-    recording, frames = folder / f"{scene}.sens", out / "scannet_2d" / scene
+    recording, frames = folder / f"{scene}{RECORDING}", out / "scannet_2d" / scene
     if frames.is_dir() and not recording.is_file():
         raise UserError(f"{recording}: missing, and {frames} has frames of other settings; move one of them")
 
@@ -129,10 +154,13 @@ def _move_points(scene: str, split: str, out: Path) -> None:
                 old.replace(target)
 
 
+def _candidates(raw: Path, scene: str) -> list[Path]:
+    return [raw / "scans" / scene, raw / "scans_test" / scene, raw / scene]
+
+
 def find_scene(raw: Path, scene: str) -> Path:
     """Folder of a raw scene."""
-    candidates = [raw / "scans" / scene, raw / "scans_test" / scene, raw / scene]
-    for folder in candidates:
+    for folder in _candidates(raw, scene):
         if folder.is_dir():
             return folder
     raise UserError(f"{raw}: no folder of scene {scene} (looked for scans/{scene} and {scene})")
@@ -140,18 +168,19 @@ def find_scene(raw: Path, scene: str) -> Path:
 
 def _prepare_points(folder: Path, out: Path, categories: Categories, report: Report) -> None:
     scene = report.scene
-    points, colors = read_vertices(folder / f"{scene}_vh_clean_2.ply")
+    points, colors = read_vertices(folder / f"{scene}{MESH}")
     report.points = len(points)
-    labels_file = folder / f"{scene}_vh_clean_2.labels.ply"
-    if labels_file.is_file():
-        labels = classes_of_nyu40(read_nyu40(labels_file, len(points)))
-    else:
-        labels = np.full(len(points), 255)
-        report.notes.append("no labels.ply: all points are unlabelled")
+    labels_file = folder / f"{scene}{LABELS}"
     path = out / "scannet_3d" / report.split / f"{scene}{SCENE_SUFFIX}.pth"
-    write_points(path, points, colors / 127.5 - 1, labels)
-    aggregation, segments = _annotations(folder, scene)
-    if aggregation is None or segments is None:
+    if labels_file.is_file():
+        write_points(path, points, colors / 127.5 - 1, classes_of_nyu40(read_nyu40(labels_file, len(points))))
+    elif path.is_file():  # a published one, perhaps, which has labels
+        report.notes.append(f"no labels.ply: {path} stays as it is")
+    else:
+        write_points(path, points, colors / 127.5 - 1, np.full(len(points), 255))
+        report.notes.append("no labels.ply: all points are unlabelled")
+    aggregation, segments = folder / f"{scene}{GROUPS}", folder / f"{scene}{SEGMENTS}"
+    if not (aggregation.is_file() and segments.is_file()):
         report.notes.append("no aggregation.json or segs.json: no raw ids for the 200 classes")
         return
     raw_ids, unknown = read_raw_ids(aggregation, segments, categories, len(points))
@@ -160,22 +189,23 @@ def _prepare_points(folder: Path, out: Path, categories: Categories, report: Rep
         temporary.write_text("\n".join(map(str, raw_ids)) + "\n")
 
 
-def _annotations(folder: Path, scene: str) -> tuple[Path | None, Path | None]:
-    """Groups of segments, and segments of vertices, both of the decimated mesh (there are others of the full one)."""
-    aggregation = folder / f"{scene}.aggregation.json"
-    segments = folder / f"{scene}_vh_clean_2.0.010000.segs.json"
-    return aggregation if aggregation.is_file() else None, segments if segments.is_file() else None
-
-
 def _prepare_frames(folder: Path, settings: Settings, categories: Categories, report: Report, clear: bool) -> None:
     scene = report.scene
-    recording, labels = folder / f"{scene}.sens", folder / f"{scene}_2d-label-filt.zip"
-    if not recording.is_file():
-        report.notes.append("no .sens recording: no frames")
-        return
-    if not labels.is_file():
-        report.notes.append("no 2d-label-filt.zip: frames without label pictures cannot be trained on")
+    recording, labels = folder / f"{scene}{RECORDING}", folder / f"{scene}{LABEL_PICTURES}"
     target = settings.out / "scannet_2d" / scene
+    if recording.is_file():
+        _write_frames(recording, target, settings, report, clear)
+    else:
+        report.frames = len(_colors(target))
+        stay = f"the {report.frames} frames that are there stay as they are" if report.frames else "no frames"
+        report.notes.append(f"no .sens recording: {stay}")
+    if labels.is_file():
+        _write_labels(labels, target, settings, categories, report)
+    elif report.frames and not (target / "label").is_dir():
+        report.notes.append("no 2d-label-filt.zip: frames without label pictures cannot be trained on")
+
+
+def _write_frames(recording: Path, target: Path, settings: Settings, report: Report, clear: bool) -> None:
     kept = set()
     with SensFile(recording) as source:
         # Before the frames, so that those of a broken run have the camera of their size.
@@ -189,8 +219,6 @@ def _prepare_frames(folder: Path, settings: Settings, categories: Categories, re
             kept.add(str(frame.number))
     if clear:
         _remove_others(target, kept)
-    if labels.is_file():
-        _write_labels(labels, target, settings, categories, report)
 
 
 def _write_frame(target: Path, source: SensFile, frame: Frame, settings: Settings) -> None:
@@ -204,6 +232,10 @@ def _write_frame(target: Path, source: SensFile, frame: Frame, settings: Setting
         Image.fromarray(resize_nearest(millimetres, settings.frame_size)).save(temporary)
     with replacing(target / "pose" / f"{frame.number}.txt") as temporary:
         np.savetxt(temporary, frame.pose, fmt="%.9g")
+
+
+def _colors(target: Path) -> list[Path]:
+    return [path for path in visible_files(target / "color") if path.suffix == ".jpg"]
 
 
 def _remove_others(target: Path, kept: set[str]) -> None:
@@ -228,7 +260,7 @@ def _write_labels(archive: Path, target: Path, settings: Settings, categories: C
     try:
         with zipfile.ZipFile(archive) as source:
             members = {Path(name).stem: name for name in source.namelist() if name.endswith(".png")}
-            for color in sorted((target / "color").glob("*.jpg")):
+            for color in _colors(target):
                 if color.stem not in members:
                     report.notes.append(f"frame {color.stem}: not in {archive.name}, no label picture")
                     continue
