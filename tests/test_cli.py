@@ -124,6 +124,37 @@ def test_millimetres_without_colour_by_shape_alone(checkpoint: Path, tmp_path: P
     assert len(vertex) == len(points) - 1 and np.ptp(vertex["x"]) < 5
 
 
+def test_axes_that_point_down_are_no_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = BoxRoom(1, spacing=0.2).points
+    write_ply(tmp_path / "room.ply", points, np.zeros(points.shape, np.uint8))
+    assert cli.run(["info", str(tmp_path / "room.ply"), "--up", "-z", "--unit", "m"]) == 0
+    assert "up is -z, as told" in capsys.readouterr().out
+    assert cli.join_up(["a", "--up", "-x", "--up", "--views", "-y"]) == ["a", "--up=-x", "--up", "--views", "-y"]
+
+
+def test_results_and_their_features_are_found_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two scans of one name, without --out; the features of the second elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    points = BoxRoom(1, spacing=0.2).points
+    for home, extra in (("chess", []), ("heads", ["--save-features", "kept/heads.features"])):
+        Path(home).mkdir()
+        np.savetxt(f"{home}/room.xyz", points)
+        cli.run(["segment", f"{home}/room.xyz", "--query", "bed|sofa", "floor", "--unit", "m", "--device", "cpu",
+                 "--checkpoint", str(checkpoint), *extra])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "results go to segmented/room-2: segmented/room holds those of another scan" in said
+    for home, folder in (("chess", "room"), ("heads", "room-2")):
+        summary = json.loads(Path("segmented", folder, "summary.json").read_text(encoding="utf-8"))
+        assert summary["path"] == str(tmp_path / home / "room.xyz") and summary["words"] == ["bed|sofa", "floor"]
+        assert not [path for path in Path("segmented", folder).iterdir() if path.name.startswith(".")]
+    assert not Path("segmented/room-2/features.safetensors").exists()
+    assert cli.run(["query", "segmented/room-2", "lamp", "bed", "--out", "more"]) == 0
+    assert cli.run(["query", "more", "chair"]) == 0  # the answer's folder leads to the same features
+    assert json.loads(Path("more/summary.json").read_text())["features"] == str(tmp_path / "kept/heads.features")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -131,6 +162,14 @@ def test_millimetres_without_colour_by_shape_alone(checkpoint: Path, tmp_path: P
         (["segment", "nowhere"], "no words to look for"),
         (["segment", "room.ply", "--query", "sofa", "--checkpoint", "none.pt"], "none.pt: no such file"),
         (["segment", "room.ply", "--query", "a", "--up", "q"], "--up q: unknown"),
+        (["segment", "room.ply", "--query", "a", "--batch-size", "-1"], "--batch-size -1: at least one view"),
+        (["segment", "room.ply", "--query", "a", "--batch-size", "0"], "--batch-size 0: at least one view"),
+        (["segment", "room.ply", "--query", "a", "--out", "room.ply"], "--out room.ply: room.ply is a file"),
+        (["segment", "room.ply", "--query", "a", "--out", "room.ply/a"], "--out room.ply/a: room.ply is a file"),
+        (["segment", "room.ply", "--query", "a", "--save-features", "."], "--save-features .: a folder; name a file"),
+        (["query", "none.features", "sofa", "--out", "room.ply"], "--out room.ply: room.ply is a file"),
+        (["view", "room.ply", "--port", "99999"], "--port 99999: no port"),
+        (["view", "room.ply", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: cannot be served on"),
         (["query", "none.features", "sofa"], "none.features: no such file"),
         (["info", "room.las"], "LAS files need one more package"),
     ],
@@ -144,9 +183,11 @@ def test_mistakes_get_one_line(
     (tmp_path / "room.las").write_bytes(b"LASF")
     if arguments[0] == "segment" and "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", str(checkpoint)]
+    monkeypatch.setattr("xmask3d.segmenter.Segmenter.from_checkpoint", None)  # nothing is loaded, nor worked on, first
     with pytest.raises(UserError, match=message) as caught:
         cli.run(arguments)
     assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"room.ply", "room.las"}
 
 
 def test_the_tool_ends_without_a_traceback(tmp_path: Path) -> None:

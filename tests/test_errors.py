@@ -40,6 +40,17 @@ def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture) -> N
     )
 
 
+@pytest.mark.parametrize("kind", [errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG])
+def test_files_in_the_place_of_folders_are_one_line(kind: int, capsys: pytest.CaptureFixture) -> None:
+    def refused() -> None:
+        raise OSError(kind, os.strerror(kind), "out/labels.ply")
+
+    with pytest.raises(SystemExit) as ended:
+        run_tool(refused)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: out/labels.ply: {os.strerror(kind)}; what was saved before is intact\n"
+
+
 def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run_tool(lambda: (tmp_path / "none").read_text() and None)

@@ -20,7 +20,7 @@ from xmask3d.errors import UserError
 from xmask3d.models.build import Assembly, build_model, build_reader
 from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.scan import ScanOptions, open_scan
-from xmask3d.segmenter import Segmenter, find_source
+from xmask3d.segmenter import Segmenter, find_source, scan_key
 from xmask3d.visualize.cloud import write_ply
 
 SCENE = "scene0002_00"
@@ -103,6 +103,20 @@ def test_stopped_work_goes_on_with_the_same_result(
     seen.clear()
     segmenter(scene_folder(setup[0]), ["bed", "floor"], state=state, report=report)
     assert seen == [1, 2]  # another query does not take over the state
+
+
+def test_another_reading_does_not_take_over_the_state(setup: tuple[Config, Assembly]) -> None:
+    scan = open_scan(scene_folder(setup[0]))
+    key = scan_key(scan)
+    assert scan_key(open_scan(scene_folder(setup[0]))) == key
+    scan.fingerprint = "another calibration"
+    assert scan_key(scan) != key
+    scan.fingerprint = ""
+    assert scan_key(scan) == key
+    for values in (scan.scene.colors, scan.scene.points):
+        values[5] += 0.25
+        assert scan_key(scan) != key
+        values[5] -= 0.25
 
 
 def watch_batches(assembly: Assembly, monkeypatch: pytest.MonkeyPatch, largest: float = math.inf) -> list[int]:
@@ -206,6 +220,16 @@ def test_cloud_without_pictures(segmenter: Segmenter, tmp_path: Path, monkeypatc
         np.testing.assert_array_equal(region.index, np.flatnonzero(np.isin(row, row[region.index])))
     coarse = segmenter(tmp_path / "room.ply", WORDS, options=ScanOptions(max_points=1500))
     assert len(coarse.labels) == len(room.points) and len(coarse.features.fused) <= 1500
+
+
+def test_a_thinned_cloud_without_pictures_says_how_sure_it_is(segmenter: Segmenter, tmp_path: Path) -> None:
+    room, queries = BoxRoom(2, spacing=0.08), ["chair", "floor", "wall"]
+    write_ply(tmp_path / "room.ply", room.points, np.rint((room.colors + 1) * 127.5).astype(np.uint8))
+    result = segmenter(tmp_path / "room.ply", queries, options=ScanOptions(max_points=1500))
+    words = segmenter.vocabulary(queries)
+    sureness = result.features.label(segmenter.encode(words.texts), words.novel)[1]
+    assert len(np.unique(sureness)) > 10
+    np.testing.assert_array_equal(result.confidence, sureness[result.features.row])
 
 
 def test_tiny_clouds_and_wrong_words_get_an_answer(segmenter: Segmenter, tmp_path: Path) -> None:

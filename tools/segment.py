@@ -1,8 +1,9 @@
 """Segment a scan by any words; the same as `xmask3d segment`."""
 
 import argparse
+import sys
 
-from xmask3d.cli import add_segment
+from xmask3d.cli import add_segment, join_up
 from xmask3d.errors import run_tool
 
 
@@ -10,7 +11,7 @@ def main() -> int:
     """Parse arguments and segment."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_segment(parser)
-    options = parser.parse_args()
+    options = parser.parse_args(join_up(sys.argv[1:]))
     return options.command(options)
 
 

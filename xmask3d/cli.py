@@ -23,9 +23,6 @@ EXAMPLES = """examples:
 """
 
 
-STATE = ".unfinished.npz"  # in the folder of the results, while they are being made
-
-
 def main() -> None:
     """Entry point of the `xmask3d` command."""
     run_tool(lambda: run(sys.argv[1:]))
@@ -37,8 +34,19 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in what was asked for.
     """
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(join_up(arguments))
     return options.command(options)
+
+
+def join_up(arguments: Sequence[str]) -> list[str]:
+    """The same command line with `--up -z` as `--up=-z`: argparse takes -z alone for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--up" and argument in ("-x", "-y", "-z"):
+            joined[-1] = f"--up={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,7 +99,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Arguments that say how a scan is to be read; everything is found out without them."""
     group = parser.add_argument_group("how to read the scan (found out unless given)")
-    group.add_argument("--views", type=int, metavar="N", help="use the N views that together see most")
+    group.add_argument("--views", type=int, metavar="N", help="use the N frames that together see most")
     group.add_argument("--depth-scale", type=float, metavar="UNITS", help="units per metre of depth files, as 1000")
     group.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of colour pictures")
     group.add_argument("--poses", metavar="KIND", help="camera-to-world or world-to-camera (also with ', y up')")
@@ -121,17 +129,27 @@ def segment(options: argparse.Namespace) -> int:
         raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
     from tqdm import tqdm
 
+    from xmask3d.scan import folder
+    from xmask3d.scan.labelling import check_batch_size
     from xmask3d.scan.outputs import write_result
     from xmask3d.scan.scan import open_scan
     from xmask3d.segmenter import Segmenter, find_source
 
+    check_batch_size(options.batch_size)
+    if options.out:
+        folder.check_places(options.out, options.save_features)
     source = find_source(options.checkpoint, options.config)
     scan = open_scan(options.scan, reading_options(options))
+    out = options.out or folder.default_folder(scan.name, options.scan)
+    features = options.save_features or out / folder.FEATURES
+    folder.check_places(out, features)
     print(scan.describe())
     print(f"model: {source.words}")
     segmenter = Segmenter.from_checkpoint(source.checkpoint, source.config, options.device, options.batch_size)
     segmenter.source = source.words
-    out = options.out or Path("segmented") / scan.name
+    if not options.out and out.name != scan.name:
+        print(f"results go to {out}: {out.with_name(scan.name)} holds those of another scan")
+    folder.begin(out, options.scan)
     with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
 
         def report(done: int, total: int) -> None:
@@ -143,13 +161,15 @@ def segment(options: argparse.Namespace) -> int:
             background=options.background,
             classes=options.classes,
             objects=options.instances,
-            state=out / STATE,
+            state=out / folder.STATE,
             report=report,
         )
-    features = options.save_features or out / "features.safetensors"
     result.features.save(features)
+    result.about |= {"path": str(options.scan.resolve()), "features": folder.name_features(features, out)}
+    if not options.classes:
+        result.about["words"] = options.query
     files = write_result(result, out)
-    (out / STATE).unlink(missing_ok=True)
+    folder.end(out)
     print_result(result)
     if len(options.query) > 1 and not options.background:
         print("every point got one of your words; leave the rest unlabelled with, say, --background wall floor ceiling")
@@ -161,17 +181,22 @@ def segment(options: argparse.Namespace) -> int:
 
 def query(options: argparse.Namespace) -> int:
     """Ask saved features further words; no network runs but the text encoder."""
+    from xmask3d.scan import folder
     from xmask3d.scan.features import PointFeatures
     from xmask3d.scan.query import query_features, text_encoder
 
     start = time.monotonic()
-    features = PointFeatures.load(features_file(options.features))
+    if options.out:
+        folder.check_places(options.out)
+    file = folder.features_file(options.features)
+    features = PointFeatures.load(file)
     result = query_features(features, options.words, text_encoder(features), options.background)
     print_result(result)
     print(f"answered in {time.monotonic() - start:.2f} s")
     if options.out:
         from xmask3d.scan.outputs import write_result
 
+        result.about |= {"features": folder.name_features(file, options.out), "words": options.words}
         write_result(result, options.out)
         print(f"everything is in {options.out}")
     return 0
@@ -193,11 +218,6 @@ def info(options: argparse.Namespace) -> int:
 
     print(open_scan(options.scan, reading_options(options)).describe())
     return 0
-
-
-def features_file(path: Path) -> Path:
-    """The features' file in a result's folder, or the path itself."""
-    return path / "features.safetensors" if path.is_dir() else path
 
 
 def print_result(result: "SegmentationResult") -> None:

@@ -11,7 +11,8 @@ PATIENCE = 5.0
 all are ended once it has."""
 
 
-REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+            errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # fmt: skip
 """Of the system, which a user can mend."""
 
 
@@ -35,7 +36,8 @@ def _without_traceback(text: str) -> str:
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback.
 
-    So do refusals of the system that no check foresees: a full disk, or a file or folder that may not be written.
+    So do refusals of the system that no check foresees: a full disk, a file or folder that may not be written, or one
+    where the other is expected.
     """
     try:
         code = main()

@@ -7,6 +7,7 @@
 >>> again = segmenter.query(result.features, "something to sit on")
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -250,15 +251,16 @@ class Segmenter:
         counts = labelled.votes.counts
         labels = fill_unseen(scan.scene.points, labelled.votes.result().numpy())
         share = counts.gather(1, torch.from_numpy(labels).clamp(min=0)[:, None])[:, 0] / counts.sum(1).clamp(min=1)
-        if not labelled.used:  # one vote says nothing about sureness
-            share = torch.from_numpy(self._probabilities(features, vocabulary, labels))
         labels, confidence = scan.carry(labels), scan.carry(share.numpy().astype(np.float32))
+        if not labelled.used:  # one vote says nothing about sureness
+            confidence = self._probabilities(features, vocabulary)
         result = heat_result(features, vocabulary, self.encode, scan.name)
         return replace(result, labels=hide_background(labels, vocabulary), confidence=confidence)
 
-    def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary, labels: np.ndarray) -> np.ndarray:
+    def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary) -> np.ndarray:
+        """Of every point's best text, n float32."""
         _, sureness = features.label(self.encode(vocabulary.texts), vocabulary.novel)
-        return sureness[features.row] if len(features.row) == len(labels) else np.ones(len(labels), np.float32)
+        return sureness[features.row]
 
     def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
         row, fused, clip, base, looks = labelled.sums.means()
@@ -297,10 +299,11 @@ def pick_device(device: torch.device | str | None) -> torch.device:
 
 
 def scan_key(scan: Scan) -> str:
-    """What tells a scan from all others, for resuming."""
-    points = scan.scene.points
-    step = max(1, len(points) // 10_000)
-    return repr((scan.name, len(points), float(points[::step].astype(np.float64).sum()), scan.scene.view_names))
+    """What tells a scan, and the way it is read, from all others, for resuming."""
+    digest = hashlib.blake2b(repr((scan.name, scan.scene.view_names, scan.fingerprint)).encode())
+    for values in (scan.scene.points, scan.scene.colors):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:

@@ -185,6 +185,23 @@ def test_votes_count_every_row_and_ties_go_to_the_lowest_class() -> None:
     assert votes.result().tolist() == [3, 1, 1, -1, -1]
 
 
+def test_votes_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many points and classes the numbers compared take twice the memory of the votes."""
+    generator = torch.Generator().manual_seed(0)
+    votes = SceneVotes(50, 4)
+    votes.add(torch.randint(40, (60,), generator=generator), torch.randint(4, (60,), generator=generator))
+    ranked = votes.counts.long() * 4 + torch.arange(3, -1, -1)
+    expected = torch.where(votes.counts.any(1), ranked.argmax(1), -1)
+    monkeypatch.setattr("xmask3d.engine.predict.POINTS_AT_ONCE", 7)
+    sizes = []
+    argmax = torch.Tensor.argmax
+    monkeypatch.setattr(torch.Tensor, "argmax", lambda self, dim: sizes.append(len(self)) or argmax(self, dim))
+    assert votes.result().tolist() == expected.tolist()
+    assert sizes == [7] * 7 + [1]
+    assert expected.unique().tolist() == [-1, 0, 1, 2, 3]
+    assert SceneVotes(0, 4).result().tolist() == []
+
+
 def test_probabilities_add_up_to_the_same_in_any_order() -> None:
     """Point 0: two views doubt, the third is sure; a majority of labels would say class 1."""
     index = torch.tensor([0, 0, 0, 1, 2])

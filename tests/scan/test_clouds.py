@@ -122,6 +122,43 @@ def test_meshes_of_few_vertices_are_sampled(tmp_path: Path) -> None:
     assert off.max() < 1e-5  # on a face
 
 
+@pytest.mark.parametrize("name", ["box.stl", "box.ply", "box.obj"])
+@pytest.mark.parametrize("told", [None, 1000.0])
+def test_meshes_in_millimetres_are_sampled_alike(tmp_path: Path, name: str, told: float | None) -> None:
+    box = trimesh.creation.box((4000, 3000, 2500))
+    box.export(tmp_path / name)
+    cloud = read_cloud(tmp_path / name, told)
+    assert cloud.units_per_metre == 1000
+    assert len(cloud.points) == pytest.approx(box.area / 1000**2 / 0.02**2, rel=0.01)
+    np.testing.assert_allclose(np.abs(cloud.points).max(0), [2, 1.5, 1.25], atol=1e-5)
+
+
+def test_directions_are_no_colours(tmp_path: Path) -> None:
+    normals = np.random.default_rng(2).normal(size=(200, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    for values in (normals, np.abs(normals)):  # of a closed surface, and where all happen to look one way
+        np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, values], 1), fmt="%.4f")
+        cloud = read_cloud(tmp_path / "a.xyz")
+        assert cloud.colors is None and any("no colours (normals?)" in note for note in cloud.notes)
+    red = np.tile([1.0, 0, 0], (200, 1))  # floats that are colours though each is of length 1
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, red], 1))
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.xyz").colors, red * 255)
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, COLORS, normals], 1))
+    cloud = read_cloud(tmp_path / "a.xyz")
+    assert cloud.colors is None and any("9 numbers a line: read as x y z" in note for note in cloud.notes)
+
+
+@pytest.mark.parametrize(("words", "opaque"), [("r g b alpha", 255), ("r g b alpha", 1), ("intensity r g b", None)])
+def test_seven_numbers_a_line(tmp_path: Path, words: str, opaque: int | None) -> None:
+    one = np.full((200, 1), -3 if opaque is None else opaque)
+    np.savetxt(
+        tmp_path / "a.xyz", np.concatenate([POINTS, one, COLORS] if opaque is None else [POINTS, COLORS, one], 1)
+    )
+    cloud = read_cloud(tmp_path / "a.xyz")
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+    assert f"7 numbers a line: read as x y z {words}" in cloud.notes
+
+
 @pytest.mark.parametrize("colored", [True, False])
 def test_obj_of_points_alone(tmp_path: Path, colored: bool) -> None:
     rows = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in POINTS]

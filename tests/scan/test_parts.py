@@ -105,8 +105,15 @@ def test_words() -> None:
     assert words.is_base == (True, False, False, False, True, False)  # sofa is novel in this split
     np.testing.assert_array_equal(words.merge(np.array([[1, 4, 2, 3, 0, 9.0]])), [[4, 2, 3, 9]])
     assert len(class_list("scannet20")) >= 19
-    with pytest.raises(UserError, match="given twice"):
-        parse_queries(["sofa", "bed|sofa"], reference)
+    for queries, background in (
+        (["sofa", "bed|sofa"], []),
+        (["sofa|couch", "sofa|settee"], []),
+        (["chair", "Chair"], []),
+        (["chair", "chair"], []),
+        (["background"], ["background"]),
+    ):
+        with pytest.raises(UserError, match="given twice"):
+            parse_queries(queries, reference, background)
 
 
 def test_regions_are_connected_and_ordered() -> None:
@@ -151,6 +158,7 @@ def test_masks_of_one_object_are_joined() -> None:
         ("a.json", json.dumps({"width": 320, "height": 240, "intrinsic_matrix": [500, 0, 0, 0, 510, 0, 160, 120, 1]})),
         ("a.json", json.dumps({"camera": {"fx": 500, "fy": 510, "cx": 160, "cy": 120, "w": 320, "h": 240}})),
         ("a.json", json.dumps({"K": [[500, 0, 160], [0, 510, 120], [0, 0, 1]]})),
+        ("a.json", json.dumps({"fx": 500, "fy": 510, "ppx": 160, "ppy": 120, "width": 320, "height": 240})),
     ],
 )
 def test_intrinsics_in_every_form(tmp_path: Path, name: str, text: str) -> None:
@@ -161,7 +169,8 @@ def test_intrinsics_in_every_form(tmp_path: Path, name: str, text: str) -> None:
 
 
 def test_intrinsics_that_are_none_are_refused(tmp_path: Path) -> None:
-    for name, text in (("a.txt", "1 2 3"), ("a.txt", "0 0 0 0 0 0 0 0 1"), ("a.json", "{}"), ("a.json", "{")):
+    odd = ("{}", "{", "5", '{"fx": 500}', '{"fx": null, "cx": 1, "cy": 2}', '{"K": [[1, 0], [1]]}')
+    for name, text in (("a.txt", "1 2 3"), ("a.txt", "0 0 0 0 0 0 0 0 1"), *(("a.json", text) for text in odd)):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=rf"{name}"):
             formats.read_intrinsics(tmp_path / name)
@@ -207,6 +216,13 @@ def test_record3d_export(tmp_path: Path) -> None:
     assert any("depth read as 1 units" in line for line in scan.lines)
     assert not any(line.startswith("warning") for line in scan.lines)
     assert abs(np.percentile(scan.scene.points[:, 2], 1)) < 0.1
+
+
+def test_intrinsics_that_are_not_understood_are_named(tmp_path: Path) -> None:
+    (tmp_path / "intrinsics.txt").write_text("262.5 262.5 159.5 119.5 0.1 -0.2 0 0")
+    color, depth, notes = find_intrinsics(tmp_path, (240, 320), (240, 320))
+    assert len(notes) == 1 and "not used" in notes[0] and "intrinsics.txt" in notes[0] and "8 numbers" in notes[0]
+    assert color[0][0] == depth[0][0] == "no file, assumed Kinect, 525 pixels at 640 x 480"
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[1]"])

@@ -88,6 +88,50 @@ def test_wrong_focal_length_is_noticed(tmp_path: Path, room: BoxRoom) -> None:
     assert distance_to_room(told, room) < 0.03
 
 
+def test_a_focal_length_that_was_told_is_kept(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, matrix=Intrinsics(410.0, 410.0, 159.5, 119.5))
+    scan = open_scan(tmp_path, ScanOptions(intrinsics=(410.0, 410.0, 159.5, 119.5)))
+    view = scan.read_view(scan.name, scan.scene.view_names[0])
+    assert view.intrinsics.fx == pytest.approx(410)
+    assert not any("used that" in line for line in scan.lines)
+    assert any("as found without being told" in line and "intrinsics 262 262" in line for line in scan.lines)
+
+
+def test_a_lone_frame_says_how_it_is_read(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 1)
+    lines = open_scan(tmp_path).lines
+    assert any("poses and intrinsics cannot be checked" in line for line in lines)
+    assert "depth read as 1000 units a metre" in lines and "poses read as camera-to-world" in lines
+    assert any("depth unit is not checked" in line for line in lines)
+    told = open_scan(tmp_path, ScanOptions(depth_scale=5000.0)).lines
+    assert "depth read as 5000 units a metre" in told and not any("not checked" in line for line in told)
+
+
+@pytest.mark.parametrize("cloud", [True, False])
+def test_positions_on_a_map(tmp_path: Path, room: BoxRoom, cloud: bool) -> None:
+    """Frames, and a cloud beside them, at the coordinates of a map are worked on near zero and come out there."""
+    shift = np.array([455_123.0, 5_712_456.0, 80.0])
+    world = np.eye(4)
+    world[:3, 3] = shift
+    poses = write_frames(tmp_path, room, 6, world=world)
+    if cloud:
+        rows = np.concatenate([room.points + shift, np.full((len(room.points), 3), 90)], 1)
+        header = f"ply\nformat ascii 1.0\nelement vertex {len(rows)}\n"
+        header += "".join(f"property double {axis}\n" for axis in "xyz")
+        header += "".join(f"property uchar {channel}\n" for channel in ("red", "green", "blue")) + "end_header"
+        np.savetxt(tmp_path / "mesh.ply", rows, fmt=["%.4f"] * 3 + ["%d"] * 3, header=header, comments="")
+    scan = open_scan(tmp_path)
+    assert any("cameras are far from zero" in line for line in scan.lines)
+    assert np.abs(scan.points).max() < 10
+    placed = scan.points + scan.origin - shift
+    assert len(placed) == len(room.points) if cloud else len(placed) > 10_000
+    assert np.median(cKDTree(room.points).query(placed[placed[:, 2] < 2.3])[0]) < (1e-3 if cloud else 0.03)
+    view = scan.read_view(scan.name, "2")
+    np.testing.assert_allclose(view.pose[:3, 3] + scan.origin, poses[2][:3, 3], atol=1e-6)
+    index, _ = visible_points(scan.scene.points, view.pose, view.intrinsics, (240, 320), view.depth, tolerance=0.03)
+    assert len(index) > 2000  # the cloud beside the frames is coarse
+
+
 def test_poses_of_another_recording_are_reported(tmp_path: Path, room: BoxRoom) -> None:
     write_frames(tmp_path, room)
     rng = np.random.default_rng(0)
@@ -217,6 +261,26 @@ def test_cloud_beside_the_frames_is_used_only_if_it_fits(tmp_path: Path, room: B
     scan = open_scan(tmp_path)
     assert any("does not fit the frames" in line for line in scan.lines)
     assert distance_to_room(scan, room) < 0.03
+
+
+def test_damaged_pictures_beside_a_cloud_are_left_out(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 6)
+    write_ply(tmp_path / "mesh.ply", room.points, np.full((len(room.points), 3), 90, np.uint8))
+    for name in ("frame-000002.depth.png", "frame-000004.color.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    scan = open_scan(tmp_path)
+    assert len(scan.points) == len(room.points) and scan.scene.view_names == ["0", "1", "3", "5"]
+    for name in ("frame-000002.depth.png", "frame-000004.color.jpg"):
+        assert sum("left out" in line and name in line for line in scan.lines) == 1
+
+
+def test_readings_of_the_same_frames_have_other_fingerprints(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 3)
+    write_ply(tmp_path / "mesh.ply", room.points, np.full((len(room.points), 3), 90, np.uint8))
+    found = open_scan(tmp_path).fingerprint
+    assert found == open_scan(tmp_path, ScanOptions(depth_scale=1000.0)).fingerprint
+    others = (dict(intrinsics=(300.0, 300.0, 159.5, 119.5)), dict(depth_scale=1010.0), dict(farthest=8.0))
+    assert len({found, *(open_scan(tmp_path, ScanOptions(**other)).fingerprint for other in others)}) == 4
 
 
 def test_processed_scene_is_taken_as_it_is(tmp_path: Path) -> None:

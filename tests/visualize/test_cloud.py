@@ -33,5 +33,13 @@ def test_ply_reads_back(tmp_path: Path) -> None:
     assert np.array_equal(np.stack([vertex[a] for a in ("red", "green", "blue")], 1), colors)
     assert vertex["label"].tolist() == [-1, 0, 1, 2, 3]
     assert np.allclose(vertex["confidence"], [0, 0.25, 0.5, 0.75, 1])
+    assert vertex["x"].dtype == np.float32
     write_ply(tmp_path / "plain.ply", points, colors)
     assert "label" not in PlyData.read(str(tmp_path / "plain.ply"))["vertex"]
+
+
+def test_map_coordinates_keep_their_millimetres(tmp_path: Path) -> None:
+    points = np.random.default_rng(1).random((50, 3)) * 5 + [455_123.25, 5_712_456.75, 80]
+    write_ply(tmp_path / "map.ply", points, np.zeros((50, 3), np.uint8))
+    vertex = PlyData.read(str(tmp_path / "map.ply"))["vertex"]
+    assert np.array_equal(np.stack([vertex[a] for a in "xyz"], 1), points)

@@ -89,3 +89,17 @@ def test_page_in_a_browser(page: Path, tmp_path: Path) -> None:
         assert browser.run("return xmask3d.picked()") >= 0
         assert "\n10" in text  # places are shown in the coordinates of the scan
         assert browser.errors() == []
+
+
+@needs_browser
+def test_places_of_a_turned_scan_are_its_own(tmp_path: Path) -> None:
+    points = np.array([[0.5, 1, 2], [0.5, 3, 4], [0.5, 5, 2], [0.5, 3, 0]], np.float32)
+    rotation = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    write_page(tmp_path / "a.html", points, np.full((4, 3), 200, np.uint8), np.zeros(4, int), ["x"],
+               origin=np.array([100.0, 200, 300]), rotation=rotation)  # fmt: skip
+    with Browser(tmp_path / "profile") as browser:
+        browser.open((tmp_path / "a.html").as_uri())
+        browser.run("xmask3d.render()")
+        x, y, _ = browser.run("return xmask3d.project(2)")
+        browser.run("xmask3d.pick(arguments[0], arguments[1])", x, y)
+        assert "100.50, 205.00, 302.00 m" in str(browser.run("return document.getElementById('pick').innerText"))

@@ -1,5 +1,7 @@
 """The live viewer: what it says of points, and, in a real browser, that a typed query changes the picture."""
 
+import json
+import shutil
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from xmask3d.scan.features import PointFeatures
 from xmask3d.scan.outputs import write_result
 from xmask3d.scan.query import query_features, text_encoder
 from xmask3d.visualize.browser import AVAILABLE, Browser
-from xmask3d.visualize.viewer import SceneViewer, open_viewer
+from xmask3d.visualize.viewer import SceneViewer, open_viewer, plain
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
 WORDS = ["bed", "sofa"]
@@ -74,6 +76,109 @@ def test_scans_and_features_can_be_looked_at(tmp_path: Path, folder: Path) -> No
             viewer.stop()
     with pytest.raises(UserError, match="no such file"):
         open_viewer(tmp_path / "none")
+
+
+def test_names_are_shown_as_they_are_typed(folder: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)> *a*|_b_ {c}"
+    shown = plain(hostile)
+    assert shown == "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in hostile)
+    assert plain("potted\n plänt 2") == "potted plänt 2"
+    features = PointFeatures.load(folder / "features.safetensors")
+    labels = np.zeros(len(features.points), int)
+    viewer = SceneViewer(features.points, features.colors, labels, [hostile], features=features,
+                         load_text=lambda: text_encoder(features), title=hostile, port=8141)  # fmt: skip
+    try:
+        assert viewer.explain(0).startswith(f"**{shown}** at (")
+        viewer.ask("<b>sofa</b>")
+        assert "<" not in viewer._info.content and plain("<b>sofa</b>") in viewer._info.content
+        viewer.ask("sofa|<i>")
+        assert "| sofa |" in viewer.explain(0)
+        viewer.ask("bed|")
+        assert "empty" in viewer._info.content and "|" not in viewer._info.content
+    finally:
+        viewer.stop()
+
+
+def test_places_are_told_in_the_frame_of_the_scan() -> None:
+    own = np.array([[1, 2, 3], [4, 5, 6]], np.float64)
+    rotation, origin = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0.0]]), np.array([455_000.0, 0, 80])
+    viewer = SceneViewer(own @ rotation.T, np.zeros((2, 3), np.uint8), rotation=rotation, origin=origin, port=8142)
+    try:
+        assert viewer.explain(0) == "**unlabelled** at (455001.00, 2.00, 83.00) m"
+        assert viewer.explain(1) == "**unlabelled** at (455004.00, 5.00, 86.00) m"
+    finally:
+        viewer.stop()
+
+
+def test_clicks_pass_what_is_hidden() -> None:
+    points = np.array([[0, 0, 1], [0, 0, 2], [0, 0, 3], [5, 5, 0]], np.float32)
+    viewer = SceneViewer(points, np.zeros((4, 3), np.uint8), np.array([0, 1, -1, 0]), ["floor", "lamp"], port=8143)
+    try:
+        eye, down = np.array([0, 0, 9.0]), np.array([0, 0, -1.0])
+        assert viewer.nearest_to_ray(eye, down) == 2
+        viewer._rest.value = False
+        assert viewer.nearest_to_ray(eye, down) == 1
+        viewer._boxes[1].value = False
+        assert viewer.nearest_to_ray(eye, down) == 0
+    finally:
+        viewer.stop()
+
+
+def test_a_point_is_compared_with_all_synonyms(tmp_path: Path, folder: Path) -> None:
+    """The first of two words for one class fits the left half, the second the right half."""
+    features = PointFeatures.load(folder / "features.safetensors")
+    words = ["bed|sofa", "lamp"]
+    result = query_features(features, words, text_encoder(features))
+    result.about["words"] = words
+    write_result(result, tmp_path)
+    shutil.copy(folder / "features.safetensors", tmp_path)
+    viewer = open_viewer(tmp_path, port=8144)
+    try:
+        for side in (features.points[:, 0] < 1, features.points[:, 0] > 3):
+            row = int(np.flatnonzero(side)[0])
+            assert "| bed | 1.000 |" in viewer.explain(row)
+        viewer.ask("lamp|sofa, bed")
+        row = int(np.flatnonzero(features.points[:, 0] > 3)[0])
+        assert "| lamp | 1.000 |" in viewer.explain(row)
+    finally:
+        viewer.stop()
+
+
+def test_features_elsewhere_are_found_and_done_without(tmp_path: Path, folder: Path) -> None:
+    for name in ("labels.ply", "summary.json"):
+        shutil.copy(folder / name, tmp_path)
+    features = shutil.copy(folder / "features.safetensors", tmp_path / "room.features")
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "features": str(features)}))
+    viewer = open_viewer(tmp_path, port=8145)
+    try:
+        row = int(np.flatnonzero(viewer._labels == 1)[0])
+        said = viewer.explain(row)
+        assert said.startswith("**sofa** at (") and "| sofa | 1.000 |" in said
+    finally:
+        viewer.stop()
+    features.unlink()
+    viewer = open_viewer(tmp_path, port=8146)
+    try:
+        head, sure = said.splitlines()[:2]
+        assert viewer.explain(row) == f"{head}\n{sure}"
+    finally:
+        viewer.stop()
+
+
+def test_a_cut_off_result_is_named(tmp_path: Path, folder: Path) -> None:
+    for name in ("labels.ply", "summary.json", "features.safetensors"):
+        shutil.copy(folder / name, tmp_path)
+    ply = tmp_path / "labels.ply"
+    ply.write_bytes(ply.read_bytes()[:500])
+    for path in (tmp_path, tmp_path / "features.safetensors"):
+        with pytest.raises(UserError, match=r"labels\.ply: damaged"):
+            open_viewer(path)
+
+
+def test_what_cannot_be_served_is_said(folder: Path) -> None:
+    with pytest.raises(UserError, match="--port 99999: no port"):
+        open_viewer(folder, port=99_999)
 
 
 @needs_browser

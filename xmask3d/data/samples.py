@@ -199,8 +199,9 @@ class TrainingViews(_Views):
                 if sample is not None:
                     return self._checked(sample)
             raise UserError(
-                f"scene {name}: none of its {len(scene.view_names)} views can be used; each is damaged or shows too few "
-                "or too many points, or too few labelled ones (data.min_points, data.max_points, data.min_labelled)"
+                f"scene {name}: none of its {len(scene.view_names)} views can be used; each is damaged or shows "
+                "too few or too many points, or too few labelled ones (data.min_points, data.max_points, "
+                "data.min_labelled)"
             )
         except UserError as error:
             if self._refuse:

@@ -19,6 +19,7 @@ from xmask3d.models.xmask3d import Outputs
 Gating = Literal["hard", "soft", "none"]
 
 WHOLE_VOTE = 1 << 14  # of a probability of 1; whole numbers add up to the same in any order
+POINTS_AT_ONCE = 1 << 12  # whose votes are compared
 
 
 @dataclass
@@ -234,9 +235,15 @@ class SceneVotes:
     def result(self) -> Tensor:
         """Class id with most votes for every point, the lowest of equals; -1 where no view voted."""
         classes = self._votes.shape[1]
-        # argmax does not promise which of equals it takes: make the lower id the larger number.
-        ranked = self._votes.long() * classes + torch.arange(classes - 1, -1, -1, device=self._votes.device)
-        return torch.where(self._votes.any(1), ranked.argmax(1), -1)
+        lower_first = torch.arange(classes - 1, -1, -1, device=self._votes.device)
+        # argmax does not promise which of equals it takes: make the lower id the larger number. Some points at a time,
+        # because these numbers are twice as wide as the votes.
+        labels = torch.empty(len(self._votes), dtype=torch.int64, device=self._votes.device)
+        for start in range(0, len(labels), POINTS_AT_ONCE):
+            votes = self._votes[start : start + POINTS_AT_ONCE]
+            best = votes.long().mul_(classes).add_(lower_first).argmax(1)
+            labels[start : start + POINTS_AT_ONCE] = torch.where(votes.any(1), best, -1)
+        return labels
 
 
 def fill_unseen(points: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.scan.intrinsics import ASSUMED
+from xmask3d.scan.intrinsics import ASSUMED, TOLD
 from xmask3d.scan.recording import CONVENTIONS, Calibration, Recording, camera_to_world, resample, scale_matrix
 
 GROUPS = 12  # places along the recording
@@ -70,7 +70,11 @@ def check_recording(recording: Recording) -> Verdict:
     units = _plausible_units(recording, probe)
     first = _calibration(recording, 0, units[0], recording.conventions[0])
     if not probe.pairs:
-        return Verdict(first, float("nan"), float("nan"), ["only one frame: poses and intrinsics cannot be checked"])
+        lines = ["only one frame: poses and intrinsics cannot be checked"]
+        lines += _readings(recording, first, recording.depth_matrices[0][0])
+        if len(recording.units) > 1:
+            lines.append("the depth unit is not checked; if sizes are wrong, give it with --depth-scale")
+        return Verdict(first, float("nan"), float("nan"), lines)
     initial = best_score = _score(probe, first, recording)
     best, best_words, best_value = first, recording.depth_matrices[0][0], initial.reach
     for (n, (words, _)), (u, unit), (c, convention) in itertools.product(
@@ -84,7 +88,7 @@ def check_recording(recording: Recording) -> Verdict:
     lines = _describe(recording, first, best, best_words, initial, best_score)
     if best_words.startswith(ASSUMED) and not recording.depth_matrices[0][0].startswith(ASSUMED):
         lines.append(_wrong_focal(first, best, initial, best_score))
-    if best_score.agreement < GOOD:
+    if best_score.agreement < GOOD and best_words != TOLD:
         best, best_score = _try_focals(probe, recording, best, best_score, lines)
     return Verdict(best, best_score.agreement, best_score.overlap, lines + _remarks(best_score))
 
@@ -172,14 +176,20 @@ def _score(probe: _Probe, calibration: Calibration, recording: Recording) -> _Sc
     return _Score(agreeing / max(lifted, 1), agreeing / max(both, 1), seen / max(lifted, 1), contrast)
 
 
+def _readings(recording: Recording, calibration: Calibration, words: str) -> list[str]:
+    fx, size = calibration.depth_of(0)[0, 0], recording.depth_size
+    return [
+        f"poses read as {CONVENTIONS[calibration.convention]}",
+        f"depth read as {calibration.units_per_metre:g} units a metre",
+        f"intrinsics: {words} (focal length {fx:.1f} pixels at {size[1]} x {size[0]})",
+    ]
+
+
 def _describe(
     recording: Recording, first: Calibration, best: Calibration, words: str, initial: _Score, score: _Score
 ) -> list[str]:
-    fx = best.depth_of(0)[0, 0]
     lines = [
-        f"poses read as {CONVENTIONS[best.convention]}",
-        f"depth read as {best.units_per_metre:g} units a metre",
-        f"intrinsics: {words} (focal length {fx:.1f} pixels at {recording.depth_size[1]} x {recording.depth_size[0]})",
+        *_readings(recording, best, words),
         f"{score.agreement:.0%} of the points that two frames measure agree within {TOLERANCE:.0%}",
     ]
     if best.convention != first.convention:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,11 +32,30 @@ class Cloud:
     notes: list[str] = field(default_factory=list)
 
 
-def read_cloud(path: Path, units_per_metre: float | None = None) -> Cloud:
+class Raw(NamedTuple):
+    """A file as it is: points n x 3, colours n x 3 uint8 or None, notes, and the units a metre if they were needed."""
+
+    points: np.ndarray
+    colors: np.ndarray | None
+    notes: list[str]
+    units: float | None
+
+
+def map_origin(centre: np.ndarray) -> np.ndarray:
+    """3 float64 whole metres to count positions from: 0, but near a centre so far away that float32 loses millimetres.
+
+    Args:
+        centre: 3 metres.
+    """
+    return np.floor(centre) if np.abs(centre).max() > 1000 else np.zeros(3)
+
+
+def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndarray | None = None) -> Cloud:
     """Read a cloud or mesh, drop points that are NaN or infinite, and bring it to metres.
 
     Args:
         units_per_metre: what one metre is written as; guessed from the extent when None.
+        origin: 3 float64 metres to count positions from; found by `map_origin` when None.
 
     Raises:
         UserError: unknown format, damaged file, or no point left.
@@ -49,7 +68,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None) -> Cloud:
     readers |= {".obj": _read_obj} | dict.fromkeys((".stl", ".off", ".glb"), _read_mesh)
     if suffix not in readers:
         raise UserError(f"{path}: not a point cloud that is understood ({', '.join(SUFFIXES)})")
-    points, colors, notes = readers[suffix](path)
+    points, colors, notes, units = readers[suffix](path, units_per_metre)
     points = np.asarray(points, np.float64).reshape(-1, 3)
     finite = np.isfinite(points).all(1)
     if not finite.all():
@@ -59,18 +78,21 @@ def read_cloud(path: Path, units_per_metre: float | None = None) -> Cloud:
         raise UserError(f"{path}: has no points")
     if colors is None:
         notes.append("no colours; the networks get mid-grey and will see shapes only")
-    return _to_metres(points, colors, units_per_metre, notes)
+    return _to_metres(points, colors, units, origin, notes)
 
 
-def _to_metres(points: np.ndarray, colors: np.ndarray | None, units: float | None, notes: list[str]) -> Cloud:
+def _to_metres(
+    points: np.ndarray, colors: np.ndarray | None, units: float | None, origin: np.ndarray | None, notes: list[str]
+) -> Cloud:
     if units is None:
         units = _guess_units(points, notes)
     points = points / units
-    centre = np.median(points[:: max(1, len(points) // 100_000)], axis=0)
-    origin = np.zeros(3)
-    if np.abs(centre).max() > 1000:  # float32 would lose the millimetres
-        origin = np.floor(centre)
-        notes.append(f"coordinates are far from zero (a map's?); worked on about ({origin[0]:g}, {origin[1]:g})")
+    if origin is None:
+        origin = map_origin(np.median(points[:: max(1, len(points) // 100_000)], axis=0))
+        if origin.any():
+            notes.append(
+                f"coordinates are far from zero (a map's?); worked on about ({origin[0]:.0f}, {origin[1]:.0f})"
+            )
     return Cloud((points - origin).astype(np.float32), colors, origin, units, notes)
 
 
@@ -91,10 +113,7 @@ def _guess_units(points: np.ndarray, notes: list[str]) -> float:
     return 1.0
 
 
-Raw = tuple[np.ndarray, np.ndarray | None, list[str]]
-
-
-def _read_ply(path: Path) -> Raw:
+def _read_ply(path: Path, units: float | None) -> Raw:
     from plyfile import PlyData, PlyParseError
 
     try:
@@ -111,9 +130,9 @@ def _read_ply(path: Path) -> Raw:
             break
     if "f_dc_0" in names:
         colors = _to_bytes(np.clip(0.5 + 0.2820948 * np.stack([vertex[f"f_dc_{i}"] for i in range(3)], 1), 0, 1))
-    if "face" in ply and len(ply["face"].data) and _is_sparse(points):
-        return _read_mesh(path)
-    return points, colors, []
+    if "face" in ply and len(ply["face"].data) and _is_sparse(points, units):
+        return _read_mesh(path, units)
+    return Raw(points, colors, [], units)
 
 
 def _to_bytes(colors: np.ndarray) -> np.ndarray:
@@ -126,16 +145,17 @@ def _to_bytes(colors: np.ndarray) -> np.ndarray:
     return (colors >> 8).astype(np.uint8) if colors.max(initial=0) > 255 else colors.astype(np.uint8)
 
 
-def _is_sparse(points: np.ndarray) -> bool:
+def _is_sparse(points: np.ndarray, units: float | None) -> bool:
     """Whether a mesh has too few vertices to stand for its surface."""
-    if len(points) > 200_000:
+    points = points[np.isfinite(points).all(1)]
+    if not 0 < len(points) <= 200_000:
         return False
-    extent = np.ptp(points[np.isfinite(points).all(1)], axis=0)
+    extent = np.ptp(points, axis=0) / (units or _guess_units(points, []))
     area = extent[0] * extent[1] + extent[1] * extent[2] + extent[0] * extent[2]
     return len(points) < 0.1 * area / SPACING**2 and float(extent.max()) < 100
 
 
-def _read_mesh(path: Path) -> Raw:
+def _read_mesh(path: Path, units: float | None) -> Raw:
     import trimesh
 
     try:
@@ -148,38 +168,41 @@ def _read_mesh(path: Path) -> Raw:
     visual = mesh.visual.to_color() if hasattr(mesh.visual, "to_color") else mesh.visual
     colored = getattr(visual, "kind", None) in ("vertex", "face") or mesh.visual.kind == "texture"
     vertex_colors = np.asarray(visual.vertex_colors)[:, :3] if colored else None
-    if not len(mesh.faces) or not _is_sparse(np.asarray(mesh.vertices)):
-        return np.asarray(mesh.vertices), vertex_colors, []
-    count = int(min(MAX_SAMPLED, max(1000, mesh.area / SPACING**2)))
+    vertices = np.asarray(mesh.vertices)
+    notes: list[str] = []
+    if not len(mesh.faces) or not _is_sparse(vertices, units):
+        return Raw(vertices, vertex_colors, notes, units)
+    units = units or _guess_units(vertices[np.isfinite(vertices).all(1)], notes)
+    count = int(min(MAX_SAMPLED, max(1000, mesh.area / units**2 / SPACING**2)))
     textured = mesh.visual.kind == "texture" and getattr(mesh.visual.material, "image", None) is not None
     sampled = trimesh.sample.sample_surface(mesh, count, sample_color=textured, seed=0)
     points, faces = sampled[0], sampled[1]
     colors = np.asarray(sampled[2])[:, :3] if textured and len(sampled) > 2 else None
     if colors is None and vertex_colors is not None:
         colors = vertex_colors[mesh.faces[faces, 0]]
-    return points, colors, [f"a mesh of few vertices; {count} points sampled on its faces"]
+    return Raw(points, colors, [*notes, f"a mesh of few vertices; {count} points sampled on its faces"], units)
 
 
-def _read_obj(path: Path) -> Raw:
+def _read_obj(path: Path, units: float | None) -> Raw:
     """A mesh, or vertices alone (`v x y z`, perhaps with `r g b` in [0, 1]), which mesh readers take for nothing."""
     try:
         with path.open("rb") as file:
             vertices = []
             for line in file:
                 if line.startswith((b"f ", b"f\t")):
-                    return _read_mesh(path)
+                    return _read_mesh(path, units)
                 if line.startswith((b"v ", b"v\t")):
                     vertices.append(line.split()[1:])
         widths = {len(vertex) for vertex in vertices}
         if widths and widths <= {3, 4, 6, 7}:
             table = np.array([vertex[:3] + (vertex[-3:] if len(vertex) > 4 else []) for vertex in vertices], np.float64)
-            return table[:, :3], _to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, []
+            return Raw(table[:, :3], _to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, [], units)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as OBJ ({str(error)[:100]})") from error
-    return _read_mesh(path)
+    return _read_mesh(path, units)
 
 
-def _read_las(path: Path) -> Raw:
+def _read_las(path: Path, units: float | None) -> Raw:
     try:
         import laspy
     except ImportError as error:
@@ -194,11 +217,11 @@ def _read_las(path: Path) -> Raw:
     colors = None
     if {"red", "green", "blue"} <= names:
         colors = _to_bytes(np.stack([np.asarray(las[name]) for name in ("red", "green", "blue")], 1))
-    return points, colors, []
+    return Raw(points, colors, [], units)
 
 
-def _read_text(path: Path) -> Raw:
-    """Lines of x y z, perhaps with r g b (or intensity r g b) after them."""
+def _read_text(path: Path, units: float | None) -> Raw:
+    """Lines of x y z, perhaps with r g b (intensity r g b, r g b alpha) after them."""
     import warnings
 
     try:
@@ -210,14 +233,41 @@ def _read_text(path: Path) -> Raw:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not lines of x y z [r g b] ({str(error)[:100]})") from error
     if not table.size:
-        return np.zeros((0, 3)), None, []
+        return Raw(np.zeros((0, 3)), None, [], units)
     if table.shape[1] < 3:
         raise UserError(f"{path}: lines have {table.shape[1]} numbers, expected x y z [r g b]")
-    start = {6: 3, 7: 4}.get(table.shape[1])
-    return table[:, :3], None if start is None else _to_bytes(table[:, start : start + 3]), []
+    colors, notes = _text_colors(table)
+    return Raw(table[:, :3], colors, notes, units)
 
 
-def _read_pcd(path: Path) -> Raw:
+def _text_colors(table: np.ndarray) -> tuple[np.ndarray | None, list[str]]:
+    """Colours among the columns after x y z, n x 3 uint8 or None, and how the columns are read where it is a guess."""
+    width = table.shape[1]
+    if width == 3:
+        return None, []
+    if width not in (6, 7):
+        return None, [f"{width} numbers a line: read as x y z, the others are not used"]
+    values, notes = table[:, -3:], []
+    if width == 7:
+        opaque = np.ptp(table[:, 6]) == 0 and table[0, 6] in (1, 255)
+        alpha = opaque and table[:, 3:6].min() >= 0 and np.ptp(table[:, 4:6], axis=0).any()
+        values = table[:, 3:6] if alpha else values
+        notes = [f"7 numbers a line: read as x y z {'r g b alpha' if alpha else 'intensity r g b'}"]
+    if _are_normals(values):
+        return None, [f"{width} numbers a line: read as x y z; three of the others are no colours (normals?)"]
+    return _to_bytes(values), notes
+
+
+def _are_normals(values: np.ndarray) -> bool:
+    """Whether n x 3 numbers are directions: some negative, or nearly all of length 1 but no plain red, green, blue."""
+    values = values[np.isfinite(values).all(1)]
+    if not len(values) or values.min() < 0:
+        return len(values) > 0
+    unit = np.abs(np.linalg.norm(values, axis=1) - 1) < 0.02
+    return bool(unit.mean() > 0.95 and not np.isin(values, (0, 1)).all())
+
+
+def _read_pcd(path: Path, units: float | None) -> Raw:
     """PCD (Point Cloud Library), version 0.7: ascii, binary and binary_compressed."""
     try:
         with path.open("rb") as stream:
@@ -237,9 +287,9 @@ def _read_pcd(path: Path) -> Raw:
         raise UserError(f"{path}: damaged, or not a PCD with x, y, z ({str(error)[:100]})") from error
     packed = next((name for name in ("rgb", "rgba") if name in table), None)
     if packed is None:
-        return points, None, []
+        return Raw(points, None, [], units)
     words = np.ascontiguousarray(table[packed].reshape(-1).astype(table[packed].dtype.str)).view(np.uint32)
-    return points, np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8), []
+    return Raw(points, np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8), [], units)
 
 
 def _pcd_header(stream) -> dict[str, list[str]]:

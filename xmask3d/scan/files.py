@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,24 +27,61 @@ ROLES = {
 }  # fmt: skip
 SHALLOW = "warning: depth pictures have 8 bits; that is a preview, not a measurement: export depth as 16-bit PNG"
 SIZED = 5  # files that are read to find out the size of all
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt")
 
 
 @dataclass
 class FrameFiles:
-    """Picture files of a folder by role, each keyed by its frame; `repeated` names roles where a key came twice."""
+    """Picture files of a folder by role, each keyed by its frame.
+
+    Attributes:
+        repeated: roles where folders have the same frames.
+        unclear: what keeps frames of one folder from being told apart, one sentence each.
+        notes: what was passed over, one sentence each.
+    """
 
     color: dict[str, Path] = field(default_factory=dict)
     depth: dict[str, Path] = field(default_factory=dict)
     pose: dict[str, Path] = field(default_factory=dict)
     repeated: set[str] = field(default_factory=set)
+    unclear: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, role: str, path: Path) -> None:
-        """Take a file unless its frame already has one of that role."""
-        files = getattr(self, role)
-        first = files.setdefault(_key(path), path)
-        if first.parent != path.parent and role != "pose":
-            self.repeated.add(role)
+    def add(self, role: str, paths: list[Path]) -> None:
+        """Take files of a role, but for those whose frame already has one."""
+        files, twice = getattr(self, role), []
+        for path, key in self._keys(paths):
+            first = files.setdefault(key, path)
+            if first.parent != path.parent and role != "pose":
+                self.repeated.add(role)
+            elif first.parent == path.parent and first != path:
+                twice.append((first.name, path.name))
+        if twice:
+            self.notes.append(f"{len(twice)} {role} files are of a frame that has one, as {twice[0][1]} beside "
+                              f"{twice[0][0]}, and are not used")  # fmt: skip
+
+    def _keys(self, paths: list[Path]) -> list[tuple[Path, str]]:
+        """Files and the frames they belong to, in the same order.
+
+        A frame is the last number in a name that tells apart all files of a folder whose names differ in numbers only,
+        without leading zeros; or the name itself where there is none.
+        """
+        alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+        for path in paths:
+            alike[path.parent, NUMBER.sub("#", path.name)].append(path)
+        keys: dict[Path, str] = {}
+        for group in alike.values():
+            stems = [_stem(path) for path in group]
+            numbers = [[number.lstrip("0") or "0" for number in NUMBER.findall(stem)] for stem in stems]
+            columns = list(zip(*(row[::-1] for row in numbers), strict=False)) or [tuple(stems)]
+            distinct = [column for column in columns if len(set(column)) == len(column)]
+            if not distinct:
+                row = next(i for i, value in enumerate(columns[0]) if value in columns[0][:i])
+                first, second = group[columns[0].index(columns[0][row])], group[row]
+                self.unclear.append(f"{first} and {second.name} seem to be of one frame, {columns[0][row]}")
+            keys |= dict(zip(group, [*distinct, columns[0]][0], strict=True))
+        return [(path, keys[path]) for path in paths]
 
 
 def words_of(text: str) -> list[str]:
@@ -61,11 +99,9 @@ def _role(path: Path, root: Path) -> str | None:
     return None
 
 
-def _key(path: Path) -> str:
-    """The frame a file belongs to: the (last) number in its name without leading zeros, else the name itself."""
-    stem = ".".join(w for w in path.stem.split(".") if w.lower() not in set().union(*ROLES.values()))
-    numbers = re.findall(r"\d+(?:\.\d+)?", stem)
-    return (numbers[-1].lstrip("0") or "0") if numbers else stem
+def _stem(path: Path) -> str:
+    """A file's name without the words that tell its role."""
+    return ".".join(w for w in path.stem.split(".") if w.lower() not in set().union(*ROLES.values()))
 
 
 def _is_deep(path: Path) -> bool:
@@ -74,7 +110,9 @@ def _is_deep(path: Path) -> bool:
 
 
 def collect_files(folder: Path) -> FrameFiles:
+    """The picture and pose files of a folder and two levels of sub-folders."""
     files = FrameFiles()
+    found: dict[str, list[Path]] = {"color": [], "depth": [], "pose": []}
     unknown: list[Path] = []
     for path in sorted(p for pattern in ("*", "*/*", "*/*/*") for p in folder.glob(pattern)):
         suffix = path.suffix.lower()
@@ -82,16 +120,23 @@ def collect_files(folder: Path) -> FrameFiles:
             continue
         role = _role(path, folder)
         if role == "depth" and suffix in DEPTHS:
-            files.add("depth", path)
+            found["depth"].append(path)
         elif role == "pose" and suffix in {".txt", ".npy"} and path.name not in TRAJECTORIES:
-            files.add("pose", path)
+            found["pose"].append(path)
         elif role == "color" and suffix in PICTURES:
-            files.add("color", path)
+            found["color"].append(path)
         elif role is None and suffix in PICTURES:
             unknown.append(path)
-    if not (files.color and files.depth):  # no telling names: 16-bit pictures are depth, the others colour
+    if not (found["color"] and found["depth"]):  # no telling names: 16-bit pictures are depth, the others colour
         for path in unknown:
-            files.add("depth" if path.suffix.lower() in DEPTHS and _is_deep(path) else "color", path)
+            try:
+                role = "depth" if path.suffix.lower() in DEPTHS and _is_deep(path) else "color"
+            except (OSError, ValueError, SyntaxError):  # as Pillow refuses damaged pictures
+                files.notes.append(f"left out: {path}: cannot be read as a picture")
+                continue
+            found[role].append(path)
+    for role, paths in found.items():
+        files.add(role, paths)
     return files
 
 
@@ -107,8 +152,8 @@ def recording_of_files(
 ) -> Recording:
     color_size, depth_size = _size(colors, formats.read_color), _size(depths, formats.read_depth)
     floats = depths[0].suffix in {".npy", ".exr"} and np.issubdtype(_raw_type(depths), np.floating)
-    color_matrices, depth_matrices = find_intrinsics(folder, color_size, depth_size)
-    notes = [SHALLOW] if _is_shallow(depths[len(depths) // 2]) else []
+    color_matrices, depth_matrices, notes = find_intrinsics(folder, color_size, depth_size)
+    notes += [SHALLOW] if _is_shallow(depths[len(depths) // 2]) else []
     return Recording(
         kind=kind,
         path=folder,

@@ -117,14 +117,14 @@ def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndar
     return poses
 
 
-def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_trajectory(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
     """All poses of one file.
 
     Understands Redwood / Open3D `.log` (three integers, then 4 x 4), TUM (`time tx ty tz qx qy qz qw` a line), and one
-    matrix of 12 or 16 numbers a line.
+    matrix of 12 or 16 numbers a line, perhaps after the frame's number.
 
     Returns:
-        keys n (frame number, time stamp, or line number) and poses n x 4 x 4 as written.
+        keys n (frame number or time stamp; None where lines have neither) and poses n x 4 x 4 as written.
     """
     rows = []
     for line in path.read_text(errors="replace").splitlines():
@@ -138,7 +138,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
         table = np.array(rows)
         return table[:, 0], quaternion_poses(table[:, 1:4], table[:, 4:8])
     if widths in ({12}, {16}):
-        return np.arange(len(rows), dtype=float), np.stack([_matrix(np.array(row)) for row in rows])
+        return None, np.stack([_matrix(np.array(row)) for row in rows])
     if widths in ({13}, {17}):
         return np.array([row[0] for row in rows]), np.stack([_matrix(np.array(row[1:])) for row in rows])
     raise UserError(f"{path}: not a trajectory; known: Redwood .log, TUM 'time t q' lines, 12 or 16 numbers a line")
@@ -148,10 +148,18 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
     """A pinhole matrix 3 x 3 and, where the file says it, the (height, width) it belongs to.
 
     Text: 3 x 3, 4 x 4, or `fx fy cx cy` (also after `width height`). JSON: Open3D's `intrinsic_matrix` (by columns),
-    or keys fx, fy, cx, cy, or a matrix under K / camera_matrix; width and height under w / h or their full names.
+    or keys fx, fy, cx, cy (RealSense: ppx, ppy), or a matrix under K / camera_matrix; width and height under w / h or
+    their full names.
+
+    Raises:
+        UserError: anything else.
     """
     if path.suffix == ".json":
-        return _intrinsics_of_json(path)
+        content = _read_json(path)
+        try:
+            return _intrinsics_of_json(path, content)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: not understood as intrinsics ({_reason(error)})") from error
     values = read_numbers(path)
     size = None
     if len(values) == 6:
@@ -165,8 +173,7 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
     raise UserError(f"{path}: intrinsics are a 3 x 3 or 4 x 4 matrix or 'fx fy cx cy'; this has {len(values)} numbers")
 
 
-def _intrinsics_of_json(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
-    content = _read_json(path)
+def _intrinsics_of_json(path: Path, content: Any) -> tuple[np.ndarray, tuple[int, int] | None]:
     for key in ("camera", "intrinsics", "intrinsic", "color", "depth"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -179,7 +186,8 @@ def _intrinsics_of_json(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]
         return _checked(matrix, path), size
     lower = {str(key).lower(): value for key, value in content.items()}
     if "fx" in lower:
-        fx, cx, cy = float(lower["fx"]), float(lower["cx"]), float(lower["cy"])
+        cx, cy = (float(lower[a] if a in lower else lower[b]) for a, b in (("cx", "ppx"), ("cy", "ppy")))
+        fx = float(lower["fx"])
         return np.array([[fx, 0, cx], [0, float(lower.get("fy", fx)), cy], [0, 0, 1.0]]), size
     for key in ("k", "camera_matrix", "matrix"):
         value = lower.get(key)

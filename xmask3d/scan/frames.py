@@ -38,6 +38,7 @@ class Frames:
         self._scene = ""
         self._turns = np.zeros(len(recording), int)
         self.damaged: dict[int, str] = {}  # frames that could not be read, and why
+        self._whole: set[int] = set()  # frames of which both pictures were read
         self._frame_of = {name: i for i, name in enumerate(recording.names)}
 
     def turn(self, rotation: np.ndarray, scene: str) -> int:
@@ -81,6 +82,17 @@ class Frames:
             intrinsics=as_intrinsics(matrix),
         )
 
+    def is_whole(self, frame: int) -> bool:
+        """Whether colour and depth of a frame can be read; why not is kept in `damaged`."""
+        if frame not in self.damaged and frame not in self._whole:
+            try:
+                self._recording.load_color(frame)
+                self._recording.load_depth(frame)
+                self._whole.add(frame)
+            except UserError as error:
+                self.damaged[frame] = str(error)
+        return frame in self._whole
+
     def for_fusion(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Depth, points and colours of a frame, on a grid of the depth camera; empty if damaged."""
         size = self._recording.depth_size
@@ -88,6 +100,7 @@ class Frames:
         try:
             full = load_depth_metres(self._recording, self._calibration, frame, self._farthest)
             picture = self._recording.load_color(frame)
+            self._whole.add(frame)
         except UserError as error:
             self.damaged[frame] = str(error)
             return np.zeros((1, 1), np.float32), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1, 3), np.uint8)
@@ -117,12 +130,19 @@ class Frames:
         return cells_of(lift(depth[rows][:, columns], matrix, self._world[frame]).reshape(-1, 3))
 
     def agreement_with(self, points: np.ndarray, frames: np.ndarray) -> float:
-        """Share of a cloud's points in the frames' sight, at or before the measured depth, that lie on it (5 %)."""
+        """Share of a cloud's points in the frames' sight, at or before the measured depth, that lie on it (5 %).
+
+        Frames whose depth is damaged are passed over.
+        """
         sample = points[:: max(1, len(points) // 50_000)]
         on = before = 0
         for frame in frames:
             frame = int(frame)
-            depth = load_depth_metres(self._recording, self._calibration, frame, self._farthest)
+            try:
+                depth = load_depth_metres(self._recording, self._calibration, frame, self._farthest)
+            except UserError as error:
+                self.damaged[frame] = str(error)
+                continue
             k = as_intrinsics(self._calibration.depth_of(frame))
             pose, size = self._world[frame], depth.shape
             near, _ = visible_points(sample, pose, k, size, depth, border=2, tolerance=0.05)

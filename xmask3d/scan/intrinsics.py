@@ -10,6 +10,7 @@ from xmask3d.scan import formats
 from xmask3d.scan.recording import Recording, scale_matrix
 
 ASSUMED = "no file, assumed"
+TOLD = "as told"
 FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585 pixels at 640 x 480"))
 
 
@@ -34,13 +35,19 @@ def _info_files(folder: Path) -> list[Path]:
 
 def find_intrinsics(
     folder: Path, color_size: tuple[int, int], depth_size: tuple[int, int]
-) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]:
-    """Candidates for the intrinsics of colour and of depth pictures, the likeliest first (words, 3 x 3)."""
+) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]], list[str]]:
+    """Candidates for the intrinsics of colour and of depth pictures, the likeliest first (words, 3 x 3).
+
+    Returns:
+        Those of colour, those of depth, and notes about files that are not understood.
+    """
     found: dict[str, list[tuple[str, np.ndarray, tuple[int, int] | None]]] = {"color": [], "depth": [], "": []}
+    notes = []
     for path in _intrinsics_files(folder):
         try:
             matrix, size = formats.read_intrinsics(path)
-        except UserError:
+        except UserError as error:
+            notes.append(f"not used: {error}")
             continue
         name = path.stem.lower()
         role = "depth" if "depth" in name else "color" if "color" in name or "rgb" in name else ""
@@ -50,7 +57,7 @@ def find_intrinsics(
             found[role].append((path.name, matrix, None))
     color = _candidates(found["color"] + found[""] + found["depth"], color_size, (color_size, depth_size))
     depth = _candidates(found["depth"] + found[""] + found["color"], depth_size, (color_size, depth_size))
-    return color, depth
+    return color, depth, notes
 
 
 def _intrinsics_files(folder: Path) -> list[Path]:

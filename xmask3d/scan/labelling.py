@@ -118,6 +118,12 @@ class SavedState:
         self._due = end + max(SAVE_EVERY, (end - start) / SAVE_SHARE)
 
 
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise `UserError` for a batch of no view; None is any."""
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: at least one view at once is needed")
+
+
 class ScanLabeller:
     """Labels scans by a vocabulary.
 
@@ -127,6 +133,9 @@ class ScanLabeller:
         benchmark: of that configuration.
         device: where to compute.
         batch_size: views at once, `config.evaluate.batch_size` by default.
+
+    Raises:
+        UserError: a batch of no view.
     """
 
     def __init__(
@@ -138,7 +147,8 @@ class ScanLabeller:
         batch_size: int | None = None,
     ) -> None:
         self.model, self.config, self.benchmark, self.device = model, config, benchmark, device
-        self.batch_size = batch_size or config.evaluate.batch_size
+        check_batch_size(batch_size)
+        self.batch_size = config.evaluate.batch_size if batch_size is None else batch_size
 
     def run(
         self,

@@ -1,5 +1,6 @@
 """Which recording a folder holds: plain frames, TUM, Redwood / Open3D, Polycam, Record3D, 3RScan, 7-Scenes, 3DMatch."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from xmask3d.scan.files import TRAJECTORIES, FrameFiles, collect_files, frame_or
 from xmask3d.scan.phones import find_polycam, find_record3d
 from xmask3d.scan.recording import Recording
 
+RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and its summary.json
 MAX_TIME_GAP = 0.03  # seconds between colour, depth and pose that still count as one moment (TUM)
 
 
@@ -23,7 +25,7 @@ def find_recording(folder: Path) -> Recording | None:
         recording = attempt(folder)
         if recording is not None:
             recording = recording.without_lost_frames()
-            recording.cloud = recording.cloud or _cloud_beside(folder)
+            recording.cloud = recording.cloud or _cloud_beside(folder, recording.notes)
             return recording
     return None
 
@@ -32,7 +34,11 @@ def _plain(folder: Path) -> Recording | None:
     files = collect_files(folder)
     if not files.color or not files.depth:
         return None
-    notes: list[str] = []
+    notes = list(files.notes)
+    if files.unclear:
+        raise UserError(
+            f"{folder}: {files.unclear[0]}; keep one file of each kind a frame in a folder, named by the frame's number"
+        )
     if len(files.repeated) == 2:
         raise UserError(f"{folder}: holds several recordings with the same frame numbers; name one of its sub-folders")
     both = sorted(files.color.keys() & files.depth.keys(), key=frame_order)
@@ -78,12 +84,31 @@ def _plain_poses(
     keys, poses = formats.read_trajectory(path)
     if len(poses) == len(frames):
         return frames, poses, False
+    if keys is None:
+        keys = _line_numbers(path, len(poses), files.color.keys() | files.depth.keys())
+        notes.append(f"{path.name}: its {len(poses)} lines are taken for the frames {keys[0]:g} to {keys[-1]:g}")
     by_key = {_number_name(key): pose for key, pose in zip(keys, poses, strict=True)}
     names = [frame for frame in frames if _number_name(frame_order(frame)[0]) in by_key]
     if not names:
         raise UserError(f"{path}: {len(poses)} poses for {len(frames)} frames, and their numbers do not match")
-    notes.append(f"{path.name} has poses for {len(names)} of {len(frames)} frames; the others are left out")
+    if len(names) < len(frames):
+        notes.append(f"{path.name} has poses for {len(names)} of {len(frames)} frames; the others are left out")
     return names, np.stack([by_key[_number_name(frame_order(name)[0])] for name in names]), False
+
+
+def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
+    """Frame numbers of a trajectory's lines that state none, from the names of all frames that pictures are left of."""
+    numbers = np.sort([frame_order(name)[0] for name in names])
+    if len(numbers) == count and np.isfinite(numbers).all():
+        return numbers
+    if numbers[0] == 0 or not np.isfinite(numbers).all():
+        return np.arange(count, dtype=float)
+    if numbers[-1] == count:  # no line for the last frame if the first line were frame 0
+        return np.arange(count, dtype=float) + 1
+    raise UserError(
+        f"{path}: {count} poses without frame numbers for pictures {numbers[0]:g} to {numbers[-1]:g}, so it cannot be "
+        f"told which belong together; begin every line with the number of its frame"
+    )
 
 
 def shortened(notes: list[str], limit: int = 5) -> list[str]:
@@ -126,6 +151,8 @@ def _tum(folder: Path) -> Recording | None:
         raise UserError(f"{folder}: rgb.txt and depth.txt of a TUM recording, but no groundtruth.txt with the poses")
     (color_times, colors), (depth_times, depths) = (_tum_list(folder / name) for name in ("rgb.txt", "depth.txt"))
     pose_times, poses = formats.read_trajectory(truth)
+    if pose_times is None:
+        raise UserError(f"{truth}: poses without times; expected lines of 'time tx ty tz qx qy qz qw'")
     to_depth, depth_gap = _nearest(color_times, depth_times)
     to_pose, pose_gap = _nearest(color_times, pose_times)
     good = np.flatnonzero((depth_gap < MAX_TIME_GAP) & (pose_gap < MAX_TIME_GAP))
@@ -149,6 +176,8 @@ def _tum_list(path: Path) -> tuple[np.ndarray, list[str]]:
         for line in path.read_text(errors="replace").splitlines()
         if line.strip() and not line.startswith("#")
     ]
+    if not rows:
+        raise UserError(f"{path}: names no picture; expected lines of 'time file'")
     try:
         return np.array([float(row[0]) for row in rows]), [row[1] for row in rows]
     except (ValueError, IndexError) as error:
@@ -163,8 +192,20 @@ def _nearest(times: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     return nearest, np.abs(others[nearest] - times)
 
 
-def _cloud_beside(folder: Path) -> Path | None:
-    """The one point cloud or mesh that lies in the folder, if there is exactly one."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {".ply", ".pcd"}]
+def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files of a folder with these suffixes, in order, without those of a result that was written into it."""
+    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+    if not (folder / "summary.json").is_file():
+        return found
+    return [path for path in found if path.name not in RESULTS and not path.name.startswith("heat_")]
+
+
+def _cloud_beside(folder: Path, notes: list[str]) -> Path | None:
+    """The one point cloud or mesh that lies in the folder; none, with a note, where there are several."""
+    found = point_clouds(folder, {".ply", ".pcd"})
     preferred = [path for path in found if path.name.endswith("_vh_clean_2.ply")]
-    return preferred[0] if preferred else found[0] if len(found) == 1 else None
+    if len(found) > 1 and not preferred:
+        notes.append(f"{len(found)} point clouds beside the frames ({found[0].name}, {found[1].name} ...): none is "
+                     f"used; leave one there to get its points")  # fmt: skip
+        return None
+    return preferred[0] if preferred else found[0] if found else None

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+from xmask3d.scan.folder import SUMMARY, earlier_summary
 from xmask3d.scan.regions import Region
 from xmask3d.scan.result import SegmentationResult
 from xmask3d.visualize.cloud import label_palette, write_ply
@@ -14,18 +17,43 @@ from xmask3d.visualize.overview import heat_colors, write_overview
 from xmask3d.visualize.page import HeatMap, write_page
 
 MAX_HEATS = 20  # phrases whose heat maps are written as clouds; the page shows all
+PARTIAL = ".part-result"  # files that are not complete yet
 
 
 def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
-    """Write everything about a result.
+    """Write everything about a result, and remove the files of the result that was there before.
 
-    `labels.ply` (colour, label and confidence of every point), `labels.csv`, `heat_<phrase>.ply`, `objects.ply` and
-    `objects.csv` where there are objects, `overview.png`, `scene.html`, `summary.json`.
+    `labels.ply` (colour, label and confidence of every point), `labels.csv`, `heat_<phrase>.ply` of the first
+    `MAX_HEATS` phrases, `objects.ply` and `objects.csv` where there are objects, `overview.png`, `scene.html`,
+    `summary.json`.
 
     Returns:
         The files, in that order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / PARTIAL  # a process that is killed meanwhile leaves the files of before
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        names = _write_files(result, partial)
+        _remove_others(folder, names)
+        for name in names:
+            os.replace(partial / name, folder / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _remove_others(folder: Path, names: list[str]) -> None:
+    """Remove what the folder's summary lists and `names` lacks: it would be taken for a part of the new result."""
+    listed = earlier_summary(folder).get("files")
+    if isinstance(listed, list):
+        for path in folder.iterdir():
+            if path.name in listed and path.name not in names and path.is_file():
+                path.unlink()
+
+
+def _write_files(result: SegmentationResult, folder: Path) -> list[str]:
+    """Write all files; returns their names, that of the summary, which lists them, last."""
     palette = label_palette(len(result.names))
     colors = palette[result.labels]
     position = result.points + result.origin if np.any(result.origin) else result.points
@@ -42,9 +70,11 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
         write_ply(files[-2], position, label_palette(int(result.objects.max(initial=0)) + 1)[result.objects],
                   result.objects)  # fmt: skip
         _write_objects(files[-1], result)
-    heats = [HeatMap(phrase, result.heat(number)) for number, phrase in enumerate(result.phrases)]
+    # Of places, not of points: of 200 classes and many points that would be gigabytes.
+    heats = [HeatMap(name, values, result.features.row)
+             for name, values in zip(result.phrases, result.similarity.T, strict=True)]  # fmt: skip
     upright = result.points @ result.rotation.T.astype(np.float32)
-    files += [folder / "overview.png", folder / "scene.html", folder / "summary.json"]
+    files += [folder / "overview.png", folder / "scene.html", folder / SUMMARY]
     phrase_only = result.about.get("mode") == "phrase"
     shown = heats if phrase_only else []
     write_overview(files[-3], upright, result.shown_colors(), result.labels, result.names, shown)
@@ -58,12 +88,14 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
         confidence=result.confidence,
         title=result.name,
         facts=f"{len(result.points):,} points; {result.about.get('views', 0)} views",
-        origin=result.origin if not np.any(result.rotation != np.eye(3)) else None,
+        origin=result.origin,
         rotation=result.rotation,
         start=result.phrases[0] if phrase_only else "labels",
     )
-    files[-1].write_text(json.dumps(summary(result), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return files
+    names = [file.name for file in files]
+    said = {**summary(result), "files": names}
+    files[-1].write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return names
 
 
 def summary(result: SegmentationResult) -> dict:
@@ -71,6 +103,8 @@ def summary(result: SegmentationResult) -> dict:
     return {
         "scan": result.name,
         "points": len(result.points),
+        "origin": result.origin.tolist(),
+        "rotation": result.rotation.tolist(),
         "names": result.names,
         "found": result.lines,
         **result.about,

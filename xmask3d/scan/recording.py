@@ -104,15 +104,21 @@ class Recording:
         )
 
     def without_lost_frames(self) -> "Recording":
-        """Leave out frames whose pose is not finite or no rigid motion, with a note."""
-        finite = np.isfinite(self.poses).all((1, 2))
-        determinant = np.linalg.det(np.where(finite[:, None, None], self.poses, np.eye(4))[:, :3, :3])
-        good = finite & (np.abs(determinant - 1) < 0.05)
+        """Leave out frames whose pose is not finite or no rigid motion, with a note; a last row of 0 is completed."""
+        poses, last = self.poses.copy(), np.array([0, 0, 0, 1.0])
+        poses[~poses[:, 3].any(1), 3] = last
+        finite = np.isfinite(poses).all((1, 2))
+        usable = np.where(finite[:, None, None], poses, np.eye(4))
+        good = finite & (np.abs(np.linalg.det(usable[:, :3, :3]) - 1) < 0.05)
+        good &= (np.abs(usable[:, 3] - last) < 1e-3).all(1)
         if not good.any():
-            raise UserError(f"{self.path}: none of the {len(self)} poses is a rigid motion (finite, rotation part)")
+            raise UserError(
+                f"{self.path}: none of the {len(self)} poses is a rigid motion (finite, a rotation, last row 0 0 0 1)"
+            )
+        whole = replace(self, poses=poses)
         if good.all():
-            return self
-        kept = self.keep(good)
+            return whole
+        kept = whole.keep(good)
         kept.notes = [*self.notes, f"{(~good).sum()} of {len(self)} frames have no valid pose and are left out"]
         return kept
 

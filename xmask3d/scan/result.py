@@ -32,7 +32,7 @@ class SegmentationResult:
     Attributes:
         name: of the scan.
         points: n x 3 float32, the scan's own frame, metres about `origin`. colors: n x 3 uint8, or None.
-        names: K class names; "background" last if there is one.
+        names: K class names; background words are not among them, their points are -1.
         labels: n int64 class ids, -1 where nothing is said.
         confidence: n float32 in [0, 1]: share of the views that agree, or probability.
         phrases: P phrases, and `similarity`: m x P float32 cosines of the features' places with them.

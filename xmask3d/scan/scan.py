@@ -1,5 +1,6 @@
 """Opening any scan: what it is, what is odd about it, and its points and views in the form the networks take."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,45 +14,21 @@ from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
 from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.check import GOOD, Verdict, check_recording
-from xmask3d.scan.clouds import SUFFIXES, Cloud, read_cloud
+from xmask3d.scan.clouds import SUFFIXES, Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
 from xmask3d.scan.files import collect_files
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
-from xmask3d.scan.layouts import find_recording, shortened
-from xmask3d.scan.recording import CONVENTIONS, Recording, camera_to_world, resample, scale_matrix
+from xmask3d.scan.intrinsics import TOLD
+from xmask3d.scan.layouts import find_recording, point_clouds, shortened
+from xmask3d.scan.options import UNITS, ScanOptions
+from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample, scale_matrix
 from xmask3d.scan.sensor_streams import open_sens
 from xmask3d.scan.views import lift
 
-UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 ALL_VIEWS_UP_TO = 120  # a longer recording is thinned to the views that cover it best
 CANDIDATE_FRAMES = 600  # frames looked at when choosing and fusing
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    """What a user may say about a scan; None is "find out".
-
-    Attributes:
-        views: use at most this many views.
-        depth_scale: units of the depth files per metre. farthest: metres beyond which depth is not believed.
-        intrinsics: fx, fy, cx, cy of the colour pictures.
-        poses: "camera-to-world" or "world-to-camera" (also with ", y up").
-        unit: "m", "cm" or "mm", of a point cloud. up: "z", "y", "x" or with a minus.
-        voxel_size: metres between points of a fused cloud.
-        max_points: larger clouds are worked on at a coarser spacing; results are carried back to every point.
-    """
-
-    views: int | None = None
-    depth_scale: float | None = None
-    farthest: float = 10.0
-    intrinsics: tuple[float, float, float, float] | None = None
-    poses: str | None = None
-    unit: str | None = None
-    up: str | None = None
-    voxel_size: float = 0.02
-    max_points: int = 2_000_000
 
 
 @dataclass
@@ -67,6 +44,7 @@ class Scan:
         rotation: 3 x 3, from the scan's frame to z up.
         lines: what was found, one sentence each; warnings begin with "warning:".
         frame_count: frames that the recording has.
+        fingerprint: tells apart readings of the same frames: calibration, poses, farthest depth.
     """
 
     name: str
@@ -80,6 +58,7 @@ class Scan:
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     lines: list[str] = field(default_factory=list)
     frame_count: int = 0
+    fingerprint: str = ""
 
     @property
     def scene_names(self) -> list[str]:
@@ -122,7 +101,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
         UserError: nothing there that is understood, with what was looked for.
     """
     path, options = Path(path), options or ScanOptions()
-    _check_options(options)
+    options.check()
     processed = _processed_paths(path)
     if processed is not None:
         return _open_processed(*processed, options)
@@ -135,12 +114,14 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     if (path / "scannet_3d").is_dir():
         raise UserError(f"{path}: a data set of many scenes; name one, such as {path}/scannet_2d/<scene>")
     sens = sorted(path.glob("*.sens"))
+    if len(sens) > 1:
+        raise UserError(f"{path}: {len(sens)} .sens files ({sens[0].name}, {sens[1].name} ...); name one")
     if sens:
         return _open_recording(open_sens(sens[0]), options)
     recording = find_recording(path)
     if recording is not None:
         return _open_recording(recording, options)
-    clouds = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.suffix.lower() != ".txt"]
+    clouds = point_clouds(path, [suffix for suffix in SUFFIXES if suffix != ".txt"])
     if len(clouds) == 1:
         return _open_cloud(clouds[0], options)
     if clouds:
@@ -157,15 +138,6 @@ def _half_of_one(path: Path) -> str:
         return ""
     count = f"{len(files.color)} colour and {len(files.depth)} depth pictures"
     return f" ({count}; names of files or folders must say which is which)"
-
-
-def _check_options(options: ScanOptions) -> None:
-    for value, known, name in ((options.unit, UNITS, "unit"), (options.up, NAMES, "up"), (options.poses, CONVENTIONS,
-                                                                                       "poses")):  # fmt: skip
-        if value is not None and value not in known:
-            raise UserError(f"--{name} {value}: unknown; known: {', '.join(known)}")
-    if options.views is not None and options.views < 1:
-        raise UserError(f"--views {options.views}: at least one view is needed")
 
 
 def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
@@ -294,11 +266,14 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
     lines += [*verdict.lines, *_better_untold(recording, told, verdict), *recording.notes]
     recording, calibration = told, verdict.calibration
-    world = camera_to_world(recording.poses, calibration.convention)
+    world = camera_to_world(recording.poses, calibration.convention).copy()
+    origin = map_origin(np.median(world[:, :3, 3], axis=0))
+    world[:, :3, 3] -= origin
+    if origin.any():
+        lines.append(f"cameras are far from zero (a map's?); worked on about ({origin[0]:.0f}, {origin[1]:.0f})")
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
     frames = Frames(recording, calibration, world, options.farthest)
-    cloud = _cloud_of(recording, frames, candidates, options, lines)
-    lines += shortened([f"left out: {why}" for why in frames.damaged.values()])
+    cloud = _cloud_of(recording, frames, candidates, origin, options, lines)
     candidates = np.setdiff1d(candidates, list(frames.damaged))
     gravity = _gravity(cloud.points, world[:, :3, :3], options, recording.up)
     lines.append(gravity.words)
@@ -311,10 +286,23 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
         lines.append(f"pictures have an unusual shape: each is cut into {parts} overlapping views")
     wanted = options.views or ALL_VIEWS_UP_TO // parts
     chosen = candidates[choose_views(len(candidates), lambda i: frames.coarse_cells(int(candidates[i])), wanted)]
+    chosen = np.array([frame for frame in chosen if frames.is_whole(int(frame))], int)
+    lines += shortened([f"left out: {why}" for why in frames.damaged.values()])
+    if not len(chosen):
+        raise UserError(f"{recording.path}: no frame is whole ({next(iter(frames.damaged.values()))})")
     if len(chosen) < len(recording) - len(frames.damaged):
         lines.append(f"{len(chosen)} of {len(recording)} frames chosen by what they see")
     names = [name for frame in chosen for name in frames.view_names(int(frame))]
-    return _finish(scan_name, recording.kind, cloud, gravity, names, frames.view, lines, options, len(recording))
+    scan = _finish(scan_name, recording.kind, cloud, gravity, names, frames.view, lines, options, len(recording))
+    scan.fingerprint = _fingerprint(calibration, world, options.farthest)
+    return scan
+
+
+def _fingerprint(calibration: Calibration, world: np.ndarray, farthest: float) -> str:
+    digest = hashlib.blake2b(repr((calibration.units_per_metre, calibration.convention, farthest)).encode())
+    for matrix in (calibration.color, calibration.depth, world):
+        digest.update(np.ascontiguousarray(matrix, np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -331,8 +319,8 @@ def _with_options(recording: Recording, options: ScanOptions) -> Recording:
     if options.intrinsics is not None:
         fx, fy, cx, cy = options.intrinsics
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-        changes["color_matrices"] = [("as told", matrix)]
-        changes["depth_matrices"] = [("as told", scale_matrix(matrix, recording.color_size, recording.depth_size))]
+        changes["color_matrices"] = [(TOLD, matrix)]
+        changes["depth_matrices"] = [(TOLD, scale_matrix(matrix, recording.color_size, recording.depth_size))]
     return replace(recording, **changes) if changes else recording
 
 
@@ -352,11 +340,16 @@ def _better_untold(recording: Recording, told: Recording, verdict: Verdict) -> l
 
 
 def _cloud_of(
-    recording: Recording, frames: Frames, candidates: np.ndarray, options: ScanOptions, lines: list[str]
+    recording: Recording,
+    frames: Frames,
+    candidates: np.ndarray,
+    origin: np.ndarray,
+    options: ScanOptions,
+    lines: list[str],
 ) -> Cloud:
-    """The cloud beside the frames if the frames see it, else one fused from the frames."""
+    """The cloud beside the frames if the frames see it, else one fused from the frames; about the frames' origin."""
     if recording.cloud is not None:
-        cloud = read_cloud(recording.cloud, UNITS[options.unit] if options.unit else None)
+        cloud = read_cloud(recording.cloud, UNITS[options.unit] if options.unit else None, origin)
         agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])
         if agreement > 0.5:
             lines.append(f"points of {recording.cloud.name}, which {agreement:.0%} of its seen points' depths confirm")
@@ -366,4 +359,4 @@ def _cloud_of(
     fused = fuse((int(frame) for frame in candidates), frames.for_fusion, options.voxel_size)
     lines.append(f"fused {len(candidates)} depth maps into {len(fused.points):,} points {fused.voxel_size:g} m apart")
     colors = np.rint((fused.colors + 1) * 127.5).astype(np.uint8)
-    return Cloud(fused.points, colors)
+    return Cloud(fused.points, colors, origin)

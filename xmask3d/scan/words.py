@@ -88,11 +88,13 @@ def parse_queries(queries: Sequence[str], reference: Reference, background: Sequ
     if outside:
         names.append(BACKGROUND)
         groups.append(outside)
-    owner: dict[str, str] = {}
-    for name, group in zip(names, groups, strict=True):
+    owner: dict[str, int] = {}
+    for number, group in enumerate(groups):
         for text in group:
-            if owner.setdefault(_plain(text), name) != name or group.count(text) > 1:
-                raise UserError(f"query '{text}' is given twice ({owner[_plain(text)]}, {name}); give every word once")
+            first = owner.setdefault(_plain(text), number)
+            if first != number or group.count(text) > 1:
+                both = f"{names[first]}, {names[number]}"
+                raise UserError(f"query '{text}' is given twice ({both}); give every word once")
     texts = [text for group in groups for text in group]
     class_of_text = [i for i, group in enumerate(groups) for _ in group]
     is_base = [reference.knows(text) for text in texts]

@@ -40,12 +40,13 @@ def write_ply(
 
     Args:
         path: its folder is made when missing.
-        points: n x 3 metres.
+        points: n x 3 metres; of float64, as map coordinates need, they are kept as double, else as float.
         colors: n x 3 uint8.
         labels: n class ids, kept as the vertex property `label` (int).
         confidence: n in [0, 1], kept as the vertex property `confidence` (float).
     """
-    columns: list[tuple[str, str, np.ndarray]] = [(axis, "f4", points[:, i]) for i, axis in enumerate("xyz")]
+    number = "f8" if points.dtype == np.float64 else "f4"
+    columns: list[tuple[str, str, np.ndarray]] = [(axis, number, points[:, i]) for i, axis in enumerate("xyz")]
     columns += [(name, "u1", colors[:, i]) for i, name in enumerate(("red", "green", "blue"))]
     if labels is not None:
         columns.append(("label", "i4", labels))

@@ -63,7 +63,7 @@ def write_overview(
     Args:
         points: n x 3 metres, z up; everything above 85 % of the height is left out, or ceilings would hide the rest.
         colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
-        heats: n values each.
+        heats: of the n points.
         size: height and width of each panel.
     """
     some = np.arange(len(points))
@@ -74,7 +74,7 @@ def write_overview(
         some = some[points[some, 2] <= low + 0.85 * (high - low) + 1e-6] if high - low > 1.5 else some
     palette = label_palette(len(names))
     rows = [("colours", colors[some]), ("labels", label_colors(labels[some], names, colors[some]))]
-    rows += [(f"heat map: {heat.name}", heat_colors(heat.values)[some]) for heat in heats[:3]]
+    rows += [(f"heat map: {heat.name}", heat_colors(heat.of_points())[some]) for heat in heats[:3]]
     present = [i for i in np.unique(labels) if 0 <= i < len(names)]
     pictures = []
     for title, tinted in rows:

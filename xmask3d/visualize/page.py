@@ -19,10 +19,21 @@ MAX_BYTES = 24_000_000
 
 @dataclass
 class HeatMap:
-    """How well points fit a phrase: name, and n values."""
+    """How well points fit a phrase.
+
+    Attributes:
+        name: the phrase.
+        values: n; or m, of the places that points share.
+        row: n, the place of each point; None where every point has a value of its own.
+    """
 
     name: str
     values: np.ndarray
+    row: np.ndarray | None = None
+
+    def of_points(self) -> np.ndarray:
+        """n values."""
+        return self.values if self.row is None else self.values[self.row]
 
 
 def write_page(
@@ -45,10 +56,10 @@ def write_page(
 
     Args:
         points: n x 3 metres. colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
-        heats: one heat map a phrase, n values each.
+        heats: one heat map of the n points a phrase.
         confidence: n in [0, 1].
         title, facts: shown on the page.
-        origin: 3, added to positions that are shown in numbers.
+        origin: 3, added to positions that are shown in numbers, which are those of `points`.
         rotation: 3 x 3, turns points so that z is up.
         start: what is shown first: "colors", "labels" or the name of a heat map.
         max_points: larger clouds are thinned evenly.
@@ -72,6 +83,7 @@ def write_page(
         "low": low.tolist(),
         "high": high.tolist(),
         "origin": (np.zeros(3) if origin is None else np.asarray(origin)).tolist(),
+        "rotation": (np.eye(3) if rotation is None else np.asarray(rotation)).tolist(),
         "spacing": point_spacing(shown),
         "colors": _encode(colors[kept].astype(np.uint8)),
         "labels": _encode(labels[kept].astype("<i2")),
@@ -101,7 +113,7 @@ def _encode(values: np.ndarray) -> str:
 
 def _heat(heat: HeatMap, kept: np.ndarray) -> dict:
     """Values as bytes between their 1st and last percentile."""
-    values = np.nan_to_num(heat.values.astype(np.float64))
+    values = np.nan_to_num(heat.of_points().astype(np.float64))
     low, high = (float(v) for v in np.percentile(values, (1, 99.5))) if len(values) else (0.0, 1.0)
     high = max(high, low + 1e-6)
     scaled = np.rint(np.clip((values[kept] - low) / (high - low), 0, 1) * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """The live viewer in the browser: a cloud, its classes, and a text box that answers words from saved features."""
 
 import io
-import json
+import re
 import threading
 import time
 import warnings
@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import viser
 from PIL import Image
-from plyfile import PlyData
 
 from xmask3d.errors import UserError
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.features import PointFeatures
+from xmask3d.scan.folder import features_file
 from xmask3d.scan.query import Encoder, query_features, text_encoder
 from xmask3d.scan.regions import point_spacing
 from xmask3d.scan.scan import open_scan
 from xmask3d.visualize.cloud import label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
 from xmask3d.visualize.page import thin_rows
+from xmask3d.visualize.ports import free_port
+from xmask3d.visualize.saved import SavedLabels, read_labels
 
 MAX_POINTS = 1_000_000
 MODES = ("colours", "labels", "heat map")
@@ -38,8 +40,13 @@ class SceneViewer:
         confidence: n in [0, 1], or None.
         features: of the same points, for queries; None without.
         load_text: makes the text encoder at the first query.
+        words: what `names` were asked by, with their synonyms; the names themselves by default.
+        rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are told in that frame.
         title: shown in the panel.
         host, port: where to serve; another port is taken if that one is in use.
+
+    Raises:
+        UserError: nothing can be served there.
     """
 
     def __init__(
@@ -52,6 +59,9 @@ class SceneViewer:
         confidence: np.ndarray | None = None,
         features: PointFeatures | None = None,
         load_text: Callable[[], Encoder] | None = None,
+        words: list[str] | None = None,
+        rotation: np.ndarray | None = None,
+        origin: np.ndarray | None = None,
         title: str = "scan",
         host: str = "127.0.0.1",
         port: int = 8080,
@@ -64,11 +74,13 @@ class SceneViewer:
         self._features, self._load_text = features, load_text
         self._text: Encoder | None = None
         self._heat: np.ndarray | None = None
-        self._phrases: list[str] = list(self._names)
+        self._words: list[str] = list(words or self._names)
+        self._rotation = np.eye(3) if rotation is None else np.asarray(rotation, np.float64)
+        self._origin = np.zeros(3) if origin is None else np.asarray(origin, np.float64)
         self._spacing = point_spacing(self._points)
         self._typing: threading.Timer | None = None
         self._lock = threading.RLock()  # callbacks come from several threads
-        self._server = viser.ViserServer(host=host, port=port, verbose=False)
+        self._server = viser.ViserServer(host=host, port=free_port(host, port), verbose=False)
         self._server.scene.set_up_direction("+z")
         self._build_panel(title)
         self._register_clicks()
@@ -108,9 +120,9 @@ class SceneViewer:
             try:
                 result = query_features(self._features, words, self._text)
             except UserError as error:
-                self._info.content = str(error)
+                self._info.content = plain(str(error))
                 return
-            self._phrases = result.phrases
+            self._words = words
             if len(words) == 1:
                 self._heat, mode = result.heat(0)[self._kept], "heat map"
                 found = f"{len(result.regions[0])} places fit best"
@@ -119,7 +131,7 @@ class SceneViewer:
                 self._confidence = result.confidence[self._kept]
                 self._build_legend()
                 found = f"{len(np.unique(self._labels))} of {len(words)} words found"
-            self._info.content = f"**{text}**: {found}, in {time.monotonic() - start:.2f} s"
+            self._info.content = f"**{plain(text)}**: {found}, in {time.monotonic() - start:.2f} s"
             self._mode.value = mode  # type: ignore[misc]  # viser types its handles as read-only
             self.update()
 
@@ -134,9 +146,7 @@ class SceneViewer:
     def update(self) -> None:
         """Draw what the panel says."""
         with self._lock:
-            shown = self._points[:, 2] <= self._cut.value
-            boxes = np.array([box.value for box in self._boxes] + [self._rest.value], bool)
-            shown &= boxes[self._labels]
+            shown = self._shown()
             if self._mode.value == "heat map" and self._heat is not None:
                 colors = heat_colors(self._heat)
             elif self._mode.value == "labels":
@@ -151,25 +161,33 @@ class SceneViewer:
                 point_shape="circle",
             )
 
+    def _shown(self) -> np.ndarray:
+        """Which points are below the cut and of a class that is ticked."""
+        with self._lock:
+            boxes = np.array([box.value for box in self._boxes] + [self._rest.value], bool)
+            return (self._points[:, 2] <= self._cut.value) & boxes[self._labels]
+
     def explain(self, row: int) -> str:
         """What is known of a point, as Markdown; `row` counts the points that are drawn."""
         label = int(self._labels[row])
         name = self._names[label] if label >= 0 else "unlabelled"
-        lines = [f"**{name}** at ({', '.join(f'{v:.2f}' for v in self._points[row])}) m"]
+        place = self._points[row].astype(np.float64) @ self._rotation + self._origin
+        lines = [f"**{plain(name)}** at ({', '.join(f'{v:.2f}' for v in place)}) m"]
         if label >= 0 and self._confidence is not None:
             lines.append(f"confidence {self._confidence[row]:.2f}")
-        if self._features is not None and self._phrases and self._load_text is not None:
+        if self._features is not None and self._words and self._load_text is not None:
             self._text = self._text or self._load_text()
-            place = self._features.row[self._kept[row]]
+            own = self._features.row[self._kept[row]]
             one = PointFeatures(
                 self._features.points[:1], self._features.colors[:1], np.zeros(1, np.int32),
-                self._features.fused[place : place + 1], self._features.clip[place : place + 1],
-                self._features.base[place : place + 1], self._features.looks[place : place + 1], self._features.about,
+                self._features.fused[own : own + 1], self._features.clip[own : own + 1],
+                self._features.base[own : own + 1], self._features.looks[own : own + 1], self._features.about,
             )  # fmt: skip
-            scores = query_features(one, self._phrases, self._text).similarity[0]
+            answer = query_features(one, self._words, self._text)
+            scores = answer.similarity[0]
             best = np.argsort(-scores)[:8]
             lines += ["", "| words | similarity |", "|---|---|"]
-            lines += [f"| {self._phrases[i]} | {scores[i]:.3f} |" for i in best]
+            lines += [f"| {plain(answer.phrases[i])} | {scores[i]:.3f} |" for i in best]
         return "\n".join(lines)
 
     def nearest_to_ray(self, origin: np.ndarray, direction: np.ndarray) -> int | None:
@@ -178,14 +196,14 @@ class SceneViewer:
         along = offset @ direction
         away = np.linalg.norm(offset - along[:, None] * direction, axis=1)
         near = (along > 0) & (away < np.maximum(1.5 * self._spacing, 0.004 * along))
-        near &= self._points[:, 2] <= self._cut.value
+        near &= self._shown()
         if not near.any():
             return None
         return int(np.flatnonzero(near)[along[near].argmin()])
 
     def _build_panel(self, title: str) -> None:
         gui = self._server.gui
-        gui.add_markdown(f"## {title}\n{len(self._points):,} points")
+        gui.add_markdown(f"## {plain(title)}\n{len(self._points):,} points")
         start = "labels" if (self._labels >= 0).any() else "colours"
         if self._features is not None:
             asked = gui.add_text("ask", "", hint="a phrase, or several words with commas between them")
@@ -254,39 +272,62 @@ class SceneViewer:
         event.client.send_file_download("scan.png", picture.getvalue())
 
 
+def plain(text: str) -> str:
+    """Text as Markdown that shows it as it is: viser's browser side runs HTML, and older ones braces as code too."""
+    return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
 def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneViewer:
-    """Serve a result's folder (with labels and queries), a file of features (queries), or any scan (colours).
+    """Serve a result's folder (labels, and queries where its features are), features (queries), or a scan (colours).
 
     Raises:
-        UserError: none of these.
+        UserError: none of these, a damaged file of a result, or nothing can be served there.
     """
-    file = path / "features.safetensors" if path.is_dir() else path
+    file, folder = features_file(path), path if path.is_dir() else path.parent
     if file.is_file() and file.suffix.lower() not in (*SUFFIXES, ".sens", ".pth"):
-        return _view_features(file, host, port)
+        return _view_features(file, read_labels(folder), host, port)
+    if path.is_dir() and (saved := read_labels(path)) is not None:
+        return _view_labels(saved, host, port)
     scan = open_scan(path)
     colors = np.full(scan.points.shape, 128, np.uint8) if scan.colors is None else scan.colors
     upright = scan.points @ scan.rotation.T.astype(np.float32)
-    return SceneViewer(upright, colors, title=scan.name, host=host, port=port)
-
-
-def _view_features(file: Path, host: str, port: int) -> SceneViewer:
-    features = PointFeatures.load(file)
-    labels, confidence, names = None, None, []
-    ply, summary = file.parent / "labels.ply", file.parent / "summary.json"
-    if ply.is_file() and summary.is_file():
-        vertex = PlyData.read(str(ply))["vertex"].data
-        if len(vertex) == len(features.points):
-            labels, confidence = np.asarray(vertex["label"]).astype(np.int64), np.asarray(vertex["confidence"])
-            names = json.loads(summary.read_text(encoding="utf-8"))["names"]
-    rotation = np.array(features.about["rotation"].split(), np.float32).reshape(3, 3)
     return SceneViewer(
-        features.points @ rotation.T,
+        upright, colors, rotation=scan.rotation, origin=scan.origin, title=scan.name, host=host, port=port
+    )
+
+
+def _view_labels(saved: SavedLabels, host: str, port: int) -> SceneViewer:
+    """A result whose features are gone."""
+    return SceneViewer(
+        saved.points @ saved.rotation.T,
+        np.full(saved.points.shape, 128, np.uint8),
+        saved.labels,
+        saved.names,
+        confidence=saved.confidence,
+        rotation=saved.rotation,
+        origin=saved.origin,
+        title=saved.title,
+        host=host,
+        port=port,
+    )
+
+
+def _view_features(file: Path, saved: SavedLabels | None, host: str, port: int) -> SceneViewer:
+    features = PointFeatures.load(file)
+    if saved is not None and len(saved.points) != len(features.points):
+        saved = None
+    rotation = np.array(features.about["rotation"].split(), float).reshape(3, 3)
+    return SceneViewer(
+        features.points @ rotation.T.astype(np.float32),
         features.colors,
-        labels,
-        names,
-        confidence=confidence,
+        saved.labels if saved else None,
+        saved.names if saved else None,
+        confidence=saved.confidence if saved else None,
         features=features,
         load_text=lambda: text_encoder(features),
+        words=saved.words if saved else None,
+        rotation=rotation,
+        origin=np.array(features.about["origin"].split(), float),
         title=features.about["scan"],
         host=host,
         port=port,

@@ -1,0 +1,29 @@
+import re
+
+import numpy as np
+import pytest
+
+from xmask3d.errors import UserError
+from xmask3d.scan.options import ScanOptions
+from xmask3d.scan.scan import open_scan
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(depth_scale=0.0), "--depth-scale 0: must be above 0"),
+        (dict(depth_scale=-1000.0), "--depth-scale -1000: must be above 0"),
+        (dict(depth_scale=np.inf), "--depth-scale inf: must be above 0"),
+        (dict(farthest=np.nan), "--farthest nan: must be above 0"),
+        (dict(max_points=0), "--max-points 0: must be above 0"),
+        (dict(voxel_size=-0.02), "--voxel-size -0.02: must be at least 0.001"),
+        (dict(voxel_size=1e-6), "--voxel-size 1e-06: must be at least 0.001"),
+        (dict(intrinsics=(0.0, 0.0, 0.0, 0.0)), "--intrinsics 0 0 0 0: expected FX FY CX CY"),
+        (dict(intrinsics=(500.0, 500.0, np.nan, 120.0)), "--intrinsics 500 500 nan 120: expected FX FY CX CY"),
+        (dict(views=0), "--views 0: at least one"),
+        (dict(up="w"), "--up w: unknown; known: z"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_scan("no such scan", ScanOptions(**options))

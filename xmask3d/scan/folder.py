@@ -1,0 +1,112 @@
+"""The folder of a result: whose it is, whether it can be written, and where the features of its scan are.
+
+Plain Python: a question to saved features goes through here.
+"""
+
+import json
+from pathlib import Path
+
+from xmask3d.errors import UserError
+
+RESULTS = Path("segmented")  # the folders of results, unless told otherwise
+FEATURES = "features.safetensors"
+SUMMARY = "summary.json"
+STATE = ".unfinished.npz"  # of work that goes on
+OWNER = ".unfinished.txt"  # path of the scan that is being worked on
+
+
+def read_summary(folder: Path) -> dict:
+    """What the summary of a result says; empty where there is none.
+
+    Raises:
+        UserError: damaged.
+    """
+    path = folder / SUMMARY
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("no summary of a result")
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it, or segment the scan again") from error
+    return said
+
+
+def earlier_summary(folder: Path) -> dict:
+    """What the summary of an earlier result says; empty also where it is damaged, as it is about to be replaced."""
+    try:
+        return read_summary(folder)
+    except UserError:
+        return {}
+
+
+def features_file(path: Path) -> Path:
+    """The features that a result's folder belongs to; a file stands for itself.
+
+    Raises:
+        UserError: the folder's summary is damaged.
+    """
+    if not path.is_dir():
+        return path
+    named = read_summary(path).get("features")
+    return path / (named if isinstance(named, str) else FEATURES)
+
+
+def name_features(features: Path, folder: Path) -> str:
+    """What a result's summary says of where its features are: a name inside its folder, else the whole path."""
+    return features.name if features.parent.resolve() == folder.resolve() else str(features.resolve())
+
+
+def default_folder(name: str, scan: Path) -> Path:
+    """`segmented/<name>`, numbered where that is taken by another scan of the same name.
+
+    Args:
+        scan: path of the scan.
+    """
+    folder, number = RESULTS / name, 1
+    while _owner(folder) not in (None, str(scan.resolve())):
+        number += 1
+        folder = RESULTS / f"{name}-{number}"
+    return folder
+
+
+def _owner(folder: Path) -> str | None:
+    """Path of the scan that a folder's result, or unfinished work, is of."""
+    if (folder / OWNER).is_file():
+        return (folder / OWNER).read_text(encoding="utf-8")
+    return earlier_summary(folder).get("path")
+
+
+def begin(folder: Path, scan: Path) -> None:
+    """Make a result's folder and note whose it is while the work goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OWNER).write_text(str(scan.resolve()), encoding="utf-8")
+
+
+def end(folder: Path) -> None:
+    """Remove what only unfinished work needs."""
+    for name in (STATE, OWNER):
+        (folder / name).unlink(missing_ok=True)
+
+
+def check_places(folder: Path, features: Path | None = None) -> None:
+    """See, before any work is done, whether a result can lie where it was asked for.
+
+    Args:
+        features: file of its features.
+
+    Raises:
+        UserError: a file where a folder is needed, or the reverse.
+    """
+    if features is not None and features.is_dir():
+        raise UserError(f"--save-features {features}: a folder; name a file, such as {features / FEATURES}")
+    _check_folder("--out", folder, folder)
+    if features is not None:
+        _check_folder("--save-features", features, features.parent)
+
+
+def _check_folder(option: str, given: Path, folder: Path) -> None:
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    if not present.is_dir():
+        raise UserError(f"{option} {given}: {present} is a file, not a folder; name another place")

@@ -1,0 +1,61 @@
+"""What a user may say about a scan, and whether it can be meant."""
+
+import math
+from dataclasses import dataclass
+
+from xmask3d.errors import UserError
+from xmask3d.scan.gravity import NAMES
+from xmask3d.scan.recording import CONVENTIONS
+
+UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
+SMALLEST_VOXEL = 0.001  # metres; smaller ones would reach less than a kilometre, and no depth camera sees that sharp
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What a user may say about a scan; None is "find out".
+
+    Attributes:
+        views: use at most this many views.
+        depth_scale: units of the depth files per metre. farthest: metres beyond which depth is not believed.
+        intrinsics: fx, fy, cx, cy of the colour pictures.
+        poses: "camera-to-world" or "world-to-camera" (also with ", y up").
+        unit: "m", "cm" or "mm", of a point cloud. up: "z", "y", "x" or with a minus.
+        voxel_size: metres between points of a fused cloud.
+        max_points: larger clouds are worked on at a coarser spacing; results are carried back to every point.
+    """
+
+    views: int | None = None
+    depth_scale: float | None = None
+    farthest: float = 10.0
+    intrinsics: tuple[float, float, float, float] | None = None
+    poses: str | None = None
+    unit: str | None = None
+    up: str | None = None
+    voxel_size: float = 0.02
+    max_points: int = 2_000_000
+
+    def check(self) -> None:
+        """Raises `UserError` naming the first option that cannot be meant."""
+        for name, word, known in (
+            ("unit", self.unit, UNITS),
+            ("up", self.up, NAMES),
+            ("poses", self.poses, CONVENTIONS),
+        ):
+            if word is not None and word not in known:
+                raise UserError(f"--{name} {word}: unknown; known: {', '.join(known)}")
+        if self.views is not None and self.views < 1:
+            raise UserError(f"--views {self.views}: at least one view is needed")
+        for name, value, what in (
+            ("depth-scale", self.depth_scale, "the units of the depth files per metre, as 1000"),
+            ("farthest", self.farthest, "metres"),
+            ("max-points", self.max_points, "a number of points"),
+        ):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UserError(f"--{name} {value:g}: must be above 0 ({what})")
+        if not (math.isfinite(self.voxel_size) and self.voxel_size >= SMALLEST_VOXEL):
+            raise UserError(f"--voxel-size {self.voxel_size:g}: must be at least {SMALLEST_VOXEL:g} (metres)")
+        if self.intrinsics is not None:
+            told = " ".join(f"{value:g}" for value in self.intrinsics)
+            if not (all(map(math.isfinite, self.intrinsics)) and min(self.intrinsics[:2]) > 0):
+                raise UserError(f"--intrinsics {told}: expected FX FY CX CY in pixels, the focal lengths above 0")

@@ -1,0 +1,49 @@
+"""A port that a page can be served on; looked for beforehand, because viser waits for ever where there is none."""
+
+import os
+import socket
+
+from xmask3d.errors import UserError
+
+LAST_PORT = 65_535
+TRIED = 1000  # ports, from the one that was asked for on
+
+
+def free_port(host: str, port: int) -> int:
+    """The first port from `port` on that can be served on; 0, any port, stays 0.
+
+    Raises:
+        UserError: no port, no address of this machine, or all ports taken.
+    """
+    if not 0 <= port <= LAST_PORT:
+        raise UserError(f"--port {port}: no port; give one up to {LAST_PORT}, or 0 for any that is free")
+    try:
+        _bind(host, 0)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--host {host}: cannot be served on ({why}); give an address of this machine, such as 127.0.0.1"
+        ) from error
+    for candidate in range(port, min(port + TRIED, LAST_PORT + 1)):
+        try:
+            _bind(host, candidate)
+        except OSError:
+            continue
+        return candidate
+    raise UserError(f"--port {port}: taken, and so are those after it; give another")
+
+
+def _bind(host: str, port: int) -> None:
+    """Take a port of all addresses of a host, as asyncio will, and let go of it."""
+    addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in addresses:
+        try:
+            probe = socket.socket(family, kind, protocol)
+        except OSError:  # a family that this machine lacks is passed over
+            continue
+        with probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
