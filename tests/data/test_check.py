@@ -56,6 +56,13 @@ def test_lost_poses_are_no_fault(root):
     assert any("1 views have an infinite pose" in warning for warning in report.warnings)
 
 
+def test_an_infinite_camera_is_a_fault(root):
+    path = root / "scannet_2d" / "scene0000_00" / "intrinsics.txt"
+    path.write_text("inf " * 9)
+    report = check(root)
+    assert report.lost == 0 and any(str(path) in problem for problem in report.problems)
+
+
 def test_processes_and_fewer_views(clean):
     report = check(clean, workers=2, max_views=1)
     assert report.views == 4 and len(report.points_per_view) == 2 and report.problems == []

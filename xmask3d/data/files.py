@@ -21,7 +21,7 @@ from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
 
 
 class LostPose(UserError):
-    """A matrix with infinities: how ScanNet marks frames in which the camera did not know where it was."""
+    """A pose with infinities: how ScanNet marks frames in which the camera did not know where it was."""
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
@@ -193,9 +193,15 @@ def read_matrix(path: Path) -> np.ndarray:
     """Read a square matrix of numbers as text, float64.
 
     Raises:
-        UserError: missing, not a 3 x 3 or 4 x 4 matrix, or with NaN in it.
-        LostPose: with infinities in it.
+        UserError: missing, not a 3 x 3 or 4 x 4 matrix, or with NaN or infinity in it.
     """
+    matrix = _read_square(path)
+    if not np.isfinite(matrix).all():
+        raise UserError(f"{path}: the matrix has NaN or infinity")
+    return matrix
+
+
+def _read_square(path: Path) -> np.ndarray:
     try:
         numbers = [float(word) for word in path.read_text().split()]
     except FileNotFoundError as error:
@@ -205,16 +211,19 @@ def read_matrix(path: Path) -> np.ndarray:
     side = {9: 3, 16: 4}.get(len(numbers))
     if side is None:
         raise UserError(f"{path}: holds {len(numbers)} numbers, expected a 3 x 3 or 4 x 4 matrix")
-    matrix = np.array(numbers).reshape(side, side)
-    if not np.isfinite(matrix).all():
-        lost = not np.isnan(matrix).any()
-        raise (LostPose if lost else UserError)(f"{path}: the matrix has NaN or infinity")
-    return matrix
+    return np.array(numbers).reshape(side, side)
 
 
 def read_pose(path: Path) -> np.ndarray:
-    """Read a camera-to-world pose: 4 x 4 float64, finite and invertible."""
-    pose = read_matrix(path)
+    """Read a camera-to-world pose: 4 x 4 float64, finite and invertible.
+
+    Raises:
+        UserError: missing, or no such matrix.
+        LostPose: with infinities in it.
+    """
+    pose = _read_square(path)
+    if not np.isfinite(pose).all():
+        raise (UserError if np.isnan(pose).any() else LostPose)(f"{path}: the pose has NaN or infinity")
     if pose.shape != (4, 4) or abs(np.linalg.det(pose[:3, :3])) < 1e-6:
         raise UserError(f"{path}: not a 4 x 4 camera pose")
     return pose
