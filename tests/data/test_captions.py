@@ -1,13 +1,12 @@
 import json
-import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers.scenes import write_scenes
+from tests.helpers.tools import run_tool
 from xmask3d.benchmark import load_benchmark
 from xmask3d.data.captions import ModelCaptioner, TemplateCaptioner, caption_views
 from xmask3d.data.scannet import open_reader
@@ -15,7 +14,6 @@ from xmask3d.data.scene import View
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 
-TOOL = Path(__file__).parents[2] / "tools" / "caption_views.py"
 BENCHMARK = load_benchmark("scannet20/B15N4")
 
 
@@ -70,18 +68,11 @@ def test_goes_on_where_it_was(root, tmp_path):
     assert caption_views([reader], captioner, out) == 0 and len(asked) == 5
 
 
-def run_tool(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(TOOL), run_name="__main__")
-    return ended.value.code
-
-
 def test_tool(root, tmp_path, monkeypatch, capsys):
     (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
     out = tmp_path / "new.json"
     arguments = (tmp_path / "c.yaml", f"data.root={root}", f"data.captions={out}", "--model", "template")
-    assert run_tool(monkeypatch, *arguments) == 0
+    assert run_tool(monkeypatch, "caption_views", *arguments) == 0
     captions = json.loads(out.read_text())
     assert sorted(captions) == ["scene0000_00", "scene0001_00", "scene0002_00"]
     assert all(text.startswith("a photo of a room") for views in captions.values() for text in views.values())
@@ -95,7 +86,7 @@ def test_only_what_a_caption_needs_is_read(tmp_path, monkeypatch, capsys):
     (frames / "label" / "20.png").write_bytes(b"no picture")
     (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
     arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template", "--out", out)
-    assert run_tool(monkeypatch, *arguments) == 1
+    assert run_tool(monkeypatch, "caption_views", *arguments) == 1
     captured = capsys.readouterr()
     assert "8 views captioned, 1 left out" in captured.out
     assert f"view skipped: {frames / 'label' / '20.png'}: " in captured.err
@@ -118,7 +109,7 @@ def test_sentences_survive_a_refused_view(tmp_path):
 def test_wrong_options_are_one_line(root, tmp_path, monkeypatch, capsys, option, value, message):
     (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
     arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template", "--out", tmp_path / "c.json")
-    assert run_tool(monkeypatch, *arguments, option, value.format(tmp_path)) == 1
+    assert run_tool(monkeypatch, "caption_views", *arguments, option, value.format(tmp_path)) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     with pytest.raises(UserError, match="1 or more"):

@@ -1,8 +1,6 @@
 import json
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.scenes import write_scenes
+from tests.helpers.tools import run_tool
 from xmask3d.benchmark import load_benchmark
 from xmask3d.data.check import check_split, describe
 from xmask3d.data.files import read_points, write_points
@@ -17,7 +16,6 @@ from xmask3d.data.samples import Limits
 from xmask3d.data.scannet import open_reader
 from xmask3d.data.visibility import Visibility
 
-TOOL = Path(__file__).parents[2] / "tools" / "check_data.py"
 BENCHMARK = load_benchmark("scannet20/B15N4")
 
 
@@ -110,22 +108,15 @@ def test_labels_of_another_list(root):
     assert any("label ids are wrong" in problem for problem in check(root).problems)
 
 
-def run_tool(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(TOOL), run_name="__main__")
-    return ended.value.code
-
-
 def test_tool(root, tmp_path, monkeypatch, capsys):
     config = tmp_path / "c.yaml"
     config.write_text("benchmark: scannet20/B15N4\n")
     arguments = (config, f"data.root={root}", "--workers", 1)
-    assert run_tool(monkeypatch, *arguments) == 0
+    assert run_tool(monkeypatch, "check_data", *arguments) == 0
     assert "nothing wrong" in capsys.readouterr().out
     bad = root / "scannet_2d" / "scene0002_00" / "pose" / "20.txt"
     bad.unlink()
-    assert run_tool(monkeypatch, *arguments) == 1
+    assert run_tool(monkeypatch, "check_data", *arguments) == 1
     captured = capsys.readouterr()
     assert captured.err.strip() == f"val: {bad}: missing" and "1 problems" in captured.out
 
@@ -215,6 +206,6 @@ def test_number_of_scenes_is_a_warning(root):
 def test_tool_refuses_sizes_below_one(root, tmp_path, monkeypatch, capsys, arguments):
     config = tmp_path / "c.yaml"
     config.write_text("benchmark: scannet20/B15N4\n")
-    assert run_tool(monkeypatch, config, f"data.root={root}", *arguments) == 1
+    assert run_tool(monkeypatch, "check_data", config, f"data.root={root}", *arguments) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")

@@ -1,9 +1,6 @@
-import runpy
 import shutil
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,19 +8,17 @@ from PIL import Image
 
 from tests.helpers.raw_scannet import sens_frame, sens_header, write_raw_scene, write_table
 from tests.helpers.scenes import BoxRoom
+from tests.helpers.tools import run_tool
 from xmask3d.benchmark import load_benchmark
 from xmask3d.data.files import read_picture, read_points
 from xmask3d.data.prepare.labels import classes_of_nyu40, read_categories
 from xmask3d.data.prepare.run import read_list, run_all
-from xmask3d.data.prepare.s3dis import prepare_room, read_room
 from xmask3d.data.prepare.scannet import Settings, prepare_scene
 from xmask3d.data.prepare.sens import SensFile
 from xmask3d.data.samples import TrainingViews
 from xmask3d.data.scannet import open_reader
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
-
-TOOL = Path(__file__).parents[2] / "tools" / "prepare_scannet.py"
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +146,9 @@ def test_a_damaged_mark_counts_as_not_done(raw, tmp_path, content):
     assert prepare_scene("scene0001_00", "train", settings).skipped
 
 
-def run_tool(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(TOOL), run_name="__main__")
-    return ended.value.code
-
-
 def test_tool(raw, tmp_path, monkeypatch, capsys):
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt")
-    assert run_tool(monkeypatch, raw, tmp_path, *lists, "--workers", 2) == 0
+    assert run_tool(monkeypatch, "prepare_scannet", raw, tmp_path, *lists, "--workers", 2) == 0
     assert "2 scenes ready, 0 failed" in capsys.readouterr().out
     assert (tmp_path / "scannet_3d" / "val" / "scene0001_00_vh_clean_2.pth").is_file()
     assert len(list((tmp_path / "scannet_2d" / "scene0001_00" / "color").iterdir())) == 1
@@ -172,7 +160,7 @@ def test_tool_reports_a_failure_and_goes_on(raw, tmp_path, monkeypatch, capsys):
     path = broken / "scans" / "scene0000_00" / "scene0000_00.sens"
     path.write_bytes(path.read_bytes()[:-20])
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt", "--workers", 1)
-    assert run_tool(monkeypatch, broken, tmp_path / "out", *lists) == 1
+    assert run_tool(monkeypatch, "prepare_scannet", broken, tmp_path / "out", *lists) == 1
     captured = capsys.readouterr()
     assert "1 scenes ready, 1 failed" in captured.out
     assert f"failed: {path}: ends early" in captured.err
@@ -205,7 +193,7 @@ def test_malformed_annotations_are_reported_and_others_prepared(
 ):
     broken, path = damage_in(tmp_path, raw, name, content)
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt", "--workers", 1)
-    assert run_tool(monkeypatch, broken, tmp_path / "out", *lists) == 1
+    assert run_tool(monkeypatch, "prepare_scannet", broken, tmp_path / "out", *lists) == 1
     captured = capsys.readouterr()
     assert "1 scenes ready, 1 failed" in captured.out
     failed = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
@@ -250,7 +238,7 @@ def test_lists_that_are_none(tmp_path, content):
 )
 def test_tool_errors_are_one_line(raw, tmp_path, monkeypatch, capsys, arguments, message):
     arguments = [a.format(raw=raw) for a in arguments]
-    assert run_tool(monkeypatch, raw, tmp_path, *arguments) == 1
+    assert run_tool(monkeypatch, "prepare_scannet", raw, tmp_path, *arguments) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -360,70 +348,6 @@ def test_damaged_pictures_of_a_recording(tmp_path):
 def test_classes_of_nyu40():
     ids = np.array([0, 1, 12, 13, 14, 16, 24, 39, 40, 77, -1, 1 << 60])
     assert classes_of_nyu40(ids).tolist() == [255, 0, 11, 255, 12, 13, 14, 19, *[255] * 4]
-
-
-def write_s3dis(root):
-    rng = np.random.default_rng(0)
-    for area in (1, 5):
-        folder = root / f"Area_{area}" / "office_1" / "Annotations"
-        folder.mkdir(parents=True)
-        for name in ("chair_1", "sofa_1", "stairs_1"):
-            rows = np.c_[rng.uniform(0, 4, (30, 3)).round(3), rng.integers(0, 256, (30, 3))]
-            np.savetxt(folder / f"{name}.txt", rows, fmt="%.3f %.3f %.3f %d %d %d")
-    return root
-
-
-def test_s3dis_room(tmp_path):
-    root = write_s3dis(tmp_path / "raw")
-    folder = root / "Area_5" / "office_1"
-    points, colors, labels = read_room(folder)
-    expected = np.loadtxt(folder / "Annotations" / "chair_1.txt")
-    np.testing.assert_allclose(points[:30], expected[:, :3], atol=1e-6)
-    np.testing.assert_allclose((colors[:30] + 1) * 127.5, expected[:, 3:], atol=1e-4)
-    assert labels.tolist() == [8] * 30 + [9] * 30 + [12] * 30
-
-
-def test_s3dis_damaged_line_is_left_out(tmp_path, caplog):
-    root = write_s3dis(tmp_path / "raw")
-    path = root / "Area_1" / "office_1" / "Annotations" / "chair_1.txt"
-    lines = path.read_bytes().splitlines()
-    lines[7] = lines[7].replace(b" ", b"\x10", 1)
-    path.write_bytes(b"\n".join(lines))
-    assert len(read_room(root / "Area_1" / "office_1")[0]) == 89
-    assert "chair_1.txt: 1 damaged lines" in caplog.text
-    path.write_bytes(b"nothing")
-    with pytest.raises(UserError, match="x y z r g b"):
-        read_room(root / "Area_1" / "office_1")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "chair_1.txt: is empty"),
-        (b"\n \n", "chair_1.txt: is empty"),
-        (b"1 2 3 4 5 6\n1 2 nan 4 5 6\n", "chair_1.txt: line 2"),
-        (b"1 2 3 4 5 6\n1 2 3 4 5\n1 2 3 4 5 6 7\n", "chair_1.txt: line 2"),
-    ],
-)
-def test_s3dis_damaged_objects_are_refused(tmp_path, content, message):
-    folder = write_s3dis(tmp_path / "raw") / "Area_1" / "office_1"
-    (folder / "Annotations" / "chair_1.txt").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_room(folder)
-
-
-def test_s3dis_tool_and_reader(tmp_path, monkeypatch, capsys):
-    root, out = write_s3dis(tmp_path / "raw"), tmp_path / "out"
-    assert run_tool(monkeypatch, root, out, "--s3dis", "--workers", 1) == 0
-    assert "2 rooms ready" in capsys.readouterr().out
-    benchmark = load_benchmark("s3dis/B8N4")
-    assert open_reader("s3dis", out, "train", benchmark).scene_names == ["Area_1_office_1"]
-    reader = open_reader("s3dis", out, "val", benchmark)
-    scene = reader.read_scene("Area_5_office_1")
-    assert scene.labels.tolist() == [8] * 30 + [9] * 30 + [12] * 30 and scene.view_names == []
-    before = (out / "s3dis_3d" / "val" / "Area_5_office_1.pth").stat().st_mtime_ns
-    assert prepare_room(root / "Area_5" / "office_1", out).stat().st_mtime_ns == before
-    assert run_tool(monkeypatch, tmp_path, out, "--s3dis") == 1
 
 
 def test_depth_is_in_millimetres(prepared):

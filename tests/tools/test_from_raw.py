@@ -1,7 +1,6 @@
 """Raw ScanNet recordings to a table of scores, by the commands that a user runs."""
 
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,20 +11,18 @@ import pytest
 from tests.helpers.raw_scannet import write_raw_scene, write_table
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tiny import write_config
+from tests.helpers.tools import run_tool
 from xmask3d.config import REPOSITORY
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a tool that has no state in this process, which saves the time of its imports."""
+    """Runs a tool that has no state in this process; returns what it printed."""
 
     def run(name: str, *arguments: object) -> str:
-        path = str(REPOSITORY / "tools" / f"{name}.py")
-        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(path, run_name="__main__")
+        code = run_tool(monkeypatch, name, *arguments)
         printed = capsys.readouterr()
-        assert left.value.code == 0, printed.err
+        assert code == 0, printed.err
         return printed.out
 
     return run

@@ -8,20 +8,19 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from xmask3d.benchmark import Benchmark, load_benchmark
+from xmask3d.benchmark import load_benchmark
 from xmask3d.benchmarks import plain
 from xmask3d.benchmarks.case import Case, Job, Request
 from xmask3d.benchmarks.features import whole_maps
 from xmask3d.benchmarks.sample import write_scene
 from xmask3d.benchmarks.sparse import multiply_adds
 from xmask3d.config import Config, load_config
-from xmask3d.data.sample_maker import Limits, make_sample
-from xmask3d.data.scene import Batch, Sample, collate
+from xmask3d.data.scene import Batch, collate
 from xmask3d.engine.encodings import EncodingCache
 from xmask3d.engine.optim import make_optimizer
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.errors import UserError
-from xmask3d.models.build import build_criterion, build_model, build_reader
+from xmask3d.models.build import build_criterion, build_model, build_reader, build_scene_views
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fused, sample_at_points, training_scores
 from xmask3d.models.similarity import at_least_float32, cosine_logits
@@ -75,7 +74,10 @@ class Training:
         benchmark = load_benchmark(config.benchmark)
         assembly = build_model(config)
         self.model, self.clip_text = assembly.model.to(device), assembly.clip_text.to(device)
-        self.batch = collate(samples(config, benchmark)[:views]).to(device)
+        reader = build_reader(config, benchmark, config.data.train_split)
+        seen = build_scene_views(config, benchmark, reader, reader.scene_names[0], with_label_map=True)
+        samples = [sample for index in range(len(seen)) if (sample := seen[index]) is not None]
+        self.batch = collate(samples[:views]).to(device)
         self.batch.captions[:] = [f"view {view} of a room" for view in self.batch.views]
         self.text = self.clip_text(benchmark.base_names)
         self.step = TrainingStep(self.model, build_criterion(config, benchmark)).train()
@@ -133,28 +135,6 @@ class Training:
 def generator(device: str) -> torch.Generator:
     """The same random points in every run, drawn on the device that the losses are on."""
     return torch.Generator(device).manual_seed(0)
-
-
-def samples(config: Config, benchmark: Benchmark) -> list[Sample]:
-    """Of the views of the first scene that will do, with their label maps, as they are."""
-    data = config.data
-    reader = build_reader(config, benchmark, data.train_split)
-    scene = reader.read_scene(reader.scene_names[0])
-    made = (
-        make_sample(
-            scene,
-            reader.read_view(scene.name, name),
-            benchmark,
-            image_size=data.image_size,
-            voxel_size=data.voxel_size,
-            border=data.border,
-            depth_tolerance=data.depth_tolerance,
-            limits=Limits(data.min_points, config.evaluate.max_points),
-            angle=config.evaluate.angle,
-        )
-        for name in scene.view_names
-    )
-    return [sample for sample in made if sample is not None]
 
 
 def whole_diffusion(diffusion: DiffusionFeatures, trained: bool) -> Maps:

@@ -309,6 +309,7 @@ class SceneViews(_Views):
             that uses ground truth), and rotation and scale are random.
         seed: of that random rotation.
         rotation: number of the pass over the scene; each draws other random rotations.
+        with_label_map: whether label pictures are read; labelling needs none.
     """
 
     def __init__(
@@ -331,6 +332,7 @@ class SceneViews(_Views):
         rotation: int = 0,
         bad_views: Literal["skip", "refuse"] | None = None,
         cache: Path | None = None,
+        with_label_map: bool = False,
     ) -> None:
         self._reference = protocol == "reference"
         super().__init__(
@@ -344,6 +346,7 @@ class SceneViews(_Views):
             augmentation=Augmentation(shift=0) if self._reference else None,
             bad_views=bad_views,
             cache=cache,
+            with_label_map=with_label_map,
         )
         self.scene = reader.read_scene(scene)
         self.view_names = evenly_spaced(self.scene.view_names, max_views)

@@ -206,11 +206,18 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
 
 
 def build_scene_views(
-    config: Config, benchmark: Benchmark, reader: SceneReader, scene: str, angle: float = 0.0, rotation: int = 0
+    config: Config,
+    benchmark: Benchmark,
+    reader: SceneReader,
+    scene: str,
+    angle: float = 0.0,
+    rotation: int = 0,
+    with_label_map: bool = False,
 ) -> SceneViews:
     """All usable views of one scene for evaluation, turned by `angle` radians more than `evaluate.angle` says.
 
-    `rotation` is the number of the pass, on which the random rotations of `protocol=reference` depend.
+    `rotation` is the number of the pass, on which the random rotations of `protocol=reference` depend;
+    `with_label_map` is for those who train on the views.
     """
     data, evaluate = config.data, config.evaluate
     return SceneViews(
@@ -231,6 +238,7 @@ def build_scene_views(
         cache=data.cache,
         seed=config.seed,
         rotation=rotation,
+        with_label_map=with_label_map,
     )
 
 

@@ -80,10 +80,13 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     mark, begun = (settings.out / MARKS / f"{scene}{suffix}" for suffix in (".json", ".begun"))
     wanted = {"split": split, "step": settings.step, "frame_size": list(settings.frame_size)}
     done = _read_mark(mark)
-    if done is not None and done.settings == wanted and _raw_files(settings.raw, scene) <= done.raw_files:
+    folder = find_scene(settings.raw, scene)
+    raw_files = {ending for ending in RAW_FILES if folder and (folder / f"{scene}{ending}").is_file()}
+    if done is not None and done.settings == wanted and raw_files <= done.raw_files:
         done.report.skipped = True
         return done.report
-    folder = find_scene(settings.raw, scene)
+    if folder is None:
+        raise UserError(f"{settings.raw}: no folder of scene {scene} (looked for scans/{scene} and {scene})")
     categories = read_categories(settings.table)
     # Outputs are only cleared where one of the marks says that they are this tool's; published files lie there too.
     ours = mark.exists() or begun.exists()
@@ -98,7 +101,6 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     if ours:
         _move_points(scene, split, settings.out)
     report = Report(scene, split)
-    raw_files = _raw_files(settings.raw, scene)
     _prepare_points(folder, settings.out, categories, report)
     _prepare_frames(folder, settings, categories, report, ours)
     with replacing(mark) as temporary:
@@ -110,7 +112,7 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
 
 @dataclass
 class _Done:
-    """What the mark of a finished scene says."""
+    """What the mark of a finished scene says; `raw_files` are endings, of which more may have come since."""
 
     settings: dict
     raw_files: set[str]
@@ -124,12 +126,6 @@ def _read_mark(mark: Path) -> _Done | None:
         return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _raw_files(raw: Path, scene: str) -> set[str]:
-    """Endings of the raw files of a scene that are there; some are enough, and with more of them all is done anew."""
-    folders = [folder for folder in _candidates(raw, scene) if folder.is_dir()]
-    return {ending for ending in RAW_FILES if folders and (folders[0] / f"{scene}{ending}").is_file()}
 
 
 def _need_recording(folder: Path, out: Path, scene: str) -> None:
@@ -154,16 +150,10 @@ def _move_points(scene: str, split: str, out: Path) -> None:
                 old.replace(target)
 
 
-def _candidates(raw: Path, scene: str) -> list[Path]:
-    return [raw / "scans" / scene, raw / "scans_test" / scene, raw / scene]
-
-
-def find_scene(raw: Path, scene: str) -> Path:
-    """Folder of a raw scene."""
-    for folder in _candidates(raw, scene):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"{raw}: no folder of scene {scene} (looked for scans/{scene} and {scene})")
+def find_scene(raw: Path, scene: str) -> Path | None:
+    """Folder of a raw scene; None where there is none."""
+    candidates = (raw / "scans" / scene, raw / "scans_test" / scene, raw / scene)
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def _prepare_points(folder: Path, out: Path, categories: Categories, report: Report) -> None:
