@@ -28,5 +28,5 @@ launch() {
             --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" \
             --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" "$tool" "$@"
     fi
-    exec "$python" -m xmask3d.launch "$@"
+    exec "$python" -m xmask3d.cli.launch "$@"
 }

@@ -1,9 +1,30 @@
-"""The order of the tests."""
+"""The order of the tests, and what many share: a tiny data set, tiny frozen networks and a finished run, made once."""
+
+from pathlib import Path
 
 import pytest
+
+from tests.helpers.runs import run, train_run
+from tests.helpers.tiny import write_config
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that processes which share the tests end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration file: 8 samples an epoch in steps of 2, two epochs."""
+    return write_config(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of a run that went through without a stop."""
+    output = tmp_path_factory.mktemp("finished")
+    assert (
+        run(train_run, tiny, [f"output={output}", "train.ema=0.9", "train.evaluate_every=1"], log=output / "log") == 0
+    )
+    return output

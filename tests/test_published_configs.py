@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xmask3d.benchmark import load_benchmark
 from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.splits import load_benchmark
 
 FILES = sorted(path for path in (REPOSITORY / "config").rglob("*.yaml") if path.parent.name != "config")
 PUBLISHED = [path for path in FILES if path.parent.name in ("scannet", "scannet200", "s3dis")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xmask3d.cli import build_parser
+from xmask3d.cli.main import build_parser
 from xmask3d.config import REPOSITORY, load_config
 
 PAGES = ["README.md", "installation.md", *(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
@@ -36,6 +36,15 @@ def tool_commands() -> list[list[str]]:
     return [words for words in commands() if words[0] != "xmask3d"]
 
 
+def called(words: list[str]) -> list[str]:
+    """The file that a command runs, and its arguments; `python -m` names a module."""
+    if words[1] != "-m":
+        return words[1:]
+    file = Path(*words[2].split("."))
+    main = file / "__main__.py"
+    return [str(main if (REPOSITORY / main).is_file() else file.with_suffix(".py")), *words[3:]]
+
+
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
     """Run a command in the repository with this Python."""
     venv = str(Path(sys.executable).parent.parent)
@@ -48,7 +57,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
 def test_scripts_and_configurations_of_the_pages_exist() -> None:
     assert len(commands()) >= 10
     for words in tool_commands():
-        assert (REPOSITORY / words[1]).is_file(), words
+        assert (REPOSITORY / called(words)[0]).is_file(), words
         for word in words[2:]:
             if word.startswith("config/"):
                 load_config(REPOSITORY / word)
@@ -58,9 +67,12 @@ def test_tools_of_the_pages_have_their_options() -> None:
     options: dict[str, set[str]] = {}
     for words in tool_commands():
         if words[0] == "python":
-            options.setdefault(words[1], set()).update(word for word in words[2:] if word.startswith("--"))
+            start = 3 if words[1] == "-m" else 2
+            options.setdefault(" ".join(words[1:start]), set()).update(
+                word for word in words[start:] if word.startswith("--")
+            )
     for tool, names in options.items():
-        shown = run(sys.executable, tool, "--help")
+        shown = run(sys.executable, *tool.split(), "--help")
         assert shown.returncode == 0, (tool, shown.stderr)
         assert all(name.split("=")[0] in shown.stdout for name in names), (tool, names)
 

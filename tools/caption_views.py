@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from xmask3d.benchmark import load_benchmark
+from xmask3d.build import build_reader
 from xmask3d.config import find_file, load_config
-from xmask3d.data.captions import ModelCaptioner, TemplateCaptioner, caption_views
+from xmask3d.data.prepare.captions import ModelCaptioner, TemplateCaptioner, caption_views
 from xmask3d.errors import UserError, run_tool
-from xmask3d.models.build import build_reader
+from xmask3d.splits import load_benchmark
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -4,13 +4,13 @@ import argparse
 import os
 import sys
 
-from xmask3d.benchmark import load_benchmark
+from xmask3d.build import build_reader
 from xmask3d.config import find_file, load_config
 from xmask3d.data.check import PUBLISHED_SCENES, check_split, describe
-from xmask3d.data.samples import Limits
+from xmask3d.data.datasets import Limits
 from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError, run_tool
-from xmask3d.models.build import build_reader
+from xmask3d.splits import load_benchmark
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

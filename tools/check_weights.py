@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from xmask3d.checkpoints.check_weights import check_weights
 from xmask3d.config import load_config
-from xmask3d.engine.check_weights import check_weights
 from xmask3d.errors import run_tool
 
 

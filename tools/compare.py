@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from xmask3d.engine.compare import BRANCHES, markdown, read_row
 from xmask3d.errors import UserError, run_tool
+from xmask3d.metrics.compare import BRANCHES, markdown, read_row
 
 
 def main() -> int:

@@ -9,8 +9,8 @@
 import argparse
 from pathlib import Path
 
+from xmask3d.checkpoints.convert import PUBLISHED_STEPS, convert
 from xmask3d.config import load_config
-from xmask3d.engine.convert import PUBLISHED_STEPS, convert
 from xmask3d.errors import run_tool
 
 

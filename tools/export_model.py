@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", default="best", help="'best' (default), 'newest', or a file")
     arguments = parser.parse_args()
 
-    from xmask3d.engine.export import export_model
+    from xmask3d.checkpoints.export import export_model
 
     written = export_model(arguments.run, arguments.out, arguments.checkpoint)
     print(

@@ -4,9 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from xmask3d.data.rooms.generate import find_furniture, make_rooms
-from xmask3d.data.rooms.package import FILE
 from xmask3d.errors import UserError, run_tool
+from xmask3d.rooms.generate import find_furniture, make_rooms
+from xmask3d.rooms.package import FILE
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d" / "furniture"
 

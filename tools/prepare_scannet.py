@@ -11,9 +11,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from xmask3d.data.prepare.run import read_list, run_all
+from xmask3d.data.prepare.many import read_list, run_all
+from xmask3d.data.prepare.raw_scannet import Settings, prepare_scene
 from xmask3d.data.prepare.s3dis import find_rooms, prepare_room
-from xmask3d.data.prepare.scannet import Settings, prepare_scene
 from xmask3d.errors import UserError, run_tool
 
 

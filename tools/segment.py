@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from xmask3d.cli import add_segment, join_up
+from xmask3d.cli.main import add_segment, join_up
 from xmask3d.errors import run_tool
 
 

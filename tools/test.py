@@ -23,12 +23,15 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     config = load_config(find_file(arguments.config), arguments.overrides)
 
-    from xmask3d.engine.checkpoint import find_checkpoint
+    from xmask3d.build import build_reader
+    from xmask3d.checkpoints.checkpoint import find_checkpoint
+    from xmask3d.cli.evaluation_pictures import draw_evaluation
     from xmask3d.engine.evaluate import evaluate
 
     checkpoint = find_checkpoint(arguments.checkpoint, config.output)
-    results = evaluate(config, checkpoint, arguments.scenes, arguments.pictures, arguments.out)
+    results = evaluate(config, checkpoint, arguments.scenes, arguments.out)
     if results:
+        draw_evaluation(results, build_reader(config, results.benchmark, config.data.val_split), arguments.pictures)
         print(results.table())
         print(f"\nresults: {results.folder}")
     return 0

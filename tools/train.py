@@ -21,8 +21,9 @@ def main() -> int:
     config = load_config(find_file(arguments.config), arguments.overrides)
 
     from xmask3d.engine.train import train  # takes seconds to import; a mistake above should not wait for it
+    from xmask3d.visualize.view_picture import draw_view
 
-    return train(config)
+    return train(config, draw_view)
 
 
 if __name__ == "__main__":

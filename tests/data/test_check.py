@@ -9,12 +9,12 @@ from PIL import Image
 
 from tests.helpers.scenes import write_scenes
 from tests.helpers.tools import run_tool
-from xmask3d.benchmark import load_benchmark
 from xmask3d.data.check import check_split, describe
+from xmask3d.data.datasets import Limits
 from xmask3d.data.files import read_points, write_points
-from xmask3d.data.samples import Limits
 from xmask3d.data.scannet import open_reader
 from xmask3d.data.visibility import Visibility
+from xmask3d.splits import load_benchmark
 
 BENCHMARK = load_benchmark("scannet20/B15N4")
 

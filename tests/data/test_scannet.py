@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from tests.helpers.scenes import CLASSES, BoxRoom, write_scenes
-from xmask3d.benchmark import load_benchmark
 from xmask3d.data.scannet import open_reader
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
+from xmask3d.splits import load_benchmark
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
+from xmask3d.build import make_optimizer
+from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, set_learning_rates
 from xmask3d.engine.signals import StopSignals
 
 

@@ -11,12 +11,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.helpers.runs import finish, run, start, train_run
+from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_weights, read_checkpoint
+from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import load_config
 from xmask3d.engine import train as module
-from xmask3d.engine.checkpoint import Checkpoint, CheckpointFolder, load_weights, read_checkpoint
-from xmask3d.engine.same_run import check_same_run
+from xmask3d.engine.resume_check import check_same_run
 from xmask3d.engine.train import Trainer, train
-from xmask3d.engine.validations import read_validations
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
@@ -271,7 +271,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, mon
 
 
 def test_a_full_disk_names_what_is_intact(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xmask3d.engine import checkpoint
+    from xmask3d.checkpoints import checkpoint
 
     write, saves = checkpoint._HashingWriter.write, []
     init = checkpoint._HashingWriter.__init__

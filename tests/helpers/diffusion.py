@@ -4,10 +4,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from tests.parity.filler import fill_module, random_normal
+from tests.parity.names import compvis_unet_names, compvis_vae_names
 from xmask3d.models.conditioner import ImplicitConditioner
-from xmask3d.models.diffusion_weights import UNET_CONFIG_1, UNET_CONFIG_2, VAE_CONFIG
-from xmask3d.parity.filler import fill_module, random_normal
-from xmask3d.parity.names import compvis_unet_names, compvis_vae_names
+from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, UNET_CONFIG_2, VAE_CONFIG
 
 PREFIX = "backbone.feature_extractor."
 VAE_PREFIX = PREFIX + "ldm_extractor.ldm.ldm.first_stage_model."

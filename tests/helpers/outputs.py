@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
 from xmask3d.models.mask_decoder import MaskPrediction
+from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import cosine_logits
-from xmask3d.models.xmask3d import Outputs
 
 FRAME = (24, 32)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xmask3d.engine.published import Layout
-from xmask3d.parity.filler import fill_tensor
+from tests.parity.filler import fill_tensor
+from xmask3d.checkpoints.published import Layout
 
 
 def filled_tensors(layout: Layout, base_classes: int = 15) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from tests.helpers.golden import GOLDEN
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
-from xmask3d.data.scene import Batch
+from tests.parity.run import run_case
+from xmask3d.data.batch import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.losses.mask_losses import TargetCount
 from xmask3d.losses.point_losses import (
@@ -28,9 +29,8 @@ from xmask3d.losses.regularisation import (
     mask_regularisation,
 )
 from xmask3d.models.fusion import Fuser, fuse_training
+from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import cosine_logits
-from xmask3d.models.xmask3d import Outputs
-from xmask3d.parity.run import run_case
 
 NAMES = {"mask_class", "mask", "dice", "mask_class_aux", "mask_aux", "dice_aux", "point_fused", "point_3d",
          "caption_fused", "caption_3d", "caption_2d", "binary", "total"}  # fmt: skip

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.helpers.golden import assert_matches, load_case
+from tests.parity.filler import fill_module
 from xmask3d.errors import UserError
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier, cosine_logits, load_clip
-from xmask3d.models.clip_weights import build_clip
+from xmask3d.models.loading.clip_weights import build_clip
 from xmask3d.models.tokenizer import CompactTokenizer
-from xmask3d.parity.filler import fill_module
 
 VISION = {"image_size": 28, "patch_size": 7, "width": 128, "layers": 2}
 TEXT = {"context_length": 8, "vocab_size": 30, "width": 64, "heads": 1, "layers": 2}

@@ -5,12 +5,12 @@ import pytest
 import timm
 import torch
 
+from tools.pretraining.clip_training import make_tokenizer, model_config
+from tools.pretraining.export import export_clip
 from xmask3d.errors import UserError
-from xmask3d.foundations.clip_training import make_tokenizer, model_config
-from xmask3d.foundations.export import export_clip
 from xmask3d.models.clip import ClipText, MaskClip
 from xmask3d.models.clip_stem import ConvStem, imagenet_weights, take_stem
-from xmask3d.models.clip_weights import build_clip, load_clip
+from xmask3d.models.loading.clip_weights import build_clip, load_clip
 
 
 def test_stem_is_the_first_blocks_of_the_network() -> None:

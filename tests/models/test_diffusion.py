@@ -11,7 +11,7 @@ from tests.helpers.golden import assert_matches, load_case
 from xmask3d.errors import UserError
 from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages, shared_noise
-from xmask3d.models.diffusion_weights import build_diffusion
+from xmask3d.models.loading.diffusion_weights import build_diffusion
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from tests.helpers.golden import assert_matches, load_case
+from tests.parity.filler import fill_module, random_normal
+from xmask3d.models.blocks import sine_position_encoding
 from xmask3d.models.deformable_attention import DeformableAttention
-from xmask3d.models.layers import sine_position_encoding
 from xmask3d.models.mask_decoder import MaskDecoder, attention_mask, pool_under_masks
 from xmask3d.models.pixel_decoder import PixelDecoder
-from xmask3d.parity.filler import fill_module, random_normal
 
 
 def small_decoder(**changes: int) -> MaskDecoder:

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from tests.helpers.golden import load_case
+from tests.parity.filler import fill_module
 from tests.sparse.clouds import random_cloud
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
-from xmask3d.parity.filler import fill_module
 from xmask3d.sparse import SparseTensor, sparse_tensor
 
 NETWORKS = {"MinkUNet34C": MinkUNet.unet34c, "MinkUNet18A": MinkUNet.unet18a}

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.helpers.golden import assert_matches, load_case
+from tests.parity.filler import fill_module, random_normal
 from xmask3d.models.pyramid import FeaturePyramid
-from xmask3d.parity.filler import fill_module, random_normal
 
 CHANNELS = [512, 512, 2560, 1920, 960, 640, 512, 512]
 STRIDES = [4, 8, 64, 32, 16, 8, 8, 4]

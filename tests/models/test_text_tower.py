@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import open_clip
 
-from xmask3d.foundations.paths import clip_folder
 from xmask3d.models.byte_pairs import shared_pairs
 from xmask3d.models.clip import ClipText
-from xmask3d.models.clip_weights import load_clip
+from xmask3d.models.loading.clip_weights import load_clip
 from xmask3d.models.text_tower import load_text_tower
+from xmask3d.weights import clip_folder
 
 TEXTS = [
     "sofa", "a potted plant", "something to sit on", "", "Küche & Bad – 2 chairs!!", "<b>&amp;amp;</b> it's I'll 日本",

@@ -8,21 +8,22 @@ from torch import nn
 
 from tests.helpers.golden import GOLDEN
 from tests.helpers.outputs import FRAME
-from xmask3d.checkpoint_names import CONSTANTS, package_name, published_name
-from xmask3d.data.scene import Batch, Sample, collate
-from xmask3d.engine.predict import label_views
+from tests.parity.run import run_case
+from xmask3d.checkpoints.names import CONSTANTS, package_name, published_name
+from xmask3d.data.batch import Batch, collate
+from xmask3d.data.sample import Sample
+from xmask3d.inference.class_scores import label_views
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import MaskClip, TextClassifier
-from xmask3d.models.clip_weights import build_clip
 from xmask3d.models.conditioner import ImplicitConditioner
-from xmask3d.models.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
 from xmask3d.models.fusion import Fuser, fuse_training
+from xmask3d.models.loading.clip_weights import build_clip
+from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
 from xmask3d.models.mask_decoder import MaskDecoder
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
 from xmask3d.models.pixel_decoder import PixelDecoder
 from xmask3d.models.pyramid import FeaturePyramid
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.parity.run import run_case
 from xmask3d.sparse.native.kernels import failure, has_bfloat16
 
 WIDTH, CLASSES, IMAGE = 12, 4, 32

@@ -5,7 +5,7 @@ import torch
 
 from xmask3d.models.deformable_attention import DeformableAttention
 from xmask3d.native import deformable
-from xmask3d.native.build import BuildError
+from xmask3d.native.compiler import BuildError
 from xmask3d.native.deformable import attend, attend_plainly, failure, usable
 
 compiled = pytest.mark.skipif(bool(failure()), reason=failure())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmask3d.native import norm
-from xmask3d.native.build import BuildError
+from xmask3d.native.compiler import BuildError
 from xmask3d.native.norm import failure, normalise, usable
 
 pytestmark = pytest.mark.skipif(bool(failure()), reason=failure())

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from xmask3d.data.rooms import embree, render
-from xmask3d.data.rooms.mesh import Mesh, box, merge
-from xmask3d.data.rooms.render import Light, Renderer, look_at
 from xmask3d.native import rays
+from xmask3d.rooms import embree, render
+from xmask3d.rooms.mesh import Mesh, box, merge
+from xmask3d.rooms.render import Light, Renderer, look_at
 
 compiled = pytest.mark.skipif(bool(render._failure()), reason="no compiled loops or no Embree 4 here")
 LIGHT = Light(

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from xmask3d.data.rooms import fusion, noise
-from xmask3d.data.rooms.fusion import Picture, fuse, fuse_plainly
-from xmask3d.data.rooms.render import Frame, look_at
 from xmask3d.native import rooms
+from xmask3d.rooms import noise
+from xmask3d.rooms import point_fusion as fusion
+from xmask3d.rooms.point_fusion import Picture, fuse, fuse_plainly
+from xmask3d.rooms.render import Frame, look_at
 
 compiled = pytest.mark.skipif(not rooms.available(), reason="no compiled loops here")
 INTRINSICS = np.array([[40.0, 0, 19.5], [0, 41.0, 14.5], [0, 0, 1]])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from xmask3d.native import winograd
-from xmask3d.native.build import BuildError
+from xmask3d.native.compiler import BuildError
 from xmask3d.native.winograd import Filters, conv2d, convolve, failure, worthwhile
 
 compiled = pytest.mark.skipif(bool(failure()), reason=failure())

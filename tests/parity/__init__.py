@@ -1,0 +1,1 @@
+"""Tools for checking numerically that parts compute what the published method computes."""

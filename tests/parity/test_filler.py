@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xmask3d.parity.filler import fill_module, fill_tensor, random_normal, random_uniform
+from tests.parity.filler import fill_module, fill_tensor, random_normal, random_uniform
 
 CHECKS = json.loads((Path(__file__).parents[1] / "golden" / "filler_check.json").read_text())
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.helpers.golden import GOLDEN
-from tools import parity
+from tests.parity import __main__ as parity
+from tests.parity.compare import Case, Results, compare
+from tests.parity.run import RUNNERS, find_cases, run_case
 from xmask3d.errors import UserError
-from xmask3d.parity.compare import Case, Results, compare
-from xmask3d.parity.run import RUNNERS, find_cases, run_case
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.helpers.golden import load_case
 from tests.helpers.variations import VARIATIONS
-from xmask3d.parity.compare import Case
-from xmask3d.parity.run import RUNNERS, run_case
+from tests.parity.compare import Case
+from tests.parity.run import RUNNERS, run_case
 
 # The others take long; they differ from these in their networks only.
 QUICK = ("b_mapping", "b_voxelize", "d_projection", "f_criterion", "g_maskclip", "h_inference", "l_loader")

@@ -17,11 +17,11 @@ from scipy.spatial.transform import Rotation
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tiny import write_config
 from tests.scan.recordings import KINECT, Y_UP, shoot, walk
-from xmask3d.benchmark import load_benchmark
+from xmask3d.build import build_model
 from xmask3d.config import load_config
 from xmask3d.data.files import write_points
-from xmask3d.models.build import build_model
-from xmask3d.segmenter import Segmenter
+from xmask3d.segment.segmenter import Segmenter
+from xmask3d.splits import load_benchmark
 from xmask3d.visualize.cloud import write_ply
 
 WORDS = ["sofa", "chair", "floor", "wall"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.scenes import BoxRoom
-from xmask3d.visualize.browser import AVAILABLE, Browser
+from tools.studies.browser import AVAILABLE, Browser
 from xmask3d.visualize.cloud import colors_to_bytes, label_palette
 from xmask3d.visualize.page import HeatMap, write_page
 

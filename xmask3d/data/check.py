@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from xmask3d.benchmark import Benchmark
+from xmask3d.data.datasets import Limits, evenly_spaced
 from xmask3d.data.files import LostPose, picture_size, read_picture, visible_files
-from xmask3d.data.prepare.run import run_all
-from xmask3d.data.samples import Limits, evenly_spaced
+from xmask3d.data.prepare.many import run_all
 from xmask3d.data.scannet import ScanNetReader
 from xmask3d.data.scene import Scene
 from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError
+from xmask3d.splits import Benchmark
 
 POOR_AGREEMENT = 0.3  # share of visible points whose label equals their pixel's, below which ids or poses are wrong
 COLOR_ROUNDING = 0.01  # by which a colour may pass 1

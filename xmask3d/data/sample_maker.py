@@ -6,12 +6,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from xmask3d.benchmark import Benchmark
 from xmask3d.data.images import resize_nearest, resize_to_unit
-from xmask3d.data.scene import Sample, Scene, View
+from xmask3d.data.sample import Sample
+from xmask3d.data.scene import Scene, View
 from xmask3d.geometry.augment import elastic_distortion, jitter_colors, random_flips
 from xmask3d.geometry.camera import visible_points
 from xmask3d.geometry.voxels import axis_rotation, random_rotation_scale, voxelise
+from xmask3d.splits import Benchmark
 
 EVERYTHING = 1 << 62
 

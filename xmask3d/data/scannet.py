@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from xmask3d.benchmark import Benchmark
 from xmask3d.data.files import (
     picture_size,
     read_intrinsics,
@@ -27,6 +26,7 @@ from xmask3d.data.images import resize_bilinear, resize_nearest
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import Intrinsics
+from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
 

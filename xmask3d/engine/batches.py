@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xmask3d.data.samples import collate_usable
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
+from xmask3d.data.datasets import collate_usable
 from xmask3d.errors import UserError
 
 TRANSLATION = 100

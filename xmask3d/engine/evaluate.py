@@ -13,25 +13,25 @@ from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, StackDataset
 from tqdm import tqdm
 
-from xmask3d.benchmark import Benchmark, load_benchmark
+from xmask3d.build import build_model, build_reader, build_scene_views
+from xmask3d.checkpoints.checkpoint import apply_weights, file_digest, load_weights
 from xmask3d.config import Config
-from xmask3d.data.samples import collate_usable
-from xmask3d.data.scene import Batch, Sample, Scene, SceneReader
+from xmask3d.data.batch import Batch
+from xmask3d.data.datasets import collate_usable
+from xmask3d.data.sample import Sample
+from xmask3d.data.scene import Scene, SceneReader
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import ignore_signals
-from xmask3d.engine.checkpoint import apply_weights, file_digest, load_weights
-from xmask3d.engine.labeller import BRANCHES, Labeller, cast_votes
-from xmask3d.engine.predict import SceneVotes, UnseenFiller
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
-from xmask3d.metrics import ConfusionMatrix
-from xmask3d.models.build import build_model, build_reader, build_scene_views
-from xmask3d.visualize.cloud import colors_to_bytes, label_palette, write_ply
-from xmask3d.visualize.pictures import compare_labels, save_picture
+from xmask3d.inference.class_scores import SceneVotes, UnseenFiller
+from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.metrics.confusion import ConfusionMatrix
+from xmask3d.splits import Benchmark, load_benchmark
 
 
 def evaluate(
-    config: Config, checkpoint: Path, scenes: list[str] | None = None, pictures: int = 0, output: Path | None = None
+    config: Config, checkpoint: Path, scenes: list[str] | None = None, output: Path | None = None
 ) -> Results | None:
     """Score a checkpoint on the validation split of `config`'s benchmark.
 
@@ -43,7 +43,6 @@ def evaluate(
         config: of the run that the checkpoint is from, or another that builds the same model.
         checkpoint: anything that `load_weights` reads.
         scenes: names of the scenes to use; all by default.
-        pictures: how many of the scenes to draw and to write as coloured clouds.
         output: folder for everything; `<config.output>/evaluation` by default.
 
     Returns:
@@ -96,9 +95,9 @@ def evaluate(
             "settings": json.loads(settings_of(config, benchmark)),
         },
     )
-    results.write("results" if scenes is None else "results-" + _digest("\n".join(names))[:8])
-    for name in evenly(names, pictures):
-        draw_scene(folder, reader.read_scene(name), benchmark)
+    if scenes is not None:
+        results.name += "-" + _digest("\n".join(names))[:8]
+    results.write()
     return results
 
 
@@ -224,30 +223,6 @@ def settings_of(config: Config, benchmark: Benchmark) -> str:
 def digest_of_settings(config: Config, benchmark: Benchmark) -> str:
     """SHA-256 of `settings_of`."""
     return _digest(settings_of(config, benchmark))
-
-
-def draw_scene(folder: Path, scene: Scene, benchmark: Benchmark) -> None:
-    """Write input, truth and prediction of a scene as one picture, and truth and prediction as coloured clouds."""
-    result = SceneResult.load(folder / "scenes" / f"{scene.name}.npz")
-    assert result is not None
-    palette = label_palette(benchmark.num_classes)
-    predicted = result.labels["fused"].astype(np.int64)
-    picture = compare_labels(
-        scene.points, colors_to_bytes(scene.colors), scene.labels, predicted, benchmark.class_names, palette
-    )
-    save_picture(picture, folder / "pictures" / f"{scene.name}.png")
-    clouds = folder / "clouds"
-    write_ply(clouds / f"{scene.name}_input.ply", scene.points, colors_to_bytes(scene.colors))
-    if scene.labels is not None:
-        write_ply(clouds / f"{scene.name}_truth.ply", scene.points, palette[scene.labels], scene.labels)
-    write_ply(clouds / f"{scene.name}_prediction.ply", scene.points, palette[predicted], predicted, result.confidence)
-
-
-def evenly(names: list[str], count: int) -> list[str]:
-    """At most `count` of the names, evenly spaced."""
-    if count >= len(names):
-        return names
-    return [names[int(i)] for i in np.linspace(0, len(names) - 1, count).round()] if count > 0 else []
 
 
 def _digest(text: str) -> str:

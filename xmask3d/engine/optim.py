@@ -1,4 +1,4 @@
-"""Optimiser groups, learning rates and averaged weights."""
+"""Learning rates and averaged weights."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -6,23 +6,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-
-POINT_NETWORKS = ("point_encoder.", "binary_head.")
-
-
-def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with two groups: the two 3D networks, and everything else that trains (paper section 4.1).
-
-    Weight decay acts on all parameters, biases and norms included, as published.
-    """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    point = [parameter for name, parameter in named if name.startswith(POINT_NETWORKS)]
-    others = [parameter for name, parameter in named if not name.startswith(POINT_NETWORKS)]
-    groups = [
-        {"params": point, "lr": lr_3d, "initial_lr": lr_3d},
-        {"params": others, "lr": lr_others, "initial_lr": lr_others},
-    ]
-    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = 0) -> float:

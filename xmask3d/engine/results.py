@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 import xmask3d
-from xmask3d.benchmark import Benchmark
-from xmask3d.engine.labeller import BRANCHES
-from xmask3d.metrics import ConfusionMatrix, Scores
-from xmask3d.visualize.pictures import save_bar_chart
+from xmask3d.inference.labeller import BRANCHES
+from xmask3d.metrics.confusion import ConfusionMatrix, Scores
+from xmask3d.splits import Benchmark
 
 TITLES = {"fused": "fused", "2d": "2D", "3d": "3D"}
 
@@ -86,6 +85,7 @@ class Results:
         binary: of the binary head; class 1 is base, 0 novel.
         views, points, unseen: sums over the scenes.
         folder: where everything is written.
+        name: of the files in it, without suffix.
     """
 
     folder: Path
@@ -97,6 +97,7 @@ class Results:
     views: int
     points: int
     unseen: int
+    name: str = "results"
 
     @classmethod
     def collect(cls, folder: Path, scenes: list[str], benchmark: Benchmark, about: dict[str, Any]) -> "Results":
@@ -176,9 +177,9 @@ class Results:
             "scenes": self.scenes,
         }
 
-    def write(self, name: str) -> None:
-        """Write `<name>.txt`, `.json`, `.csv` and `.png` (a bar chart of IoU by class)."""
-        folder, rows = self.folder, self.rows()
+    def write(self) -> None:
+        """Write `<name>.txt`, `.json` and `.csv`."""
+        folder, name, rows = self.folder, self.name, self.rows()
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -186,12 +187,3 @@ class Results:
         (folder / f"{name}.txt").write_text(self.table() + "\n")
         (folder / f"{name}.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
         (folder / f"{name}.csv").write_text(text.getvalue())
-        fused = self.scores["fused"]
-        save_bar_chart(
-            folder / f"{name}.png",
-            self.benchmark.class_names,
-            fused.iou,
-            self.benchmark.novel_mask,
-            f"{self.about['benchmark']}: hIoU {100 * fused.hiou:.1f}, base {100 * fused.miou_base:.1f}, "
-            f"novel {100 * fused.miou_novel:.1f}",
-        )

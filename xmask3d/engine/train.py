@@ -2,22 +2,19 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor
 from tqdm import tqdm
 
-from xmask3d.benchmark import load_benchmark
-from xmask3d.config import Config, save_config
-from xmask3d.data.scene import Batch
-from xmask3d.engine.accelerator import make_accelerator
-from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
-from xmask3d.engine.checkpoint import (
+from xmask3d.build import build_criterion, build_model, build_training_views, build_validation_views, make_optimizer
+from xmask3d.checkpoints.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     apply_weights,
@@ -25,17 +22,21 @@ from xmask3d.engine.checkpoint import (
     read_checkpoint,
     restore_random_state,
 )
-from xmask3d.engine.encodings import open_encodings
-from xmask3d.engine.labeller import Labeller
+from xmask3d.checkpoints.validations import read_validations, record_validation
+from xmask3d.config import Config, save_config
+from xmask3d.data.batch import Batch
+from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
+from xmask3d.engine.feature_cache import open_encodings
 from xmask3d.engine.logs import RunLog, peak_memory
-from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, make_optimizer, set_learning_rates
-from xmask3d.engine.same_run import check_same_run
+from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, set_learning_rates
+from xmask3d.engine.resume_check import check_same_run
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import validate
-from xmask3d.engine.validations import read_validations, record_validation
 from xmask3d.errors import UserError
-from xmask3d.models.build import build_criterion, build_model, build_training_views, build_validation_views
+from xmask3d.inference.labeller import Labeller
+from xmask3d.splits import load_benchmark
 
 MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
 
@@ -49,12 +50,15 @@ LOSS_GROUPS = {
 }
 
 
-def train(config: Config) -> int:
+def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> int:
     """Train `config`'s model in `config.output`, from the newest good checkpoint there if there is one.
 
     Runs in one process, or in those that torchrun starts: `config.train.batch_size` is shared by all of them, and
     `output` is one folder that all see. On a CPU, a run that was stopped or killed at any step and started again ends
     in the same weights bit for bit.
+
+    Args:
+        draw_view: draws a view for TensorBoard at validations; no pictures without it.
 
     Returns:
         Exit code: 0 when complete (also when it was before), 143 after SIGTERM and 130 after SIGINT, having saved.
@@ -62,7 +66,7 @@ def train(config: Config) -> int:
     Raises:
         UserError: bad data, a configuration that is not the run's, a full disk, or a loss that is not finite.
     """
-    trainer = Trainer(config)
+    trainer = Trainer(config, draw_view)
     if trainer.step >= trainer.total_steps and not trainer.owes_validation:
         trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")
         return 0
@@ -79,9 +83,9 @@ class Trainer:
         total_steps: where the run ends.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> None:
         """Find out where the run stands; nothing heavy yet."""
-        self.config, self.settings = config, config.train
+        self.config, self.settings, self.draw_view = config, config.train, draw_view
         self.accelerator = make_accelerator(config.train.precision)
         self.device = self.accelerator.device
         if self.device.type == "cpu":
@@ -285,7 +289,7 @@ class Trainer:
         views.set_epoch(epochs - 1)
         state = random_state()  # whatever draws numbers here must not change what training draws next
         with self.average.applied(self.model) if self.average else nullcontext():
-            result = validate(self.labeller, views, self.benchmark, self.config.data.workers, stop)
+            result = validate(self.labeller, views, self.benchmark, self.config.data.workers, stop, self.draw_view)
         restore_random_state(state)
         if result is None:
             return self.agree(stop.code, False)[0]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import EncodedTokens
 from xmask3d.models.diffusion import EncodedImages

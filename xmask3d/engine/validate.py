@@ -1,29 +1,36 @@
 """Validation while training: some views of every scene, on the points each sees, without votes. Not the evaluation."""
 
+from collections.abc import Callable
+
 import numpy as np
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 
-from xmask3d.benchmark import Benchmark
-from xmask3d.data.samples import ValidationViews, collate_usable
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
+from xmask3d.data.datasets import ValidationViews, collate_usable
 from xmask3d.engine.batches import ignore_signals
-from xmask3d.engine.labeller import BRANCHES, Labeller, by_branch
-from xmask3d.engine.predict import ViewLabels
 from xmask3d.engine.signals import StopSignals
-from xmask3d.metrics import ConfusionMatrix
-from xmask3d.models.xmask3d import Outputs
-from xmask3d.visualize.views import draw_view
+from xmask3d.inference.class_scores import ViewLabels
+from xmask3d.inference.labeller import BRANCHES, Labeller, by_branch
+from xmask3d.metrics.confusion import ConfusionMatrix
+from xmask3d.models.outputs import Outputs
+from xmask3d.splits import Benchmark
 
 
 def validate(
-    labeller: Labeller, views: ValidationViews, benchmark: Benchmark, workers: int, stop: StopSignals
+    labeller: Labeller,
+    views: ValidationViews,
+    benchmark: Benchmark,
+    workers: int,
+    stop: StopSignals,
+    draw_view: Callable[..., np.ndarray] | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None] | None:
     """Score some views of every scene; processes share the views and all get the sums.
 
     Args:
         views: with its epoch set.
         stop: a signal ends the validation early.
+        draw_view: draws one view, see `xmask3d.visualize.view_picture.draw_view`; no picture without it.
 
     Returns:
         Scores by name (such as fused_hiou, 2d_miou_novel, binary_accuracy) and a picture of the first view of this
@@ -51,8 +58,8 @@ def validate(
         for branch, predicted in by_branch(labels).items():
             matrices[branch].update(predicted, batch.classes)
         binary.update((outputs.binary_logits > 0).long(), batch.binary_labels)
-        if picture is None:
-            picture = _draw_first(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size)
+        if picture is None and draw_view:
+            picture = draw_view(**_first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
     scores = summarise({branch: matrix.reduce() for branch, matrix in matrices.items()}, binary.reduce(), benchmark)
     stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
     return None if stopped else (scores, picture)
@@ -71,10 +78,10 @@ def summarise(matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, ben
     return summary | {"binary_accuracy": binary.scores([1], [0]).all_accuracy}
 
 
-def _draw_first(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> np.ndarray:
+def _first_view(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> dict:
     first = int((batch.point_batch == 0).sum())  # points come sample by sample
     assert batch.classes is not None
-    return draw_view(
+    return dict(
         image=(batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy(),
         mask_logits=outputs.mask_logits[0].float().cpu(),
         class_logits=outputs.class_logits[0][0].float().cpu(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
 from xmask3d.losses.mask_losses import TargetCount, set_losses
 from xmask3d.losses.matcher import match
 from xmask3d.losses.point_losses import (
@@ -21,9 +21,8 @@ from xmask3d.losses.point_losses import (
 )
 from xmask3d.losses.regularisation import mask_regularisation
 from xmask3d.losses.sampling import Uniform
-from xmask3d.models.fusion import Fused
+from xmask3d.models.outputs import Fused, Outputs
 from xmask3d.models.similarity import at_least_float32, cosine_logits
-from xmask3d.models.xmask3d import Outputs
 
 # Those of `Criterion.weights` that read nothing of the 2D branch.
 LOSSES_WITHOUT_MASKS = {"point_3d", "caption_3d", "binary"}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
 from xmask3d.models.similarity import at_least_float32
 
 NovelSupervision = Literal["reference", "none"]

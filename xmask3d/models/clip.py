@@ -10,8 +10,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.models.clip_weights import Tokenizer, load_clip
 from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.loading.clip_weights import Tokenizer, load_clip
 from xmask3d.models.similarity import cosine_logits
 
 __all__ = ["ClipText", "EncodedTokens", "MaskClip", "TextClassifier", "cosine_logits", "load_clip"]

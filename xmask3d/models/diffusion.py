@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from xmask3d.errors import UserError
 from xmask3d.memory import LARGE, keep_little_freed_memory
-from xmask3d.models import bands
+from xmask3d.models import row_tiling as bands
+from xmask3d.models.activation_checkpointing import keep_little, multiply_less, residual_block
 from xmask3d.models.frozen import FrozenNetworks
-from xmask3d.models.frozen_blocks import keep_little, multiply_less, residual_block
 
 # Variance of the first of the 1000 noising steps of Stable Diffusion; features are taken at that step.
 FIRST_BETA = 0.00085

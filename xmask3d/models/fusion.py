@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmask3d.models.outputs import Fused, gather_by_owner
 from xmask3d.models.similarity import at_least_float32
 
 if TYPE_CHECKING:
-    from xmask3d.data.scene import Batch
-    from xmask3d.models.xmask3d import Outputs
-
-
-@dataclass
-class Fused:
-    """What the masks of a batch gave to its N points.
-
-    Attributes:
-        owner: N int64, query that owns the point, -1 where none does.
-        point_batch: N int64, sample of the point.
-        mask_logits: N x Q, logit of every mask of the sample at the point's pixel. No gradient.
-        embeddings: B x Q x D mask embeddings.
-        rows: U x D fused features; the unchanged 3D feature where no mask owns the point.
-        point_to_row: N int64, row of each point.
-        row_to_point: U int64, one of the points of each row.
-    """
-
-    owner: Tensor
-    point_batch: Tensor
-    mask_logits: Tensor
-    embeddings: Tensor
-    rows: Tensor
-    point_to_row: Tensor
-    row_to_point: Tensor
-
-    @property
-    def covered(self) -> Tensor:
-        """N bool, whether a mask owns the point."""
-        return self.owner >= 0
-
-    @property
-    def points_fused(self) -> Tensor:
-        """N x D, the fused feature of each point; gathered at each call."""
-        return self.rows.index_select(0, self.point_to_row)
-
-    @property
-    def points_2d(self) -> Tensor:
-        """N x D, the embedding of the point's mask, 0 where uncovered; gathered at each call to save memory."""
-        return gather_by_owner(self.embeddings, self.owner, self.point_batch)
+    from xmask3d.data.batch import Batch
+    from xmask3d.models.outputs import Outputs
 
 
 class Fuser(nn.Module):
@@ -229,15 +191,6 @@ def own_pixels(mask_logits: Tensor, scores: Tensor, keep: Tensor, frame_size: tu
     pixel_batch = torch.arange(size, device=device).repeat_interleave(height * width)
     owner = own_points(sample_at_points(mask_logits, pixels, pixel_batch, frame_size), scores, keep, pixel_batch)
     return owner.view(size, height, width)
-
-
-def gather_by_owner(per_query: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
-    """Give every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
-    queries = per_query.shape[1]
-    # One more row of zeros, so that uncovered points need no second pass over N x D numbers.
-    table = F.pad(per_query.flatten(0, 1), (0, 0, 0, 1))
-    rows = torch.where(owner >= 0, point_batch * queries + owner, len(table) - 1)
-    return table.index_select(0, rows)
 
 
 def sum_per_sample(values: Tensor, point_batch: Tensor, size: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmask3d.models.layers import MLP, sine_position_encoding
+from xmask3d.models.blocks import MLP, sine_position_encoding
 from xmask3d.models.similarity import at_least_float32
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmask3d.models.blocks import NormedConv2d, sine_position_encoding
 from xmask3d.models.deformable_attention import DeformableAttention
-from xmask3d.models.layers import NormedConv2d, sine_position_encoding
 
 
 class PixelFeatures(NamedTuple):

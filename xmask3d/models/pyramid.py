@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xmask3d.models.layers import NormedConv2d
+from xmask3d.models.blocks import NormedConv2d
 
 FINEST_STRIDE, COARSEST_STRIDE = 4, 32
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from xmask3d.data.scene import Batch
+from xmask3d.data.batch import Batch
+from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import at_least_float32
 from xmask3d.sparse import SparseTensor, sparse_tensor
 
@@ -21,48 +21,6 @@ if TYPE_CHECKING:
     from xmask3d.models.mink_unet import BinaryHead, PointEncoder
     from xmask3d.models.pixel_decoder import PixelDecoder
     from xmask3d.models.pyramid import FeaturePyramid
-
-
-@dataclass
-class Outputs:
-    """What a forward gives; B samples, Q queries, N points, n texts.
-
-    Attributes:
-        masks: final prediction first, then those of the decoder's earlier layers if asked for; empty without 2D branch.
-        class_logits: of each prediction B x Q x (n + 1), null last.
-        class_embeddings: (n + 1) x D, the texts and null, not normalised.
-        temperature: scalar, multiplies cosine similarities.
-        global_feature: B x D, the implicit caption.
-        voxels_3d: V x D.
-        point_to_voxel: N int64, row of `voxels_3d` of each point.
-        binary_logits: N, positive where base.
-        clip_embeddings: B x Q x D, CLIP's view of the final masks, no gradient; None unless asked for.
-    """
-
-    masks: list[MaskPrediction]
-    class_logits: list[Tensor]
-    class_embeddings: Tensor
-    temperature: Tensor
-    global_feature: Tensor
-    voxels_3d: Tensor
-    point_to_voxel: Tensor
-    binary_logits: Tensor
-    clip_embeddings: Tensor | None = None
-
-    @property
-    def points_3d(self) -> Tensor:
-        """N x D, the feature of each point's voxel; gathered at each call."""
-        return self.voxels_3d.index_select(0, self.point_to_voxel)
-
-    @property
-    def mask_logits(self) -> Tensor:
-        """B x Q x h x w, of the final prediction."""
-        return self.masks[0].mask_logits
-
-    @property
-    def mask_embeddings(self) -> Tensor:
-        """B x Q x D, of the final prediction."""
-        return self.masks[0].embeddings
 
 
 class XMask3D(nn.Module):

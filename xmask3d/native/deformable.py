@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xmask3d.native.build import BuildError
+from xmask3d.native.compiler import BuildError
 from xmask3d.native.library import address, failure_of, library, threads
 
 _SIZES = (8, 16, 24, 32, 48, 64)  # of a head, as compiled

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmask3d.native.build import BuildError, load_library
+from xmask3d.native.compiler import BuildError, load_library
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xmask3d.native.build import BuildError
+from xmask3d.native.compiler import BuildError
 from xmask3d.native.library import address, failure_of, library, threads
 
-# Fewer channels or tiles do not pay for the way to the products and back (`tools/benchmark.py --part features`).
+# Fewer channels or tiles do not pay for the way to the products and back (`python -m tools.benchmark --part features`).
 _CHANNELS, _TILES = 64, 64
 # Bytes of maps, and of weights, that are in products at a time: they should stay in a cache.
 _BYTES = 8 << 20

@@ -7,7 +7,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.scan import formats
-from xmask3d.scan.files import TRAJECTORIES, FrameFiles, collect_files, frame_order, recording_of_files, words_of
+from xmask3d.scan.frame_files import TRAJECTORIES, FrameFiles, collect_files, frame_order, recording_of_files, words_of
 from xmask3d.scan.phones import find_polycam, find_record3d
 from xmask3d.scan.recording import Recording
 

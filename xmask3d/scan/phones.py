@@ -6,7 +6,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.scan import formats
-from xmask3d.scan.files import collect_files, frame_order, recording_of_files
+from xmask3d.scan.frame_files import collect_files, frame_order, recording_of_files
 from xmask3d.scan.recording import Recording, scale_matrix
 
 

@@ -13,10 +13,10 @@ from xmask3d.data.scannet import ScanNetReader
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
 from xmask3d.geometry.voxels import quantise
-from xmask3d.scan.check import GOOD, Verdict, check_recording
+from xmask3d.scan.agreement import GOOD, Verdict, check_recording
 from xmask3d.scan.clouds import SUFFIXES, Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
-from xmask3d.scan.files import collect_files
+from xmask3d.scan.frame_files import collect_files
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
@@ -182,7 +182,7 @@ class _PointsReader(ScanNetReader):
     """The data set's reader without its labels, which need a benchmark."""
 
     def __init__(self, root: Path, split: str) -> None:
-        from xmask3d.benchmark import Benchmark
+        from xmask3d.splits import Benchmark
 
         super().__init__(root, split, Benchmark("scan", (), (), (), (), ()))
 

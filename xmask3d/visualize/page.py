@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmask3d.scan.regions import point_spacing
+from xmask3d.geometry.nearest import point_spacing
 from xmask3d.visualize.cloud import label_palette
 
 MAX_POINTS = 400_000

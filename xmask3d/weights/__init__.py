@@ -1,6 +1,19 @@
-"""Trained models that come with the package, each a folder of `tools/export_model.py`."""
+"""Weights that come with the package: a trained model, and stand-ins for CLIP and Stable Diffusion."""
 
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "rooms-B15N4"
-"""The model that is used where nothing else is trained or named."""
+"""The model that is used where nothing else is trained or named; a folder of `tools/export_model.py`."""
+
+STAND_INS = Path(__file__).parent / "stand-ins"
+"""The small CLIP and Stable Diffusion that are pre-trained by `python -m tools.pretraining`."""
+
+
+def clip_folder() -> Path:
+    """Folder of the small CLIP: open_clip configuration, weights, tokenizer vocabulary."""
+    return STAND_INS / "clip"
+
+
+def diffusion_folder() -> Path:
+    """Folder of the small Stable Diffusion, in diffusers' layout, with the embedding of the empty prompt."""
+    return STAND_INS / "diffusion"

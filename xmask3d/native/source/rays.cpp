@@ -1,4 +1,4 @@
-// Pictures of textured triangles by Embree's rays in packets of 4 x 4 pixels, lit as xmask3d/data/rooms/render.py says.
+// Pictures of textured triangles by Embree's rays in packets of 4 x 4 pixels, lit as xmask3d/rooms/render.py says.
 //
 // Embree 4 (https://github.com/RenderKit/embree) is not linked: its functions come as addresses, its structures are
 // written down here. Rays give the same distances alone and in packets, to the last bit, but of triangles at nearly the

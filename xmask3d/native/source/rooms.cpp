@@ -38,7 +38,7 @@ void xm_sensor_color(const uint8_t* color, int64_t height, int64_t width, const 
   }
 }
 
-// Millimetres of a depth camera (xmask3d/data/rooms/noise.py): `normal` and `chance` are its random numbers a pixel.
+// Millimetres of a depth camera (xmask3d/rooms/noise.py): `normal` and `chance` are its random numbers a pixel.
 void xm_sensor_depth(const float* depth, int64_t height, int64_t width, const float* normal, const float* chance,
                      uint16_t* result) {
   for (int64_t y = 0; y < height; ++y) {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xmask3d.native.build import BuildError
+from xmask3d.native.compiler import BuildError
 from xmask3d.native.library import address, failure_of, library, threads
 
 # Target rows a block: its sums and the rows they read fit the second-level cache. Few rows are cut finer, so that all

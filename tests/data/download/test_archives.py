@@ -1,0 +1,125 @@
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from tests.helpers.archives import link, tar_of
+from xmask3d.data.download.archives import extract
+from xmask3d.errors import UserError
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
+
+
+HOSTILE = {
+    "absolute": "/tmp/xmask3d-escaped",
+    "parent": "../escaped",
+    "hidden parent": "a/b/../../../escaped",
+    "backslashes": "..\\escaped",
+    "drive": "C:/escaped",
+    "symbolic link": link("a/link", "/etc"),
+    "hard link": link("a/link", "a/good.txt", tarfile.LNKTYPE),
+    "device": link("a/device", "", tarfile.CHRTYPE),
+    "fifo": link("a/fifo", "", tarfile.FIFOTYPE),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_tars_are_refused(tmp_path, kind):
+    folder = tmp_path / "in" / "side"
+    archive = tar_of(tmp_path / "x.tar.gz", [("a/good.txt", b"good"), (HOSTILE[kind], b"")])
+    with pytest.raises(UserError, match=r"x\.tar\.gz.*refused"):
+        extract(archive, folder)
+    assert {p.name for p in tmp_path.rglob("*")} <= {"in", "side", "a", "good.txt", "x.tar.gz"}
+    assert not any(p.is_symlink() for p in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("name", [v for v in HOSTILE.values() if isinstance(v, str)])
+def test_hostile_zips_are_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a/good.txt", "good")
+        archive.writestr(name, "bad")
+    with pytest.raises(UserError, match="refused"):
+        extract(tmp_path / "x.zip", tmp_path / "in")
+    assert not list((tmp_path / "in").iterdir())
+
+
+def test_links_in_zips_are_refused(tmp_path):
+    entry = zipfile.ZipInfo("link")
+    entry.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(entry, "/etc")
+    with pytest.raises(UserError, match="link"):
+        extract(tmp_path / "x.zip", tmp_path / "in")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_extract(tmp_path, form):
+    members = [("top/a.txt", b"a" * 1000), ("top/deep/b.txt", b"b"), ("top/empty", b"")]
+    archive = tmp_path / "x"
+    if form == "tar":
+        tar_of(archive, members)
+    else:
+        with zipfile.ZipFile(archive, "w") as target:
+            for name, content in members:
+                target.writestr(name, content)
+    (tmp_path / "out" / "top").mkdir(parents=True)
+    (tmp_path / "out" / "top" / "a.txt").write_bytes(b"half")
+    extract(archive, tmp_path / "out")
+    for name, content in members:
+        assert (tmp_path / "out" / name).read_bytes() == content
+    stamp = (tmp_path / "out" / "top" / "a.txt").stat().st_mtime_ns
+    extract(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "top" / "a.txt").stat().st_mtime_ns == stamp
+
+
+def test_damaged_archives(tmp_path):
+    archive = tar_of(tmp_path / "x.tar.gz", [("a", CONTENT)])
+    archive.write_bytes(archive.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"x\.tar\.gz"):
+        extract(archive, tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+    (tmp_path / "y").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="neither"):
+        extract(tmp_path / "y", tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["flipped", "cut", "bz2", "xz", "header", "plain"])
+def test_damaged_tars_leave_nothing(tmp_path, form):
+    members = [(f"{i}", CONTENT[i * 3000 :][:3000]) for i in range(50)]
+    plain = gzip.decompress(tar_of(tmp_path / "whole", members).read_bytes())
+    packed, middle = {"bz2": bz2.compress, "xz": lzma.compress}.get(form, gzip.compress), 25 * 3584
+    if form in ("cut", "plain"):
+        plain = plain[:middle]
+    if form == "header":
+        plain = plain[:middle] + b"x" * 64 + plain[middle + 64 :]
+    content = bytearray(plain if form == "plain" else packed(plain))
+    if form in ("flipped", "bz2", "xz"):
+        half = len(content) // 2
+        content[half : half + 64] = bytes(255 - byte for byte in content[half : half + 64])
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.tar: .*damaged.*delete it to fetch it again"):
+        extract(tmp_path / "x.tar", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_wrong_checksum_of_a_tar(tmp_path):
+    content = bytearray(tar_of(tmp_path / "x.tar.gz", [("a", CONTENT)]).read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "x.tar.gz").write_bytes(content)
+    with pytest.raises(UserError, match="CRC"):
+        extract(tmp_path / "x.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_damage_inside_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"text " * 50_000)
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[40:80] = b"\xff" * 40
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.zip: damaged"):
+        extract(tmp_path / "x.zip", tmp_path / "out")

@@ -1,0 +1,245 @@
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.golden import GOLDEN, load_case
+from tests.helpers.outputs import FRAME, random_batch, random_outputs
+from tests.parity.compare import Case
+from tests.parity.filler import fill_module
+from tests.parity.inference import _batch, _outputs
+from xmask3d.geometry.nearest import nearest
+from xmask3d.inference.class_scores import (
+    SceneVotes,
+    allowed_classes,
+    base_probability,
+    ensemble_scores,
+    fill_owners,
+    fill_unseen,
+    gate,
+    label_views,
+    soft_gate,
+)
+from xmask3d.models.fusion import Fuser, fuse_inference
+from xmask3d.models.outputs import Fused
+from xmask3d.models.similarity import cosine_logits
+
+NOVEL = torch.tensor([False, True, False, True, False])
+
+
+def test_matches_recorded_labels_of_a_view() -> None:
+    """The 3D features of some points only are in the reduced copy; everything else is compared at every point."""
+    case = Case.load(GOLDEN / "h_inference")
+    text = case.tensor("text_embed")
+    novel = torch.zeros(19, dtype=torch.bool)
+    novel[case.tensor("novel_category")] = True
+    fuser = Fuser(768)
+    fill_module(fuser, "criterion.fuser.")
+    batch = _batch(case, 1)
+    outputs = _outputs(case, 1, torch.cat([text, case.tensor("null_embed")]), case.tensor("logit_scale"))
+    labels = label_views(fuser, outputs, batch, text, novel, base_ratio=0.65, novel_ratio=0.35)
+    given = outputs.points_3d.ne(0).any(1).numpy()
+    assert given.sum() > 30
+    recorded = {name: case.outputs[f"view0/label_{name}"] for name in ("fused", "2d", "3d")}
+    np.testing.assert_array_equal(labels.features_2d, recorded["2d"])
+    np.testing.assert_array_equal(labels.fused.numpy()[given], recorded["fused"][given])
+    np.testing.assert_array_equal(labels.features_3d.numpy()[given], recorded["3d"][given])
+    fused = fuse_inference(fuser, outputs, batch, novel)
+    np.testing.assert_array_equal(fused.covered, case.outputs["view0/final_mask_3d"].any(0))
+    norms = fused.points_fused.detach().norm(dim=1).numpy()
+    np.testing.assert_allclose(norms[given], case.outputs["view0/fused_rownorm"][given], rtol=1e-5)
+
+
+def test_recorded_votes_of_all_views() -> None:
+    inputs, outputs = load_case("h_inference")
+    for branch in ("fused", "2d", "3d"):
+        votes = SceneVotes(len(inputs["scene_points"]), 19)
+        for view in range(3):
+            index = torch.from_numpy(inputs[f"view{view}/point_index"]).long()
+            votes.add(index, torch.from_numpy(outputs[f"view{view}/label_{branch}"]))
+        labels = fill_unseen(inputs["scene_points"], votes.result().numpy())
+        np.testing.assert_array_equal(labels, outputs[f"scene_label_{branch}"])
+
+
+def labels_of(outputs, batch, novel=NOVEL, **options):
+    return label_views(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch, texts(outputs), novel, **options)
+
+
+def texts(outputs):
+    return outputs.class_embeddings[:-1].detach()
+
+
+def test_gate_leaves_base_classes_to_base_points() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    labels = labels_of(outputs, batch)
+    is_base = outputs.binary_logits > 0
+    for branch in (labels.fused, labels.features_2d, labels.features_3d):
+        assert torch.equal(NOVEL[branch], ~is_base)
+    ungated = labels_of(outputs, batch, novel=torch.zeros(5, dtype=torch.bool))
+    assert torch.equal(
+        ungated.features_3d, cosine_logits(outputs.points_3d, texts(outputs), outputs.temperature).argmax(-1)
+    )
+    assert allowed_classes(torch.tensor([0.5]), NOVEL).tolist() == [NOVEL.tolist()]
+    assert gate(torch.tensor([[5.0, 1.0]]), torch.tensor([[False, True]])).argmax(-1).tolist() == [1]
+
+
+def test_a_soft_gate_shares_the_probability_among_each_kind() -> None:
+    novel = torch.tensor([False, False, True])
+    scores = torch.tensor([[0.6, 0.2, 0.2], [0.3, 0.3, 0.4]]).log()
+    shared = soft_gate(scores, torch.tensor([0.8, 0.45]), novel).exp()
+    torch.testing.assert_close(shared, torch.tensor([[0.6, 0.2, 0.2], [0.225, 0.225, 0.55]]))
+    torch.testing.assert_close(soft_gate(scores, torch.tensor([0.8, 0.45]), ~(novel | True)), scores)
+    sure = soft_gate(scores, torch.tensor([1.0, 0.0]), novel)
+    assert sure.isfinite().all() and sure.argmax(-1).tolist() == [0, 2]
+
+
+def test_points_and_their_mask_say_in_equal_parts_what_is_base() -> None:
+    batch = random_batch(points=(4, 2))
+    fused = replace(
+        fuse_inference(Fuser(6, FRAME), random_outputs(batch), batch, NOVEL), owner=torch.tensor([1, 1, 0, -1, 1, 1])
+    )
+    own = torch.tensor([0.9, 0.5, 0.2, 0.3, 0.0, 0.4])
+    expected = torch.tensor([0.8, 0.6, 0.2, 0.3, 0.1, 0.3])
+    torch.testing.assert_close(base_probability(own, fused, 2), expected)
+
+
+def test_soft_labels_follow_the_soft_gate() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    soft, hard = labels_of(outputs, batch, gating="soft"), labels_of(outputs, batch)
+    own = outputs.binary_logits.sigmoid()
+    logits = cosine_logits(outputs.points_3d, texts(outputs), outputs.temperature)
+    assert torch.equal(soft.features_3d, soft_gate(logits, own, NOVEL).argmax(-1))
+    assert torch.equal(soft.scores.argmax(-1), soft.fused) and not torch.equal(soft.fused, hard.fused)
+    assert torch.equal(labels_of(outputs, batch, gating="none").features_3d, logits.argmax(-1))
+
+
+def test_ensemble_is_the_geometric_mean_inside_masks_and_the_model_outside() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch, dtype=torch.float64)
+    ratios = torch.where(NOVEL, 0.35, 0.65).double()
+    fused = fuse_inference(Fuser(6, FRAME).double(), outputs, batch, NOVEL)
+    text = texts(outputs)
+    scores = ensemble_scores(fused, outputs, text, outputs.temperature, ratios).exp()[fused.point_to_row]
+    model = cosine_logits(fused.points_fused, text, outputs.temperature).softmax(-1)
+    clip = cosine_logits(outputs.clip_embeddings, text, outputs.temperature).softmax(-1)
+    clip = clip[batch.point_batch, fused.owner.clamp(min=0)]
+    expected = torch.where(fused.covered[:, None], model**ratios * clip ** (1 - ratios), model)
+    torch.testing.assert_close(scores, expected)
+    assert fused.covered.any() and not fused.covered.all()
+
+
+def test_probabilities_that_underflow_make_no_nan() -> None:
+    """At temperature 100 opposite texts are 200 apart: exp(-200) is no float32 number."""
+    text = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    point = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    rows, views = torch.arange(2), torch.zeros(2, dtype=torch.long)
+    fused = Fused(torch.tensor([0, 0]), views, torch.ones(2, 1), -point[:1, None], point, rows, rows)
+    outputs = types.SimpleNamespace(clip_embeddings=torch.tensor([[[1.0, 0.0]]]))
+    temperature, ratios = torch.tensor(100.0), torch.tensor([1.0, 0.0, 0.5])
+    assert cosine_logits(point, text, temperature).softmax(-1)[0, 1] == 0
+    scores = ensemble_scores(fused, outputs, text, temperature, ratios)
+    assert scores.isfinite().all()
+    assert scores.argmax(-1).tolist() == [0, 2]
+
+
+def test_points_in_no_mask_follow_the_nearest_of_their_view() -> None:
+    owner = torch.tensor([3, -1, -1, 5, -1, -1])
+    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0], [10, 0, 0], [0, 0, 0], [1, 1, 1]])
+    views = torch.tensor([0, 0, 0, 0, 1, 1])
+    assert fill_owners(owner, points, views).tolist() == [3, 3, 5, 5, -1, -1]
+    assert owner.tolist() == [3, -1, -1, 5, -1, -1]
+    full = torch.tensor([1, 2])
+    assert torch.equal(fill_owners(full, points[:2], views[:2]), full)
+
+
+def test_views_without_any_mask_abstain_in_2d() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    outputs.mask_logits.data[1] = -3
+    labels = labels_of(outputs, batch)
+    second = batch.point_batch == 1
+    assert (labels.features_2d[second] == -1).all() and (labels.features_2d[~second] >= 0).all()
+    assert (labels.fused >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_outputs_of_other_precisions(dtype: torch.dtype) -> None:
+    """As after a forward under autocast, or of a network in double precision."""
+    batch = random_batch()
+    outputs = random_outputs(batch, dtype=dtype)
+    fuser = Fuser(6, FRAME).to(torch.promote_types(dtype, torch.float32))
+    labels = label_views(fuser, outputs, batch, texts(outputs), NOVEL)
+    exact = label_views(fuser.double(), random_outputs(batch, dtype=torch.float64), batch, texts(outputs), NOVEL)
+    assert labels.scores.dtype == torch.promote_types(dtype, torch.float32)
+    assert (labels.fused == exact.fused).float().mean() > 0.9
+
+
+def test_votes_count_every_row_and_ties_go_to_the_lowest_class() -> None:
+    votes = SceneVotes(5, 4)
+    votes.add(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 3, 2, 1, -1]))
+    votes.add(torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 1, -1]))
+    assert votes.counts.sum() == 7 and votes.counts[2, 1] == 2
+    assert votes.result().tolist() == [3, 1, 1, -1, -1]
+
+
+def test_votes_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many points and classes the numbers compared take twice the memory of the votes."""
+    generator = torch.Generator().manual_seed(0)
+    votes = SceneVotes(50, 4)
+    votes.add(torch.randint(40, (60,), generator=generator), torch.randint(4, (60,), generator=generator))
+    ranked = votes.counts.long() * 4 + torch.arange(3, -1, -1)
+    expected = torch.where(votes.counts.any(1), ranked.argmax(1), -1)
+    monkeypatch.setattr("xmask3d.inference.class_scores.POINTS_AT_ONCE", 7)
+    sizes = []
+    argmax = torch.Tensor.argmax
+    monkeypatch.setattr(torch.Tensor, "argmax", lambda self, dim: sizes.append(len(self)) or argmax(self, dim))
+    assert votes.result().tolist() == expected.tolist()
+    assert sizes == [7] * 7 + [1]
+    assert expected.unique().tolist() == [-1, 0, 1, 2, 3]
+    assert SceneVotes(0, 4).result().tolist() == []
+
+
+def test_probabilities_add_up_to_the_same_in_any_order() -> None:
+    """Point 0: two views doubt, the third is sure; a majority of labels would say class 1."""
+    index = torch.tensor([0, 0, 0, 1, 2])
+    said = torch.tensor([[0.45, 0.55, 0], [0.45, 0.55, 0], [1, 0, 0], [0.2, 0.3, 0.5], [0, 0, 0]])
+    votes, turned = SceneVotes(4, 3), SceneVotes(4, 3)
+    votes.add_probabilities(index, said)
+    for row in reversed(range(5)):
+        turned.add_probabilities(index[[row]], said[[row]])
+    assert torch.equal(votes.counts, turned.counts)
+    assert votes.result().tolist() == [0, 2, -1, -1]
+    torch.testing.assert_close(
+        votes.counts[0] / votes.counts[0].sum(), torch.tensor([1.9, 1.1, 0]) / 3, atol=1e-4, rtol=0
+    )
+
+
+def test_unseen_points_take_the_nearest_label() -> None:
+    points = np.array([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4.9, 0, 0]])
+    assert fill_unseen(points, np.array([2, -1, 0, -1])).tolist() == [2, 2, 0, 0]
+    everything, nothing = np.array([1, 2, 3, 4]), np.full(4, -1)
+    assert fill_unseen(points, everything).tolist() == [1, 2, 3, 4]
+    assert fill_unseen(points, nothing).tolist() == [-1] * 4
+
+
+def test_neighbours_are_found_once_for_labels_with_the_same_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xmask3d.inference import class_scores as predict
+
+    trees = []
+
+    def count(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        trees.append(len(points))
+        return nearest(points, queries)
+
+    monkeypatch.setattr(predict, "nearest", count)
+    points = np.random.default_rng(0).random((50, 3))
+    first = np.where(np.arange(50) % 3 == 0, np.arange(50), -1)
+    second, third = np.where(first < 0, -1, first + 100), np.where(np.arange(50) < 5, 7, -1)
+    fill = predict.UnseenFiller(points)
+    for labels in (first, second, third):
+        np.testing.assert_array_equal(fill(labels), fill_unseen(points, labels))
+    assert trees == [17, 17, 17, 5, 5]

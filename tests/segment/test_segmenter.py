@@ -1,0 +1,290 @@
+"""The segmenter at tiny sizes: the evaluator's labels, resuming, little memory, clouds without pictures, queries."""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from tests.helpers.scenes import BoxRoom
+from tests.helpers.tiny import write_config
+from xmask3d.build import Assembly, build_model, build_reader
+from xmask3d.config import Config, load_config
+from xmask3d.engine.evaluate import evaluate_scene
+from xmask3d.errors import UserError
+from xmask3d.inference.labeller import Labeller
+from xmask3d.scan.scan import ScanOptions, open_scan
+from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.segmenter import Segmenter, find_source, scan_key
+from xmask3d.splits import load_benchmark
+from xmask3d.visualize.cloud import write_ply
+
+SCENE = "scene0002_00"
+WORDS = ["sofa|couch", "floor", "potted plant"]
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Assembly]:
+    config = load_config(write_config(tmp_path_factory.mktemp("tiny")))
+    torch.manual_seed(0)
+    assembly = build_model(config)
+    with torch.no_grad():  # let the binary head disagree with itself, so that the gate matters
+        for parameter in assembly.model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return config, assembly
+
+
+@pytest.fixture
+def segmenter(setup: tuple[Config, Assembly]) -> Segmenter:
+    config, assembly = setup
+    benchmark = load_benchmark(config.benchmark)
+    return Segmenter(assembly.model, assembly.clip_text, config, benchmark, "cpu", "tiny", batch_size=1)
+
+
+def scene_folder(config: Config) -> Path:
+    return config.data.root / "scannet_2d" / SCENE
+
+
+def test_labels_of_a_class_list_are_the_evaluators(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+    config, assembly = setup
+    accelerator, benchmark = Accelerator(cpu=True), load_benchmark(config.benchmark)
+    labeller = Labeller(assembly.model, assembly.clip_text, benchmark, config.evaluate, accelerator)
+    reader = build_reader(config, benchmark, "val")
+    expected = evaluate_scene(config, benchmark, reader, SCENE, labeller)
+    result = segmenter(scene_folder(config), classes="scannet20")
+    np.testing.assert_array_equal(result.labels, expected.labels["fused"])
+    assert result.names == list(benchmark.class_names) and len(np.unique(result.labels)) > 1
+    seen = expected.confidence > 0
+    np.testing.assert_allclose(result.confidence[seen], expected.confidence[seen], atol=1e-3)
+    typed = segmenter(scene_folder(config), list(benchmark.class_names))
+    np.testing.assert_array_equal(typed.labels, result.labels)  # the names typed one by one are the same query
+
+
+def test_synonyms_and_background(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+    result = segmenter(scene_folder(setup[0]), WORDS, background=["wall"], objects=True)
+    assert result.names == ["sofa", "floor", "potted plant"] and result.phrases == result.names
+    assert set(np.unique(result.labels)) <= {-1, 0, 1, 2}
+    other = segmenter(scene_folder(setup[0]), ["sofa", "couch", "floor", "potted plant", "wall"])
+    merged = np.array([0, 0, 1, 2, -1])[other.labels]
+    agree = (merged == result.labels).mean()
+    assert agree > 0.9  # votes for synonyms are joined before they are counted, so not quite 1
+    np.testing.assert_allclose(result.heat("sofa"), np.maximum(other.heat("sofa"), other.heat("couch")), atol=2e-3)
+    assert result.objects is not None and result.objects.max() == len(result.object_names) - 1
+
+
+def test_stopped_work_goes_on_with_the_same_result(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmask3d.segment.labelling.SAVE_EVERY", 0.0)
+    whole = segmenter(scene_folder(setup[0]), WORDS, objects=True)
+    state = tmp_path / "state.npz"
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        segmenter(scene_folder(setup[0]), WORDS, objects=True, state=state, report=stop)
+    seen: list[int] = []
+    report = lambda done, _: seen.append(done)  # noqa: E731
+    resumed = segmenter(scene_folder(setup[0]), WORDS, objects=True, state=state, report=report)
+    assert seen == [2]  # the first of two views was not done again
+    np.testing.assert_array_equal(resumed.labels, whole.labels)
+    np.testing.assert_array_equal(resumed.similarity, whole.similarity)
+    np.testing.assert_array_equal(resumed.objects, whole.objects)
+    state.write_bytes(state.read_bytes()[:500])  # damaged: begun anew
+    np.testing.assert_array_equal(segmenter(scene_folder(setup[0]), WORDS, state=state).labels, whole.labels)
+    seen.clear()
+    segmenter(scene_folder(setup[0]), ["bed", "floor"], state=state, report=report)
+    assert seen == [1, 2]  # another query does not take over the state
+
+
+def test_another_reading_does_not_take_over_the_state(setup: tuple[Config, Assembly]) -> None:
+    scan = open_scan(scene_folder(setup[0]))
+    key = scan_key(scan)
+    assert scan_key(open_scan(scene_folder(setup[0]))) == key
+    scan.fingerprint = "another calibration"
+    assert scan_key(scan) != key
+    scan.fingerprint = ""
+    assert scan_key(scan) == key
+    for values in (scan.scene.colors, scan.scene.points):
+        values[5] += 0.25
+        assert scan_key(scan) != key
+        values[5] -= 0.25
+
+
+def watch_batches(assembly: Assembly, monkeypatch: pytest.MonkeyPatch, largest: float = math.inf) -> list[int]:
+    """Views of each batch that the model is given; larger ones than `largest` run out of memory."""
+    whole, sizes = assembly.model.forward, []
+
+    def forward(batch, *args, **kwargs):
+        sizes.append(batch.size)
+        if batch.size > largest:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return whole(batch, *args, **kwargs)
+
+    monkeypatch.setattr(assembly.model, "forward", forward)
+    return sizes
+
+
+def test_batches_shrink_when_memory_runs_out(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, assembly = setup
+    expected = segmenter(scene_folder(config), WORDS)
+    sizes = watch_batches(assembly, monkeypatch, largest=1)
+    large = Segmenter(assembly.model, assembly.clip_text, config, segmenter.benchmark, "cpu", "tiny", batch_size=4)
+    result = large(scene_folder(config), WORDS)
+    assert sizes == [2, 1, 1]
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    np.testing.assert_allclose(result.similarity, expected.similarity, atol=1e-4)
+
+    def never(batch, *args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(assembly.model, "forward", never)
+    with pytest.raises(UserError, match="does not fit into memory"):
+        large(scene_folder(config), WORDS)
+
+
+def test_views_that_show_much_go_through_in_parts(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, assembly = setup
+    expected = segmenter(scene_folder(config), WORDS)
+    sizes = watch_batches(assembly, monkeypatch)
+    large = Segmenter(assembly.model, assembly.clip_text, config, segmenter.benchmark, "cpu", "tiny", batch_size=4)
+    large(scene_folder(config), WORDS)
+    monkeypatch.setattr("xmask3d.segment.labelling.BATCH_POINTS", 1)
+    result = large(scene_folder(config), WORDS)
+    assert sizes == [2, 1, 1]
+    np.testing.assert_array_equal(result.labels, expected.labels)
+
+
+def test_of_a_huge_scene_a_part_is_worked_on(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+    scan = open_scan(scene_folder(setup[0]), ScanOptions(max_points=1500))
+    assert scan.worked is not None and len(scan.scene.points) <= 1500 < len(scan.points)
+    assert any("worked on" in line for line in scan.lines)
+    result = segmenter(scan, WORDS)
+    assert len(result.labels) == len(result.points) == len(scan.points)
+    for point in (0, len(scan.points) - 1):
+        alike = result.labels[scan.worked == scan.worked[point]]
+        assert (alike == result.labels[point]).all() and (alike >= 0).all()
+
+
+def test_saved_features_answer_like_the_run(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, tmp_path: Path
+) -> None:
+    result = segmenter(scene_folder(setup[0]), WORDS)
+    path = tmp_path / "räume" / "features.safetensors"
+    result.features.save(path)
+    features = PointFeatures.load(path)
+    again = segmenter.query(features, WORDS)
+    np.testing.assert_allclose(again.similarity, result.similarity, atol=1e-3)
+    assert (again.labels == result.labels).mean() > 0.6  # of mean features, not of votes
+    phrase = segmenter.query(features, "potted plant")
+    np.testing.assert_allclose(phrase.heat(0), result.heat("potted plant"), atol=1e-3)
+    for region in phrase.regions[0]:
+        assert phrase.heat(0)[region.index].mean() > phrase.heat(0).mean()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        PointFeatures.load(path)
+    with pytest.raises(UserError, match="--save-features"):
+        PointFeatures.load(tmp_path / "none")
+
+
+def test_cloud_without_pictures(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = BoxRoom(2, spacing=0.08)
+    colors = np.rint((room.colors + 1) * 127.5).astype(np.uint8)
+    write_ply(tmp_path / "room.ply", room.points, colors)
+    result = segmenter(tmp_path / "room.ply", WORDS, objects=True)
+    assert result.about["views"] == 0 and len(result.labels) == len(room.points)
+    assert (result.labels >= 0).all() and 0 < result.confidence.mean() <= 1
+    monkeypatch.setattr("xmask3d.segment.labelling.TILE_POINTS", 1000)
+    monkeypatch.setattr("xmask3d.segment.labelling.TILE", 1.5)
+    tiled = segmenter(tmp_path / "room.ply", WORDS)
+    assert (tiled.labels >= 0).all()  # every point lies in one tile
+    assert (tiled.labels == result.labels).mean() > 0.5
+    monkeypatch.setattr("xmask3d.segment.feature_accumulator.MAX_PLACES", 700)
+    shared = segmenter(tmp_path / "room.ply", WORDS)
+    assert len(shared.features.fused) <= 700 and len(shared.features.row) == len(room.points)
+    np.testing.assert_array_equal(shared.labels, tiled.labels)  # labels are each point's own all the same
+    row = shared.features.row
+    for region in segmenter.query(shared.features, "sofa").regions[0]:  # whole places belong to a region
+        np.testing.assert_array_equal(region.index, np.flatnonzero(np.isin(row, row[region.index])))
+    coarse = segmenter(tmp_path / "room.ply", WORDS, options=ScanOptions(max_points=1500))
+    assert len(coarse.labels) == len(room.points) and len(coarse.features.fused) <= 1500
+
+
+def test_a_thinned_cloud_without_pictures_says_how_sure_it_is(segmenter: Segmenter, tmp_path: Path) -> None:
+    room, queries = BoxRoom(2, spacing=0.08), ["chair", "floor", "wall"]
+    write_ply(tmp_path / "room.ply", room.points, np.rint((room.colors + 1) * 127.5).astype(np.uint8))
+    result = segmenter(tmp_path / "room.ply", queries, options=ScanOptions(max_points=1500))
+    words = segmenter.vocabulary(queries)
+    sureness = result.features.label(segmenter.encode(words.texts), words.novel)[1]
+    assert len(np.unique(sureness)) > 10
+    np.testing.assert_array_equal(result.confidence, sureness[result.features.row])
+
+
+def test_tiny_clouds_and_wrong_words_get_an_answer(segmenter: Segmenter, tmp_path: Path) -> None:
+    write_ply(tmp_path / "three.ply", np.eye(3, dtype=np.float32), np.zeros((3, 3), np.uint8))
+    result = segmenter(tmp_path / "three.ply", WORDS)
+    assert len(result.labels) == 3 and any("only 3 points" in line for line in result.lines)
+    write_ply(tmp_path / "none.ply", np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
+    for path, words, message in (
+        (tmp_path / "none.ply", WORDS, "has no points"),
+        (tmp_path / "three.ply", [], "no words"),
+        (tmp_path / "three.ply", ["sofa", "couch|sofa"], "given twice"),
+        (tmp_path / "three.ply", ["sofa|"], "empty"),
+    ):
+        with pytest.raises(UserError, match=message):
+            segmenter(path, words)
+    with pytest.raises(UserError, match="known: "):
+        segmenter(tmp_path / "three.ply", classes="imagenet")
+
+
+def test_views_that_show_nothing_leave_the_shape(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+    scan = open_scan(scene_folder(setup[0]))
+    load = scan.load_view
+
+    def blind(name: str):
+        view = load(name)
+        view.depth = np.zeros_like(view.depth)
+        return view
+
+    scan.load_view = blind
+    result = segmenter(scan, WORDS)
+    assert result.about["views"] == 0 and any("by shape alone" in line for line in result.lines)
+
+
+def test_sources_are_found_in_order(setup: tuple[Config, Assembly], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name, age in (("old", 100), ("new", 0)):
+        folder = runs / name / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "best.pt").write_bytes(b"x")
+        (runs / name / "config.yaml").write_text("benchmark: scannet20/B15N4\n")
+        os.utime(folder / "best.pt", (time.time() - age, time.time() - age))
+    source = find_source(runs=runs)
+    assert source.checkpoint == runs / "new" / "checkpoints" / "best.pt" and "newest run" in source.words
+    assert source.config == runs / "new" / "config.yaml"
+    assert find_source(runs / "old").checkpoint == runs / "old" / "checkpoints" / "best.pt"
+    with pytest.raises(UserError, match="no such file"):
+        find_source(tmp_path / "none.pt")
+    lonely = tmp_path / "x" / "y" / "weights.safetensors"
+    lonely.parent.mkdir(parents=True)
+    lonely.write_bytes(b"")
+    with pytest.raises(UserError, match="no configuration beside it"):
+        find_source(lonely)
+
+
+def test_unknown_device(setup: tuple[Config, Assembly]) -> None:
+    config, assembly = setup
+    with pytest.raises(UserError, match="not available here"):
+        Segmenter(assembly.model, assembly.clip_text, config, load_benchmark(config.benchmark), "cuda:77")

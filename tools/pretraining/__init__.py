@@ -1,0 +1,1 @@
+"""Pre-training of the small stand-ins for CLIP and Stable Diffusion that come with the package."""

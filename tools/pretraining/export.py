@@ -1,0 +1,53 @@
+"""Write pre-trained networks as the files that the loaders of the package read, in half precision."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from open_clip import CLIP
+from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from tools.pretraining.clip_training import model_config
+from tools.pretraining.diffusion_training import hidden_states
+from xmask3d.models.clip_stem import FEATURES
+from xmask3d.models.tokenizer import CompactTokenizer
+
+
+def export_clip(folder: Path, clip: CLIP, tokenizer: CompactTokenizer) -> None:
+    """Write `open_clip_config.json`, `model.safetensors` and `tokenizer_vocabulary.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_cfg": model_config(tokenizer.vocab_size),
+        "preprocess_cfg": {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    _save(folder / "model.safetensors", clip)
+    tokenizer.save(folder)
+
+
+def export_diffusion(
+    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, clip: CLIP, tokenizer: CompactTokenizer
+) -> None:
+    """Write `vae/`, `unet/` and `empty_prompt.safetensors`, the text tower's last states for the empty prompt."""
+    for name, network in (("vae", vae), ("unet", unet)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        network.save_config(folder / name)
+        _save(folder / name / "diffusion_pytorch_model.safetensors", network)
+    with torch.no_grad():
+        prompt = hidden_states(clip, tokenizer([""]))
+    save_file({"empty_prompt": prompt.half().contiguous()}, folder / "empty_prompt.safetensors")
+
+
+def _save(path: Path, network: nn.Module) -> None:
+    """Write all tensors but those of the stem's ImageNet blocks, which are not this project's to hand on."""
+    tensors = {
+        name: tensor.detach().half().contiguous()
+        for name, tensor in network.state_dict().items()
+        if not name.startswith(f"visual.conv1.{FEATURES}")
+    }
+    temporary = path.with_suffix(".part")
+    save_file(tensors, temporary)
+    temporary.replace(path)

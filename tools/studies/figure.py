@@ -1,0 +1,103 @@
+"""One picture that shows the method: a room in colour, its truth, the prediction, and what a view's masks are."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xmask3d.build import build_model, build_reader, build_scene_views
+from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.config import Config, find_file, load_config
+from xmask3d.data.datasets import collate_usable
+from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.evaluate import choose_scenes, evaluate_scene
+from xmask3d.errors import UserError, run_tool
+from xmask3d.inference.labeller import Labeller
+from xmask3d.splits import load_benchmark
+from xmask3d.visualize.cloud import colors_to_bytes, label_palette
+from xmask3d.visualize.pictures import compare_labels, save_picture
+from xmask3d.visualize.view_picture import draw_view
+
+
+def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: Path) -> None:
+    """Label a scene and write the figure.
+
+    Args:
+        config, checkpoint: of a run.
+        scene: name of a validation scene with truth.
+        view: which of its views to draw, from 0.
+        path: PNG to write.
+
+    Raises:
+        UserError: no such scene or view, or one without usable points.
+    """
+    benchmark = load_benchmark(config.benchmark)
+    reader = build_reader(config, benchmark, config.data.val_split)
+    choose_scenes(reader, [scene])
+    accelerator = make_accelerator(config.train.precision)
+    assembly = build_model(config)
+    apply_weights(assembly.model, load_weights(checkpoint), checkpoint)
+    model, clip_text = assembly.model.to(accelerator.device), assembly.clip_text.to(accelerator.device)
+    labeller = Labeller(model, clip_text, benchmark, config.evaluate, accelerator)
+
+    views = build_scene_views(config, benchmark, reader, scene)
+    sample = views[view] if 0 <= view < len(views) else None
+    batch = collate_usable([sample])
+    if batch is None:
+        raise UserError(f"scene {scene} has no usable view {view}; it has {len(views)} views, counted from 0")
+    outputs, labels = labeller(batch)
+    assert batch.classes is not None
+    below = draw_view(
+        image=(batch.images[0].permute(1, 2, 0) * 255).round().byte().numpy(),
+        mask_logits=outputs.mask_logits[0].float().cpu(),
+        class_logits=outputs.class_logits[0][0].float().cpu(),
+        pixels=batch.pixels.numpy(),
+        frame_size=model.fuser.frame_size,
+        truth=batch.classes.numpy(),
+        predicted=labels.fused.cpu().numpy(),
+        names=benchmark.class_names,
+    )
+    result = evaluate_scene(config, benchmark, reader, scene, labeller)
+    cloud = reader.read_scene(scene)
+    above = compare_labels(
+        cloud.points,
+        colors_to_bytes(cloud.colors),
+        cloud.labels,
+        result.labels["fused"].astype(np.int64),
+        benchmark.class_names,
+        label_palette(benchmark.num_classes),
+    )
+    save_picture(stack(above, below), path)
+
+
+def stack(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Two pictures, h x w x 3 uint8, one over the other; the lower is scaled to the width of the upper."""
+    width = above.shape[1]
+    height = round(below.shape[0] * width / below.shape[1])
+    scaled = np.asarray(Image.fromarray(below).resize((width, height), Image.Resampling.LANCZOS))
+    return np.concatenate([above, np.full((16, width, 3), 255, np.uint8), scaled])
+
+
+def main() -> int:
+    """Parse arguments and write the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="configuration of the run")
+    parser.add_argument("checkpoint", help="'newest' or 'best' of the run's output folder, or a file")
+    parser.add_argument("overrides", nargs="*", help="key=value overrides")
+    parser.add_argument("--scene", required=True, help="name of a validation scene")
+    parser.add_argument("--view", type=int, default=0, help="which of its views (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("fig/rooms.png"), help="PNG to write (default %(default)s)")
+    arguments = parser.parse_intermixed_args()
+    config = load_config(find_file(arguments.config), arguments.overrides)
+
+
+    make_figure(
+        config, find_checkpoint(arguments.checkpoint, config.output), arguments.scene, arguments.view, arguments.out
+    )
+    print(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,279 @@
+"""From a configuration to networks, losses and data: the only place that turns keys into sizes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from xmask3d.config import Config, ModelConfig, UNetConfig, find_file
+from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews
+from xmask3d.data.scannet import open_reader
+from xmask3d.data.scene import SceneReader
+from xmask3d.losses.criterion import Criterion
+from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
+from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
+from xmask3d.models.diffusion import DiffusionFeatures
+from xmask3d.models.fusion import Fuser
+from xmask3d.models.loading.clip_weights import LoadedClip, load_clip
+from xmask3d.models.loading.diffusion_weights import load_diffusion
+from xmask3d.models.mask_decoder import MaskDecoder
+from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
+from xmask3d.models.pixel_decoder import PixelDecoder
+from xmask3d.models.pyramid import FeaturePyramid
+from xmask3d.models.xmask3d import XMask3D
+from xmask3d.splits import Benchmark
+from xmask3d.weights import clip_folder, diffusion_folder
+
+POINT_NETWORKS = ("point_encoder.", "binary_head.")  # learn at a rate of their own
+
+
+@dataclass
+class Assembly:
+    """A model and the text encoder that makes its classifier.
+
+    Attributes:
+        model: the network; its frozen parts are loaded.
+        clip_text: encodes class names and captions; shares CLIP with the model.
+    """
+
+    model: XMask3D
+    clip_text: ClipText
+
+
+def build_model(config: Config) -> Assembly:
+    """Build the network of `config.model` around the frozen CLIP and diffusion networks that it names.
+
+    Raises:
+        UserError: weights that are missing or do not fit, naming the file and where to get it.
+    """
+    sizes = config.model
+    clip, tokenizer = open_clip_model(sizes.clip)
+    diffusion, empty_prompt = load_diffusion(
+        diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
+        checkpointing=sizes.checkpointing,
+        dtype=getattr(torch, sizes.diffusion_precision),
+        channels_last=sizes.diffusion_channels_last,
+    )
+    clip_text = ClipText(clip, tokenizer)
+    model = assemble(
+        sizes,
+        diffusion=diffusion,
+        empty_prompt=empty_prompt,
+        mask_clip=MaskClip(clip),
+        null_embedding=clip_text([""]),
+        frame_size=config.data.frame_size,
+        backend=config.sparse.backend,
+        low_products=config.sparse.products == "bfloat16",
+    )
+    return Assembly(model, clip_text)
+
+
+def assemble(
+    sizes: ModelConfig,
+    *,
+    diffusion: DiffusionFeatures,
+    empty_prompt: torch.Tensor,
+    mask_clip: MaskClip,
+    null_embedding: torch.Tensor,
+    frame_size: tuple[int, int] = (240, 320),
+    backend: str = "auto",
+    low_products: bool = False,
+) -> XMask3D:
+    """Put trainable parts of the given sizes around frozen networks.
+
+    Args:
+        sizes: of the trainable parts.
+        diffusion: decides the channels of the feature maps.
+        empty_prompt: 1 x T x context_dim.
+        mask_clip: embeds masks.
+        null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
+        frame_size: height and width of the grid that the points' pixels are on.
+        backend: of sparse convolution.
+        low_products: of sparse convolution in training.
+    """
+    width = null_embedding.shape[-1]
+    conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
+    return XMask3D(
+        point_encoder=PointEncoder(_mink_unet(sizes.point_unet), sizes.point_unet.out_channels, width),
+        binary_head=BinaryHead(_mink_unet(sizes.binary_unet), sizes.binary_unet.out_channels),
+        conditioner=conditioner(width, empty_prompt, diffusion.time_dim),
+        diffusion=diffusion,
+        pyramid=FeaturePyramid(
+            diffusion.channels,
+            diffusion.strides,
+            channels=sizes.pyramid_channels,
+            mid_channels=sizes.pyramid_mid_channels,
+            checkpointing=sizes.checkpointing,
+        ),
+        pixel_decoder=PixelDecoder(
+            sizes.pyramid_channels,
+            dim=sizes.hidden,
+            mask_dim=sizes.hidden,
+            ffn_dim=sizes.pixel_ffn,
+            layers=sizes.pixel_layers,
+            heads=sizes.heads,
+        ),
+        mask_decoder=MaskDecoder(
+            dim=sizes.hidden,
+            mask_dim=sizes.hidden,
+            queries=sizes.queries,
+            heads=sizes.heads,
+            ffn_dim=sizes.mask_ffn,
+            layers=sizes.mask_layers,
+            projection_dim=width,
+        ),
+        classifier=TextClassifier(null_embedding),
+        mask_clip=mask_clip,
+        fuser=Fuser(width, frame_size),
+        sparse_backend=backend,
+        low_products=low_products,
+    )
+
+
+def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with two groups: the two 3D networks, and everything else that trains (paper section 4.1).
+
+    Weight decay acts on all parameters, biases and norms included, as published.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    point = [parameter for name, parameter in named if name.startswith(POINT_NETWORKS)]
+    others = [parameter for name, parameter in named if not name.startswith(POINT_NETWORKS)]
+    groups = [
+        {"params": point, "lr": lr_3d, "initial_lr": lr_3d},
+        {"params": others, "lr": lr_others, "initial_lr": lr_others},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+
+
+def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
+    """The losses of `config.loss` for a benchmark's C base classes."""
+    weights = config.loss.model_dump(exclude={"mask_regularisation_start"})
+    return Criterion(
+        num_classes=benchmark.num_base,
+        frame_size=config.data.frame_size,
+        novel_supervision=config.train.novel_supervision,
+        reference=config.protocol == "reference",
+        **weights,
+    )
+
+
+def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReader:
+    """The scenes of a split folder. Raises `UserError` if the data is not there."""
+    data = config.data
+    root = find_file(data.root)
+    return open_reader(
+        data.layout,
+        root,
+        split,
+        benchmark,
+        captions=find_file(data.captions) if data.captions else root / "captions.json",
+        frame_size=data.frame_size,
+        published_intrinsics=config.protocol == "reference" and data.layout != "s3dis",
+        bad_views=data.bad_views,
+        cache=data.cache,
+    )
+
+
+def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
+    """Random views of the training scenes."""
+    data = config.data
+    return TrainingViews(
+        build_reader(config, benchmark, data.train_split),
+        benchmark,
+        image_size=data.image_size,
+        voxel_size=data.voxel_size,
+        border=data.border,
+        depth_tolerance=data.depth_tolerance,
+        min_points=data.min_points,
+        max_points=data.max_points,
+        min_labelled=data.min_labelled,
+        base_only=config.train.novel_supervision == "none",
+        views_per_scene=data.views_per_scene,
+        rotate=data.rotate,
+        augment_color=data.augment_color,
+        augment_shape=data.augment_shape,
+        shift=0,  # the training step moves the whole batch
+        bad_views=data.bad_views,
+        cache=data.cache,
+        seed=config.seed,
+    )
+
+
+def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationViews:
+    """Some views of each validation scene, for a look at the scores while training."""
+    data = config.data
+    return ValidationViews(
+        build_reader(config, benchmark, data.val_split),
+        benchmark,
+        image_size=data.image_size,
+        voxel_size=data.voxel_size,
+        border=data.border,
+        depth_tolerance=data.depth_tolerance,
+        min_points=data.min_points,
+        max_points=data.max_points,
+        min_labelled=data.min_labelled,
+        angle=config.evaluate.angle,
+        protocol=config.protocol,
+        step=2 if config.protocol == "reference" else 1,
+        views_per_scene=config.train.evaluate_views,
+        bad_views=data.bad_views,
+        cache=data.cache,
+        seed=config.seed,
+    )
+
+
+def build_scene_views(
+    config: Config,
+    benchmark: Benchmark,
+    reader: SceneReader,
+    scene: str,
+    angle: float = 0.0,
+    rotation: int = 0,
+    with_label_map: bool = False,
+) -> SceneViews:
+    """All usable views of one scene for evaluation, turned by `angle` radians more than `evaluate.angle` says.
+
+    `rotation` is the number of the pass, on which the random rotations of `protocol=reference` depend;
+    `with_label_map` is for those who train on the views.
+    """
+    data, evaluate = config.data, config.evaluate
+    return SceneViews(
+        reader,
+        scene,
+        benchmark,
+        image_size=data.image_size,
+        voxel_size=data.voxel_size,
+        border=data.border,
+        depth_tolerance=data.depth_tolerance,
+        min_points=data.min_points,
+        max_points=evaluate.max_points,
+        min_labelled=data.min_labelled,
+        max_views=evaluate.max_views,
+        angle=evaluate.angle + angle,
+        protocol=config.protocol,
+        bad_views=data.bad_views,
+        cache=data.cache,
+        seed=config.seed,
+        rotation=rotation,
+        with_label_map=with_label_map,
+    )
+
+
+def open_clip_model(source: str) -> LoadedClip:
+    """CLIP and its tokenizer from `model.clip`: "shipped", a local file or folder, or open_clip's "name/tag"."""
+    if source == "shipped":
+        return load_clip(clip_folder())
+    path = find_file(Path(source))
+    if path.exists():
+        return load_clip(path)
+    name, _, tag = source.partition("/")
+    return load_clip(name, tag or "openai")
+
+
+def _mink_unet(sizes: UNetConfig) -> MinkUNet:
+    return MinkUNet(3, sizes.out_channels, sizes.planes, sizes.layers, sizes.stem)
+
+
+def _empty_conditioner(width: int, empty_prompt: torch.Tensor, time_dim: int) -> EmptyConditioner:
+    return EmptyConditioner(empty_prompt, time_dim)

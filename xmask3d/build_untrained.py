@@ -1,0 +1,57 @@
+"""The network of a configuration without any file of weights: its names and shapes, or random numbers for timing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import open_clip
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from xmask3d.build import assemble
+from xmask3d.models.clip import MaskClip
+from xmask3d.models.diffusion import DiffusionFeatures
+from xmask3d.models.loading.clip_weights import build_clip
+from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG
+
+if TYPE_CHECKING:
+    from xmask3d.config import Config
+    from xmask3d.models.xmask3d import XMask3D
+
+CLIP = "ViT-L-14"
+PROMPT_TOKENS, PROMPT_WIDTH = 77, 768
+
+
+def build_without_weights(config: Config, device: str = "meta") -> XMask3D:
+    """The trainable parts of `config.model` around Stable Diffusion 1 and CLIP ViT-L/14 whose weights nobody loaded.
+
+    Args:
+        config: its `model.diffusion` is not read, and of `model.clip` only the name of a model of open_clip's.
+        device: "meta" for a network of names and shapes only, which takes no memory; "cpu" for random weights.
+    """
+    clip_config = open_clip.get_model_config(config.model.clip.partition("/")[0]) or open_clip.get_model_config(CLIP)
+    with torch.device(device):
+        clip = build_clip({**clip_config, "quick_gelu": True})
+        diffusion = DiffusionFeatures(
+            AutoencoderKL.from_config(VAE_CONFIG),
+            UNet2DConditionModel.from_config(UNET_CONFIG_1),
+            noise=torch.randn(1, 4, 64, 64),
+            checkpointing=config.model.checkpointing,
+            dtype=getattr(torch, config.model.diffusion_precision),
+            channels_last=config.model.diffusion_channels_last,
+        )
+        return assemble(
+            config.model,
+            diffusion=diffusion,
+            empty_prompt=torch.randn(1, PROMPT_TOKENS, PROMPT_WIDTH),
+            mask_clip=MaskClip(clip),
+            null_embedding=torch.randn(1, clip_config["embed_dim"]),
+            frame_size=config.data.frame_size,
+            backend=config.sparse.backend,
+            low_products=config.sparse.products == "bfloat16",
+        )
+
+
+def trainable_values(model: XMask3D) -> int:
+    """How many numbers train."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

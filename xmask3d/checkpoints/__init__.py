@@ -1,0 +1,1 @@
+"""Checkpoint files: a run's own, the published container, conversion, export."""

@@ -1,0 +1,398 @@
+"""Checkpoints that survive kills, full disks and damage.
+
+A checkpoint is one `torch.save` file of tensors, numbers, strings, lists and dicts, always read with
+`weights_only=True`. Beside it lies its SHA-256 in the format of `sha256sum`. Both are written to a temporary file,
+synced and renamed, the digest first: a file that bears its final name is complete. A folder of a run holds
+`step-00000300.pt` for the newest few steps and `best.pt`, a hard link to the best so far.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from xmask3d.checkpoints.names import CONSTANTS, package_name
+from xmask3d.errors import UserError
+from xmask3d.models.loading.tensor_files import refuse_foreign
+
+FORMAT = "xmask3d-checkpoint-1"
+# Leads what a weight file may hold of an optimiser.
+OPTIMIZER_PREFIX = "optimizer."
+STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
+
+
+@dataclass
+class Checkpoint:
+    """All that a run needs to go on as if it had never stopped.
+
+    Attributes:
+        step: optimiser steps done since the start of the run.
+        steps_per_epoch: of the run, so that `divmod(step, steps_per_epoch)` is the position in the data.
+        model: state dict of the trained part (parameters that train, batch-norm buffers).
+        optimizer: state dict of the optimiser.
+        config: the resolved configuration as plain values.
+        ema: averaged model state dict, or None.
+        scaler: state of the float16 loss scaler, or None.
+        rng: state of the random generators of each process, see `random_state`.
+    """
+
+    step: int
+    steps_per_epoch: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    config: dict[str, Any]
+    ema: dict[str, Tensor] | None = None
+    scaler: dict[str, Any] | None = None
+    rng: list[dict[str, Any]] = field(default_factory=list)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, newest few and best.
+
+    Args:
+        folder: made when missing.
+        keep: how many of the newest are kept.
+        milestones: steps whose checkpoint is never removed.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, milestones: frozenset[int] = frozenset()) -> None:
+        self.folder, self.keep, self.milestones = folder, keep, milestones
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another output=FOLDER") from error
+
+    def paths(self) -> list[Path]:
+        """Checkpoint files by step, newest first."""
+        found = [path for path in self.folder.iterdir() if STEP_FILE.fullmatch(path.name)]
+        return sorted(found, key=_step_of, reverse=True)
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint, then remove those no longer wanted; what was there before stays good if writing fails.
+
+        Raises:
+            UserError: the disk is full or not writable; names the newest checkpoint that is intact.
+        """
+        path = self.folder / f"step-{checkpoint.step:08d}.pt"
+        try:
+            save_checkpoint(checkpoint, path)
+        except OSError as error:
+            intact = next((str(p) for p in self.paths() if p != path), None)
+            kept = f"{intact} is intact" if intact else "there was none before"
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror or error}); {kept}; make room and start again to resume"
+            ) from error
+        self._prune(checkpoint.step)
+        return path
+
+    def load_newest(self) -> tuple[Path, Checkpoint] | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        A damaged one is named on stderr and the one before it is tried.
+
+        Raises:
+            UserError: there are checkpoints, and every one is damaged.
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                return path, read_checkpoint(path)
+            except UserError as error:
+                print(f"warning: {error}; trying the one before", file=sys.stderr, flush=True)
+        if paths:
+            raise UserError(f"{self.folder}: none of its {len(paths)} checkpoints can be read; move the folder away")
+        return None
+
+    def mark_best(self, step: int, score: float) -> bool:
+        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; says whether it did."""
+        path = self.folder / f"step-{step:08d}.pt"
+        record = self.folder / "best.json"
+        if record.exists() and json.loads(record.read_text())["score"] >= score:
+            return False
+        best = self.folder / "best.pt"
+        for source, target in [(_digest_path(path), _digest_path(best)), (path, best)]:
+            temporary = target.with_name(target.name + ".tmp")
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        _write_text(record, json.dumps({"score": score, "from": path.name}) + "\n")
+        return True
+
+    def _prune(self, step: int) -> None:
+        """Remove what is older than the newest `keep`, and what is later than `step`: damaged, so passed over."""
+        later = [path for path in self.paths() if _step_of(path) > step]
+        older = [path for path in self.paths() if _step_of(path) <= step][self.keep :]
+        for path in later + [path for path in older if _step_of(path) not in self.milestones]:
+            path.unlink(missing_ok=True)
+            _digest_path(path).unlink(missing_ok=True)
+        for leftover in self.folder.glob("step-*.tmp"):  # of a process that was killed while writing
+            leftover.unlink(missing_ok=True)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write one checkpoint and its digest, each whole or not at all.
+
+    Raises:
+        OSError: the disk is full or not writable; neither file appears and the temporary ones are removed.
+    """
+    payload = {"format": FORMAT} | {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            writer = _HashingWriter(file)
+            try:
+                torch.save(payload, cast(BinaryIO, writer))
+            except (OSError, RuntimeError) as error:  # torch turns an OSError of the file into a RuntimeError
+                raise (writer.error or error) from error
+            _sync(file)
+        _write_text(_digest_path(path), f"{writer.digest.hexdigest()}  {path.name}\n")
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint onto the CPU and check its digest (where the digest file is).
+
+    Raises:
+        UserError: missing, damaged, or not a checkpoint of a run; names the file.
+    """
+    return _as_checkpoint(read_payload(path), path)
+
+
+def load_weights(path: Path | str) -> dict[str, Tensor]:
+    """State dict of the trained part from a checkpoint of a run, a published one, or weights-only safetensors.
+
+    A checkpoint's averaged weights are preferred where it has them. A published one (a `state_dict` among other things,
+    names led by `module.`) is renamed. Of a weight file, what does not belong to the network is left out.
+
+    Raises:
+        UserError: missing, damaged or foreign file.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        _check_exists(path)
+        refuse_foreign(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in names if name not in CONSTANTS}
+        except Exception as error:
+            raise UserError(f"{path}: damaged or not a safetensors file ({_first_line(error)})") from error
+    payload = read_payload(path)
+    if isinstance(payload.get("state_dict"), dict):
+        return _from_published(payload["state_dict"], path)
+    checkpoint = _as_checkpoint(payload, path)
+    return checkpoint.ema or checkpoint.model
+
+
+def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str) -> None:
+    """Load a state dict strictly, but say in one line what does not fit.
+
+    Raises:
+        UserError: tensors are missing, unknown, or of another shape; names the first.
+    """
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    unknown = [name for name in weights if name not in wanted]
+    other = [name for name in wanted if name in weights and wanted[name].shape != weights[name].shape]
+    if missing or unknown or other:
+        first = (missing or unknown or other)[0]
+        raise UserError(
+            f"{source}: does not fit the model of this configuration: {len(missing)} tensors missing, "
+            f"{len(unknown)} unknown, {len(other)} of another shape (first: {first})"
+        )
+    model.load_state_dict(weights)
+
+
+def find_checkpoint(name: str, output: Path) -> Path:
+    """Turn "newest", "best" or a path into the path of a checkpoint; damaged ones are passed over for "newest".
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = output / "checkpoints"
+    if name == "newest":
+        found = CheckpointFolder(folder).load_newest() if folder.is_dir() else None
+        if found is None:
+            raise UserError(f"{folder}: no checkpoint yet; train first, or name a file instead of 'newest'")
+        return found[0]
+    path = folder / "best.pt" if name == "best" else Path(name)
+    _check_exists(path)
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+def random_state() -> dict[str, Any]:
+    """State of this process's generators (torch on CPU and GPU, numpy, python) as tensors and plain values."""
+    name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+class _HashingWriter:
+    """A binary file that digests what goes through it and remembers why a write failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            written = self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        return written
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def read_payload(path: Path) -> dict[str, Any]:
+    """The dict that `torch.save` wrote, tensors and plain values only; its digest is checked where there is one.
+
+    Raises:
+        UserError: missing or damaged file, or one that holds anything else; names it.
+    """
+    _check_exists(path)
+    refuse_foreign(path)
+    beside = _digest_path(path)
+    if beside.exists() and beside.read_text(errors="replace").split()[:1] != [file_digest(path)]:
+        raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and system errors alike
+        raise UserError(f"{path}: damaged or foreign checkpoint ({_first_line(error)})") from error
+    if not isinstance(payload, dict):
+        raise UserError(f"{path}: not a checkpoint")
+    state = payload.get("state_dict")
+    strange = [name for name in state if not isinstance(name, str)] if isinstance(state, dict) else []
+    if strange:
+        raise UserError(f"{path}: not a checkpoint of this network: its state_dict has the key {strange[0]!r}, no name")
+    return payload
+
+
+def _as_checkpoint(payload: dict[str, Any], path: Path) -> Checkpoint:
+    names = {f.name for f in fields(Checkpoint)}
+    if payload.get("format") != FORMAT or not names <= payload.keys():
+        raise UserError(f"{path}: not a training checkpoint of this package")
+    return Checkpoint(**{name: payload[name] for name in names})
+
+
+def _from_published(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    weights = {}
+    for name, tensor in state.items():
+        if name.removeprefix("module.") in CONSTANTS:
+            continue
+        try:
+            weights[package_name(name)] = tensor
+        except KeyError as error:
+            raise UserError(f"{path}: holds '{name}', which is no tensor of a published XMask3D checkpoint") from error
+    return weights
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _step_of(path: Path) -> int:
+    match = STEP_FILE.fullmatch(path.name)
+    return int(match.group(1)) if match else -1
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a temporary file, then give it its name: the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.chmod(0o644)  # safetensors lets nobody but the owner read
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors turn system errors into their own
+        raise UserError(f"{path}: cannot be written ({_first_line(error)})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            _sync(file)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""Turn checkpoints into one another: published, weight files, and those of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmask3d.build import build_model, make_optimizer
+from xmask3d.build_untrained import build_without_weights
+from xmask3d.checkpoints.checkpoint import FORMAT, Checkpoint, read_checkpoint, read_payload, save_checkpoint
+from xmask3d.checkpoints.names import package_name, published_name
+from xmask3d.checkpoints.published import (
+    Layout,
+    OptimizerState,
+    PublishedCheckpoint,
+    check_tensors,
+    read_native,
+    read_published,
+    write_native,
+    write_published,
+)
+from xmask3d.config import Config, find_file
+from xmask3d.errors import UserError
+from xmask3d.models.xmask3d import XMask3D
+from xmask3d.splits import load_benchmark
+
+# Of the published runs: 19216 samples in steps of 64.
+PUBLISHED_STEPS = 300
+
+
+def convert(
+    source: Path,
+    target: Path,
+    config: Config | None = None,
+    *,
+    optimizer: bool = False,
+    steps_per_epoch: int = PUBLISHED_STEPS,
+) -> PublishedCheckpoint:
+    """Convert a checkpoint; what it becomes is told by the target's suffix.
+
+    Args:
+        source: a published checkpoint, a weight file (`.safetensors`) that this wrote, or a checkpoint of a run.
+        target: `.safetensors` for a weight file, `.pt` for a checkpoint of a run, which a training goes on from, else
+            (`.pth.tar`) a published checkpoint.
+        config: of the network; by default the published one, for a run's checkpoint its own. Needed for `.pt`.
+        optimizer: also convert the optimiser's state.
+        steps_per_epoch: of the run that goes on.
+
+    Returns:
+        What was read.
+
+    Raises:
+        UserError: see `read_published`; or the target is the source, or a run is asked for without its configuration.
+    """
+    if target.resolve() == source.resolve():
+        raise UserError(f"{target}: source and target are one file")
+    to_run = target.suffix == ".pt"
+    if to_run and config is None:
+        raise UserError(f"{target}: a checkpoint of a run holds the run's configuration; name it with --config")
+    checkpoint, model, layout = _read(source, config, optimizer)
+    if target.suffix == ".safetensors":
+        write_native(checkpoint, target)
+    elif not to_run:
+        write_published(checkpoint, target, layout)
+    else:
+        assert config is not None
+        run = _to_run(checkpoint, model, config, layout, steps_per_epoch)
+        named = target.with_name(f"step-{run.step:08d}.pt")  # training goes on from the highest number
+        if target.name != named.name:
+            raise UserError(f"{target}: this is step {run.step} of the run; name it {named}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(run, target)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return checkpoint
+
+
+def network_of(config: Config) -> XMask3D:
+    """The network of a configuration, without weights unless a folder says what sizes its CLIP has."""
+    return build_model(config).model if has_own_sizes(config) else build_without_weights(config)
+
+
+def has_own_sizes(config: Config) -> bool:
+    """Whether the foundation models are small ones in folders, so that no published checkpoint fits."""
+    return config.model.clip == "shipped" or find_file(config.model.clip).is_dir()
+
+
+def _read(source: Path, config: Config | None, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
+    if source.suffix == ".safetensors":
+        model = network_of(config or Config())
+        layout = Layout.of(model)
+        checkpoint = read_native(source, layout)
+        if optimizer and checkpoint.optimizer is None:
+            raise UserError(f"{source}: holds no optimizer; convert the original with --optimizer")
+        if not optimizer:
+            checkpoint.optimizer = None
+        return checkpoint, model, layout
+    if read_payload(source).get("format") == FORMAT:
+        return _of_run(read_checkpoint(source), source, optimizer)
+    model = network_of(config or Config())
+    layout = Layout.of(model)
+    return read_published(source, layout, optimizer), model, layout
+
+
+def _of_run(run: Checkpoint, source: Path, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
+    """A run's checkpoint in published terms; the constants come from its configuration."""
+    config = Config.model_validate(run.config)
+    model = network_of(config)
+    layout = Layout.of(model)
+    weights = run.ema if run.ema and not optimizer else run.model
+    tensors = {published_name(name): tensor for name, tensor in weights.items()}
+    empty = torch.ones(load_benchmark(config.benchmark).num_base + 1)
+    empty[-1] = config.loss.no_object
+    tensors["criterion.empty_weight"] = empty
+    tensors["binary_loss_func.pos_weight"] = torch.tensor([config.loss.binary_positive_weight])
+    check_tensors(tensors, layout, source)
+    values = {"epoch": run.step // run.steps_per_epoch, "best_iou": 0.0}
+    ordered = {name: tensors[name] for name in layout.shapes}
+    state = _published_optimizer(run.optimizer, model) if optimizer else None
+    return PublishedCheckpoint(ordered, values, optimizer=state), model, layout
+
+
+def _to_run(
+    checkpoint: PublishedCheckpoint, model: XMask3D, config: Config, layout: Layout, steps_per_epoch: int
+) -> Checkpoint:
+    if checkpoint.optimizer is None:
+        raise UserError("a checkpoint of a run holds the optimizer too; convert with --optimizer")
+    train = config.train
+    fresh = make_optimizer(model, train.lr_3d, train.lr_others, train.weight_decay).state_dict()
+    names = _parameter_names(model)
+    state = {
+        index: {what: torch.as_tensor(value, dtype=torch.float32) for what, value in values.items()}
+        for index, name in enumerate(names)
+        if (values := checkpoint.optimizer.tensors.get(published_name(name)))
+    }
+    weights = {package_name(name): checkpoint.tensors[name] for name in layout.shapes if _is_weight(name)}
+    return Checkpoint(
+        step=int(checkpoint.values["epoch"]) * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        model={name: weights[name] for name in model.state_dict()},
+        optimizer={"state": state, "param_groups": fresh["param_groups"]},
+        config=config.model_dump(mode="json"),
+    )
+
+
+def _published_optimizer(state: dict[str, Any], model: XMask3D) -> OptimizerState:
+    names = _parameter_names(model)
+    tensors = {published_name(names[index]): dict(values) for index, values in state["state"].items()}
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    return OptimizerState(tensors, groups)
+
+
+def _parameter_names(model: XMask3D) -> list[str]:
+    """Names of the parameters in the order of the optimiser's indices."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = make_optimizer(model, 1.0, 1.0, 0.0).param_groups
+    return [names[parameter] for group in groups for parameter in group["params"]]
+
+
+def _is_weight(name: str) -> bool:
+    try:
+        package_name(name)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,127 @@
+"""A trained model as a small folder that can be shipped: weights in half precision and the configuration."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from xmask3d import __version__
+from xmask3d.build import build_model
+from xmask3d.checkpoints.checkpoint import (
+    apply_weights,
+    file_digest,
+    find_checkpoint,
+    load_weights,
+    read_checkpoint,
+    write_whole,
+)
+from xmask3d.checkpoints.validations import read_validations
+from xmask3d.config import Config, find_file, load_config, save_config
+from xmask3d.errors import UserError
+
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.yaml"
+HALF_ERROR = 1e-3  # of a tensor's largest value; a tensor that half precision would change by more stays as it is
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: file, its bytes, how many numbers it holds, and the largest relative change by rounding."""
+
+    path: Path
+    size: int
+    numbers: int
+    change: float
+
+
+def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
+    """Write `model.safetensors` and `config.yaml` of a run into a folder that `--checkpoint` takes.
+
+    Weights become float16, except running statistics and whatever float16 cannot hold; paths of the machine that
+    trained are taken out of the configuration.
+
+    Args:
+        run: folder of the run, with `config.yaml` and `checkpoints/`.
+        out: made when missing.
+        checkpoint: "best" (the newest where there is no best), "newest", or a file.
+
+    Raises:
+        UserError: no run, a damaged checkpoint, frozen networks that only this machine has, or a folder
+            that cannot be written.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run}: no config.yaml; name the folder of a run, such as runs/rooms-B15N4")
+    config = load_config(run / "config.yaml")
+    source = _checkpoint(run, checkpoint)
+    weights = load_weights(source)
+    shipped = portable(config)  # before anything is written, since it may refuse
+    rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
+    apply_weights(build_model(config).model, rounded, source)  # what is written can be read back
+    path, about = out / WEIGHTS_FILE, _about(source, config)
+    write_whole(path, lambda temporary: save_file(rounded, temporary, metadata=about))
+    save_config(shipped, out / CONFIG_FILE)
+    change = max(_change(tensor, rounded[name]) for name, tensor in weights.items())
+    return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """What an exported file says of its training: step, scores, benchmark; empty for any other file."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def portable(config: Config) -> Config:
+    """The configuration without folders of the machine that trained.
+
+    Raises:
+        UserError: CLIP or the diffusion model is a local file, which no other machine has.
+    """
+    for key, value in (("clip", config.model.clip), ("diffusion", config.model.diffusion)):
+        if Path(value).is_absolute():
+            raise UserError(f"model.{key} is {value}: a file of this machine; an exported model needs one all can get")
+    portable = config.model_copy(deep=True)
+    portable.data.root = _relative(config.data.root, "data")
+    portable.data.captions = portable.data.cache = None
+    portable.output = _relative(config.output, "runs")
+    return portable
+
+
+def _relative(path: Path, below: str) -> Path:
+    return Path(below) / path.name if path.is_absolute() else path
+
+
+def _checkpoint(run: Path, name: str) -> Path:
+    if name == "best" and not (run / "checkpoints" / "best.pt").is_file():
+        name = "newest"
+    return find_checkpoint(name, run) if name in ("best", "newest") else find_file(name)
+
+
+def _about(source: Path, config: Config) -> dict[str, str]:
+    about = {"benchmark": config.benchmark, "version": __version__, "from_sha256": file_digest(source)}
+    if source.suffix == ".pt":
+        step = read_checkpoint(source).step
+        metrics = read_validations(source.parent).get(step, {})
+        about |= {"step": str(step), "metrics": json.dumps(metrics, sort_keys=True)}
+    return about
+
+
+def _rounded(name: str, tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype != torch.float32 or "running_" in name:
+        return tensor
+    half = tensor.half()
+    return half if _change(tensor, half) <= HALF_ERROR else tensor
+
+
+def _change(tensor: Tensor, rounded: Tensor) -> float:
+    """Largest change as a share of the largest value; infinite where a value left the range."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return 0.0
+    difference = (rounded.to(tensor.dtype) - tensor).abs().max()
+    return float(difference / tensor.abs().max().clamp(min=1e-12))

@@ -1,0 +1,283 @@
+"""Published checkpoints (`.pth.tar`), this package's weight files, and the way between them without loss.
+
+A published checkpoint is a dict of `epoch`, `state_dict` (names led by `module.`), `optimizer` (AdamW, two groups) and
+`best_iou`. A weight file is safetensors in this package's names; it also carries what else was published: the two
+constants under their published names, the optimiser's tensors as `optimizer.<what>.<name>`, plain values in its
+metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from xmask3d.checkpoints.checkpoint import OPTIMIZER_PREFIX, read_payload, write_whole
+from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order, package_name, published_name
+from xmask3d.errors import UserError
+from xmask3d.models.xmask3d import XMask3D
+
+FORMAT = "xmask3d-weights-1"
+PREFIX = "module."
+# Version of the modules' state that the published programs expect; of an older one they would rename tensors.
+MODULE_VERSION = 2
+
+
+@dataclass
+class Layout:
+    """What a checkpoint of one network must hold.
+
+    Attributes:
+        shapes: by published name in published order, the constants included; None leaves a constant's length open.
+        groups: published names of the parameters of the two optimiser groups, in order.
+    """
+
+    shapes: dict[str, tuple[int, ...] | None]
+    groups: tuple[list[str], list[str]]
+
+    @classmethod
+    def of(cls, model: XMask3D) -> Layout:
+        """The layout of a network; it may be without weights."""
+        shapes: dict[str, tuple[int, ...] | None] = {
+            published_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()
+        }
+        shapes |= dict.fromkeys(CONSTANTS)
+        order = in_published_order(shapes)
+        parameters = {published_name(name) for name, _ in model.named_parameters()}
+        trained = [name for name in order if name in parameters]
+        point = [name for name in trained if name.startswith(POINT_GROUP)]
+        others = [name for name in trained if not name.startswith(POINT_GROUP)]
+        return cls({name: shapes[name] for name in order}, (point, others))
+
+
+@dataclass
+class OptimizerState:
+    """State of the published AdamW.
+
+    Attributes:
+        tensors: {published name of the parameter: {"step", "exp_avg", "exp_avg_sq": its value}}; parameters that never
+            had a gradient have none.
+        groups: options of the two groups, without their parameters.
+    """
+
+    tensors: dict[str, dict[str, Tensor | int | float]]
+    groups: list[dict[str, Any]]
+
+
+@dataclass
+class PublishedCheckpoint:
+    """All of a published checkpoint.
+
+    Attributes:
+        tensors: by published name, without `module.`.
+        values: everything else that is plain: `epoch`, `best_iou`.
+        prefix: what leads the names in the file.
+        versions: of the modules' state, as torch keeps them beside a state dict.
+        optimizer: None unless asked for.
+    """
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+    prefix: str = PREFIX
+    versions: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerState | None = None
+
+
+def read_published(path: Path, layout: Layout, with_optimizer: bool = False) -> PublishedCheckpoint:
+    """Read a published checkpoint strictly; nothing in it is executed.
+
+    Raises:
+        UserError: missing or damaged file, no checkpoint, or tensors that are missing, unexpected or of another shape,
+            every one of which is named.
+    """
+    payload = read_payload(path)
+    wanted = ("epoch", "state_dict", "best_iou", *(["optimizer"] if with_optimizer else []))
+    lacking = [key for key in wanted if key not in payload]
+    if lacking or not isinstance(payload["state_dict"], dict):
+        what = f"lacks {', '.join(lacking)}" if lacking else "state_dict is none"
+        raise UserError(f"{path}: not a published checkpoint, which has {', '.join(wanted)}: {what}")
+    state = payload["state_dict"]
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in state) else ""
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+    check_tensors(tensors, layout, path)
+    return PublishedCheckpoint(
+        {name: tensors[name] for name in layout.shapes},
+        {key: value for key, value in payload.items() if key not in ("state_dict", "optimizer")},
+        prefix,
+        dict(getattr(state, "_metadata", {})),
+        _read_optimizer(payload["optimizer"], layout, path) if with_optimizer else None,
+    )
+
+
+def write_published(checkpoint: PublishedCheckpoint, path: Path, layout: Layout) -> None:
+    """Write the published container.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    state: OrderedDict[str, Tensor] = OrderedDict(
+        (checkpoint.prefix + name, checkpoint.tensors[name]) for name in layout.shapes
+    )
+    state._metadata = OrderedDict(checkpoint.versions or _versions(state))  # type: ignore[attr-defined]
+    payload = {"epoch": checkpoint.values.get("epoch", 0), "state_dict": state}
+    if checkpoint.optimizer is not None:
+        payload["optimizer"] = _optimizer_dict(checkpoint.optimizer, layout)
+    payload |= {"best_iou": checkpoint.values.get("best_iou", 0.0)} | checkpoint.values
+    write_whole(path, lambda temporary: torch.save(payload, temporary))
+
+
+def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
+    """Read a weight file of this package with all that it carries.
+
+    Raises:
+        UserError: missing or damaged file, or tensors that do not fit, all named.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not written by convert_checkpoint, so it lacks epoch and loss constants")
+    published = json.loads(metadata["published"])
+    weights = {name: x for name, x in found.items() if not name.startswith(OPTIMIZER_PREFIX)}
+    names = {name: name if name in CONSTANTS else _published_or_same(name) for name in weights}
+    tensors = {names[name]: tensor for name, tensor in weights.items()}
+    check_tensors(tensors, layout, path)
+    return PublishedCheckpoint(
+        {name: tensors[name] for name in layout.shapes},
+        published["values"],
+        published["prefix"],
+        published["versions"],
+        _optimizer_of_native(found, published["groups"]) if published["groups"] else None,
+    )
+
+
+def write_native(checkpoint: PublishedCheckpoint, path: Path) -> None:
+    """Write a weight file, which `load_weights` reads, with all else that the checkpoint holds.
+
+    Raises:
+        UserError: the file cannot be written, or the checkpoint holds values that are not plain.
+    """
+    tensors = {name if name in CONSTANTS else package_name(name): x for name, x in checkpoint.tensors.items()}
+    optimizer = checkpoint.optimizer
+    if optimizer is not None:
+        for name, state in optimizer.tensors.items():
+            for what, value in state.items():
+                tensors[f"{OPTIMIZER_PREFIX}{what}.{package_name(name)}"] = torch.as_tensor(value)
+    try:
+        published = json.dumps(
+            {
+                "values": checkpoint.values,
+                "prefix": checkpoint.prefix,
+                "versions": checkpoint.versions,
+                "groups": optimizer.groups if optimizer else [],
+            }
+        )
+    except TypeError as error:
+        raise UserError(f"{path}: the checkpoint holds values that are not plain ({error})") from error
+    metadata = {"format": FORMAT, "published": published}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata))
+
+
+def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path) -> None:
+    """Compare names and shapes with a layout.
+
+    Raises:
+        UserError: naming every tensor that is missing, unexpected or of another shape.
+    """
+    missing = [name for name in layout.shapes if name not in tensors]
+    unexpected = [name for name in tensors if name not in layout.shapes]
+    other = []
+    for name, shape in layout.shapes.items():
+        if name in tensors and not _fits(tensors[name], shape):
+            found = tuple(tensors[name].shape) if isinstance(tensors[name], Tensor) else type(tensors[name]).__name__
+            other.append(f"{name} ({found}, expected {shape if shape is not None else 'one axis'})")
+    if not (missing or unexpected or other):
+        return
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
+    lines = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in kinds if names]
+    raise UserError(f"{source}: not a checkpoint of this network; " + "; ".join(lines))
+
+
+def _fits(tensor: Any, shape: tuple[int, ...] | None) -> bool:
+    if not isinstance(tensor, Tensor):
+        return False
+    return tensor.ndim == 1 if shape is None else tuple(tensor.shape) == shape
+
+
+def _published_or_same(name: str) -> str:
+    try:
+        return published_name(name)
+    except KeyError:
+        return name
+
+
+def _versions(names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """A version for every module that a name leads through."""
+    modules = {"": None}
+    for name in names:
+        parts = name.split(".")[:-1]
+        modules |= {".".join(parts[:end]): None for end in range(1, len(parts) + 1)}
+    return {module: {"version": MODULE_VERSION} for module in modules}
+
+
+def _read_optimizer(content: Any, layout: Layout, path: Path) -> OptimizerState:
+    """The optimiser's state by name, checked against the layout."""
+    sizes = [len(group) for group in layout.groups]
+    try:
+        groups, state = content["param_groups"], content["state"]
+        found = [len(group["params"]) for group in groups]
+        indices = [index for group in groups for index in group["params"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: its optimizer is not the state of an AdamW") from error
+    if found != sizes:
+        raise UserError(f"{path}: its optimizer has groups of {found} parameters, expected {sizes}")
+    names = dict(zip(indices, (name for group in layout.groups for name in group), strict=True))
+    wrong = [str(index) for index in state if index not in names]
+    for index, values in state.items():
+        for what, value in values.items():
+            scalar = not isinstance(value, Tensor) or value.ndim == 0
+            if index in names and not scalar and tuple(value.shape) != layout.shapes[names[index]]:
+                wrong.append(f"{what} of {names[index]}")
+    if wrong:
+        raise UserError(f"{path}: its optimizer does not fit this network: {', '.join(wrong)}")
+    options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    return OptimizerState({names[index]: dict(values) for index, values in state.items()}, options)
+
+
+def _optimizer_dict(optimizer: OptimizerState, layout: Layout) -> dict[str, Any]:
+    """What `torch.optim.AdamW.state_dict` of the published program gives."""
+    index = {name: i for i, name in enumerate(name for group in layout.groups for name in group)}
+    groups = []
+    for options, names in zip(optimizer.groups, layout.groups, strict=True):
+        # JSON knows no tuples, of which the two betas are one.
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        groups.append(plain | {"params": [index[name] for name in names]})
+    state = {index[name]: optimizer.tensors[name] for name in index if name in optimizer.tensors}
+    return {"state": state, "param_groups": groups}
+
+
+def _optimizer_of_native(found: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> OptimizerState:
+    tensors: dict[str, dict[str, Tensor | int | float]] = {}
+    # Keys in the order in which torch makes them.
+    for what in ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+        lead = f"{OPTIMIZER_PREFIX}{what}."
+        for name in (name for name in found if name.startswith(lead)):
+            value: Tensor | int = found[name]
+            if what == "step" and not found[name].is_floating_point():
+                value = int(found[name])  # torch before 1.12 counted steps in plain numbers
+            tensors.setdefault(published_name(name.removeprefix(lead)), {})[what] = value
+    return OptimizerState(tensors, groups)

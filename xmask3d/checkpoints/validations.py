@@ -1,0 +1,34 @@
+"""What the validations of a run found, by step, beside its checkpoints."""
+
+import json
+from pathlib import Path
+
+from xmask3d.checkpoints.checkpoint import write_whole
+
+FILE = "validations.json"
+
+
+def read_validations(folder: Path) -> dict[int, dict[str, float]]:
+    """Scores by name of each validation, by step; none where there is no record of any.
+
+    Args:
+        folder: of the run's checkpoints.
+    """
+    try:
+        return {int(step): metrics for step, metrics in json.loads((folder / FILE).read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> None:
+    """Keep what the validation after `step` found, and that it was made.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    found = read_validations(folder) | {step: metrics}
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+    write_whole(folder / FILE, write)

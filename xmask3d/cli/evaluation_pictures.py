@@ -1,0 +1,56 @@
+"""Pictures and clouds of an evaluation: a bar chart, and input, truth and prediction of some scenes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.data.scene import Scene, SceneReader
+from xmask3d.engine.results import Results, SceneResult
+from xmask3d.splits import Benchmark
+from xmask3d.visualize.cloud import colors_to_bytes, label_palette, write_ply
+from xmask3d.visualize.pictures import compare_labels, save_bar_chart, save_picture
+
+
+def draw_evaluation(results: Results, reader: SceneReader, scenes: int = 0) -> None:
+    """Write the bar chart of IoU by class, and for some of the scenes a picture and coloured clouds.
+
+    Args:
+        results: as `xmask3d.engine.evaluate.evaluate` returns them; everything is written in their folder.
+        reader: of the same scenes.
+        scenes: how many of them to draw, evenly spaced.
+    """
+    fused, about = results.scores["fused"], results.about
+    save_bar_chart(
+        results.folder / f"{results.name}.png",
+        results.benchmark.class_names,
+        fused.iou,
+        results.benchmark.novel_mask,
+        f"{about['benchmark']}: hIoU {100 * fused.hiou:.1f}, base {100 * fused.miou_base:.1f}, "
+        f"novel {100 * fused.miou_novel:.1f}",
+    )
+    for name in evenly(results.scenes, scenes):
+        draw_scene(results.folder, reader.read_scene(name), results.benchmark)
+
+
+def draw_scene(folder: Path, scene: Scene, benchmark: Benchmark) -> None:
+    """Write input, truth and prediction of a scene as one picture, and truth and prediction as coloured clouds."""
+    result = SceneResult.load(folder / "scenes" / f"{scene.name}.npz")
+    assert result is not None
+    palette = label_palette(benchmark.num_classes)
+    predicted = result.labels["fused"].astype(np.int64)
+    picture = compare_labels(
+        scene.points, colors_to_bytes(scene.colors), scene.labels, predicted, benchmark.class_names, palette
+    )
+    save_picture(picture, folder / "pictures" / f"{scene.name}.png")
+    clouds = folder / "clouds"
+    write_ply(clouds / f"{scene.name}_input.ply", scene.points, colors_to_bytes(scene.colors))
+    if scene.labels is not None:
+        write_ply(clouds / f"{scene.name}_truth.ply", scene.points, palette[scene.labels], scene.labels)
+    write_ply(clouds / f"{scene.name}_prediction.ply", scene.points, palette[predicted], predicted, result.confidence)
+
+
+def evenly(names: list[str], count: int) -> list[str]:
+    """At most `count` of the names, evenly spaced."""
+    if count >= len(names):
+        return names
+    return [names[int(i)] for i in np.linspace(0, len(names) - 1, count).round()] if count > 0 else []

@@ -1,0 +1,33 @@
+"""Start a tool in several processes by torchrun, without its tracebacks: what the tool says of a mistake is enough.
+
+    python -m xmask3d.cli.launch --standalone --nproc-per-node 2 tools/train.py config/rooms/B15N4.yaml
+
+Takes torchrun's arguments; ends with the exit code of the process that failed first.
+"""
+
+import logging
+import os
+import sys
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+
+def launch(arguments: list[str]) -> int:
+    """Run torchrun; returns an exit code, 128 and the signal's number where a signal ended it."""
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Every process would warn that no parameter was unused so far; in a batch whose masks cover no point some are.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        main(arguments)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(launch(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Downloads by name: resumable, verified, unpacked without escaping their folder."""

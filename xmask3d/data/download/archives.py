@@ -1,0 +1,161 @@
+"""Archives that cannot write where they should not, and are whole or refused."""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, TypeVar
+
+from tqdm import tqdm
+
+from xmask3d.data.download.fetch import BLOCK, make_folder, need_space
+from xmask3d.data.files import replacing
+from xmask3d.errors import UserError
+
+T = TypeVar("T")
+
+
+class DamagedArchive(UserError):
+    """An archive that must be fetched again."""
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive; files that are there already with the right size are kept.
+
+    A tar archive is read to its end before the first file is written: only there do its checksum and its end marks
+    show whether it is whole, and files of a damaged one would later pass for good ones.
+
+    Raises:
+        DamagedArchive: it is not what was packed; nothing of the damaged part is written.
+        UserError: not an archive, a full disk, or a member that is a link or a device or would land outside `folder`;
+            nothing of such a member is written.
+    """
+    archive, folder = Path(archive), Path(folder)
+    make_folder(folder)
+    try:
+        if zipfile.is_zipfile(archive):
+            _extract_zip(archive, folder)
+        elif _is_tar(archive):
+            _extract_tar(archive, folder)
+        else:
+            problem = "neither a zip nor a tar archive, or damaged"
+            raise DamagedArchive(f"{archive}: {problem}; delete it to fetch it again")
+    except (OSError, RuntimeError, *_DAMAGE) as error:
+        # Decompressors report bad data as an OSError without a number, the system reports its errors with one.
+        if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is not None):
+            raise UserError(f"{archive}: cannot be unpacked ({error})") from error
+        reason = str(error) or type(error).__name__
+        raise DamagedArchive(f"{archive}: damaged ({reason}); delete it to fetch it again") from error
+
+
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error,
+)  # fmt: skip
+
+
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
+        members = source.infolist()
+        for member in members:
+            _destination(archive, folder, member.filename)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise UserError(f"{archive}: '{member.filename}' is a link or a device; the archive is refused")
+        for member in _progress(members, archive):
+            if not member.is_dir():
+                path = _destination(archive, folder, member.filename)
+                with source.open(member) as stream:
+                    _write(stream, path, member.file_size)
+
+
+def _extract_tar(archive: Path, folder: Path) -> None:
+    _check_tar(archive, folder)
+    with _open_tar(archive) as (source, _):
+        for member in _progress(source, archive):
+            if member.isreg():
+                stream = source.extractfile(member)
+                assert stream is not None  # it is a regular file
+                _write(stream, _destination(archive, folder, member.name), member.size)
+
+
+def _check_tar(archive: Path, folder: Path) -> None:
+    """Refuse an archive with a hostile member or with damage anywhere.
+
+    `tarfile` takes the end of the data, or a header it cannot read, for the end of the archive, and leaves the rest of
+    the stream, with the checksum behind it, unread.
+    """
+    with _open_tar(archive) as (source, stream):
+        for member in source:
+            _destination(archive, folder, member.name)
+            if not (member.isreg() or member.isdir()):
+                raise UserError(f"{archive}: '{member.name}' is a link or a device; the archive is refused")
+        empty = bytes(tarfile.BLOCKSIZE)
+        if stream.last != empty or stream.read(tarfile.BLOCKSIZE) != empty:
+            raise EOFError("it is cut, or has a damaged header")
+        while stream.read(BLOCK):
+            pass
+
+
+class _TarStream:
+    """The plain bytes of a tar archive; remembers the last piece read, since going back would decompress anew."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.last = b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self._stream.read(size)
+        return self.last
+
+
+@contextmanager
+def _open_tar(archive: Path) -> Iterator[tuple[tarfile.TarFile, _TarStream]]:
+    """A tar archive and its stream. `tarfile` could decompress too, but does not let the stream be read to its end."""
+    with open(archive, "rb") as file:
+        begin = file.read(6)
+    openers: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    opener = next((opener for magic, opener in openers.items() if begin.startswith(magic)), open)
+    with opener(archive, "rb") as file:
+        stream = _TarStream(file)
+        with tarfile.open(fileobj=stream, mode="r:") as source:  # type: ignore[call-overload]
+            yield source, stream
+
+
+def _is_tar(archive: Path) -> bool:
+    try:
+        with _open_tar(archive):
+            return True
+    except tarfile.TarError:
+        return False
+
+
+def _progress(members: Iterable[T], archive: Path) -> Iterator[T]:
+    return iter(tqdm(members, desc=archive.name, unit="file", disable=None, leave=False))
+
+
+def _destination(archive: Path, folder: Path, name: str) -> Path:
+    """Where a member goes, if that is inside `folder`."""
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or ":" in name.split("/")[0] or "\0" in name:
+        raise UserError(f"{archive}: '{name}' would be written outside its folder; the archive is refused")
+    return folder.joinpath(*pure.parts)
+
+
+def _write(stream: IO[bytes], path: Path, size: int) -> None:
+    if path.is_file() and path.stat().st_size == size:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    need_space(path.parent, size)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        shutil.copyfileobj(stream, file, BLOCK)
+        if file.tell() != size:
+            raise EOFError(f"{path.name} ends early")

@@ -1,0 +1,223 @@
+"""What the frozen networks say of a view, computed once: views do not change from epoch to epoch."""
+
+import hashlib
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xmask3d.config import Config
+from xmask3d.data.batch import Batch
+from xmask3d.data.datasets import TrainingViews
+from xmask3d.data.files import replacing
+from xmask3d.errors import UserError
+from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
+from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
+from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.xmask3d import XMask3D
+
+Key = tuple[str, str, str]  # scene, view, and what else the content depends on
+
+
+class EncodingCache:
+    """Latents, VAE maps and CLIP's image tokens in half precision, and captions, on disk if a folder is given.
+
+    Without a folder images are kept in memory; captions always are, by the text encoder. Every view is encoded on its
+    own and rounded before it is used for the first time, so that results depend neither on the batches it comes in nor
+    on whether it was found: runs that are resumed stay equal bit for bit.
+    """
+
+    def __init__(
+        self, diffusion: DiffusionFeatures, mask_clip: MaskClip, clip_text: ClipText, folder: Path | None = None
+    ) -> None:
+        """
+        Args:
+            diffusion, mask_clip, clip_text: the frozen networks; names on disk hold digests of their weights.
+            folder: where to keep encodings, for larger data sets and between runs; None keeps them in memory.
+        """
+        self._diffusion, self._mask_clip, self._clip_text = diffusion, mask_clip, clip_text
+        self._images = _Store(folder, "encodings", diffusion)
+        self._tokens = _Store(folder, "tokens", mask_clip)
+        self._captions = _Store(folder, "captions", clip_text) if folder else None
+        self._folder = folder
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the kept encodings take."""
+        return self._images.bytes + self._tokens.bytes
+
+    def images(self, batch: Batch) -> EncodedImages:
+        """Latents and VAE maps of a batch's views, in the dtype and on the device of its images."""
+        kept = [self._images.get(key, partial(self._encode_image, image)) for key, image in _views(batch)]
+        return EncodedImages.concatenate([_unpack_image(tensors, batch.images) for tensors in kept])
+
+    def tokens(self, batch: Batch) -> EncodedTokens:
+        """CLIP's image tokens of a batch's views, in the dtype and on the device of its images."""
+        kept = [self._tokens.get(key, partial(self._encode_tokens, image)) for key, image in _views(batch)]
+        return EncodedTokens.concatenate([_unpack_tokens(tensors, batch.images) for tensors in kept])
+
+    def captions(self, batch: Batch) -> Tensor:
+        """Text embeddings of a batch's captions, B x D, as the text encoder gives them."""
+        if self._captions is not None:
+            for scene, view, text in zip(batch.scenes, batch.views, batch.captions, strict=True):
+                if not self._clip_text.knows(text):
+                    key = (scene, view, hashlib.sha256(text.encode()).hexdigest()[:8])
+                    self._clip_text.remember(text, self._captions.get(key, partial(self._encode_text, text))[0])
+        return self._clip_text(batch.captions)
+
+    def bytes_per_view(self, image_size: tuple[int, int], tokens: bool) -> int:
+        """What one view takes, in bytes; `tokens`: with those of CLIP."""
+        height, width = image_size
+        channels, strides = self._diffusion.channels, self._diffusion.strides
+        picked = [0, 1, len(strides) - 2, len(strides) - 1]
+        cells = sum(channels[i] * (height // strides[i]) * (width // strides[i]) for i in picked)
+        latent = 4 * (height // strides[1]) * (width // strides[1])
+        return 2 * (cells + latent + (self._mask_clip.numbers_per_image if tokens else 0)) + 4 * self._clip_text.dim
+
+    def announce(self, views: Sequence[tuple[str, str]], image_size: tuple[int, int], tokens: bool) -> str:
+        """One line on how much will be kept where, before anything is.
+
+        Args:
+            views: (scene, view) of everything that may be asked for.
+            image_size, tokens: as of `bytes_per_view`.
+
+        Raises:
+            UserError: the disk has not that much space left.
+        """
+        each = self.bytes_per_view(image_size, tokens)
+        text = f"encodings of {len(views)} views: up to {_size(each * len(views))} ({_size(each)} each)"
+        if self._folder is None:
+            return f"{text}, in memory"
+        size = _image_size(image_size)
+        images = self.bytes_per_view(image_size, False)
+        missing = images * sum(not self._images.has(scene, view, size) for scene, view in views)
+        if tokens:
+            missing += (each - images) * sum(not self._tokens.has(scene, view, size) for scene, view in views)
+        parent = next(path for path in (self._folder, *self._folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(parent).free
+        if missing > free:
+            raise UserError(
+                f"data.cache={self._folder}: {text}, {_size(missing)} still to write, but {_size(free)} are free; "
+                "use another disk, or train.keep_encodings=false"
+            )
+        return f"{text}, {_size(missing)} still to write to {self._folder} ({_size(free)} free)"
+
+    def _encode_image(self, image: Tensor) -> list[Tensor]:
+        encoded = self._diffusion.encode(image[None])
+        return _halves((encoded.latent, *encoded.encoder_maps, *encoded.decoder_maps))
+
+    def _encode_text(self, text: str) -> list[Tensor]:
+        return [self._clip_text([text]).cpu()]
+
+    def _encode_tokens(self, image: Tensor) -> list[Tensor]:
+        encoded = self._mask_clip.encode(image[None])
+        return _halves((encoded.class_token, *encoded.keys, *encoded.values))
+
+
+def open_encodings(
+    config: Config, model: XMask3D, clip_text: ClipText, views: TrainingViews, tell: Callable[[str], None]
+) -> EncodingCache:
+    """Where a run keeps the encodings of its training views, having told how much that will be."""
+    cache = EncodingCache(model.diffusion, model.mask_clip, clip_text, config.data.cache)
+    tokens = config.loss.mask_regularisation > 0 and config.loss.mask_regularisation_start < config.train.epochs
+    tell(cache.announce(views.all_views(), config.data.image_size, tokens))
+    return cache
+
+
+class _Store:
+    """Lists of tensors by view, in a folder of safetensors files or in memory."""
+
+    def __init__(self, folder: Path | None, kind: str, networks: FrozenNetworks) -> None:
+        self._known: dict[Key, list[Tensor]] = {}
+        self._folder = folder / f"{kind}-{weights_digest(networks.frozen_networks())}" if folder else None
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensors in self._known.values() for tensor in tensors)
+
+    def has(self, scene: str, view: str, size: str) -> bool:
+        """Whether the folder has something of a view by its name and size, be it of this picture or another."""
+        return self._folder is not None and any((self._folder / scene).glob(f"{view}-{size}-*.safetensors"))
+
+    def get(self, key: Key, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """What is kept under a key, having made it if need be."""
+        tensors = _read(self._path(key)) if self._folder else self._known.get(key)
+        if tensors is None:
+            tensors = compute()
+            if self._folder:
+                _write(self._path(key), tensors)
+            else:
+                self._known[key] = tensors
+        return tensors
+
+    def _path(self, key: Key) -> Path:
+        assert self._folder is not None
+        scene, view, rest = key
+        return self._folder / scene / f"{view}-{rest}.safetensors"
+
+
+def weights_digest(networks: Iterable[nn.Module]) -> str:
+    """Eight hexadecimal digits that tell one set of frozen weights from another."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().double().sum().cpu().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _views(batch: Batch) -> Iterator[tuple[Key, Tensor]]:
+    for scene, view, image in zip(batch.scenes, batch.views, batch.images, strict=True):
+        # Kept files outlive a data set: another one may have other pictures by the same names.
+        content = zlib.crc32(image.cpu().contiguous().numpy())
+        yield (scene, view, f"{_image_size(image.shape[-2:])}-{content:08x}"), image
+
+
+def _image_size(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _halves(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.half().cpu().contiguous() for tensor in tensors]
+
+
+def _unpack_image(tensors: list[Tensor], like: Tensor) -> EncodedImages:
+    latent, *maps = (tensor.to(like.device, like.dtype) for tensor in tensors)
+    half = len(maps) // 2
+    return EncodedImages(latent, tuple(maps[:half]), tuple(maps[half:]))
+
+
+def _unpack_tokens(tensors: list[Tensor], like: Tensor) -> EncodedTokens:
+    first, *rest = (tensor.to(like.device, like.dtype) for tensor in tensors)
+    half = len(rest) // 2
+    return EncodedTokens(first, tuple(rest[:half]), tuple(rest[half:]))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _read(path: Path) -> list[Tensor] | None:
+    """None where there is no file, or a damaged one, which is then written anew."""
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = load_file(path)
+    except (SafetensorError, OSError):
+        return None
+    return [content[str(i)] for i in range(len(content))]
+
+
+def _write(path: Path, tensors: list[Tensor]) -> None:
+    """Raises `UserError` where the file cannot be written."""
+    try:
+        with replacing(path) as temporary:
+            save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); use another data.cache") from error

@@ -1,0 +1,47 @@
+"""Whether a run may go on with a configuration."""
+
+from xmask3d.checkpoints.checkpoint import Checkpoint
+from xmask3d.config import Config
+from xmask3d.errors import UserError
+
+# Keys that may differ between a run and its resumption: they steer where it runs, how long, and what it shows.
+FREE_KEYS = (
+    "output", "evaluate", "sparse", "model.checkpointing",
+    "data.root", "data.cache", "data.workers", "data.val_split",
+    "train.epochs", "train.log_every", "train.save_every", "train.save_minutes", "train.keep", "train.checkpoints",
+    "train.evaluate_every", "train.evaluate_views", "train.picture_every",
+)  # fmt: skip
+
+
+def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
+    """Refuse to go on with another configuration or another amount of data than the checkpoint's.
+
+    Raises:
+        UserError: names the keys that differ, with both values.
+    """
+    ours = _flatten(config.model_dump(mode="json"))
+    # A key that is newer than the run had its default there.
+    theirs = _flatten(Config().model_dump(mode="json")) | _flatten(checkpoint.config)
+    differ = [
+        f"{key}: {theirs[key]} in the run, {ours[key]} now"
+        for key in sorted(ours)
+        if ours[key] != theirs[key] and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+    ]
+    if differ:
+        raise UserError(
+            f"{config.output} holds a run with another configuration ({'; '.join(differ)}); "
+            "use its values, or another output=FOLDER"
+        )
+    if checkpoint.steps_per_epoch != steps_per_epoch:
+        raise UserError(
+            f"{config.output}: its run had {checkpoint.steps_per_epoch} steps an epoch, the data now give "
+            f"{steps_per_epoch}; restore the training scenes, or use another output=FOLDER"
+        )
+
+
+def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

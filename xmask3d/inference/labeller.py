@@ -1,0 +1,95 @@
+"""A model with the class texts of a benchmark: batches of views in, labels out."""
+
+import torch
+from accelerate import Accelerator
+
+from xmask3d.config import EvaluateConfig
+from xmask3d.data.batch import Batch
+from xmask3d.inference.class_scores import SceneVotes, ViewLabels, label_views
+from xmask3d.models.clip import ClipText, EncodedTokens
+from xmask3d.models.diffusion import EncodedImages
+from xmask3d.models.outputs import Outputs
+from xmask3d.models.xmask3d import XMask3D
+from xmask3d.splits import Benchmark
+
+BRANCHES = ("fused", "2d", "3d")
+# What the frozen networks say of a batch's images: latents with the VAE's maps, and CLIP's tokens.
+Encodings = tuple[EncodedImages, EncodedTokens]
+
+
+class Labeller:
+    """Labels views by all K classes of a benchmark.
+
+    Args:
+        model: on the accelerator's device; put into evaluation mode at each call.
+        clip_text: encodes the class names (or the sentences of `settings.prompts`), each in `settings.templates`, once.
+        settings: exponents of the ensemble, prompts and templates.
+        accelerator: its device and precision are used.
+    """
+
+    def __init__(
+        self,
+        model: XMask3D,
+        clip_text: ClipText,
+        benchmark: Benchmark,
+        settings: EvaluateConfig,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model, self.settings, self.accelerator = model, settings, accelerator
+        text = clip_text.encode_classes(benchmark.test_prompts(settings.prompts), settings.templates)
+        self.text = text.to(accelerator.device)
+        self.novel = torch.from_numpy(benchmark.novel_mask).to(accelerator.device)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, encodings: Encodings | None = None) -> tuple[Outputs, ViewLabels]:
+        """Outputs and labels of a batch, which may lie on any device; `encodings`: of the same images."""
+        self.model.eval()
+        batch = batch.to(self.accelerator.device)
+        outputs = self.run(batch, encodings)
+        labels = label_views(
+            self.model.fuser,
+            outputs,
+            batch,
+            self.text,
+            self.novel,
+            base_ratio=self.settings.base_ratio,
+            novel_ratio=self.settings.novel_ratio,
+            gating=self.settings.gate,
+            all_scores=self.settings.votes == "soft",
+        )
+        return outputs, labels
+
+    def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:
+        """What the model says of a batch on its device."""
+        encoded, tokens = encodings or (None, None)
+        with self.accelerator.autocast():
+            return self.model(batch, self.text, mask_clip=True, encoded=encoded, tokens=tokens)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Encodings:
+        """What depends on the images of a batch alone, for several calls that differ in their points."""
+        images = batch.images.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            return self.model.diffusion.encode(images), self.model.mask_clip.encode(images)
+
+
+def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:
+    """N int64 labels of each of `BRANCHES`."""
+    return {"fused": labels.fused, "2d": labels.features_2d, "3d": labels.features_3d}
+
+
+def cast_votes(votes: dict[str, SceneVotes], point_index: torch.Tensor, labels: ViewLabels, kind: str) -> None:
+    """Let the rows of some views vote on their points, for each of `BRANCHES`.
+
+    Args:
+        point_index: N int64, see `SceneVotes.add`.
+        kind: "hard" or "soft", see `EvaluateConfig.votes`; "soft" needs the scores of all branches.
+    """
+    scores = {"fused": labels.scores, "2d": labels.scores_2d, "3d": labels.scores_3d}
+    for branch, predicted in by_branch(labels).items():
+        found = scores[branch]
+        if kind == "hard":
+            votes[branch].add(point_index, predicted)
+        else:
+            assert found is not None, "soft votes need all scores"
+            votes[branch].add_probabilities(point_index, found.softmax(-1) * (predicted >= 0)[:, None])

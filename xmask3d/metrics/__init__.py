@@ -1,0 +1,1 @@
+"""Scores: confusion matrices, means over groups of classes, comparison of runs."""

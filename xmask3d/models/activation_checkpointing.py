@@ -1,0 +1,167 @@
+"""Blocks of frozen diffusers networks, computed without keeping what is cheap to compute again.
+
+The weights take no gradient, so a convolution needs nothing of its input for the backward pass; autograd keeps it all
+the same, and the norm's and the activation's results with it. A residual block that recomputes those keeps two maps of
+about ten; a transformer keeps its input, what self-attention gave, which is dear to compute, and what the feed-forward
+takes, of about twelve.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import Transformer2DModel
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from xmask3d.models import row_tiling as bands
+from xmask3d.native import winograd
+
+# Numbers of a tensor from which on the memory is worth the calls; those of small networks stay below.
+_WORTH = 1 << 17
+# Tokens that a feed-forward takes at a time.
+_TOKENS = 1024
+
+
+def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
+    """`block(x, time)` of a `ResnetBlock2D`, B x C x H x W to B x C' x H x W."""
+    if not _is_plain(block):
+        return block(x, time)
+    if bands.worthwhile(x):
+        return bands.residual_block(block, x, time)
+    hidden = _recompute(lambda x: block.conv1(_activated(block.norm1, x)), x)
+    if block.time_emb_proj is not None:
+        hidden = hidden + block.time_emb_proj(F.silu(time))[:, :, None, None]
+    hidden = _recompute(lambda x: block.conv2(_activated(block.norm2, x)), hidden)
+    shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
+    return hidden.add_(shortcut)  # a convolution's result, which nothing else reads
+
+
+def multiply_less(network: nn.Module) -> None:
+    """Let the 3 x 3 convolutions of a network take Winograd's way where it is faster; changes the network in place."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and _is_same_size(module):
+            module.__class__ = _Convolution  # parameters keep their names
+
+
+class _Convolution(nn.Conv2d):
+    """3 x 3 weights, stride 1, padding 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return winograd.conv2d(input, self.weight, self.bias)
+
+
+def keep_little(network: nn.Module) -> None:
+    """Let the transformers of a network recompute all but self-attention; changes the network in place."""
+    for module in network.modules():
+        if isinstance(module, Transformer2DModel) and _is_plain_transformer(module):
+            module.__class__ = _Transformer  # parameters keep their names
+
+
+class _Transformer(Transformer2DModel):
+    """Norm, projection, blocks and projection back, added to the input."""
+
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: Any, return_dict: bool = False, **__: Any
+    ) -> tuple[Tensor]:
+        x, text = hidden_states, encoder_hidden_states
+        tokens = x
+        for block in self.transformer_blocks:
+            attend = self._enter_and_attend if tokens is x else _attend
+            tokens = _recompute(partial(attend, block), tokens, text, context_fn=_keeping_attention)
+            tokens = tokens + _feed_forward(block, tokens)
+        return (x + _product(self.proj_out, tokens).transpose(1, 2).reshape(x.shape),)
+
+    def _enter_and_attend(self, block: nn.Module, x: Tensor, text: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        return _attend(block, _product(self.proj_in, tokens), text)
+
+
+def _attend(block: nn.Module, x: Tensor, text: Tensor) -> Tensor:
+    """Self-attention and cross-attention, each after a norm; B x N x C."""
+    x = block.attn1(block.norm1(x)) + x
+    return block.attn2(block.norm2(x), text) + x
+
+
+def _feed_forward(block: nn.Module, x: Tensor) -> Tensor:
+    """Norm and feed-forward, B x N x C; its inner maps are eight times as wide, so long sequences go in parts."""
+    parts = [_recompute(lambda x: block.ff(block.norm3(x)), part) for part in x.split(_TOKENS, 1)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _product(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """A linear layer or a convolution of one pixel, as a product: it keeps no input where weights take no gradient."""
+    return F.linear(tokens, layer.weight.flatten(1), layer.bias)
+
+
+def _activated(norm: nn.Module, x: Tensor) -> Tensor:
+    return F.silu(norm(x), inplace=not (torch.is_grad_enabled() and x.requires_grad))
+
+
+def _recompute(function: Callable[..., Tensor], x: Tensor, *others: Tensor, **options: Any) -> Tensor:
+    """`function(x, *others)`, recomputed in the backward pass as far as the last tensor that is kept: a product that
+    ends the function is not computed again."""
+    if torch.is_grad_enabled() and x.requires_grad and x.numel() >= _WORTH:
+        return checkpoint(function, x, *others, use_reentrant=False, preserve_rng_state=False, **options)
+    return function(x, *others)
+
+
+def _policy(_context: object, operator: object, *arguments: Any, **_options: Any) -> CheckpointPolicy:
+    """Keep what attention to at least as many keys as queries gives: that to a few words is cheap."""
+    if operator in _ATTENTION and arguments[1].shape[-2] >= arguments[0].shape[-2]:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_keeping_attention = partial(create_selective_checkpoint_contexts, _policy)
+_ATTENTION = {
+    getattr(torch.ops.aten, name).default
+    for name in (
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+    )
+    if hasattr(torch.ops.aten, name)
+}
+
+
+def _is_same_size(conv: nn.Conv2d) -> bool:
+    sizes = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1 and conv.padding_mode == "zeros"
+
+
+def _is_plain(block: nn.Module) -> bool:
+    return (
+        isinstance(block, ResnetBlock2D)
+        and block.time_embedding_norm == "default"
+        and isinstance(block.nonlinearity, nn.SiLU)
+        and block.upsample is None
+        and block.downsample is None
+        and block.output_scale_factor == 1
+        and (block.time_emb_proj is None or not block.skip_time_act)
+        and (not block.dropout.p or not block.training)
+    )
+
+
+def _is_plain_transformer(model: Transformer2DModel) -> bool:
+    return model.is_input_continuous and all(_is_plain_block(block) for block in model.transformer_blocks)
+
+
+def _is_plain_block(block: nn.Module) -> bool:
+    return (
+        isinstance(block, BasicTransformerBlock)
+        and block.norm_type == "layer_norm"
+        and block.pos_embed is None
+        and block.attn2 is not None
+        and block._chunk_size is None
+        and not (block.only_cross_attention or block.double_self_attention)
+        and not hasattr(block, "fuser")
+        and [type(layer) for layer in block.ff.net] == [GEGLU, nn.Dropout, nn.Linear]
+        and not block.ff.net[1].p
+    )

@@ -1,0 +1,211 @@
+"""Where CLIP comes from: open_clip's names, local files, or a folder with a small one."""
+
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from open_clip.model import build_model_from_openai_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from xmask3d.errors import UserError
+from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
+from xmask3d.models.loading.tensor_files import refuse_foreign
+from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
+
+log = logging.getLogger(__name__)
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+
+CONFIG_FILE = "open_clip_config.json"
+# In the order in which they are looked for.
+WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+class LoadedClip(NamedTuple):
+    """A frozen CLIP model in evaluation mode, float32 on the CPU, and its tokenizer."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+
+
+def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedClip:
+    """Load a CLIP model.
+
+    Args:
+        source: one of
+            - a folder with `open_clip_config.json` and its weights (`model.safetensors` or as open_clip names them); a
+              file `tokenizer_vocabulary.json` in it makes the tokenizer a `CompactTokenizer`;
+            - a file of OpenAI's, such as `ViT-L-14.pt`, whose sizes are read off its tensors; so are those of other
+              files with its names, which get OpenAI's activation, QuickGELU, and a warning, since they do not tell;
+            - a model's name in open_clip, such as `ViT-L-14`.
+        pretrained: with a name only: a tag that open_clip downloads, or a local `.pt` or `.safetensors` file, which
+            gets the activation of the name (`ViT-L-14` or `ViT-L-14-quickgelu`) unless it is OpenAI's own.
+
+    Raises:
+        UserError: naming what is missing or does not fit.
+    """
+    path = Path(source)
+    if path.is_dir():
+        model, tokenizer = _from_folder(path)
+    elif path.is_file():
+        model, tokenizer = _from_openai_file(path)
+    else:
+        model, tokenizer = _from_name(str(source), str(pretrained))
+    return LoadedClip(model.float().requires_grad_(False).eval(), tokenizer)
+
+
+def build_clip(model_config: dict[str, Any]) -> nn.Module:
+    """A CLIP model with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`.
+
+    Beyond open_clip's keys its `vision_cfg` may name a `stem`, see `clip_stem`.
+    """
+    vision_config, has_stem = take_stem(model_config["vision_cfg"])
+    clip = open_clip.CLIP(**{**model_config, "vision_cfg": vision_config})
+    if has_stem:
+        add_stem(clip.visual)
+    return clip
+
+
+def _from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
+    config = _read_config(folder / CONFIG_FILE)
+    model_config = config["model_cfg"]
+    try:
+        model = build_clip(model_config)
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG_FILE}: open_clip cannot build this model: {error}") from error
+    weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if weights is None:
+        raise UserError(f"{folder}: no CLIP weights; expected {' or '.join(WEIGHT_FILES)}")
+    tensors = _read_tensors(weights)
+    if isinstance(model.visual.conv1, ConvStem):
+        tensors |= {f"visual.conv1.{name}": x for name, x in imagenet_weights(model.visual.conv1).items()}
+    _load(model, tensors, weights)
+    preprocess = config.get("preprocess_cfg", {})
+    model.visual.image_mean, model.visual.image_std = preprocess.get("mean"), preprocess.get("std")
+    return model, _folder_tokenizer(folder, model_config["text_cfg"])
+
+
+def _folder_tokenizer(folder: Path, text_config: dict[str, Any]) -> Tokenizer:
+    context_length = text_config.get("context_length", 77)
+    if not (folder / VOCABULARY_FILE).is_file():
+        return open_clip.SimpleTokenizer(context_length=context_length)
+    return CompactTokenizer.load(
+        folder / VOCABULARY_FILE, vocabulary_size=text_config["vocab_size"], context_length=context_length
+    )
+
+
+def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
+    tensors = _read_tensors(path)
+    if "visual.proj" not in tensors or "text_projection" not in tensors:
+        raise UserError(f"{path}: no CLIP vision transformer in OpenAI's layout (no visual.proj or text_projection)")
+    context_length = len(tensors["positional_embedding"])
+    if not _is_openais(path, tensors):
+        log.warning(
+            "%s: does not tell its activation: taking QuickGELU, as OpenAI's weights need it; if they are others', "
+            "such as LAION's or DataComp's, give a folder of them and their %s instead",
+            path,
+            CONFIG_FILE,
+        )
+    try:
+        # None instead of a half-precision dtype: plain layer norms, which also run in float64.
+        model = build_model_from_openai_state_dict(dict(tensors), cast_dtype=None)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: not in OpenAI's layout: {_first_line(error)}") from error
+    return model, open_clip.SimpleTokenizer(context_length=context_length)
+
+
+def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise UserError(f"CLIP {name!r}: no such folder or file, and open_clip knows no model of this name")
+    tag = open_clip.get_pretrained_cfg(name, pretrained)
+    if not tag and not Path(pretrained).is_file():
+        known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise UserError(f"CLIP {name}: {pretrained!r} is no file and none of its pretrained tags ({known})")
+    tokenizer = open_clip.get_tokenizer(name)
+    if not tag:
+        file = Path(pretrained)
+        tensors = _read_tensors(file)
+        model = open_clip.create_model(name, pretrained=None, force_quick_gelu=_is_openais(file, tensors))
+        _load(model, tensors, file)
+        return model, tokenizer
+    try:
+        # The activation belongs to the weights, not to the architecture's name.
+        quick = bool(tag.get("quick_gelu"))
+        return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick), tokenizer
+    except Exception as error:
+        reason = _first_line(error)
+        raise UserError(
+            f"CLIP {name}: cannot download {pretrained!r} ({reason}); give the path of a local file instead"
+        ) from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(config, dict) or "text_cfg" not in config.get("model_cfg", {}):
+        raise UserError(f"{path}: no model_cfg with a text_cfg in it")
+    return config
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, of a state dict, or of OpenAI's TorchScript archive."""
+    refuse_foreign(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = _load_archive(path) if _is_torchscript(path) else torch.load(path, "cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: not a readable weight file: {_first_line(error)}") from error
+    except Exception as error:
+        # Whatever the unpickler makes of a damaged or a foreign file.
+        raise UserError(f"{path}: refused, since it is not a plain file of tensors: {_first_line(error)}") from error
+    tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else None
+    if not isinstance(tensors, dict):
+        raise UserError(f"{path}: not a state dict; expected names and tensors")
+    named = {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return {name.removeprefix("module."): tensor for name, tensor in named.items()}
+
+
+def _is_openais(path: Path, tensors: dict[str, Tensor]) -> bool:
+    """Whether the weights are surely OpenAI's, made with QuickGELU: their archive, or all that was in one."""
+    return _is_torchscript(path) or "input_resolution" in tensors
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _load_archive(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        # OpenAI publishes CLIP in this format only, whatever torch thinks of it today.
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.jit.load(path, map_location="cpu").state_dict()
+
+
+def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    # Sizes that OpenAI's files carry along.
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        tensors.pop(name, None)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: weights of another model: {reason}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200]

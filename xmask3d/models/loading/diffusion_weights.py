@@ -1,0 +1,277 @@
+"""Where Stable Diffusion comes from: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xmask3d.errors import UserError
+from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
+from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, encode_empty_prompt, folder_empty_prompt
+from xmask3d.models.loading.tensor_files import TensorFile, open_tensors
+
+WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+PARTS: tuple[tuple[type[nn.Module], str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
+UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
+
+# The VAE's attention in older folders; diffusers renames it when it loads one.
+_OLD_ATTENTION = re.compile(r"(?<=mid_block\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)")
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+VAE_CONFIG: dict[str, Any] = {
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+UNET_CONFIG_1: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    # diffusers means the number of heads.
+    "attention_head_dim": 8,
+}
+UNET_CONFIG_2: dict[str, Any] = {
+    **UNET_CONFIG_1,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
+}
+
+
+def build_diffusion(
+    vae_config: Mapping[str, Any] = VAE_CONFIG, unet_config: Mapping[str, Any] = UNET_CONFIG_1, **options: Any
+) -> DiffusionFeatures:
+    """Features from networks with random weights.
+
+    Args:
+        vae_config, unet_config: as in the `config.json` of diffusers' `AutoencoderKL` and `UNet2DConditionModel`.
+        options: keyword arguments of `DiffusionFeatures`.
+    """
+    vae = AutoencoderKL.from_config(dict(vae_config))
+    unet = UNet2DConditionModel.from_config(dict(unet_config))
+    return DiffusionFeatures(vae, unet, scaling_factor=vae.config.scaling_factor, **options)
+
+
+def load_diffusion(source: Path | str, **options: Any) -> tuple[DiffusionFeatures, Tensor]:
+    """Load Stable Diffusion 1.x or 2.x, only the tensors that the features need, as float32 on the CPU.
+
+    Args:
+        source: a folder in diffusers' layout (`vae/` and `unet/`, each with `config.json` and safetensors; and
+            `empty_prompt.safetensors` or `text_encoder/`), or a CompVis checkpoint (`.ckpt` or `.safetensors`).
+        options: keyword arguments of `DiffusionFeatures`.
+
+    Returns:
+        The features, and the embedding of the empty prompt, 1 x T x C.
+
+    Raises:
+        UserError: naming the file or tensor that is missing or does not fit.
+    """
+    path = Path(source)
+    if path.is_dir():
+        vae = _folder_network(AutoencoderKL, path / "vae")
+        unet = _folder_network(UNet2DConditionModel, path / "unet")
+        prompt = folder_empty_prompt(path)
+    elif path.is_file():
+        with open_tensors(path) as tensors:
+            vae, unet = _compvis_networks(tensors, path)
+            prompt = encode_empty_prompt(tensors, path)
+    else:
+        raise UserError(f"{path}: no such file or folder; expected Stable Diffusion 1.x or 2.x")
+    if prompt.shape[-1] != unet.config.cross_attention_dim:
+        sizes = f"{prompt.shape[-1]} channels, but the UNet expects {unet.config.cross_attention_dim}"
+        raise UserError(f"{path}: the embedding of the empty prompt has {sizes}")
+    return DiffusionFeatures(vae, unet, scaling_factor=vae.config.scaling_factor, **options), prompt
+
+
+def check_diffusion(source: Path | str) -> str:
+    """Compare names and shapes of the networks at `source` with what the features need, without reading the numbers.
+
+    Returns:
+        One line about what is there.
+
+    Raises:
+        UserError: as `load_diffusion`, but for the embedding of the empty prompt.
+    """
+    path = Path(source)
+    if path.is_dir():
+        networks = [_described(*_folder_headers(kind, path / part)) for kind, part in PARTS]
+        return f"diffusers folder, {' and '.join(networks)}"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder; expected Stable Diffusion 1.x or 2.x")
+    with open_tensors(path) as tensors:
+        unet, vae = _select(tensors, UNET_PREFIX, path), _select(tensors, VAE_PREFIX, path)
+        unet_config, vae_config = _compvis_configs(unet, vae, path)
+        pairs = (
+            (AutoencoderKL, vae_config, convert_ldm_vae_checkpoint, vae),
+            (UNet2DConditionModel, unet_config, convert_ldm_unet_checkpoint, unet),
+        )
+        networks = []
+        for kind, config, rename, found in pairs:
+            network = _without_weights(kind, config, path)
+            shapes = {name: tensor.to("meta") for name, tensor in found.items()}
+            networks.append(_described(network, _renamed(rename, shapes, network, path), path))
+    return f"CompVis checkpoint, {' and '.join(networks)}"
+
+
+def _described(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> str:
+    _check_fit(network, tensors, path)
+    return f"{type(network).__name__} of {len(network.state_dict())} tensors"
+
+
+def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dict[str, Tensor], Path]:
+    """A network without weights, and shapes of the tensors in its file."""
+    network, path = _folder_description(kind, folder)
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(stored).get_shape() for name, stored in _stored_names(file).items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable weight file: {error}") from error
+    return network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, path
+
+
+def save_diffusion(folder: Path, features: DiffusionFeatures, empty_prompt: Tensor, dtype: torch.dtype) -> None:
+    """Write a folder that `load_diffusion` reads, without the parts that the features do not need.
+
+    Args:
+        folder: made if missing.
+        empty_prompt: 1 x T x C.
+        dtype: of the stored tensors.
+    """
+    for name, network in (("vae", features.vae), ("unet", features.unet)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        network.save_config(folder / name)
+        tensors = {key: tensor.to(dtype).contiguous() for key, tensor in network.state_dict().items()}
+        save_file(tensors, folder / name / WEIGHT_FILES[0])
+    save_file({"empty_prompt": empty_prompt.to(dtype).contiguous()}, folder / EMPTY_PROMPT_FILE)
+
+
+def _truncated(network: nn.Module) -> nn.Module:
+    if isinstance(network, AutoencoderKL):
+        truncate_vae(network)
+    else:
+        truncate_unet(network)
+    return network
+
+
+def _without_weights(kind: type[nn.Module], config: Mapping[str, Any], where: Path) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return _truncated(kind.from_config(dict(config)))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{where}: diffusers cannot build this {kind.__name__}: {str(error)[:200]}") from error
+
+
+def _folder_description(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, Path]:
+    """A network of a folder's configuration without weights, and the file that has them."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
+    network = _without_weights(kind, config, folder / "config.json")
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: no weights; expected {' or '.join(WEIGHT_FILES)}")
+    return network, path
+
+
+def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
+    network, path = _folder_description(kind, folder)
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = _stored_names(file)
+            tensors = {name: file.get_tensor(stored[name]) for name in network.state_dict() if name in stored}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable weight file: {error}") from error
+    return _load(network, tensors, path)
+
+
+def _stored_names(file: safe_open) -> dict[str, str]:
+    """Names in a folder's weight file by the names that diffusers' networks give their tensors."""
+    return {_OLD_ATTENTION.sub(lambda old: _ATTENTION[old[0]], name): name for name in file.keys()}  # noqa: SIM118
+
+
+def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Module]:
+    unet_tensors = _select(tensors, UNET_PREFIX, path)
+    vae_tensors = _select(tensors, VAE_PREFIX, path)
+    unet_config, vae_config = _compvis_configs(unet_tensors, vae_tensors, path)
+    vae = _without_weights(AutoencoderKL, vae_config, path)
+    unet = _without_weights(UNet2DConditionModel, unet_config, path)
+    vae_tensors = _renamed(convert_ldm_vae_checkpoint, vae_tensors, vae, path)
+    unet_tensors = _renamed(convert_ldm_unet_checkpoint, unet_tensors, unet, path)
+    return _load(vae, vae_tensors, path), _load(unet, unet_tensors, path)
+
+
+def _renamed(rename: Callable, tensors: dict[str, Tensor], network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Tensors of a CompVis checkpoint by the names of `network`."""
+    try:
+        renamed = rename(tensors, network.config)
+        # diffusers puts None in the place of some tensors that are missing.
+        return {name: tensor for name, tensor in renamed.items() if tensor is not None}
+    except KeyError as error:
+        raise UserError(f"{path}: incomplete checkpoint, {error} is missing") from error
+
+
+def _compvis_configs(
+    unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], path: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The networks' configurations: those of version 1.x or 2.x, in the widths that the tensors have."""
+    try:
+        width = unet[UNET_PREFIX + "input_blocks.0.0.weight"].shape[0]
+        attention = UNET_PREFIX + "input_blocks.1.1."
+        context = unet[attention + "transformer_blocks.0.attn2.to_k.weight"].shape[1]
+        second = unet[attention + "proj_in.weight"].ndim == 2
+        vae_width = vae[VAE_PREFIX + "encoder.conv_in.weight"].shape[0]
+    except KeyError as error:
+        raise UserError(f"{path}: not Stable Diffusion 1.x or 2.x: {error} is missing") from error
+    channels = [width * factor for factor in (1, 2, 4, 4)]
+    unet_config = {**(UNET_CONFIG_2 if second else UNET_CONFIG_1)}
+    unet_config |= {"block_out_channels": channels, "cross_attention_dim": context}
+    if second:
+        unet_config["attention_head_dim"] = [max(size // 64, 1) for size in channels]
+    return unet_config, {**VAE_CONFIG, "block_out_channels": [vae_width * factor for factor in (1, 2, 4, 4)]}
+
+
+def _select(tensors: TensorFile, prefix: str, path: Path) -> dict[str, Tensor]:
+    selected = {name: tensors.get(name) for name in tensors.names if name.startswith(prefix)}
+    if not selected:
+        raise UserError(f"{path}: no tensors {prefix}*; expected a Stable Diffusion checkpoint in CompVis' layout")
+    return selected
+
+
+def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """UserError unless the tensors that a network needs are there in its shapes."""
+    expected = network.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    if missing:
+        raise UserError(f"{path}: {type(network).__name__} lacks {_listed(missing)}")
+    wrong = sorted(name for name, tensor in expected.items() if tensors[name].shape != tensor.shape)
+    if wrong:
+        raise UserError(f"{path}: {type(network).__name__} has other shapes in {_listed(wrong)}")
+
+
+def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Put tensors into a network without weights; those it does not need are left out."""
+    _check_fit(network, tensors, path)
+    expected = network.state_dict()
+    # Copied, since tensors of a mapped file lie at odd addresses, on which the last bits of matrix products depend.
+    copies = {name: tensors[name].to(torch.float32, copy=True) for name in expected}
+    network.load_state_dict(copies, assign=True)
+    return network
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *others = names
+    return f"{first} and {len(others)} more" if others else first

@@ -1,0 +1,102 @@
+"""Named tensors that the parts of the network hand each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from xmask3d.models.mask_decoder import MaskPrediction
+
+
+@dataclass
+class Outputs:
+    """What a forward gives; B samples, Q queries, N points, n texts.
+
+    Attributes:
+        masks: final prediction first, then those of the decoder's earlier layers if asked for; empty without 2D branch.
+        class_logits: of each prediction B x Q x (n + 1), null last.
+        class_embeddings: (n + 1) x D, the texts and null, not normalised.
+        temperature: scalar, multiplies cosine similarities.
+        global_feature: B x D, the implicit caption.
+        voxels_3d: V x D.
+        point_to_voxel: N int64, row of `voxels_3d` of each point.
+        binary_logits: N, positive where base.
+        clip_embeddings: B x Q x D, CLIP's view of the final masks, no gradient; None unless asked for.
+    """
+
+    masks: list[MaskPrediction]
+    class_logits: list[Tensor]
+    class_embeddings: Tensor
+    temperature: Tensor
+    global_feature: Tensor
+    voxels_3d: Tensor
+    point_to_voxel: Tensor
+    binary_logits: Tensor
+    clip_embeddings: Tensor | None = None
+
+    @property
+    def points_3d(self) -> Tensor:
+        """N x D, the feature of each point's voxel; gathered at each call."""
+        return self.voxels_3d.index_select(0, self.point_to_voxel)
+
+    @property
+    def mask_logits(self) -> Tensor:
+        """B x Q x h x w, of the final prediction."""
+        return self.masks[0].mask_logits
+
+    @property
+    def mask_embeddings(self) -> Tensor:
+        """B x Q x D, of the final prediction."""
+        return self.masks[0].embeddings
+
+
+@dataclass
+class Fused:
+    """What the masks of a batch gave to its N points.
+
+    Attributes:
+        owner: N int64, query that owns the point, -1 where none does.
+        point_batch: N int64, sample of the point.
+        mask_logits: N x Q, logit of every mask of the sample at the point's pixel. No gradient.
+        embeddings: B x Q x D mask embeddings.
+        rows: U x D fused features; the unchanged 3D feature where no mask owns the point.
+        point_to_row: N int64, row of each point.
+        row_to_point: U int64, one of the points of each row.
+    """
+
+    owner: Tensor
+    point_batch: Tensor
+    mask_logits: Tensor
+    embeddings: Tensor
+    rows: Tensor
+    point_to_row: Tensor
+    row_to_point: Tensor
+
+    @property
+    def covered(self) -> Tensor:
+        """N bool, whether a mask owns the point."""
+        return self.owner >= 0
+
+    @property
+    def points_fused(self) -> Tensor:
+        """N x D, the fused feature of each point; gathered at each call."""
+        return self.rows.index_select(0, self.point_to_row)
+
+    @property
+    def points_2d(self) -> Tensor:
+        """N x D, the embedding of the point's mask, 0 where uncovered; gathered at each call to save memory."""
+        return gather_by_owner(self.embeddings, self.owner, self.point_batch)
+
+
+def gather_by_owner(per_query: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
+    """Give every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
+    queries = per_query.shape[1]
+    # One more row of zeros, so that uncovered points need no second pass over N x D numbers.
+    table = F.pad(per_query.flatten(0, 1), (0, 0, 0, 1))
+    rows = torch.where(owner >= 0, point_batch * queries + owner, len(table) - 1)
+    return table.index_select(0, rows)

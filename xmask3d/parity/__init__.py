@@ -1,1 +1,0 @@
-"""Tools for checking numerically that parts compute what the published method computes."""

@@ -1,0 +1,135 @@
+"""Where things stand: a rectangular room, and pieces placed in it without touching each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from xmask3d.rooms.furniture import FurnitureModel, load_mesh
+from xmask3d.rooms.mesh import Mesh
+from xmask3d.rooms.textures import recolored
+
+Vector = tuple[float, float, float]
+
+NORTH, WEST, SOUTH, EAST = range(4)
+"""Walls y = depth, x = 0, y = 0, x = width. Furniture at wall w is turned by w quarter turns, its front to the room."""
+
+GAP = 0.02
+"""Metres between any two pieces and between a piece and the wall."""
+
+
+class DoesNotFit(Exception):
+    """A piece that a room must have finds no place: the caller tries another arrangement."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned block of space in metres."""
+
+    low: Vector
+    high: Vector
+
+    def overlaps(self, other: "Box", margin: float = 0.0) -> bool:
+        """Whether the blocks come nearer than `margin` along every axis."""
+        return all(self.low[i] < other.high[i] + margin and other.low[i] < self.high[i] + margin for i in range(3))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A model in its place.
+
+    Attributes:
+        model: what stands there.
+        position: of the middle of its underside, metres.
+        angle: radians counter-clockwise from above; at 0 its front faces -y.
+        scale: factors along its own width, depth, height.
+        tint: colour and strength of its recolouring, or None.
+    """
+
+    model: FurnitureModel
+    position: Vector
+    angle: float
+    scale: Vector = (1.0, 1.0, 1.0)
+    tint: tuple[Vector, float] | None = None
+
+    @cached_property
+    def size(self) -> Vector:
+        """Width, depth and height after scaling, metres, before turning."""
+        w, d, h = (float(a * b) for a, b in zip(self.model.size, self.scale, strict=True))
+        return w, d, h
+
+    @cached_property
+    def box(self) -> Box:
+        """The block of space it takes."""
+        w, d, h = self.size
+        c, s = abs(np.cos(self.angle)), abs(np.sin(self.angle))
+        half_x, half_y = float(w * c + d * s) / 2, float(w * s + d * c) / 2
+        x, y, z = self.position
+        return Box((x - half_x, y - half_y, z), (x + half_x, y + half_y, z + h))
+
+    def mesh(self) -> Mesh:
+        """Its mesh in the room's frame."""
+        mesh = load_mesh(self.model).scaled(self.scale).turned(self.angle).moved(self.position)
+        if self.tint is not None:
+            color, strength = self.tint
+            mesh.textures = [recolored(image, color, strength) for image in mesh.textures]
+        return mesh
+
+
+@dataclass
+class Room:
+    """A room from (0, 0, 0) to `size`, with its pieces and the space that must stay free."""
+
+    kind: str
+    size: Vector
+    pieces: list[Piece] = field(default_factory=list)
+    reserved: list[Box] = field(default_factory=list)
+
+    def length(self, wall: int) -> float:
+        """Length of a wall in metres."""
+        return self.size[0] if wall in (NORTH, SOUTH) else self.size[1]
+
+    def at_wall(self, wall: int, along: float, away: float) -> tuple[float, float]:
+        """The point (x, y) that lies `along` metres along a wall and `away` metres from it."""
+        width, depth, _ = self.size
+        return {NORTH: (along, depth - away), WEST: (away, along), SOUTH: (along, away), EAST: (width - away, along)}[
+            wall
+        ]
+
+    def is_free(self, box: Box, ignore: Sequence[Piece] = ()) -> bool:
+        """Whether a block lies inside the room and touches no piece and no reserved space."""
+        inside = all(box.low[i] >= -1e-6 and box.high[i] <= self.size[i] + 1e-6 for i in range(3))
+        if not inside or any(box.overlaps(space) for space in self.reserved):
+            return False
+        return not any(
+            box.overlaps(other.box, GAP) for other in self.pieces if all(other is not skip for skip in ignore)
+        )
+
+    def put(self, piece: Piece) -> bool:
+        """Add a piece if there is room for it."""
+        if not self.is_free(piece.box):
+            return False
+        self.pieces.append(piece)
+        return True
+
+    def reserve(self, low: Vector, high: Vector) -> None:
+        """Keep a block of space free of later pieces."""
+        self.reserved.append(Box(low, high))
+
+    def reserve_before(self, piece: Piece, wall: int, distance: float, height: float = 2.0) -> None:
+        """Keep the floor in front of a piece at a wall free."""
+        width = piece.size[0]
+        center = piece.position[0] if wall in (NORTH, SOUTH) else piece.position[1]
+        near = piece.size[1] + GAP
+        a = self.at_wall(wall, center - width / 2, near)
+        b = self.at_wall(wall, center + width / 2, near + distance)
+        self.reserve((min(a[0], b[0]), min(a[1], b[1]), 0.0), (max(a[0], b[0]), max(a[1], b[1]), height))
+
+
+def beside(piece: Piece, side: float, front: float = 0.0) -> tuple[float, float]:
+    """The point (x, y) `side` metres to the right of a piece's middle, as one who stands before it sees it, and `front`
+    metres before it."""
+    c, s = np.cos(piece.angle), np.sin(piece.angle)
+    x, y = side, -front
+    return float(piece.position[0] + c * x - s * y), float(piece.position[1] + s * x + c * y)

@@ -1,0 +1,211 @@
+"""Draw meshes by ray casting: colour, depth, instance and label of every pixel."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmask3d.native import rays as loops
+from xmask3d.native.compiler import BuildError
+from xmask3d.native.library import failure_of
+from xmask3d.rooms import embree
+from xmask3d.rooms.mesh import Mesh, merge, polygons, solid_texture
+from xmask3d.rooms.shading import Hits, Light, Looks, PlainRays
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a camera sees.
+
+    Attributes:
+        color: H x W x 3 uint8.
+        depth: H x W float32, metres along the optical axis, 0 where nothing is hit.
+        instance: H x W int32, position of the mesh in the renderer's list, -1 where nothing is hit.
+        label: H x W int32, class id, 255 where nothing is hit.
+    """
+
+    color: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    instance: NDArray[np.int32]
+    label: NDArray[np.int32]
+
+
+class Renderer:
+    """Meshes in the world frame, ready for ray casting.
+
+    Args:
+        meshes: any number of meshes; an instance is a position in this list.
+        labels: class id of each mesh; 255 for all if left out.
+        light: how the surfaces are lit.
+        background: colour where no surface is hit, red, green, blue in [0, 1].
+        compiled: whether compiled loops may be used, where they are to be had; the pictures are the same.
+    """
+
+    def __init__(
+        self,
+        meshes: Sequence[Mesh],
+        labels: Sequence[int] | None = None,
+        light: Light | None = None,
+        background: Sequence[float] = (0.0, 0.0, 0.0),
+        *,
+        compiled: bool = True,
+    ) -> None:
+        self.light = light or Light()
+        self.background = np.asarray(background, np.float32)
+        self.mesh = merge(meshes)
+        if len(self.mesh.faces) == 0:
+            raise ValueError("nothing to draw: the meshes have no faces")
+        count = [len(mesh.faces) for mesh in meshes]
+        self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
+        self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
+        if compiled and not _failure():
+            looks = Looks.of(self.mesh, self.light, loops.normals(self.mesh.vertices, self.mesh.faces))
+            parts = self.face_instance, self.face_label
+            self._surfaces = _surfaces(self.mesh, looks, self.light, *parts, self.background)
+        else:
+            self._plain = PlainRays(self.mesh, Looks.of(self.mesh, self.light, self.mesh.normals()), self.light)
+
+    def render(
+        self,
+        pose: NDArray[np.floating],
+        intrinsics: NDArray[np.floating],
+        height: int,
+        width: int,
+        colored: bool = True,
+    ) -> Frame:
+        """Draw one picture.
+
+        Args:
+            pose: 4 x 4, camera to world; the camera looks along +z, x right, y down.
+            intrinsics: 3 x 3 or larger: focal lengths and principal point in pixels.
+            colored: whether the colours are wanted; they are most of the work, and black without.
+        """
+        k = np.asarray(intrinsics, np.float32)
+        rotation, origin = np.asarray(pose, np.float32)[:3, :3], np.asarray(pose, np.float32)[:3, 3]
+        # z = 1 in the camera frame, so the distance along such a ray is the depth.
+        across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * rotation[:, 0]
+        down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * rotation[:, 1]
+        if hasattr(self, "_surfaces"):
+            return Frame(*self._surfaces.render(origin, across, down, rotation[:, 2], colored))
+        rays = (across + down[:, None] + rotation[:, 2]).reshape(-1, 3)
+        hits = self._plain.cast(np.broadcast_to(origin, rays.shape), rays, colored)
+        missed = np.flatnonzero(hits.face < 0)
+        color = hits.color
+        if colored:
+            color[missed] = self.background
+        instance, label = self.face_instance[hits.face], self.face_label[hits.face]
+        instance[missed], label[missed] = -1, 255
+        np.clip(color * np.float32(255) + np.float32(0.5), 0, 255, out=color)
+        return Frame(
+            color.astype(np.uint8).reshape(height, width, 3),
+            hits.distance.reshape(height, width),
+            instance.reshape(height, width),
+            label.reshape(height, width),
+        )
+
+    def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating], colored: bool = True) -> Hits:
+        """Follow rays to the first surface.
+
+        Args:
+            origins, directions: N x 3; directions need no unit length.
+            colored: whether the colours are wanted; black without.
+        """
+        starts = np.ascontiguousarray(origins, np.float32)
+        rays = np.ascontiguousarray(directions, np.float32)
+        if hasattr(self, "_surfaces"):
+            return Hits(*self._surfaces.cast(starts, rays, colored))
+        return self._plain.cast(starts, rays, colored)
+
+
+def _surfaces(
+    mesh: Mesh,
+    looks: Looks,
+    light: Light,
+    instance: NDArray[np.int32],
+    label: NDArray[np.int32],
+    background: NDArray[np.float32],
+) -> loops.Surfaces:
+    """A mesh for the compiled loops. Args: instance, label: of each face; background: colour."""
+    return loops.Surfaces(
+        embree.Scene(mesh.vertices, mesh.faces),
+        [embree.function(name) for name in ("rtcIntersect1", "rtcIntersect16", "rtcOccluded16")],
+        looks.normals,
+        looks.daylight,
+        mesh.uv,
+        mesh.texture,
+        instance,
+        label,
+        looks.texels,
+        looks.texture_start,
+        looks.texture_width,
+        looks.texture_height,
+        lamp=light.lamp or (0.0, 0.0, 0.0),
+        lamp_strength=light.lamp_strength if light.lamp else 0.0,
+        tint=light.tint,
+        background=background,
+        shadows=light.shadows,
+    )
+
+
+@functools.cache
+def _failure() -> str:
+    """Why compiled loops cannot draw on this machine; empty if they can."""
+    return "no Embree 4" if embree.library() is None else failure_of("rooms", _check)
+
+
+def _check() -> None:
+    """Draw a square before a wall. Embree is not asked twice, since a second device of it keeps a thread busy.
+
+    Raises:
+        BuildError: the picture is not what geometry says.
+    """
+    white = solid_texture((1, 1, 1))
+    corners = [[(-s, -s, z), (s, -s, z), (s, s, z), (-s, s, z)] for s, z in ((9, 4), (1, 2))]
+    mesh = merge([polygons([square], white) for square in corners])
+    light, instance = Light(ambient=1, sun_strength=0), np.repeat(np.arange(2, dtype=np.int32), 2)
+    looks = Looks.of(mesh, light, loops.normals(mesh.vertices, mesh.faces))
+    surfaces = _surfaces(mesh, looks, light, instance, instance, np.zeros(3, np.float32))
+    steps = (np.arange(18)[:, None] - 8.5) / 10
+    color, depth, seen, _ = surfaces.render((0, 0, 0), steps * (1, 0, 0), steps[:14] * (0, 1, 0), (0, 0, 1), True)
+    inside = np.zeros((14, 18), bool)
+    inside[4:14, 4:14] = True
+    if not (
+        np.array_equal(seen, inside) and np.allclose(depth, np.where(inside, 2, 4), rtol=1e-5) and color.min() == 255
+    ):
+        raise BuildError("compiled loops do not draw a square where it is")
+
+
+def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:
+    """Camera-to-world matrix (4 x 4) of an upright camera at `eye` that looks at `target`; z is up in the world."""
+    position = np.asarray(eye, np.float64)
+    forward = np.asarray(target, np.float64) - position
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    if np.linalg.norm(right) < 1e-6:
+        right = np.array([1.0, 0.0, 0.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, position
+    return pose
+
+
+def portrait_view(
+    mesh: Mesh, azimuth: float, elevation: float, height: int, width: int, fill: float = 0.85
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pose and intrinsics of a camera that shows one mesh whole.
+
+    Args:
+        azimuth: radians, 0 looks at the front (from -y), counter-clockwise seen from above.
+        elevation: radians above the horizon.
+        fill: share of the picture that the mesh's enclosing sphere spans.
+    """
+    low, high = mesh.bounds
+    center, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    focal = 1.4 * min(height, width)
+    distance = 2 * focal * radius / (fill * min(height, width)) + 1e-3
+    direction = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
+    pose = look_at(center + direction * distance, center)
+    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return pose, intrinsics

@@ -1,0 +1,146 @@
+"""The bare room: floor, walls, skirting, ceiling, a rug, and its light."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from xmask3d.rooms import textures
+from xmask3d.rooms.catalogue import CLASS_IDS
+from xmask3d.rooms.layout import Room
+from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, polygons
+from xmask3d.rooms.render import Light, Renderer
+
+UNLABELLED = 255
+"""Label of what has no class: ceilings and rugs, as in ScanNet's 20 classes."""
+
+WET = ("bathroom", "kitchen")
+
+
+@dataclass(frozen=True)
+class BuiltRoom:
+    """A room ready to be seen.
+
+    Attributes:
+        room: what stands where.
+        renderer: its meshes; in the order of `kinds`.
+        kinds: kind of each instance, such as "armchair" or "wall".
+    """
+
+    room: Room
+    renderer: Renderer
+    kinds: tuple[str, ...]
+
+
+def build_room(room: Room, rng: np.random.Generator, *, compiled: bool = True) -> BuiltRoom:
+    """Give a furnished room floor, walls, ceiling and light.
+
+    Args:
+        compiled: whether compiled loops may draw it, where they are to be had; the pictures are the same.
+    """
+    parts = [
+        ("floor", CLASS_IDS["floor"], _floor(room, rng)),
+        ("wall", CLASS_IDS["wall"], _walls(room, rng)),
+        ("ceiling", UNLABELLED, _ceiling(room)),
+    ]
+    rug = _rug(room, rng)
+    if rug is not None:
+        parts.append(("rug", UNLABELLED, rug))
+    parts += [(piece.model.kind, piece.model.class_id, piece.mesh()) for piece in room.pieces]
+    meshes, labels = [mesh for _, _, mesh in parts], [label for _, label, _ in parts]
+    renderer = Renderer(meshes, labels, room_light(room, rng), compiled=compiled)
+    return BuiltRoom(room, renderer, tuple(kind for kind, _, _ in parts))
+
+
+def room_light(room: Room, rng: np.random.Generator) -> Light:
+    """Daylight from a side and a lamp under the ceiling, in a random mix and warmth."""
+    width, depth, height = room.size
+    turn, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.1)
+    warmth = rng.uniform(-0.05, 0.09)
+    lamp = (width * float(rng.uniform(0.35, 0.65)), depth * float(rng.uniform(0.35, 0.65)), height - 0.25)
+    return Light(
+        ambient=float(rng.uniform(0.3, 0.45)),
+        sun=(float(np.cos(turn) * np.cos(tilt)), float(np.sin(turn) * np.cos(tilt)), float(np.sin(tilt))),
+        sun_strength=float(rng.uniform(0.25, 0.5)),
+        lamp=lamp,
+        lamp_strength=float(rng.uniform(0.25, 0.55)),
+        tint=(1.0 + warmth, 1.0, 1.0 - 1.2 * warmth),
+        shadows=True,
+    )
+
+
+def _floor(room: Room, rng: np.random.Generator) -> Mesh:
+    w, d, _ = room.size
+    gray = textures.hsv(rng.random(), rng.uniform(0, 0.15), rng.uniform(0.35, 0.85))
+    if room.kind in WET or rng.random() < 0.15:
+        image, texel = textures.tiles(rng, gray, chequered=rng.random() < 0.3), float(rng.uniform(0.5, 0.9))
+    elif rng.random() < 0.65:
+        image, texel = (
+            textures.planks(rng, textures.hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.65), rng.uniform(0.35, 0.8))),
+            0.6,
+        )
+    else:
+        image, texel = (
+            textures.carpet(rng, textures.hsv(rng.random(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.75))),
+            0.8,
+        )
+    corners = [(0, 0, 0), (w, 0, 0), (w, d, 0), (0, d, 0)]
+    if rng.random() < 0.5:
+        corners = corners[1:] + corners[:1]
+    return polygons([corners], image, texel)
+
+
+def _walls(room: Room, rng: np.random.Generator) -> Mesh:
+    w, d, h = room.size
+    color = textures.hsv(rng.random(), rng.uniform(0.02, 0.28), rng.uniform(0.68, 0.97))
+    plain: ByteArray = textures.plaster(rng, color)
+    image, texel = (plain, 1.5) if rng.random() < 0.75 else (textures.wallpaper(rng, color), 0.8)
+    corners = [(0, 0), (w, 0), (w, d), (0, d), (0, 0)]
+    sides = [[(*a, 0), (*a, h), (*b, h), (*b, 0)] for a, b in pairwise(corners)]
+    # Each side starts at the floor so that wallpaper stands upright.
+    sides = [[side[3], side[0], side[1], side[2]] for side in sides]
+    parts = []
+    feature = int(rng.integers(0, 8))
+    other = textures.plaster(rng, textures.hsv(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.85)))
+    tiled = textures.tiles(rng, textures.hsv(rng.random(), rng.uniform(0.02, 0.3), rng.uniform(0.75, 0.97)), 4)
+    for index, side in enumerate(sides):
+        if room.kind == "bathroom":
+            parts.append(polygons([side], tiled, 1.0))
+        else:
+            parts.append(polygons([side], other, 1.5) if index == feature else polygons([side], image, texel))
+    if room.kind != "bathroom" and rng.random() < 0.7:
+        parts += _skirting(w, d, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97)))
+    return merge(parts)
+
+
+def _skirting(w: float, d: float, color: tuple[float, float, float]) -> list[Mesh]:
+    thick, high = 0.012, 0.08
+    return [
+        box((0, 0, 0), (w, thick, high), color),
+        box((0, d - thick, 0), (w, d, high), color),
+        box((0, 0, 0), (thick, d, high), color),
+        box((w - thick, 0, 0), (w, d, high), color),
+    ]
+
+
+def _ceiling(room: Room) -> Mesh:
+    w, d, h = room.size
+    return polygons(
+        [[(0, 0, h), (0, d, h), (w, d, h), (w, 0, h)]],
+        textures.plaster(np.random.default_rng(0), (0.95, 0.95, 0.94)),
+        2.0,
+    )
+
+
+def _rug(room: Room, rng: np.random.Generator) -> Mesh | None:
+    """A thin rug near the middle, in half of the dry rooms."""
+    if room.kind in WET or rng.random() < 0.5:
+        return None
+    w, d, _ = room.size
+    size = rng.uniform([1.0, 0.8], [2.0, 1.5])
+    middle = np.array([w, d]) / 2 + rng.uniform(-0.15, 0.15, 2) * [w, d]
+    low = (float(middle[0] - size[0] / 2), float(middle[1] - size[1] / 2), 0.0)
+    high = (float(middle[0] + size[0] / 2), float(middle[1] + size[1] / 2), 0.008)
+    return box(
+        low, high, textures.cloth(rng, textures.hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.8))), 0.7
+    )

@@ -1,0 +1,167 @@
+"""Write one room as processed ScanNet: a labelled point cloud, posed frames, label images and captions."""
+
+import io
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from xmask3d.rooms import noise, sentences, viewpoints
+from xmask3d.rooms.catalogue import NYU40_IDS
+from xmask3d.rooms.point_fusion import Picture, fuse
+from xmask3d.rooms.render import Frame
+from xmask3d.rooms.structure import UNLABELLED, BuiltRoom
+
+POINT_SPACING = 0.035
+"""Edge of the cells of which each holds one point, metres."""
+
+FRAME_STEP = 20
+"""ScanNet's processed frames are every 20th: stems 0, 20, 40, ..."""
+
+_NYU40 = np.zeros(256, np.uint8)
+_NYU40[:20] = NYU40_IDS
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """N scene points: coordinates in metres, colours in [-1, 1], labels 0..19 or 255. All float32."""
+
+    coords: NDArray[np.float32]
+    colors: NDArray[np.float32]
+    labels: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RoomFiles:
+    """What a written room holds: a sentence per frame stem, point count, and the frames in which each class appears."""
+
+    captions: dict[str, str]
+    points: int
+    frames_per_class: dict[int, int]
+
+
+def scene_files(out: Path, split: str, scene: str) -> tuple[Path, Path]:
+    """The point cloud's path and the folder of frames."""
+    return out / "scannet_3d" / split / f"{scene}_vh_clean_2.pth", out / "scannet_2d" / scene
+
+
+def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, rng: np.random.Generator) -> RoomFiles:
+    """Film a room and write its files; the point cloud last, so that its presence means a complete room.
+
+    What the scene held before is removed: frames of another room would count as views of this one.
+
+    Args:
+        views: number of frames.
+    """
+    cloud_path, folder = scene_files(out, split, scene)
+    cloud_path.unlink(missing_ok=True)
+    for name in ("color", "depth", "pose", "label"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for old in (folder / name).iterdir():
+            old.unlink()
+    poses = viewpoints.choose_views(built, views, rng)
+    frames = [built.renderer.render(pose, viewpoints.INTRINSICS, viewpoints.HEIGHT, viewpoints.WIDTH) for pose in poses]
+    exposure = _exposure(frames, rng)
+    cloud = scan(built, frames, poses, exposure, rng)
+    sentences: dict[str, str] = {}
+    seen: dict[int, int] = {}
+    for index, (frame, pose) in enumerate(zip(frames, poses, strict=True)):
+        stem = str(index * FRAME_STEP)
+        _write_frame(folder, stem, frame, pose, exposure, rng)
+        sentences[stem] = caption(built, frame, rng)
+        for label in np.flatnonzero(np.bincount(frame.label.ravel()) >= 100):
+            seen[int(label)] = seen.get(int(label), 0) + 1
+    _write(folder / "intrinsics.txt", matrix_text(viewpoints.INTRINSICS).encode())
+    buffer = io.BytesIO()
+    torch.save((cloud.coords, cloud.colors, cloud.labels), buffer)
+    _write(cloud_path, buffer.getvalue())
+    return RoomFiles(sentences, len(cloud.coords), seen)
+
+
+def caption(built: BuiltRoom, frame: Frame, rng: np.random.Generator) -> str:
+    """A sentence about what a frame shows."""
+    count = np.bincount(frame.instance[frame.instance >= 0], minlength=len(built.kinds))
+    visible = np.flatnonzero(count)
+    return sentences.describe(
+        [built.kinds[i] for i in visible], list(count[visible] / frame.instance.size), built.room.kind, rng
+    )
+
+
+def scan(
+    built: BuiltRoom, frames: list[Frame], poses: list[viewpoints.Pose], exposure: float, rng: np.random.Generator
+) -> Cloud:
+    """Fuse frames to a cloud with one point per cell, as a scanner does: only surfaces that some camera saw.
+
+    Smaller views from further cameras join in, since a scan's frames are more than those that are kept.
+    """
+    # Every second pixel lies closer than the cells at any distance in a room.
+    pictures = [Picture(frame, pose, 2) for frame, pose in zip(frames, poses, strict=True)]
+    for pose in viewpoints.choose_views(built, max(2, len(poses) // 3), rng, candidates_per_view=2):
+        pictures.append(Picture(viewpoints.small_view(built, pose, 2), pose, 1))
+    coords, colors, labels = fuse(pictures, viewpoints.INTRINSICS, 2, POINT_SPACING)
+    coords = coords + rng.normal(0, 0.002, coords.shape)
+    shade = np.clip(colors * exposure + rng.normal(0, 0.012, colors.shape), 0, 1)
+    return Cloud(coords.astype(np.float32), (shade * 2 - 1).astype(np.float32), labels.astype(np.float32))
+
+
+def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
+    """A camera's automatic exposure, not always right: the factor that brings the mean to a usual brightness."""
+    mean = float(np.mean([frame.color.mean() for frame in frames])) / 255
+    return float(np.clip(rng.uniform(0.42, 0.56) / max(mean, 1e-3), 0.7, 1.8))
+
+
+def matrix_text(matrix: NDArray[np.float64]) -> str:
+    """A matrix as ScanNet writes it: a row a line."""
+    return "\n".join(" ".join(f"{value:.6f}" for value in row) for row in matrix) + "\n"
+
+
+def _write_frame(
+    folder: Path, stem: str, frame: Frame, pose: viewpoints.Pose, exposure: float, rng: np.random.Generator
+) -> None:
+    color = noise.sensor_color(frame.color, exposure, rng)
+    picture = io.BytesIO()
+    Image.fromarray(color).save(picture, "JPEG", quality=92)
+    _write(folder / "color" / f"{stem}.jpg", picture.getvalue())
+    _write(folder / "depth" / f"{stem}.png", encode_png(noise.sensor_depth(frame.depth, rng)))
+    _write(folder / "label" / f"{stem}.png", encode_png(_NYU40[np.minimum(frame.label, UNLABELLED)]))
+    _write(folder / "pose" / f"{stem}.txt", matrix_text(pose).encode())
+
+
+def encode_png(image: NDArray) -> bytes:
+    """A grey PNG file. Args: image: H x W uint8 or uint16. In half of Pillow's time, which tries every filter a row.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"an image {image.shape} of {image.dtype}: H x W of uint8 or uint16")
+    pixels = np.ascontiguousarray(image.astype(image.dtype.newbyteorder(">"))).view(np.uint8)
+    rows = np.empty((len(pixels), pixels.shape[1] + 1), np.uint8)
+    rows[:, 0] = 2  # filter "up": what differs from the row above
+    rows[:1, 1:] = pixels[:1]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    # Looking for repetitions beyond runs costs time, and finds none in noise.
+    packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8 * image.itemsize, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", packer.compress(rows.tobytes()) + packer.flush()), (b"IEND", b""))
+    parts = (struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON at once or not at all."""
+    _write(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())

@@ -1,0 +1,366 @@
+"""Running the networks over a scan: views vote for labels and leave features; a cloud without pictures has shapes only.
+
+Views are streamed, batches shrink when memory runs out, and what is done is saved, so that stopped work goes on.
+"""
+
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmask3d.config import Config
+from xmask3d.data.batch import collate
+from xmask3d.data.datasets import SceneViews
+from xmask3d.data.sample import Sample
+from xmask3d.errors import UserError
+from xmask3d.geometry.voxels import axis_rotation, voxelise
+from xmask3d.inference.class_scores import SceneVotes, allowed_classes, gate, label_views
+from xmask3d.models.clip import cosine_logits
+from xmask3d.models.outputs import gather_by_owner
+from xmask3d.models.xmask3d import XMask3D
+from xmask3d.scan.scan import Scan
+from xmask3d.segment.feature_accumulator import FeatureSums
+from xmask3d.segment.vocabulary import Vocabulary
+from xmask3d.splits import Benchmark
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 30.0  # seconds between saved states; more where saving is slow
+SAVE_SHARE = 0.05  # of the time, at most, goes into saving
+MASK_POINTS = 30  # smaller masks are no objects
+TILE, MARGIN = 6.0, 1.0  # metres of the parts in which a cloud without pictures is seen, and of what is seen beyond
+TILE_POINTS = 300_000  # smaller clouds are seen whole
+BATCH_POINTS = 1_000_000  # views that show more together go through the networks in parts; about 2 GiB
+
+
+@dataclass
+class Labelled:
+    """What the networks said of the n points worked on.
+
+    Attributes:
+        votes: of K classes. sums: features. masks, mask_classes: point numbers and class of each mask of each view.
+        done: views gone through. used: views that showed enough.
+    """
+
+    votes: SceneVotes
+    sums: FeatureSums
+    masks: list[np.ndarray] = field(default_factory=list)
+    mask_classes: list[int] = field(default_factory=list)
+    done: int = 0
+    used: int = 0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays that `restore` needs."""
+        joined = np.concatenate(self.masks) if self.masks else np.zeros(0, np.int64)
+        return {
+            **self.sums.state(),
+            "votes": self.votes.counts.numpy(),
+            "mask_points": joined.astype(np.int32),
+            "mask_sizes": np.array([len(mask) for mask in self.masks], np.int64),
+            "mask_classes": np.array(self.mask_classes, np.int64),
+            "counts": np.array([self.done, self.used]),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a state."""
+        self.sums.restore(state)
+        self.votes.counts.copy_(torch.from_numpy(np.array(state["votes"])))
+        bounds = np.cumsum(state["mask_sizes"])[:-1]
+        self.masks = np.split(np.array(state["mask_points"]), bounds) if len(state["mask_sizes"]) else []
+        self.mask_classes = state["mask_classes"].tolist()
+        self.done, self.used = (int(n) for n in state["counts"])
+
+
+class SavedState:
+    """A file with the state of unfinished work, used only for exactly the same work.
+
+    Args:
+        path: the file; None keeps nothing.
+        key: whatever the work depends on.
+    """
+
+    def __init__(self, path: Path | None, *key: object) -> None:
+        self._path = path
+        self._key = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=16).hexdigest()
+        self._due = time.monotonic() + SAVE_EVERY
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """The state, or None if there is none that is whole and of this work."""
+        if self._path is None or not self._path.is_file():
+            return None
+        try:
+            with np.load(self._path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files} if str(arrays["key"]) == self._key else None
+        except Exception:
+            # A half-written or foreign file raises nearly anything; the work is then done anew.
+            return None
+
+    def save(self, state: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
+        """Save if some time has passed since the last time."""
+        start = time.monotonic()
+        if self._path is None or (not now and start < self._due):
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_name(f".part-{self._path.name}")
+        with partial.open("wb") as file:
+            arrays: dict[str, Any] = {"key": np.array(self._key), **state()}
+            np.savez(file, **arrays)
+        partial.replace(self._path)
+        end = time.monotonic()
+        self._due = end + max(SAVE_EVERY, (end - start) / SAVE_SHARE)
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise `UserError` for a batch of no view; None is any."""
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: at least one view at once is needed")
+
+
+class ScanLabeller:
+    """Labels scans by a vocabulary.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        config: of the run that the model is from.
+        benchmark: of that configuration.
+        device: where to compute.
+        batch_size: views at once, `config.evaluate.batch_size` by default.
+
+    Raises:
+        UserError: a batch of no view.
+    """
+
+    def __init__(
+        self,
+        model: XMask3D,
+        config: Config,
+        benchmark: Benchmark,
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
+        self.model, self.config, self.benchmark, self.device = model, config, benchmark, device
+        check_batch_size(batch_size)
+        self.batch_size = config.evaluate.batch_size if batch_size is None else batch_size
+
+    def run(
+        self,
+        scan: Scan,
+        vocabulary: Vocabulary,
+        text: Tensor,
+        saved: SavedState | None = None,
+        report: Callable[[int, int], None] | None = None,
+    ) -> Labelled:
+        """Label a scan by all its views; by its shape alone where it has no (usable) view.
+
+        Args:
+            text: T x D embeddings of the vocabulary's texts.
+            saved: state of unfinished work.
+            report: told views done and views in all.
+        """
+        saved = saved or SavedState(None)
+        result = Labelled(
+            SceneVotes(len(scan.scene.points), len(vocabulary.names)), FeatureSums(scan.scene.points, text.shape[1])
+        )
+        if state := saved.load():
+            result.restore(state)
+        text = text.to(self.device)
+        novel = torch.from_numpy(vocabulary.novel).to(self.device)
+        groups = torch.from_numpy(vocabulary.groups).to(self.device)
+        total = len(scan.scene.view_names)
+        with torch.no_grad():
+            for samples, count in self._batches(scan, result.done):
+                for group in _groups(samples):
+                    for part in self._fit(group, text, novel, groups):
+                        self._add(result, *part)
+                result.done += count
+                result.used += len(samples)
+                saved.save(result.state)
+                if report:
+                    report(result.done, total)
+            if not result.used:
+                if total:
+                    scan.lines.append("warning: no view shows enough points; labelled by shape alone")
+                self._label_cloud(scan, result, text, novel, groups)
+        if total:
+            saved.save(result.state, now=True)
+        return result
+
+    def _batches(self, scan: Scan, start: int) -> Iterator[tuple[list[Sample], int]]:
+        """Usable samples of the next views, and how many views that were; the next batch is read meanwhile."""
+        data = self.config.data
+        views = SceneViews(
+            scan,
+            scan.scene.name,
+            self.benchmark,
+            image_size=data.image_size,
+            voxel_size=data.voxel_size,
+            border=data.border,
+            depth_tolerance=data.depth_tolerance,
+            min_points=data.min_points,
+            max_points=self.config.evaluate.max_points,
+            angle=self.config.evaluate.angle,
+        )
+
+        def read(first: int) -> tuple[list[Sample], int]:
+            rows = range(first, min(first + self.batch_size, len(views)))
+            return [sample for sample in (views[row] for row in rows) if sample is not None], len(rows)
+
+        firsts = list(range(start, len(views), self.batch_size))
+        with ThreadPoolExecutor(1) as reader:
+            waiting = reader.submit(read, firsts[0]) if firsts else None
+            for following in [*firsts[1:], None]:
+                if waiting is None:
+                    return
+                ready = waiting.result()
+                waiting = None if following is None else reader.submit(read, following)
+                yield ready
+
+    def _fit(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> Iterator[tuple]:
+        """Run samples at once or, if they do not fit into memory, in halves; results do not depend on it."""
+        if not samples:
+            return
+        try:
+            results = self._forward(samples, text, novel, groups)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            results = None
+        if results is not None:
+            yield results
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(samples) == 1:
+            raise UserError(
+                f"view {samples[0].view}: does not fit into memory on {self.device} even alone; "
+                f"try --device cpu, a machine with more memory, or a smaller model"
+            )
+        self.batch_size = half = max(1, len(samples) // 2)
+        log.warning("out of memory with %d views at once; going on with %d", len(samples), half)
+        yield from self._fit(samples[:half], text, novel, groups)
+        yield from self._fit(samples[half:], text, novel, groups)
+
+    def _forward(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> tuple:
+        """Points of some views: number in the scan, class, votes, fused and CLIP feature, base probability, mask."""
+        batch = collate(samples).to(self.device)
+        settings = self.config.evaluate
+        with self._precision():
+            outputs = self.model(batch, text, mask_clip=True)
+        labels = label_views(
+            self.model.fuser,
+            outputs,
+            batch,
+            text,
+            novel,
+            base_ratio=settings.base_ratio,
+            novel_ratio=settings.novel_ratio,
+            gating=settings.gate,
+        )
+        fused = labels.masks
+        clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
+        queries = outputs.mask_logits.shape[1]
+        mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
+        base = outputs.binary_logits.float().sigmoid()
+        votes = None
+        if settings.votes == "soft":  # the best of a class's synonyms speaks for it
+            votes = labels.scores.new_zeros(len(labels.scores), int(groups.max()) + 1)
+            votes.scatter_reduce_(1, groups.expand(len(votes), -1), labels.scores.softmax(-1), "amax")
+        return batch.point_index, groups[labels.fused], votes, fused.points_fused, clip, base, mask
+
+    def _gateable(self, novel: Tensor) -> Tensor:
+        return torch.zeros_like(novel) if self.config.evaluate.gate == "none" else novel
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        precision = self.config.train.precision
+        if precision == "float32" or (self.device.type == "cpu" and precision == "float16"):
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, precision))
+
+    @staticmethod
+    def _add(
+        result: Labelled,
+        index: Tensor,
+        classes: Tensor,
+        votes: Tensor | None,
+        fused: Tensor,
+        clip: Tensor | None,
+        base: Tensor,
+        mask: Tensor,
+    ) -> None:
+        if votes is None:
+            result.votes.add(index, classes)
+        else:
+            result.votes.add_probabilities(index, votes)
+        result.sums.add(index, fused, clip, base)
+        owner, points, labels = mask.cpu().numpy(), index.cpu().numpy(), classes.cpu().numpy()
+        order = np.argsort(owner, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+            if len(rows) >= MASK_POINTS and owner[rows[0]] >= 0:
+                result.masks.append(points[rows].astype(np.int32))
+                result.mask_classes.append(int(np.bincount(labels[rows]).argmax()))
+
+    def _label_cloud(self, scan: Scan, result: Labelled, text: Tensor, novel: Tensor, groups: Tensor) -> None:
+        """The 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
+        points, colors = scan.scene.points, scan.scene.colors
+        rotation = axis_rotation(2, self.config.evaluate.angle)
+        for inner, near in _tiles(points):
+            voxels = voxelise(points[near], self.config.data.voxel_size, rotation)
+            coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0)))).to(self.device)
+            features = torch.from_numpy(colors[near][voxels.first_point]).to(self.device)
+            with self._precision():
+                tensor = self.model.voxels(coords, features)
+                _, voxels_3d = self.model.point_encoder(tensor, 1)
+                binary = self.model.binary_head(tensor)
+            rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
+            points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
+            # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
+            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(base, self._gateable(novel)))
+            index = torch.from_numpy(inner)
+            classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)
+            self._add(result, index, classes, None, points_3d, None, base, no_mask)
+
+
+def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Points of each tile of the floor plan, and those within the margin too; both ascending."""
+    everything = np.arange(len(points))
+    if len(points) <= TILE_POINTS:
+        yield everything, everything
+        return
+    low = points[:, :2].min(0)
+    cells = np.floor((points[:, :2] - low) / TILE).astype(np.int64)
+    for x, y in np.unique(cells, axis=0):
+        inner = np.flatnonzero((cells == (x, y)).all(1))
+        corner = low + np.array([x, y]) * TILE
+        near = np.flatnonzero(((points[:, :2] >= corner - MARGIN) & (points[:, :2] < corner + TILE + MARGIN)).all(1))
+        near = np.union1d(near, inner)  # rounding at the tile's edge
+        yield inner, near
+
+
+def _groups(samples: list[Sample]) -> Iterator[list[Sample]]:
+    """Samples in order, in groups of at most `BATCH_POINTS` points, but at least one sample."""
+    group: list[Sample] = []
+    count = 0
+    for sample in samples:
+        if group and count + len(sample.points) > BATCH_POINTS:
+            yield group
+            group, count = [], 0
+        group.append(sample)
+        count += len(sample.points)
+    if group:
+        yield group
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))

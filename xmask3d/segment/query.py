@@ -1,0 +1,120 @@
+"""Answering words from saved features: labels, heat maps, the places that fit a phrase; only a text encoder runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.geometry.nearest import point_spacing
+from xmask3d.segment.regions import Region, best_regions
+from xmask3d.segment.result import SegmentationResult
+from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.vocabulary import Reference, Vocabulary, parse_queries
+
+TOUCHING = 0.06  # metres across which points are one region
+
+Encoder = Callable[[Sequence[str]], np.ndarray]
+"""N texts to N x D float32 embeddings, not normalised."""
+
+
+def text_encoder(features: PointFeatures) -> Encoder:
+    """The text encoder that belongs to features, without torch where that is possible."""
+    from xmask3d.models.text_tower import load_text_tower
+    from xmask3d.weights import clip_folder
+
+    source = features.about["clip"]
+    tower = load_text_tower(clip_folder() if source == "shipped" else Path(source))
+    if tower is not None:
+        return tower
+    from xmask3d.build import open_clip_model
+    from xmask3d.models.clip import ClipText
+
+    clip_text = ClipText(*open_clip_model(source))
+    return lambda texts: clip_text(texts).float().numpy()
+
+
+def query_features(
+    features: PointFeatures, queries: Sequence[str] | str, encode: Encoder, background: Sequence[str] = ()
+) -> SegmentationResult:
+    """Answer words from saved features.
+
+    Labels come from each place's mean features, not from votes of views, so they may differ a little from those of a
+    run over the views.
+    """
+    queries = [queries] if isinstance(queries, str) else list(queries)
+    about = features.about
+    reference = Reference(about["names"].split("\n"), about["base_names"].split("\n"))
+    if is_phrase(queries, background):
+        result = phrase_result(features, queries[0], encode, reference, about["scan"])
+    else:
+        vocabulary = parse_queries(queries, reference, background)
+        result = heat_result(features, vocabulary, encode, about["scan"])
+        labels, sureness = features.label(encode(vocabulary.texts), vocabulary.novel)
+        labels = hide_background(vocabulary.groups[labels], vocabulary)
+        result = replace(result, labels=labels[features.row], confidence=sureness[features.row])
+    result.about = {**result.about, "model": about["model"], "views": int(about["views"])}
+    rotation = np.array(about["rotation"].split(), float).reshape(3, 3)
+    return replace(result, rotation=rotation, origin=np.array(about["origin"].split(), float))
+
+
+def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
+    """Whether a query asks where something is, and not which class each point has."""
+    return len(queries) == 1 and not background
+
+
+def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Background points count as unlabelled, -1."""
+    return np.where(labels == len(vocabulary.names) - 1, -1, labels) if vocabulary.has_background else labels
+
+
+def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
+    """How well every place fits each class of a vocabulary; labels are still to be set."""
+    similarity = vocabulary.merge(features.similarities(encode(vocabulary.texts), vocabulary.novel))
+    shown = len(vocabulary.names) - vocabulary.has_background
+    return SegmentationResult(
+        name=name,
+        points=features.points,
+        colors=features.colors,
+        names=list(vocabulary.names[:shown]),
+        labels=np.full(len(features.points), -1),
+        confidence=np.zeros(len(features.points), np.float32),
+        phrases=list(vocabulary.names[:shown]),
+        similarity=similarity[:, :shown],
+        regions=[[] for _ in range(shown)],
+        features=features,
+        about={"mode": "labels"},
+    )
+
+
+def phrase_result(
+    features: PointFeatures, phrase: str, encode: Encoder, reference: Reference, name: str
+) -> SegmentationResult:
+    """Where a phrase fits: its heat map, the best regions, and these as labels."""
+    vocabulary = parse_queries([phrase], reference)
+    result = heat_result(features, vocabulary, encode, name)
+    regions = _regions_of_places(features, result.similarity[:, 0])
+    labels = np.full(len(features.points), -1)
+    for region in regions:
+        labels[region.index] = 0
+    confidence = np.clip(result.heat(0), 0, 1).astype(np.float32)
+    return replace(result, labels=labels, confidence=confidence, regions=[regions], about={"mode": "phrase"})
+
+
+def _regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:
+    """The best regions, found among one point of each place and spread to all of its points.
+
+    Args:
+        values: m, how well each place fits.
+    """
+    points, row = features.points, features.row
+    stand_in = np.zeros(len(values), np.int64)
+    stand_in[row[::-1]] = np.arange(len(points))[::-1]
+    places = points[stand_in]
+    spacing = TOUCHING if len(places) == len(points) else max(TOUCHING, point_spacing(places))
+    regions = []
+    for region in best_regions(places, values, spacing):
+        inside = np.zeros(len(places), bool)
+        inside[region.index] = True
+        regions.append(Region.of(points, np.flatnonzero(inside[row]), region.score))
+    return regions

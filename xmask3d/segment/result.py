@@ -1,0 +1,90 @@
+"""What is said of a scan: labels, confidence, fit to phrases, objects; arrays in dataclasses."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xmask3d.geometry.voxels import quantise
+from xmask3d.segment.regions import Region
+from xmask3d.segment.saved_features import PointFeatures
+
+AREA_VOXEL = 0.05  # metres; areas are counted in voxels of this size
+
+
+@dataclass
+class ClassSummary:
+    """One class in numbers: points, share of all, area in square metres (about), centre, box, mean confidence."""
+
+    name: str
+    points: int
+    share: float
+    area: float
+    center: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    confidence: float
+
+
+@dataclass
+class SegmentationResult:
+    """The answer to a query.
+
+    Attributes:
+        name: of the scan.
+        points: n x 3 float32, the scan's own frame, metres about `origin`. colors: n x 3 uint8, or None.
+        names: K class names; background words are not among them, their points are -1.
+        labels: n int64 class ids, -1 where nothing is said.
+        confidence: n float32 in [0, 1]: share of the views that agree, or probability.
+        phrases: P phrases, and `similarity`: m x P float32 cosines of the features' places with them.
+        regions: for each phrase the places that fit best.
+        features: what any further words can be asked of.
+        objects: n int64 object numbers, -1 for none; None unless asked for. object_names: class of each object.
+        origin: 3. rotation: 3 x 3, turns points upright.
+        lines: what was found about the scan. about: facts for the summary.
+    """
+
+    name: str
+    points: np.ndarray
+    colors: np.ndarray | None
+    names: list[str]
+    labels: np.ndarray
+    confidence: np.ndarray
+    phrases: list[str]
+    similarity: np.ndarray
+    regions: list[list[Region]]
+    features: PointFeatures
+    objects: np.ndarray | None = None
+    object_names: list[str] = field(default_factory=list)
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
+    lines: list[str] = field(default_factory=list)
+    about: dict = field(default_factory=dict)
+
+    def heat(self, phrase: str | int) -> np.ndarray:
+        """n float32: how well each point fits a phrase (its text or number)."""
+        column = phrase if isinstance(phrase, int) else self.phrases.index(phrase)
+        return self.similarity[self.features.row, column]
+
+    def shown_colors(self) -> np.ndarray:
+        """n x 3 uint8, mid-grey for a scan without colours."""
+        return np.full(self.points.shape, 128, np.uint8) if self.colors is None else self.colors
+
+    def classes(self) -> list[ClassSummary]:
+        """Every class that has points, the largest first."""
+        found = []
+        for label in np.unique(self.labels[self.labels >= 0]):
+            chosen = self.labels == label
+            part = self.points[chosen].astype(np.float64)
+            found.append(
+                ClassSummary(
+                    name=self.names[label],
+                    points=len(part),
+                    share=len(part) / len(self.points),
+                    area=len(quantise(np.floor(part / AREA_VOXEL)).coords) * AREA_VOXEL**2,
+                    center=part.mean(0) + self.origin,
+                    low=part.min(0) + self.origin,
+                    high=part.max(0) + self.origin,
+                    confidence=float(self.confidence[chosen].mean()),
+                )
+            )
+        return sorted(found, key=lambda summary: -summary.points)

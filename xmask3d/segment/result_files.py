@@ -1,0 +1,162 @@
+"""Writing a result: clouds, tables, a summary, a picture and a page."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.segment.folder import SUMMARY, earlier_summary
+from xmask3d.segment.regions import Region
+from xmask3d.segment.result import SegmentationResult
+from xmask3d.visualize.cloud import label_palette, write_ply
+from xmask3d.visualize.overview import heat_colors, write_overview
+from xmask3d.visualize.page import HeatMap, write_page
+
+MAX_HEATS = 20  # phrases whose heat maps are written as clouds; the page shows all
+PARTIAL = ".part-result"  # files that are not complete yet
+
+
+def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
+    """Write everything about a result, and remove the files of the result that was there before.
+
+    `labels.ply` (colour, label and confidence of every point), `labels.csv`, `heat_<phrase>.ply` of the first
+    `MAX_HEATS` phrases, `objects.ply` and `objects.csv` where there are objects, `overview.png`, `scene.html`,
+    `summary.json`.
+
+    Returns:
+        The files, in that order.
+    """
+    partial = folder / PARTIAL  # a process that is killed meanwhile leaves the files of before
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        names = _write_files(result, partial)
+        _remove_others(folder, names)
+        for name in names:
+            os.replace(partial / name, folder / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _remove_others(folder: Path, names: list[str]) -> None:
+    """Remove what the folder's summary lists and `names` lacks: it would be taken for a part of the new result."""
+    listed = earlier_summary(folder).get("files")
+    if isinstance(listed, list):
+        for path in folder.iterdir():
+            if path.name in listed and path.name not in names and path.is_file():
+                path.unlink()
+
+
+def _write_files(result: SegmentationResult, folder: Path) -> list[str]:
+    """Write all files; returns their names, that of the summary, which lists them, last."""
+    palette = label_palette(len(result.names))
+    colors = palette[result.labels]
+    position = result.points + result.origin if np.any(result.origin) else result.points
+    files = [folder / "labels.ply", folder / "labels.csv"]
+    write_ply(files[0], position, colors, result.labels, result.confidence)
+    _write_classes(files[1], result)
+    for number, phrase in enumerate(result.phrases[:MAX_HEATS]):
+        file = folder / f"heat_{_file_name(phrase)}.ply"
+        files.append(file if file not in files else file.with_stem(f"{file.stem}_{number}"))
+        values = result.heat(number)
+        write_ply(files[-1], position, heat_colors(values), confidence=values)
+    if result.objects is not None:
+        files += [folder / "objects.ply", folder / "objects.csv"]
+        write_ply(files[-2], position, label_palette(int(result.objects.max(initial=0)) + 1)[result.objects],
+                  result.objects)  # fmt: skip
+        _write_objects(files[-1], result)
+    # Of places, not of points: of 200 classes and many points that would be gigabytes.
+    heats = [HeatMap(name, values, result.features.row)
+             for name, values in zip(result.phrases, result.similarity.T, strict=True)]  # fmt: skip
+    upright = result.points @ result.rotation.T.astype(np.float32)
+    files += [folder / "overview.png", folder / "scene.html", folder / SUMMARY]
+    phrase_only = result.about.get("mode") == "phrase"
+    shown = heats if phrase_only else []
+    write_overview(files[-3], upright, result.shown_colors(), result.labels, result.names, shown)
+    write_page(
+        files[-2],
+        result.points,
+        result.shown_colors(),
+        result.labels,
+        result.names,
+        heats,
+        confidence=result.confidence,
+        title=result.name,
+        facts=f"{len(result.points):,} points; {result.about.get('views', 0)} views",
+        origin=result.origin,
+        rotation=result.rotation,
+        start=result.phrases[0] if phrase_only else "labels",
+    )
+    names = [file.name for file in files]
+    said = {**summary(result), "files": names}
+    files[-1].write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return names
+
+
+def summary(result: SegmentationResult) -> dict:
+    """What `summary.json` says."""
+    return {
+        "scan": result.name,
+        "points": len(result.points),
+        "origin": result.origin.tolist(),
+        "rotation": result.rotation.tolist(),
+        "names": result.names,
+        "found": result.lines,
+        **result.about,
+        "classes": {c.name: {"points": c.points, "share": round(c.share, 4)} for c in result.classes()},
+        "unlabelled": int((result.labels < 0).sum()),
+        "phrases": {
+            phrase: [_region(region, result) for region in regions]
+            for phrase, regions in zip(result.phrases, result.regions, strict=True)
+        },
+        **({} if result.objects is None else {"objects": len(result.object_names)}),
+    }
+
+
+def _region(region: Region, result: SegmentationResult) -> dict:
+    return {
+        "points": len(region.index),
+        "similarity": round(region.score, 4),
+        "center": _rounded(region.center + result.origin),
+        "low": _rounded(region.low + result.origin),
+        "high": _rounded(region.high + result.origin),
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 3) for value in values]
+
+
+HEADER = ["points", "share", "area_m2", "confidence", "center_x", "center_y", "center_z", "low_x", "low_y", "low_z",
+          "high_x", "high_y", "high_z"]  # fmt: skip
+
+
+def _write_classes(path: Path, result: SegmentationResult) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", *HEADER])
+        for c in result.classes():
+            numbers = [c.points, round(c.share, 4), round(c.area, 2), round(c.confidence, 3)]
+            writer.writerow([c.name, *numbers, *_rounded(c.center), *_rounded(c.low), *_rounded(c.high)])
+
+
+def _write_objects(path: Path, result: SegmentationResult) -> None:
+    assert result.objects is not None
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["object", "class", "points", *HEADER[4:]])
+        for number, name in enumerate(result.object_names):
+            index = np.flatnonzero(result.objects == number)
+            region = Region.of(result.points, index, 0.0)
+            box = [*_rounded(region.center + result.origin), *_rounded(region.low + result.origin),
+                   *_rounded(region.high + result.origin)]  # fmt: skip
+            writer.writerow([number, name, len(index), *box])
+
+
+def _file_name(phrase: str) -> str:
+    return re.sub(r"[^\w\-]+", "_", phrase, flags=re.UNICODE).strip("_")[:60] or "phrase"

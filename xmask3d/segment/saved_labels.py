@@ -1,0 +1,72 @@
+"""The labels in a result's folder, read back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from plyfile import PlyData, PlyParseError
+
+from xmask3d.errors import UserError
+from xmask3d.segment.folder import SUMMARY, read_summary
+
+
+@dataclass
+class SavedLabels:
+    """What `labels.ply` and `summary.json` hold.
+
+    Attributes:
+        title: name of the scan.
+        points: n x 3 float64 metres, the scan's own frame, about `origin`.
+        labels: n int64 class ids, -1 unlabelled. confidence: n in [0, 1].
+        names: class names. words: what they were asked by, with synonyms.
+        origin: 3. rotation: 3 x 3, turns points upright.
+    """
+
+    title: str
+    points: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    names: list[str]
+    words: list[str]
+    origin: np.ndarray
+    rotation: np.ndarray
+
+
+def read_labels(folder: Path) -> SavedLabels | None:
+    """The labels in a result's folder; None where there are none.
+
+    Raises:
+        UserError: one of the two files is damaged, or they do not fit together.
+    """
+    ply, said = folder / "labels.ply", read_summary(folder)
+    if not said or not ply.is_file():
+        return None
+    try:
+        vertices = PlyData.read(str(ply))["vertex"].data
+        points = np.stack([vertices[axis] for axis in "xyz"], 1).astype(np.float64)
+        labels, confidence = vertices["label"].astype(np.int64), np.asarray(vertices["confidence"])
+    except (PlyParseError, KeyError, ValueError) as error:
+        remedy = "delete it to see the features alone, or segment the scan again"
+        raise UserError(f"{ply}: damaged ({error}); {remedy}") from error
+    names, count = said.get("names"), int(labels.max(initial=-1)) + 1
+    if not isinstance(names, list) or len(names) < count:
+        raise UserError(
+            f"{folder / SUMMARY}: damaged (not the names of the {count} classes in {ply.name}); "
+            "delete it, or segment the scan again"
+        )
+    words = said.get("words", names)
+    try:
+        origin = np.array(said.get("origin", np.zeros(3)), np.float64).reshape(3)
+        rotation = np.array(said.get("rotation", np.eye(3)), np.float64).reshape(3, 3)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / SUMMARY}: damaged ({error}); delete it, or segment the scan again") from error
+    return SavedLabels(
+        title=str(said.get("scan", folder.name)),
+        points=points - origin,
+        labels=labels,
+        confidence=confidence,
+        names=names,
+        words=words if isinstance(words, list) and len(words) == len(names) else names,
+        origin=origin,
+        rotation=rotation,
+    )

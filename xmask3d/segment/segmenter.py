@@ -1,0 +1,337 @@
+"""Segmenting a scan by any words, in a few lines of Python.
+
+>>> from xmask3d import Segmenter
+>>> segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
+>>> result = segmenter("my_scan/", ["sofa|couch", "potted plant", "floor"])
+>>> result.labels, result.confidence, result.heat("potted plant")
+>>> again = segmenter.query(result.features, "something to sit on")
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xmask3d import __version__
+from xmask3d.build import build_model
+from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
+from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.errors import UserError
+from xmask3d.inference.class_scores import fill_unseen
+from xmask3d.models.clip import ClipText
+from xmask3d.models.xmask3d import XMask3D
+from xmask3d.scan.scan import Scan, ScanOptions, open_scan
+from xmask3d.segment.feature_accumulator import MAX_PLACES
+from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
+from xmask3d.segment.query import TOUCHING, heat_result, hide_background, is_phrase, phrase_result, query_features
+from xmask3d.segment.regions import MIN_POINTS, Region, components, merge_masks, renumber
+from xmask3d.segment.result import SegmentationResult
+from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.vocabulary import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
+from xmask3d.splits import Benchmark, load_benchmark
+from xmask3d.weights import SHIPPED
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is from: weights, configuration, and how that was chosen, in words."""
+
+    checkpoint: Path
+    config: Path
+    words: str
+
+
+def find_source(
+    checkpoint: Path | str | None = None, config: Path | str | None = None, runs: Path | None = None
+) -> Source:
+    """Find weights and their configuration.
+
+    Args:
+        checkpoint: a file, a run's folder, a folder of `tools/export_model.py`, or None for the newest run below
+            `runs`, else the shipped small model.
+        config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
+        runs: `runs` in the working folder, else in the repository, by default.
+
+    Raises:
+        UserError: nothing there, with what to do.
+    """
+    if checkpoint is None:
+        found = _newest_run(runs)
+        if found is not None:
+            return Source(found, _config_of(found, config), f"the newest run, {found}")
+        shipped = SHIPPED / WEIGHTS_FILE
+        if shipped.is_file():
+            return Source(shipped, _config_of(shipped, config), f"the shipped small model{_trained_how(shipped)}")
+        raise UserError(
+            "no model: nothing trained below runs/ yet and no shipped model in this installation; "
+            "train one (sh scripts/quickstart.sh) or give --checkpoint FILE"
+        )
+    path = Path(checkpoint)
+    if (path / WEIGHTS_FILE).is_file():
+        path = path / WEIGHTS_FILE
+    elif path.is_dir():
+        best = path / "checkpoints" / "best.pt"
+        path = best if best.is_file() else find_checkpoint("newest", path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    return Source(path, _config_of(path, config), str(path))
+
+
+def _trained_how(exported: Path) -> str:
+    about = read_about(exported)
+    return f" ({about['benchmark']}, {about['step']} training steps)" if "step" in about else ""
+
+
+def _newest_run(runs: Path | None) -> Path | None:
+    folders = [runs] if runs else [Path("runs"), REPOSITORY / "runs"]
+    found = [path for folder in folders for path in folder.glob("**/checkpoints/*.pt") if path.is_file()]
+    if not found:
+        return None
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    best = newest.with_name("best.pt")
+    return best if best.is_file() else find_checkpoint("newest", newest.parent.parent)
+
+
+def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
+    if given is not None:
+        return Path(given)
+    # An exported model may lie inside the folder of another run.
+    candidates = [
+        checkpoint.with_suffix(".yaml"),
+        checkpoint.parent / CONFIG_FILE,
+        checkpoint.parent.parent / CONFIG_FILE,
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(f"checkpoint {checkpoint}: no configuration beside it ({candidates[-1]}); give it with --config")
+
+
+class Segmenter:
+    """A loaded model that answers queries about scans.
+
+    Args:
+        model, clip_text: as `build_model` gives them, weights loaded.
+        config, benchmark: of the model.
+        device: where to compute; a GPU if there is one, by default.
+        source: what the model is from, for summaries.
+        batch_size: views at once; falls by itself when memory runs out.
+    """
+
+    def __init__(
+        self,
+        model: XMask3D,
+        clip_text: ClipText,
+        config: Config,
+        benchmark: Benchmark,
+        device: torch.device | str | None = None,
+        source: str = "",
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = pick_device(device)
+        self.model, self.clip_text = model.to(self.device).eval(), clip_text.to(self.device)
+        self.config, self.benchmark, self.source = config, benchmark, source
+        self.reference = Reference.of(benchmark)
+        self._labeller = ScanLabeller(self.model, config, benchmark, self.device, batch_size)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Path | str | None = None,
+        config: Path | str | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int | None = None,
+    ) -> "Segmenter":
+        """Load a checkpoint; see `find_source` for what None means.
+
+        Raises:
+            UserError: missing or damaged file, or one that does not fit its configuration.
+        """
+        source = find_source(checkpoint, config)
+        settings = load_config(source.config)
+        weights = load_weights(source.checkpoint)
+        assembly = build_model(settings)
+        apply_weights(assembly.model, weights, source.checkpoint)
+        benchmark = load_benchmark(settings.benchmark)
+        return cls(assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size)
+
+    def vocabulary(
+        self, queries: Sequence[str], background: Sequence[str] = (), classes: str | None = None
+    ) -> Vocabulary:
+        """The classes that points may be given: a class list's, or the words typed.
+
+        A single phrase names no classes; masks are then told apart by the benchmark's own classes.
+        """
+        if classes is not None:
+            own = self.config.benchmark.partition("/")[0]
+            if classes in (own, self.config.benchmark) and not queries and not background:
+                return benchmark_vocabulary(self.benchmark, self.config.evaluate.prompts)
+            return parse_queries([*class_list(classes), *queries], self.reference, background)
+        if is_phrase(queries, background):
+            return benchmark_vocabulary(self.benchmark, self.config.evaluate.prompts)
+        return parse_queries(queries, self.reference, background)
+
+    def __call__(
+        self,
+        scan: Scan | Path | str,
+        queries: Sequence[str] | str = (),
+        *,
+        background: Sequence[str] = (),
+        classes: str | None = None,
+        objects: bool = False,
+        options: ScanOptions | None = None,
+        state: Path | None = None,
+        report: Callable[[int, int], None] | None = None,
+    ) -> SegmentationResult:
+        """Segment a scan.
+
+        Args:
+            scan: an open scan or the path of one.
+            queries: several words label every point with one of them ("a|b" are synonyms); a single phrase gives a heat
+                map and the places that fit it best.
+            background: words whose points count as unlabelled.
+            classes: a shipped class list in place of words, such as "scannet20".
+            objects: also tell objects apart.
+            options: how to read the scan, where it is a path.
+            state: file that keeps the state of unfinished work.
+            report: told views done and views in all.
+
+        Raises:
+            UserError: nothing to look for, or a scan that cannot be read.
+        """
+        queries = [queries] if isinstance(queries, str) else list(queries)
+        if not queries and classes is None:
+            raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
+        start = time.monotonic()
+        scan = scan if isinstance(scan, Scan) else open_scan(scan, options)
+        vocabulary = self.vocabulary(queries, background, classes)
+        text = self.clip_text.encode_classes(vocabulary.texts, self.config.evaluate.templates)
+        settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
+        key = (__version__, self.source, self._digest(), scan_key(scan), vocabulary, *settings, MAX_PLACES)
+        saved = SavedState(state, *key)
+        labelled = self._labeller.run(scan, vocabulary, text, saved, report)
+        features = self._features(scan, labelled)
+        about = {
+            "kind": scan.kind,
+            "model": self.source,
+            "benchmark": self.config.benchmark,
+            "device": str(self.device),
+            "views": labelled.used,
+            "frames": scan.frame_count,
+        }
+        if classes is None and is_phrase(queries, background):
+            result = phrase_result(features, queries[0], self.encode, self.reference, scan.name)
+        else:
+            result = self._labels(scan, vocabulary, labelled, features)
+        result = replace(result, colors=scan.colors, origin=scan.origin, rotation=scan.rotation, lines=list(scan.lines))
+        if objects:
+            add_objects(result, scan, labelled)
+        result.about = {**result.about, **about, "seconds": round(time.monotonic() - start, 2)}
+        return result
+
+    def query(
+        self, features: PointFeatures, queries: Sequence[str] | str, background: Sequence[str] = ()
+    ) -> SegmentationResult:
+        """Answer further words from features alone; only the text encoder runs."""
+        return query_features(features, queries, self.encode, background)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """N texts to N x D float32 embeddings, not normalised."""
+        return self.clip_text(texts).float().cpu().numpy()
+
+    def _labels(
+        self, scan: Scan, vocabulary: Vocabulary, labelled: Labelled, features: PointFeatures
+    ) -> SegmentationResult:
+        """Votes to labels: the majority, and of points that no view saw the nearest neighbour's."""
+        counts = labelled.votes.counts
+        labels = fill_unseen(scan.scene.points, labelled.votes.result().numpy())
+        share = counts.gather(1, torch.from_numpy(labels).clamp(min=0)[:, None])[:, 0] / counts.sum(1).clamp(min=1)
+        labels, confidence = scan.carry(labels), scan.carry(share.numpy().astype(np.float32))
+        if not labelled.used:  # one vote says nothing about sureness
+            confidence = self._probabilities(features, vocabulary)
+        result = heat_result(features, vocabulary, self.encode, scan.name)
+        return replace(result, labels=hide_background(labels, vocabulary), confidence=confidence)
+
+    def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary) -> np.ndarray:
+        """Of every point's best text, n float32."""
+        _, sureness = features.label(self.encode(vocabulary.texts), vocabulary.novel)
+        return sureness[features.row]
+
+    def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
+        row, fused, clip, base, looks = labelled.sums.means()
+        row = scan.carry(fill_unseen(scan.scene.points, row).astype(np.int32))
+        colors = np.full(scan.points.shape, 128, np.uint8) if scan.colors is None else scan.colors
+        about = {
+            "scan": scan.name,
+            "model": self.source,
+            "clip": self.config.model.clip,
+            "temperature": repr(float(self.model.mask_decoder.post_mask_embed.temperature().detach())),
+            "gate": self.config.evaluate.gate,
+            "base_ratio": repr(self.config.evaluate.base_ratio),
+            "novel_ratio": repr(self.config.evaluate.novel_ratio),
+            "names": "\n".join(self.reference.names),
+            "base_names": "\n".join(self.reference.base_names),
+            "views": str(labelled.used),
+            "rotation": " ".join(map(repr, scan.rotation.ravel().tolist())),
+            "origin": " ".join(map(repr, scan.origin.tolist())),
+        }
+        return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about)
+
+    def _digest(self) -> str:
+        """Tells models apart that have the same name: a sum over all weights."""
+        return repr(sum(float(value.double().sum()) for value in self.model.state_dict().values()))
+
+
+def pick_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or a GPU if there is one. Raises `UserError` for one that is not there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device}: not available here ({str(error).splitlines()[0][:100]})") from error
+
+
+def scan_key(scan: Scan) -> str:
+    """What tells a scan, and the way it is read, from all others, for resuming."""
+    digest = hashlib.blake2b(repr((scan.name, scan.scene.view_names, scan.fingerprint)).encode())
+    for values in (scan.scene.points, scan.scene.colors):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:
+    """Tell objects apart: by masks that views agree on, else by which points of a class touch."""
+    points = scan.scene.points
+    labels = result.labels if scan.worked is None else _first_of(result.labels, scan.worked, len(points))
+    smallest = max(MIN_POINTS, len(points) // 2000)
+    by_masks = bool(labelled.masks) and result.about.get("mode") == "labels"
+    if by_masks:
+        # Masks chain across objects that touch in pictures only; what does not touch in space is not one object.
+        objects = components(points, merge_masks(labelled.masks, labelled.mask_classes, labels), TOUCHING)
+        rest = components(points, np.where((objects < 0) & (labels >= 0), labels, -1), TOUCHING)
+        rest = renumber(rest, 4 * smallest)  # crumbs between the masks are no objects
+        objects = np.where(rest >= 0, rest + objects.max(initial=-1) + 1, objects)
+    else:
+        objects = components(points, labels, TOUCHING)
+    objects = renumber(objects, smallest)
+    names = []
+    for number in range(int(objects.max(initial=-1)) + 1):
+        names.append(result.names[int(np.bincount(labels[objects == number]).argmax())])
+    result.objects, result.object_names = scan.carry(objects), names
+
+
+def _first_of(values: np.ndarray, worked: np.ndarray, count: int) -> np.ndarray:
+    """Bring values of all points back to the points worked on."""
+    back = np.full(count, -1, values.dtype)
+    back[worked[::-1]] = values[::-1]
+    return back
+
+
+__all__ = ["Region", "ScanOptions", "SegmentationResult", "Segmenter", "find_source", "open_scan", "query_features"]

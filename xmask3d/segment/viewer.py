@@ -1,0 +1,334 @@
+"""The live viewer in the browser: a cloud, its classes, and a text box that answers words from saved features."""
+
+import io
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import viser
+from PIL import Image
+
+from xmask3d.errors import UserError
+from xmask3d.geometry.nearest import point_spacing
+from xmask3d.scan.clouds import SUFFIXES
+from xmask3d.scan.scan import open_scan
+from xmask3d.segment.folder import features_file
+from xmask3d.segment.ports import free_port
+from xmask3d.segment.query import Encoder, query_features, text_encoder
+from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.saved_labels import SavedLabels, read_labels
+from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.overview import heat_colors, label_colors
+from xmask3d.visualize.page import thin_rows
+
+MAX_POINTS = 1_000_000
+MODES = ("colours", "labels", "heat map")
+PAUSE = 0.7  # seconds without a key stroke after which words are answered
+PRESETS = {"corner": (-1, -1, 0.9), "top": (0, -0.01, 1.6), "front": (0, -1.6, 0.3), "side": (1.6, 0, 0.3)}
+
+
+class SceneViewer:
+    """Serves one scene until `stop`.
+
+    Args:
+        points: n x 3 metres, z up. colors: n x 3 uint8.
+        labels: n class ids, -1 unlabelled; None for none. names: K class names.
+        confidence: n in [0, 1], or None.
+        features: of the same points, for queries; None without.
+        load_text: makes the text encoder at the first query.
+        words: what `names` were asked by, with their synonyms; the names themselves by default.
+        rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are told in that frame.
+        title: shown in the panel.
+        host, port: where to serve; another port is taken if that one is in use.
+
+    Raises:
+        UserError: nothing can be served there.
+    """
+
+    def __init__(
+        self,
+        points: np.ndarray,
+        colors: np.ndarray,
+        labels: np.ndarray | None = None,
+        names: list[str] | None = None,
+        *,
+        confidence: np.ndarray | None = None,
+        features: PointFeatures | None = None,
+        load_text: Callable[[], Encoder] | None = None,
+        words: list[str] | None = None,
+        rotation: np.ndarray | None = None,
+        origin: np.ndarray | None = None,
+        title: str = "scan",
+        host: str = "127.0.0.1",
+        port: int = 8080,
+    ) -> None:
+        self._kept = thin_rows(len(points), MAX_POINTS)
+        self._points, self._colors = points[self._kept].astype(np.float32), colors[self._kept]
+        self._labels = np.full(len(self._kept), -1) if labels is None else labels[self._kept]
+        self._confidence = None if confidence is None else confidence[self._kept]
+        self._names = list(names or [])
+        self._features, self._load_text = features, load_text
+        self._text: Encoder | None = None
+        self._heat: np.ndarray | None = None
+        self._words: list[str] = list(words or self._names)
+        self._rotation = np.eye(3) if rotation is None else np.asarray(rotation, np.float64)
+        self._origin = np.zeros(3) if origin is None else np.asarray(origin, np.float64)
+        self._spacing = point_spacing(self._points)
+        self._typing: threading.Timer | None = None
+        self._lock = threading.RLock()  # callbacks come from several threads
+        self._server = viser.ViserServer(host=host, port=free_port(host, port), verbose=False)
+        self._server.scene.set_up_direction("+z")
+        self._build_panel(title)
+        self._register_clicks()
+        self._server.on_client_connect(lambda client: self._look_from(client, "corner"))
+        self.update()
+
+    @property
+    def port(self) -> int:
+        """The port that is served."""
+        return self._server.get_port()
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.stop()
+
+    def wait(self) -> None:
+        """Serve until interrupted."""
+        try:
+            while True:
+                time.sleep(3600)
+        finally:
+            self.stop()
+
+    def ask(self, text: str) -> None:
+        """Answer words: several separated by commas label every point, a single phrase gives a heat map."""
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        if not words:
+            return
+        if self._features is None:
+            self._info.content = "No saved features here; segment the scan first."
+            return
+        with self._lock:
+            start = time.monotonic()
+            if self._text is None:
+                assert self._load_text is not None
+                self._text = self._load_text()
+            try:
+                result = query_features(self._features, words, self._text)
+            except UserError as error:
+                self._info.content = plain(str(error))
+                return
+            self._words = words
+            if len(words) == 1:
+                self._heat, mode = result.heat(0)[self._kept], "heat map"
+                found = f"{len(result.regions[0])} places fit best"
+            else:
+                self._labels, self._names, mode = result.labels[self._kept], result.names, "labels"
+                self._confidence = result.confidence[self._kept]
+                self._build_legend()
+                found = f"{len(np.unique(self._labels))} of {len(words)} words found"
+            self._info.content = f"**{plain(text)}**: {found}, in {time.monotonic() - start:.2f} s"
+            self._mode.value = mode  # type: ignore[misc]  # viser types its handles as read-only
+            self.update()
+
+    def _ask_soon(self, text: str) -> None:
+        """Answer once typing has paused."""
+        if self._typing is not None:
+            self._typing.cancel()
+        self._typing = threading.Timer(PAUSE, self.ask, (text,))
+        self._typing.daemon = True
+        self._typing.start()
+
+    def update(self) -> None:
+        """Draw what the panel says."""
+        with self._lock:
+            shown = self._shown()
+            if self._mode.value == "heat map" and self._heat is not None:
+                colors = heat_colors(self._heat)
+            elif self._mode.value == "labels":
+                colors = label_colors(self._labels, self._names, self._colors)
+            else:
+                colors = self._colors
+            self._server.scene.add_point_cloud(
+                "/scan",
+                points=self._points[shown],
+                colors=colors[shown],
+                point_size=float(self._size.value) * self._spacing,
+                point_shape="circle",
+            )
+
+    def _shown(self) -> np.ndarray:
+        """Which points are below the cut and of a class that is ticked."""
+        with self._lock:
+            boxes = np.array([box.value for box in self._boxes] + [self._rest.value], bool)
+            return (self._points[:, 2] <= self._cut.value) & boxes[self._labels]
+
+    def explain(self, row: int) -> str:
+        """What is known of a point, as Markdown; `row` counts the points that are drawn."""
+        label = int(self._labels[row])
+        name = self._names[label] if label >= 0 else "unlabelled"
+        place = self._points[row].astype(np.float64) @ self._rotation + self._origin
+        lines = [f"**{plain(name)}** at ({', '.join(f'{v:.2f}' for v in place)}) m"]
+        if label >= 0 and self._confidence is not None:
+            lines.append(f"confidence {self._confidence[row]:.2f}")
+        if self._features is not None and self._words and self._load_text is not None:
+            self._text = self._text or self._load_text()
+            own = self._features.row[self._kept[row]]
+            one = PointFeatures(
+                self._features.points[:1], self._features.colors[:1], np.zeros(1, np.int32),
+                self._features.fused[own : own + 1], self._features.clip[own : own + 1],
+                self._features.base[own : own + 1], self._features.looks[own : own + 1], self._features.about,
+            )  # fmt: skip
+            answer = query_features(one, self._words, self._text)
+            scores = answer.similarity[0]
+            best = np.argsort(-scores)[:8]
+            lines += ["", "| words | similarity |", "|---|---|"]
+            lines += [f"| {plain(answer.phrases[i])} | {scores[i]:.3f} |" for i in best]
+        return "\n".join(lines)
+
+    def nearest_to_ray(self, origin: np.ndarray, direction: np.ndarray) -> int | None:
+        """The drawn point that a ray from the eye meets first, or None if it passes all by."""
+        offset, direction = self._points - origin, direction / np.linalg.norm(direction)
+        along = offset @ direction
+        away = np.linalg.norm(offset - along[:, None] * direction, axis=1)
+        near = (along > 0) & (away < np.maximum(1.5 * self._spacing, 0.004 * along))
+        near &= self._shown()
+        if not near.any():
+            return None
+        return int(np.flatnonzero(near)[along[near].argmin()])
+
+    def _build_panel(self, title: str) -> None:
+        gui = self._server.gui
+        gui.add_markdown(f"## {plain(title)}\n{len(self._points):,} points")
+        start = "labels" if (self._labels >= 0).any() else "colours"
+        if self._features is not None:
+            asked = gui.add_text("ask", "", hint="a phrase, or several words with commas between them")
+            answer = gui.add_button("answer")
+            answer.on_click(lambda _: self.ask(asked.value))
+            asked.on_update(lambda _: self._ask_soon(asked.value))
+        self._info = gui.add_markdown("Click a point to see its scores.")
+        self._mode = gui.add_dropdown("show", MODES, initial_value=start)
+        self._size = gui.add_slider("point size", 0.2, 4.0, 0.1, 1.0)
+        low, high = (float(self._points[:, 2].min()), float(self._points[:, 2].max())) if len(self._points) else (0, 1)
+        top = round(high + 0.01, 2)
+        self._cut = gui.add_slider("cut off above", round(low, 2), top, 0.01, top)
+        for control in (self._mode, self._size, self._cut):
+            control.on_update(lambda _: self.update())
+        views = gui.add_button_group("view", tuple(PRESETS))
+        views.on_click(lambda event: self._look_from(event.client, views.value))
+        shot = gui.add_button("picture")
+        shot.on_click(self._send_picture)
+        self._folder = gui.add_folder("classes")
+        self._boxes: list = []
+        self._build_legend()
+
+    def _build_legend(self) -> None:
+        """One check box a class that occurs, with its colour and share."""
+        self._folder.remove()
+        self._folder = self._server.gui.add_folder("classes")
+        palette = label_palette(len(self._names))
+        self._boxes = []
+        with self._folder:
+            for number, name in enumerate(self._names):
+                share = float((self._labels == number).mean())
+                red, green, blue = palette[number]
+                if share:
+                    style = f"width:90%;height:6px;margin:2px 5%;background:rgb({red},{green},{blue})"
+                    self._server.gui.add_html(f'<div style="{style}"></div>')
+                box = self._server.gui.add_checkbox(f"{name} ({share:.1%})", True, visible=share > 0)
+                box.on_update(lambda _: self.update())
+                self._boxes.append(box)
+            self._rest = self._server.gui.add_checkbox("unlabelled", True, visible=bool((self._labels < 0).any()))
+            self._rest.on_update(lambda _: self.update())
+
+    def _register_clicks(self) -> None:
+        def clicked(event) -> None:
+            if event.ray_origin is not None and event.ray_direction is not None:
+                row = self.nearest_to_ray(np.array(event.ray_origin), np.array(event.ray_direction))
+                self._info.content = "Nothing there." if row is None else self.explain(row)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the newer name is missing in older versions of viser
+            self._server.scene.on_pointer_event("click")(clicked)
+
+    def _look_from(self, client: viser.ClientHandle | None, preset: str) -> None:
+        if client is None or not len(self._points):
+            return
+        low, high = self._points.min(0), self._points.max(0)
+        middle, reach = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+        client.camera.position = tuple(middle + reach * np.array(PRESETS[preset]))
+        client.camera.look_at = tuple(middle)
+        client.camera.up_direction = (0.0, 0.0, 1.0)
+
+    def _send_picture(self, event: viser.GuiEvent) -> None:
+        if event.client is None:
+            return
+        picture = io.BytesIO()
+        Image.fromarray(event.client.get_render(1080, 1440)[..., :3]).save(picture, "PNG")
+        event.client.send_file_download("scan.png", picture.getvalue())
+
+
+def plain(text: str) -> str:
+    """Text as Markdown that shows it as it is: viser's browser side runs HTML, and older ones braces as code too."""
+    return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
+def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneViewer:
+    """Serve a result's folder (labels, and queries where its features are), features (queries), or a scan (colours).
+
+    Raises:
+        UserError: none of these, a damaged file of a result, or nothing can be served there.
+    """
+    file, folder = features_file(path), path if path.is_dir() else path.parent
+    if file.is_file() and file.suffix.lower() not in (*SUFFIXES, ".sens", ".pth"):
+        return _view_features(file, read_labels(folder), host, port)
+    if path.is_dir() and (saved := read_labels(path)) is not None:
+        return _view_labels(saved, host, port)
+    scan = open_scan(path)
+    colors = np.full(scan.points.shape, 128, np.uint8) if scan.colors is None else scan.colors
+    upright = scan.points @ scan.rotation.T.astype(np.float32)
+    return SceneViewer(
+        upright, colors, rotation=scan.rotation, origin=scan.origin, title=scan.name, host=host, port=port
+    )
+
+
+def _view_labels(saved: SavedLabels, host: str, port: int) -> SceneViewer:
+    """A result whose features are gone."""
+    return SceneViewer(
+        saved.points @ saved.rotation.T,
+        np.full(saved.points.shape, 128, np.uint8),
+        saved.labels,
+        saved.names,
+        confidence=saved.confidence,
+        rotation=saved.rotation,
+        origin=saved.origin,
+        title=saved.title,
+        host=host,
+        port=port,
+    )
+
+
+def _view_features(file: Path, saved: SavedLabels | None, host: str, port: int) -> SceneViewer:
+    features = PointFeatures.load(file)
+    if saved is not None and len(saved.points) != len(features.points):
+        saved = None
+    rotation = np.array(features.about["rotation"].split(), float).reshape(3, 3)
+    return SceneViewer(
+        features.points @ rotation.T.astype(np.float32),
+        features.colors,
+        saved.labels if saved else None,
+        saved.names if saved else None,
+        confidence=saved.confidence if saved else None,
+        features=features,
+        load_text=lambda: text_encoder(features),
+        words=saved.words if saved else None,
+        rotation=rotation,
+        origin=np.array(features.about["origin"].split(), float),
+        title=features.about["scan"],
+        host=host,
+        port=port,
+    )

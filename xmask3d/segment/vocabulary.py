@@ -1,0 +1,140 @@
+"""The words of a query: classes with synonyms, background words, and which of them the checkpoint was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.splits import CLASS_LISTS, Benchmark, load_benchmark
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """K classes that points can be given, each with one or more texts.
+
+    Attributes:
+        names: K class names; the last is "background" where background words were given.
+        texts: T texts to encode, all synonyms of all classes.
+        class_of_text: T class ids.
+        is_base: T bool, whether a text is a base class of the checkpoint.
+        has_background: whether the last class collects background words.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    class_of_text: tuple[int, ...]
+    is_base: tuple[bool, ...]
+    has_background: bool = False
+
+    @property
+    def novel(self) -> np.ndarray:
+        """T bool, true for texts that the checkpoint was not trained on."""
+        return ~np.array(self.is_base, bool)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """T int64 class ids."""
+        return np.array(self.class_of_text, np.int64)
+
+    def merge(self, text_scores: np.ndarray) -> np.ndarray:
+        """Largest score of each class's texts: ... x T to ... x K."""
+        merged = np.full((*text_scores.shape[:-1], len(self.names)), -np.inf, text_scores.dtype)
+        for text, group in enumerate(self.class_of_text):
+            np.maximum(merged[..., group], text_scores[..., text], out=merged[..., group])
+        return merged
+
+
+@dataclass
+class Reference:
+    """The classes of the checkpoint's benchmark: which words are base, and what other words are compared with."""
+
+    names: list[str]
+    base_names: list[str]
+    _base: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._base = {_plain(name) for name in self.base_names}
+
+    def knows(self, word: str) -> bool:
+        """Whether a word is one of the base classes, singular and plural alike."""
+        plain = _plain(word)
+        return plain in self._base or (plain.endswith("s") and plain[:-1] in self._base)
+
+    @classmethod
+    def of(cls, benchmark: Benchmark) -> "Reference":
+        """The reference of a benchmark."""
+        return cls(list(benchmark.class_names), benchmark.base_names)
+
+
+def parse_queries(queries: Sequence[str], reference: Reference, background: Sequence[str] = ()) -> Vocabulary:
+    """Turn words as typed into a vocabulary.
+
+    Args:
+        queries: one class each; "a|b|c" is one class, named a, with three synonyms.
+        reference: decides which texts are base.
+        background: words whose points count as unlabelled, each perhaps with synonyms.
+
+    Raises:
+        UserError: no query, an empty one, or a word in two classes.
+    """
+    groups = [_synonyms(query) for query in queries]
+    if not groups:
+        raise UserError("no words to look for; give some with --query")
+    names = [group[0] for group in groups]
+    outside = [text for word in background for text in _synonyms(word)]
+    if outside:
+        names.append(BACKGROUND)
+        groups.append(outside)
+    owner: dict[str, int] = {}
+    for number, group in enumerate(groups):
+        for text in group:
+            first = owner.setdefault(_plain(text), number)
+            if first != number or group.count(text) > 1:
+                both = f"{names[first]}, {names[number]}"
+                raise UserError(f"query '{text}' is given twice ({both}); give every word once")
+    texts = [text for group in groups for text in group]
+    class_of_text = [i for i, group in enumerate(groups) for _ in group]
+    is_base = [reference.knows(text) for text in texts]
+    return Vocabulary(tuple(names), tuple(texts), tuple(class_of_text), tuple(is_base), bool(outside))
+
+
+def benchmark_vocabulary(benchmark: Benchmark, prompt_list: str | None = None) -> Vocabulary:
+    """All classes of the checkpoint's own benchmark, as evaluation names them."""
+    count = benchmark.num_classes
+    return Vocabulary(
+        benchmark.class_names,
+        tuple(benchmark.test_prompts(prompt_list)),
+        tuple(range(count)),
+        tuple(i in benchmark.base for i in range(count)),
+    )
+
+
+def class_list(name: str) -> list[str]:
+    """Names of a shipped class list, such as "scannet20"; a split after a slash is ignored.
+
+    Raises:
+        UserError: unknown list, naming the known ones.
+    """
+    list_name = name.partition("/")[0]
+    path = CLASS_LISTS / f"{list_name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CLASS_LISTS.glob("*.yaml")))
+        raise UserError(f"--classes {name}: no such class list; known: {known}")
+    import yaml
+
+    splits = yaml.safe_load(path.read_text())["splits"]
+    return list(load_benchmark(f"{list_name}/{next(iter(splits))}").class_names)
+
+
+def _synonyms(query: str) -> list[str]:
+    words = [word.strip() for word in query.split("|")]
+    if not all(words):
+        raise UserError(f"query '{query}': empty; write a word, a phrase, or synonyms as sofa|couch")
+    return words
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.lower().replace("_", " ").replace("-", " ").split())
