@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from xmask3d.config import Config, find_file, load_config, save_config
+from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
 
 
@@ -107,13 +107,6 @@ def test_missing_file_and_endless_include(tmp_path: Path) -> None:
     assert "nowhere.yaml" in message(tmp_path / "nowhere.yaml")
     write(tmp_path, "a.yaml", "include: b.yaml\n")
     assert "includes itself" in message(write(tmp_path, "b.yaml", "include: a.yaml\n"))
-
-
-def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert find_file("dataset/scannet20.yaml").is_file()
-    (tmp_path / "mine").touch()
-    assert find_file("mine") == Path("mine")
 
 
 @pytest.mark.parametrize(("written", "means"), [("true", "hard"), ("false", "none"), ("soft", "soft")])

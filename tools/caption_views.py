@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from xmask3d.build import build_reader
-from xmask3d.config import find_file, load_config
+from xmask3d.config import load_config
 from xmask3d.data.prepare.captions import ModelCaptioner, TemplateCaptioner, caption_views
 from xmask3d.errors import UserError, run_tool
+from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 

@@ -5,11 +5,12 @@ import os
 import sys
 
 from xmask3d.build import build_reader
-from xmask3d.config import find_file, load_config
+from xmask3d.config import load_config
 from xmask3d.data.check import PUBLISHED_SCENES, check_split, describe
 from xmask3d.data.datasets import Limits
 from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError, run_tool
+from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 

@@ -7,9 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from xmask3d.config import REPOSITORY
 from xmask3d.data.download.items import ITEMS, download, names
 from xmask3d.errors import UserError, run_tool
+from xmask3d.resources import REPOSITORY
 from xmask3d.rooms.package import get_furniture
 
 FURNITURE_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d" / "furniture"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError, run_tool
+from xmask3d.resources import REPOSITORY
 
 ROOMS = "--train-rooms 90 --val-rooms 12 --views 10 --seed 1"
 

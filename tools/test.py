@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from xmask3d.config import find_file, load_config
+from xmask3d.config import load_config
 from xmask3d.errors import run_tool
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="scenes to draw and write as clouds")
     parser.add_argument("--out", type=Path, help="folder for the results (default: evaluation in the run's output)")
     arguments = parser.parse_intermixed_args()
-    config = load_config(find_file(arguments.config), arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides)
 
     from xmask3d.build import build_reader
     from xmask3d.checkpoints.checkpoint import find_checkpoint

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from xmask3d.config import find_file, load_config
+from xmask3d.config import load_config
 from xmask3d.errors import run_tool
 
 
@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="configuration, such as config/scannet/B15N4.yaml")
     parser.add_argument("overrides", nargs="*", help="key=value overrides, such as train.epochs=10 output=runs/mine")
     arguments = parser.parse_intermixed_args()
-    config = load_config(find_file(arguments.config), arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides)
 
     from xmask3d.engine.train import train  # takes seconds to import; a mistake above should not wait for it
     from xmask3d.visualize.view_picture import draw_view

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xmask3d.config import Config, ModelConfig, UNetConfig, find_file
+from xmask3d.config import Config, ModelConfig, UNetConfig
 from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews
 from xmask3d.data.scannet import open_reader
 from xmask3d.data.scene import SceneReader
@@ -22,6 +22,7 @@ from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
 from xmask3d.models.pixel_decoder import PixelDecoder
 from xmask3d.models.pyramid import FeaturePyramid
 from xmask3d.models.xmask3d import XMask3D
+from xmask3d.resources import find_file
 from xmask3d.splits import Benchmark
 from xmask3d.weights import clip_folder, diffusion_folder
 

@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from xmask3d.errors import UserError
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from xmask3d.resources import REPOSITORY as REPOSITORY
+from xmask3d.resources import find_configuration
+from xmask3d.resources import find_file as find_file
 
 
 class Section(BaseModel):
@@ -211,10 +212,14 @@ class Config(Section):
 def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
     """Load a YAML file, follow its `include`s, apply `a.b=value` overrides and check everything.
 
+    Args:
+        path: a file, or the name of a shipped configuration, such as "rooms/B15N4".
+        overrides: `key=value` each, the value in YAML.
+
     Raises:
         UserError: missing file, bad YAML, unknown key (with the nearest known one and its line), wrong type.
     """
-    path = Path(path)
+    path = find_configuration(path)
     content, lines = _read(path, ())
     for override in overrides or []:
         key, equals, text = override.partition("=")
@@ -244,12 +249,6 @@ def save_config(config: Config, path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")  # a full disk must not cost the one before
     temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     temporary.replace(path)
-
-
-def find_file(path: Path | str) -> Path:
-    """A path as given if it exists, else relative to the repository (so that commands work from any folder)."""
-    path = Path(path)
-    return path if path.is_absolute() or path.exists() else REPOSITORY / path
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:

@@ -9,8 +9,7 @@ import numpy as np
 import yaml
 
 from xmask3d.errors import UserError
-
-CLASS_LISTS = Path(__file__).resolve().parents[1] / "dataset"
+from xmask3d.resources import class_lists
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
     Raises:
         UserError: unknown list or split, or a split that names a class the list has not.
     """
-    folder = folder or CLASS_LISTS
+    folder = folder or class_lists()
     list_name, _, split_name = name.partition("/")
     path = folder / f"{list_name}.yaml"
     if not path.is_file():

@@ -13,7 +13,7 @@ import torch
 from xmask3d.build import build_criterion
 from xmask3d.build_untrained import build_without_weights, trainable_values
 from xmask3d.checkpoints.published import Layout
-from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.config import Config, load_config
 from xmask3d.data.batch import collate
 from xmask3d.data.datasets import make_sample
 from xmask3d.data.sample import Sample
@@ -140,8 +140,7 @@ def synthetic_sample(benchmark: Benchmark, config: Config, seed: int = 0) -> Sam
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command-line arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
-    default = REPOSITORY / "config" / "scannet" / "B15N4.yaml"
-    parser.add_argument("config", nargs="?", default=default, help="YAML file (default: ScanNet B15/N4)")
+    parser.add_argument("config", nargs="?", default="scannet/B15N4", help="name or YAML file (default %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as model.checkpointing=false")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--limit", type=float, default=12, help="largest peak memory in GiB (default %(default)s)")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from xmask3d.build import build_model, build_reader, build_scene_views
 from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
-from xmask3d.config import Config, find_file, load_config
+from xmask3d.config import Config, load_config
 from xmask3d.data.datasets import collate_usable
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.evaluate import choose_scenes, evaluate_scene
@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--view", type=int, default=0, help="which of its views (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("fig/rooms.png"), help="PNG to write (default %(default)s)")
     arguments = parser.parse_intermixed_args()
-    config = load_config(find_file(arguments.config), arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides)
 
 
     make_figure(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from xmask3d.build import build_model, build_reader
 from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
-from xmask3d.config import Config, find_file, load_config
+from xmask3d.config import Config, load_config
 from xmask3d.data.batch import Batch
 from xmask3d.data.scene import SceneReader
 from xmask3d.engine.accelerator import make_accelerator
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("checkpoint", help="'newest' or 'best' of the run's output folder, or a file")
     parser.add_argument("overrides", nargs="*", help="key=value overrides")
     arguments = parser.parse_intermixed_args()
-    config = load_config(find_file(arguments.config), arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides)
 
 
     checkpoint = find_checkpoint(arguments.checkpoint, config.output)

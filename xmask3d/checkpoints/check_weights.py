@@ -16,13 +16,14 @@ from xmask3d.checkpoints.checkpoint import FORMAT, read_payload
 from xmask3d.checkpoints.convert import has_own_sizes, network_of
 from xmask3d.checkpoints.export import read_about
 from xmask3d.checkpoints.published import Layout, read_native, read_published
-from xmask3d.config import Config, find_file
+from xmask3d.config import Config
 from xmask3d.errors import UserError
 from xmask3d.models.loading.clip_weights import CONFIG_FILE, build_clip
 from xmask3d.models.loading.clip_weights import WEIGHT_FILES as CLIP_FILES
 from xmask3d.models.loading.diffusion_weights import check_diffusion
 from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, OPEN_CLIP_PREFIX, TRANSFORMERS_PREFIX
 from xmask3d.models.loading.tensor_files import open_tensors
+from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 from xmask3d.weights import clip_folder, diffusion_folder
 

@@ -21,9 +21,10 @@ from xmask3d.checkpoints.published import (
     write_native,
     write_published,
 )
-from xmask3d.config import Config, find_file
+from xmask3d.config import Config
 from xmask3d.errors import UserError
 from xmask3d.models.xmask3d import XMask3D
+from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 # Of the published runs: 19216 samples in steps of 64.

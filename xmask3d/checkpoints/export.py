@@ -20,8 +20,9 @@ from xmask3d.checkpoints.checkpoint import (
     write_whole,
 )
 from xmask3d.checkpoints.validations import read_validations
-from xmask3d.config import Config, find_file, load_config, save_config
+from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
+from xmask3d.resources import find_file
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.yaml"
 HALF_ERROR = 1e-3  # of a tensor's largest value; a tensor that half precision would change by more stays as it is

@@ -20,11 +20,12 @@ from xmask3d import __version__
 from xmask3d.build import build_model
 from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
 from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
-from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import fill_unseen
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
+from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.feature_accumulator import MAX_PLACES
 from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
@@ -55,7 +56,7 @@ def find_source(
         checkpoint: a file, a run's folder, a folder of `tools/export_model.py`, or None for the newest run below
             `runs`, else the shipped small model.
         config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
-        runs: `runs` in the working folder, else in the repository, by default.
+        runs: `runs` in the working folder and, from a checkout, in the repository, by default.
 
     Raises:
         UserError: nothing there, with what to do.
@@ -88,7 +89,9 @@ def _trained_how(exported: Path) -> str:
 
 
 def _newest_run(runs: Path | None) -> Path | None:
-    folders = [runs] if runs else [Path("runs"), REPOSITORY / "runs"]
+    folders = [runs or Path("runs")]
+    if runs is None and IS_CHECKOUT:
+        folders.append(REPOSITORY / "runs")
     found = [path for folder in folders for path in folder.glob("**/checkpoints/*.pt") if path.is_file()]
     if not found:
         return None

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.splits import CLASS_LISTS, Benchmark, load_benchmark
+from xmask3d.resources import class_lists
+from xmask3d.splits import Benchmark, load_benchmark
 
 BACKGROUND = "background"
 
@@ -119,9 +120,9 @@ def class_list(name: str) -> list[str]:
         UserError: unknown list, naming the known ones.
     """
     list_name = name.partition("/")[0]
-    path = CLASS_LISTS / f"{list_name}.yaml"
+    path = class_lists() / f"{list_name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in CLASS_LISTS.glob("*.yaml")))
+        known = ", ".join(sorted(p.stem for p in class_lists().glob("*.yaml")))
         raise UserError(f"--classes {name}: no such class list; known: {known}")
     import yaml
 
