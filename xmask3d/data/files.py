@@ -1,7 +1,5 @@
 """Files of a processed scan: scene tuples, pictures, poses, intrinsics. Every failure names the path."""
 
-import codecs
-import importlib
 import io
 import os
 import pickle
@@ -9,52 +7,20 @@ import struct
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from xmask3d.data.scene_pickle import unpickle
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
 
 
 class LostPose(UserError):
     """A pose with infinities: how ScanNet marks frames in which the camera did not know where it was."""
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """How pickle protocol 2 stores bytes; no other codec is allowed."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"codec {encoding} is not allowed")
-    return codecs.encode(text, "latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds plain containers and numpy arrays, and refuses everything else that a pickle may ask for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
-            return getattr(_multiarray(), name)
-        if module in ("numpy._core.numeric", "numpy.core.numeric") and name == "_frombuffer":
-            return _frombuffer
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if module == "_codecs" and name == "encode":
-            return _latin1_bytes
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("torch tensors instead of numpy arrays")
-
-
-def _multiarray() -> Any:
-    return importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
-
-
-def _frombuffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 def read_tuple(path: Path) -> tuple:
@@ -71,16 +37,16 @@ def read_tuple(path: Path) -> tuple:
         else:
             with open(path, "rb") as stream:
                 for _ in range(3):  # magic number, protocol, system information
-                    _ArrayUnpickler(stream).load()
-                value = _ArrayUnpickler(stream).load()
+                    unpickle(stream)
+                value = unpickle(stream)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:
         # A damaged pickle raises nearly anything.
         raise UserError(f"{path}: damaged, or not a tuple of numpy arrays ({error})") from error
-    if not isinstance(value, tuple | list):
+    if not isinstance(value, tuple):
         raise UserError(f"{path}: expected a tuple (points, colours, labels), found {type(value).__name__}")
-    return tuple(value)
+    return value
 
 
 def _read_archive(path: Path) -> Any:
@@ -90,8 +56,10 @@ def _read_archive(path: Path) -> Any:
             raise pickle.UnpicklingError("the archive has no data.pkl")
         state = os.stat(path)
         key = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
-        if entry.compress_type != zipfile.ZIP_STORED or key not in _sound:
-            value = _ArrayUnpickler(io.BytesIO(archive.read(entry))).load()  # `read` compares the checksum
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise pickle.UnpicklingError("compressed, which torch.save never does")
+        if key not in _sound:
+            value = unpickle(io.BytesIO(archive.read(entry)))  # `read` compares the checksum
             _sound.add(key)
             return value
     # What was sound a moment ago is not summed up again, nor copied before it is read: half of the time.
@@ -99,7 +67,7 @@ def _read_archive(path: Path) -> Any:
         stream.seek(entry.header_offset)
         header = stream.read(30)
         stream.seek(entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30])))
-        return _ArrayUnpickler(stream).load()
+        return unpickle(stream, checked=True)
 
 
 _sound: set[tuple[str, int, int]] = set()  # files whose checksum this process has seen to be right
