@@ -163,7 +163,7 @@ class Oracle:
         wrong = (classes + 1) % 19
         unknown = torch.full_like(classes, -1)
         binary = torch.where(batch.binary_labels == 0, -1.0, 1.0)
-        return SimpleNamespace(binary_logits=binary), ViewLabels(classes, unknown, wrong, torch.zeros(0), None)
+        return SimpleNamespace(binary_logits=binary), ViewLabels(classes, unknown, wrong, torch.zeros(0))
 
 
 def test_votes_reach_their_points(tiny: Path) -> None:

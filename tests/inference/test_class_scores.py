@@ -19,6 +19,7 @@ from xmask3d.inference.class_scores import (
     fill_owners,
     fill_unseen,
     gate,
+    gateable_classes,
     label_views,
     soft_gate,
 )
@@ -39,14 +40,14 @@ def test_matches_recorded_labels_of_a_view() -> None:
     fill_module(fuser, "criterion.fuser.")
     batch = _batch(case, 1)
     outputs = _outputs(case, 1, torch.cat([text, case.tensor("null_embed")]), case.tensor("logit_scale"))
-    labels = label_views(fuser, outputs, batch, text, novel, base_ratio=0.65, novel_ratio=0.35)
+    fused = outputs.fused = fuse_inference(fuser, outputs, batch, novel)
+    labels = label_views(outputs, batch, text, novel, base_ratio=0.65, novel_ratio=0.35)
     given = outputs.points_3d.ne(0).any(1).numpy()
     assert given.sum() > 30
     recorded = {name: case.outputs[f"view0/label_{name}"] for name in ("fused", "2d", "3d")}
     np.testing.assert_array_equal(labels.features_2d, recorded["2d"])
     np.testing.assert_array_equal(labels.fused.numpy()[given], recorded["fused"][given])
     np.testing.assert_array_equal(labels.features_3d.numpy()[given], recorded["3d"][given])
-    fused = fuse_inference(fuser, outputs, batch, novel)
     np.testing.assert_array_equal(fused.covered, case.outputs["view0/final_mask_3d"].any(0))
     norms = fused.points_fused.detach().norm(dim=1).numpy()
     np.testing.assert_allclose(norms[given], case.outputs["view0/fused_rownorm"][given], rtol=1e-5)
@@ -64,7 +65,9 @@ def test_recorded_votes_of_all_views() -> None:
 
 
 def labels_of(outputs, batch, novel=NOVEL, **options):
-    return label_views(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch, texts(outputs), novel, **options)
+    gateable = gateable_classes(novel, options.get("gating", "hard"))
+    fused = fuse_inference(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch, gateable)
+    return label_views(replace(outputs, fused=fused), batch, texts(outputs), novel, **options)
 
 
 def texts(outputs):
@@ -172,8 +175,11 @@ def test_outputs_of_other_precisions(dtype: torch.dtype) -> None:
     batch = random_batch()
     outputs = random_outputs(batch, dtype=dtype)
     fuser = Fuser(6, FRAME).to(torch.promote_types(dtype, torch.float32))
-    labels = label_views(fuser, outputs, batch, texts(outputs), NOVEL)
-    exact = label_views(fuser.double(), random_outputs(batch, dtype=torch.float64), batch, texts(outputs), NOVEL)
+    outputs.fused = fuse_inference(fuser, outputs, batch, NOVEL)
+    labels = label_views(outputs, batch, texts(outputs), NOVEL)
+    wide = random_outputs(batch, dtype=torch.float64)
+    wide.fused = fuse_inference(fuser.double(), wide, batch, NOVEL)
+    exact = label_views(wide, batch, texts(outputs), NOVEL)
     assert labels.scores.dtype == torch.promote_types(dtype, torch.float32)
     assert (labels.fused == exact.fused).float().mean() > 0.9
 

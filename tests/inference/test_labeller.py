@@ -45,7 +45,7 @@ def test_templates_need_one_place_for_the_name(tiny: Path) -> None:
 def test_views_vote_with_labels_or_probabilities() -> None:
     """One point, two views: one all but undecided, one sure; the 2D feature of the second says nothing."""
     scores = torch.tensor([[0.51, 0.49], [0.1, 0.9]]).log()
-    labels = ViewLabels(torch.tensor([0, 1]), torch.tensor([0, -1]), torch.tensor([0, 1]), scores, None, scores, scores)
+    labels = ViewLabels(torch.tensor([0, 1]), torch.tensor([0, -1]), torch.tensor([0, 1]), scores, scores, scores)
     index = torch.zeros(2, dtype=torch.int64)
     votes = {kind: {branch: SceneVotes(1, 2) for branch in BRANCHES} for kind in ("hard", "soft")}
     for kind, of_branches in votes.items():

@@ -42,9 +42,10 @@ def compute(
     criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50, **options)
     torch.manual_seed(4)
     fused = fuse_training(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch)
+    outputs = dataclasses.replace(outputs, fused=fused)
     captions = torch.randn(batch.size, 6, generator=torch.Generator().manual_seed(9))
     generator = torch.Generator().manual_seed(seed)
-    return criterion(outputs, fused, batch, captions, regularise=regularise, generator=generator)
+    return criterion(outputs, batch, captions, regularise=regularise, generator=generator)
 
 
 def leaves(outputs: Outputs) -> list[Tensor]:
@@ -148,11 +149,11 @@ def test_the_published_loss_never_ignores_every_label() -> None:
     assert batch.labels is not None
     batch.labels = torch.full_like(batch.labels, 5)
     outputs = random_outputs(batch)
-    fused = fuse_training(Fuser(6, FRAME), outputs, batch)
+    outputs.fused = fuse_training(Fuser(6, FRAME), outputs, batch)
     captions = torch.randn(batch.size, 6)
     losses = {
         reference: Criterion(num_classes=5, frame_size=FRAME, num_points=8, reference=reference)(
-            outputs, fused, batch, captions, regularise=False
+            outputs, batch, captions, regularise=False
         )
         for reference in (False, True)
     }
@@ -329,7 +330,7 @@ def test_losses_without_masks_are_those_of_a_whole_step() -> None:
     criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50)
     captions = torch.randn(batch.size, 6, generator=torch.Generator().manual_seed(9))
     outputs = dataclasses.replace(random_outputs(batch), masks=[], class_logits=[])
-    losses = criterion(outputs, None, batch, captions, regularise=False)
+    losses = criterion(outputs, batch, captions, regularise=False)
     assert set(losses) == {"point_3d", "caption_3d", "binary", "total"}
     for name in losses.keys() - {"total"}:
         assert torch.equal(losses[name], whole[name])

@@ -16,7 +16,7 @@ from xmask3d.inference.class_scores import label_views
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import MaskClip, TextClassifier
 from xmask3d.models.conditioner import ImplicitConditioner
-from xmask3d.models.fusion import Fuser, fuse_training
+from xmask3d.models.fusion import Fuser, fuse_inference, fuse_training
 from xmask3d.models.loading.clip_weights import build_clip
 from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
 from xmask3d.models.mask_decoder import MaskDecoder
@@ -97,10 +97,9 @@ def batch() -> Batch:
 
 def training_losses(model: XMask3D, batch: Batch, text: torch.Tensor) -> dict[str, torch.Tensor]:
     outputs = model(batch, text, mask_clip=True, auxiliary=True)
-    fused = fuse_training(model.fuser, outputs, batch)
     criterion = Criterion(num_classes=CLASSES, frame_size=FRAME, num_points=40)
     captions = torch.ones(batch.size, WIDTH)
-    return criterion(outputs, fused, batch, captions, regularise=True, generator=torch.Generator().manual_seed(0))
+    return criterion(outputs, batch, captions, regularise=True, generator=torch.Generator().manual_seed(0))
 
 
 def test_shapes(batch: Batch, text: torch.Tensor) -> None:
@@ -116,10 +115,23 @@ def test_shapes(batch: Batch, text: torch.Tensor) -> None:
     assert plain.clip_embeddings is None and len(plain.masks) == 1
     torch.testing.assert_close(plain.mask_logits, outputs.mask_logits)
     points = small_model()(batch, text, masks=False)
-    assert points.masks == [] and points.class_logits == [] and points.clip_embeddings is None
+    assert points.masks == [] and points.class_logits == [] and points.clip_embeddings is points.fused is None
     assert torch.equal(points.temperature, outputs.temperature)
     torch.testing.assert_close(points.points_3d, outputs.points_3d)
     torch.testing.assert_close(points.binary_logits, outputs.binary_logits)
+
+
+def test_masks_own_points_by_training_scores_or_by_gated_ones(batch: Batch, text: torch.Tensor) -> None:
+    model, novel = small_model().eval(), torch.arange(CLASSES) > 2
+    with torch.no_grad():
+        trained, tested = model(batch, text), model(batch, text, novel=novel)
+        expected = fuse_training(model.fuser, trained, batch), fuse_inference(model.fuser, tested, batch, novel)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded, exact = model(batch, text).fused, model(batch, text, novel=novel).fused
+    for outputs, wanted in zip((trained, tested), expected, strict=True):
+        assert torch.equal(outputs.fused.owner, wanted.owner) and torch.equal(outputs.fused.rows, wanted.rows)
+    assert not torch.equal(trained.fused.owner, tested.fused.owner)
+    assert rounded.rows.dtype == torch.bfloat16 and exact.rows.dtype == torch.float32
 
 
 def test_every_parameter_trains(batch: Batch, text: torch.Tensor) -> None:
@@ -206,9 +218,9 @@ def test_half_precision_is_close(batch: Batch, text: torch.Tensor) -> None:
     with torch.no_grad():
         exact = model(batch, text, mask_clip=True, auxiliary=False)
         with torch.autocast("cpu", torch.bfloat16):
-            half = model(batch, text, mask_clip=True, auxiliary=False)
             novel = torch.arange(CLASSES) > 2
-            labels = label_views(model.fuser, half, batch, text, novel)
+            half = model(batch, text, mask_clip=True, novel=novel)
+            labels = label_views(half, batch, text, novel)
     assert half.class_logits[0].dtype == torch.float32
     assert F.cosine_similarity(half.points_3d.float(), exact.points_3d, dim=-1).min() > 0.95
     assert labels.fused.shape == (105,) and labels.scores.isfinite().all()

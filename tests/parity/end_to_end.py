@@ -22,7 +22,7 @@ from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures
-from xmask3d.models.fusion import Fuser, fuse_inference, fuse_training
+from xmask3d.models.fusion import Fuser
 from xmask3d.models.loading.clip_weights import build_clip
 from xmask3d.models.mask_decoder import MaskDecoder
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
@@ -87,11 +87,10 @@ def evaluate(case: Case, model: XMask3D, clip_text: ClipText) -> Results:
     results, benchmark = Results(), case_benchmark(case)
     batch = collate([_sample(case, 0, benchmark)])
     text = clip_text(benchmark.class_names)
-    outputs = model.eval()(batch, text, mask_clip=True, auxiliary=True)
     novel = torch.from_numpy(benchmark.novel_mask)
-    fused = fuse_inference(model.fuser, outputs, batch, novel)
+    outputs = model.eval()(batch, text, mask_clip=True, auxiliary=True, novel=novel)
     view = Results()
-    masks = add_view(view, "", 0, outputs, fused, novel, FRAME)
+    masks = add_view(view, "", 0, outputs, novel, FRAME)
     results.exact("eval/final_mask_3d", np.packbits(masks.numpy(), axis=1))
     results.exact("eval/final_mask_3d_shape", np.array(masks.shape))
     results.values["eval/binary_pred"] = view.values["binary_pred"]
@@ -120,14 +119,14 @@ def _train(
 ) -> None:
     weights = published_weights(benchmark.num_base)
     criterion = Criterion(num_classes=benchmark.num_base, frame_size=FRAME, reference=True, **weights)
-    outputs = model.train()(batch, clip_text(benchmark.base_names), mask_clip=True, auxiliary=True)
-    fused = fuse_training(model.fuser, outputs, batch, force_first=True)
+    text = clip_text(benchmark.base_names)
+    outputs = model.train()(batch, text, mask_clip=True, auxiliary=True, force_first=True)
 
     def numbers() -> SetNumbers:
         return SetNumbers("k_rand", len(outputs.masks), batch.size, torch.float64)
 
     captions = clip_text(batch.captions)
-    losses = criterion(outputs, fused, batch, captions, regularise=True, uniform=numbers())
+    losses = criterion(outputs, batch, captions, regularise=True, uniform=numbers())
     named = Results()
     add_losses(named, "", criterion, outputs, batch, losses, numbers())
     for name, value in named.values.items():

@@ -127,6 +127,7 @@ class _Step:
             clip_embeddings=case.tensor("mask_embed_clip", dtype),
         )
         self.fused = fuse_training(self.fuser, self.outputs, self.batch, force_first=True)
+        self.outputs.fused = self.fused
         self.captions = case.tensor("caption_embed", dtype)
         weights = published_weights(len(classes) - 1)
         self.criterion = Criterion(
@@ -141,9 +142,7 @@ class _Step:
         return SetNumbers("f_rand", len(self.masks), self.batch.size, self.captions.dtype)
 
     def losses(self, regularise: bool) -> dict[str, Tensor]:
-        return self.criterion(
-            self.outputs, self.fused, self.batch, self.captions, regularise=regularise, uniform=self.numbers()
-        )
+        return self.criterion(self.outputs, self.batch, self.captions, regularise=regularise, uniform=self.numbers())
 
     def matching(self) -> Matching:
         criterion = self.criterion

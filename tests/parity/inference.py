@@ -13,7 +13,7 @@ from xmask3d.inference.class_scores import SceneVotes, fill_unseen, label_views
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.models.fusion import Fuser, fuse_inference, inference_scores
 from xmask3d.models.mask_decoder import MaskPrediction
-from xmask3d.models.outputs import Fused, Outputs
+from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import cosine_logits
 
 BRANCHES = {"fused": "fused", "2d": "features_2d", "3d": "features_3d"}
@@ -33,9 +33,8 @@ def run(case: Case) -> Results:
     views = sum(name.endswith("/row") for name in case.inputs)
     batch = _batch(case, views)
     outputs = _outputs(case, views, torch.cat([text, null]), scale)
-    fused = fuse_inference(fuser, outputs, batch, novel)
+    outputs.fused = fuse_inference(fuser, outputs, batch, novel)
     labels = label_views(
-        fuser,
         outputs,
         batch,
         text,
@@ -49,7 +48,7 @@ def run(case: Case) -> Results:
         for branch, name in BRANCHES.items():
             results.exact(f"view{view}/label_{branch}", getattr(labels, name)[rows])
     for view, prefix in enumerate(f"view{view}/" for view in range(views)):
-        add_view(results, prefix, view, outputs, fused, novel, fuser.frame_size)
+        add_view(results, prefix, view, outputs, novel, fuser.frame_size)
     points, truth = case.inputs["scene_points"], case.tensor("scene_labels")
     for branch, name in BRANCHES.items():
         votes = SceneVotes(len(points), len(text))
@@ -68,15 +67,11 @@ def run(case: Case) -> Results:
 
 
 def add_view(
-    results: Results,
-    prefix: str,
-    view: int,
-    outputs: Outputs,
-    fused: Fused,
-    novel: Tensor,
-    frame_size: tuple[int, int],
+    results: Results, prefix: str, view: int, outputs: Outputs, novel: Tensor, frame_size: tuple[int, int]
 ) -> Tensor:
-    """What was recorded of the fusion of one view of a batch; returns its kept masks at the points, M x N bool."""
+    """Add what was recorded of the fusion of one view of a batch; returns its kept masks at the points, M x N bool."""
+    fused = outputs.fused
+    assert fused is not None
     rows = fused.point_batch == view
     scores, keep = inference_scores(
         outputs.class_logits[0], fused.mask_logits, outputs.binary_logits, fused.point_batch, novel

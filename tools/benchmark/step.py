@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -116,9 +117,10 @@ class Training:
         model, batch = self.model, self.batch
         outputs = plain_outputs(model, self.whole, batch, self.text)
         fused = plain_fusion(model, outputs, batch, *training_scores(outputs.class_logits[0]))
+        outputs = replace(outputs, fused=fused)
         captions = torch.cat([self.clip_text._encode([caption]) for caption in batch.captions])
         points = generator(self.device)
-        losses = self.slow_criterion(outputs, fused, batch, captions, regularise=True, generator=points)
+        losses = self.slow_criterion(outputs, batch, captions, regularise=True, generator=points)
         for features in (fused.points_fused, fused.points_2d, outputs.points_3d):
             cosine_logits(features, self.text, outputs.temperature).argmax(-1).cpu().bincount()
         return self.finish(losses, self.slow_optimizer)

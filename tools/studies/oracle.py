@@ -58,11 +58,13 @@ class TruthLabeller(Labeller):
         self.reader, self.num_classes, self.truth = reader, benchmark.num_classes, truth
 
     def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:
-        """The model's outputs, corrected."""
+        """Correct the model's outputs, and fuse the features again."""
         outputs = super().run(batch, encodings)
         if self.truth.gate:
             outputs = replace(outputs, binary_logits=_true_gate(outputs.binary_logits, batch))
-        return self._with_true_masks(outputs, batch) if self.truth.masks else outputs
+        if self.truth.masks:
+            outputs = self._with_true_masks(outputs, batch)
+        return replace(outputs, fused=self.model.fuse(outputs, batch, self.gateable))
 
     def _with_true_masks(self, outputs: Outputs, batch: Batch) -> Outputs:
         frame_size = self.model.fuser.frame_size
@@ -152,7 +154,6 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", help="key=value overrides")
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
-
 
     checkpoint = find_checkpoint(arguments.checkpoint, config.output)
     print(f"{'':38}{'hIoU':>7}{'base':>7}{'novel':>7}", flush=True)

@@ -7,7 +7,6 @@ from xmask3d.data.batch import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import EncodedTokens
 from xmask3d.models.diffusion import EncodedImages
-from xmask3d.models.fusion import fuse_training
 from xmask3d.models.xmask3d import XMask3D
 
 
@@ -41,10 +40,15 @@ class TrainingStep(nn.Module):
         """
         if not self.criterion.reads_masks:
             outputs = self.model(batch, text, masks=False)
-            return self.criterion(outputs, None, batch, captions, regularise=False)
+            return self.criterion(outputs, batch, captions, regularise=False)
         targets = self.criterion.count_targets(batch)
-        outputs = self.model(batch, text, mask_clip=regularise, auxiliary=True, encoded=encoded, tokens=tokens)
-        fused = fuse_training(self.model.fuser, outputs, batch, force_first=self.criterion.reference)
-        return self.criterion(
-            outputs, fused, batch, captions, regularise=regularise, generator=generator, targets=targets
+        outputs = self.model(
+            batch,
+            text,
+            auxiliary=True,
+            mask_clip=regularise,
+            force_first=self.criterion.reference,
+            encoded=encoded,
+            tokens=tokens,
         )
+        return self.criterion(outputs, batch, captions, regularise=regularise, generator=generator, targets=targets)

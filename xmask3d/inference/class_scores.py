@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xmask3d.data.batch import Batch
 from xmask3d.geometry.nearest import nearest
-from xmask3d.models.fusion import Fuser, fuse_inference, sum_per_sample
+from xmask3d.models.fusion import sum_per_sample
 from xmask3d.models.outputs import Fused, Outputs, gather_by_owner
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 
@@ -24,7 +24,7 @@ POINTS_AT_ONCE = 1 << 12  # whose votes are compared
 
 @dataclass
 class ViewLabels:
-    """Class ids of the N points of a batch of views, by the feature they were told from.
+    """Predicted class of each of the N points of a batch of views, once per feature type (fused, 2D, 3D).
 
     Attributes:
         fused: N int64, of the fused feature and CLIP's embedding of the point's mask.
@@ -32,7 +32,6 @@ class ViewLabels:
             has one; -1 in a view without any.
         features_3d: N int64, of the 3D feature.
         scores: N x K log scores that `fused` is the largest of; impossible classes have the least finite number.
-        masks: which mask owns each point, and the fused features that the labels were told from.
         scores_2d, scores_3d: scores of the other two, where they were asked for.
     """
 
@@ -40,14 +39,12 @@ class ViewLabels:
     features_2d: Tensor
     features_3d: Tensor
     scores: Tensor
-    masks: Fused
     scores_2d: Tensor | None = None
     scores_3d: Tensor | None = None
 
 
 @torch.no_grad()
 def label_views(
-    fuser: Fuser,
     outputs: Outputs,
     batch: Batch,
     text: Tensor,
@@ -55,24 +52,22 @@ def label_views(
     *,
     base_ratio: float = 0.65,
     novel_ratio: float = 0.35,
-    threshold: float = 0.5,
     gating: Gating = "hard",
     all_scores: bool = False,
 ) -> ViewLabels:
     """Label the points of a batch of views.
 
     Args:
-        outputs: of a forward with the K texts and CLIP's mask embeddings.
+        outputs: of a forward with the K texts, CLIP's mask embeddings, and `gateable_classes` as novel classes.
         text: K x D. novel: K bool, true for novel classes. If all or none are, nothing is gated.
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
-        threshold: base probability above which a point, or a mask, is base.
-        gating: how the binary head decides between base and novel classes: "hard" by its threshold, as published;
-            "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all.
+        gating: how the binary head decides between base and novel classes: "hard" by its threshold of one half, as
+            published; "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all.
         all_scores: return the scores of 2D and 3D features too.
     """
-    gateable = torch.zeros_like(novel) if gating == "none" else novel
+    fused, gateable = outputs.fused, gateable_classes(novel, gating)
+    assert fused is not None, "labels need a forward with masks"
     with torch.autocast(batch.pixels.device.type, enabled=False):
-        fused = fuse_inference(fuser, outputs, batch, gateable, threshold)
         temperature, text = at_least_float32(outputs.temperature), at_least_float32(text)
         own = at_least_float32(outputs.binary_logits).sigmoid()
         shared = base_probability(own, fused, len(outputs.mask_logits)) if gating == "soft" else own
@@ -80,7 +75,7 @@ def label_views(
         def gate_scores(scores: Tensor, probability: Tensor) -> Tensor:
             if gating == "soft":
                 return soft_gate(scores, probability, gateable)
-            return gate(scores, allowed_classes(probability, gateable, threshold))
+            return gate(scores, allowed_classes(probability, gateable))
 
         ratios = torch.where(novel, novel_ratio, base_ratio).to(text.dtype)
         # What points of one voxel and one mask share is computed once.
@@ -101,7 +96,6 @@ def label_views(
             features_2d=torch.where(owner >= 0, scores_2d.argmax(-1), -1),
             features_3d=scores_3d.argmax(-1)[to_points],
             scores=scores[to_points],
-            masks=fused,
             scores_2d=scores_2d if all_scores else None,
             scores_3d=scores_3d[to_points] if all_scores else None,
         )
@@ -127,7 +121,12 @@ def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: T
     return torch.where((owner >= 0)[:, None], mixed, model)
 
 
-def allowed_classes(probability: Tensor, novel: Tensor, threshold: float = 0.5) -> Tensor:
+def gateable_classes(novel: Tensor, gating: Gating) -> Tensor:
+    """Select the classes, K bool, that the binary head gates as novel: none of them without gating."""
+    return torch.zeros_like(novel) if gating == "none" else novel
+
+
+def allowed_classes(probability: Tensor, novel: Tensor) -> Tensor:
     """Classes that the hard gate leaves to each point: base classes to base points, novel ones to the others.
 
     Args:
@@ -136,7 +135,7 @@ def allowed_classes(probability: Tensor, novel: Tensor, threshold: float = 0.5) 
     Returns:
         N x K bool.
     """
-    is_base = probability > threshold
+    is_base = probability > 0.5
     gateable = novel.any() & ~novel.all()
     return (novel != is_base[:, None]) | ~gateable
 

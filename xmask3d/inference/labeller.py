@@ -5,7 +5,7 @@ from accelerate import Accelerator
 
 from xmask3d.config import EvaluateConfig
 from xmask3d.data.batch import Batch
-from xmask3d.inference.class_scores import SceneVotes, ViewLabels, label_views
+from xmask3d.inference.class_scores import SceneVotes, ViewLabels, gateable_classes, label_views
 from xmask3d.models.clip import ClipText, EncodedTokens
 from xmask3d.models.diffusion import EncodedImages
 from xmask3d.models.outputs import Outputs
@@ -39,6 +39,7 @@ class Labeller:
         text = clip_text.encode_classes(benchmark.test_prompts(settings.prompts), settings.templates)
         self.text = text.to(accelerator.device)
         self.novel = torch.from_numpy(benchmark.novel_mask).to(accelerator.device)
+        self.gateable = gateable_classes(self.novel, settings.gate)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, encodings: Encodings | None = None) -> tuple[Outputs, ViewLabels]:
@@ -47,7 +48,6 @@ class Labeller:
         batch = batch.to(self.accelerator.device)
         outputs = self.run(batch, encodings)
         labels = label_views(
-            self.model.fuser,
             outputs,
             batch,
             self.text,
@@ -63,7 +63,7 @@ class Labeller:
         """What the model says of a batch on its device."""
         encoded, tokens = encodings or (None, None)
         with self.accelerator.autocast():
-            return self.model(batch, self.text, mask_clip=True, encoded=encoded, tokens=tokens)
+            return self.model(batch, self.text, mask_clip=True, novel=self.gateable, encoded=encoded, tokens=tokens)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Encodings:

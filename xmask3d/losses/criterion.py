@@ -21,7 +21,7 @@ from xmask3d.losses.point_losses import (
 )
 from xmask3d.losses.regularisation import mask_regularisation
 from xmask3d.losses.sampling import Uniform
-from xmask3d.models.outputs import Fused, Outputs
+from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 
 # Those of `Criterion.weights` that read nothing of the 2D branch.
@@ -103,7 +103,6 @@ class Criterion(nn.Module):
     def forward(
         self,
         outputs: Outputs,
-        fused: Fused | None,
         batch: Batch,
         caption_embeddings: Tensor,
         *,
@@ -115,8 +114,8 @@ class Criterion(nn.Module):
         """Weighted losses by name.
 
         Args:
-            outputs: of a forward with the C base texts and auxiliary predictions.
-            fused: of `fuse_training`; None, with outputs without masks, leaves out all losses that read masks.
+            outputs: of a forward with the C base texts and auxiliary predictions; without masks, all losses that read
+                them are left out.
             batch: with labels, binary labels and label maps.
             caption_embeddings: B x D; samples without caption take no part.
             regularise: whether the mask regularisation takes part; needs `outputs.clip_embeddings`.
@@ -135,8 +134,8 @@ class Criterion(nn.Module):
             return torch.rand(shape, device=device, generator=generator)
 
         with torch.autocast(device.type, enabled=False):
-            losses = {} if fused is None else self._of_masks(outputs, batch, uniform or draw, targets)
-            losses |= self._of_points(outputs, fused, batch, caption_embeddings, regularise)
+            losses = {} if outputs.fused is None else self._of_masks(outputs, batch, uniform or draw, targets)
+            losses |= self._of_points(outputs, batch, caption_embeddings, regularise)
             losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 
@@ -191,10 +190,10 @@ class Criterion(nn.Module):
         )
 
     def _of_points(
-        self, outputs: Outputs, fused: Fused | None, batch: Batch, caption_embeddings: Tensor, regularise: bool
+        self, outputs: Outputs, batch: Batch, caption_embeddings: Tensor, regularise: bool
     ) -> dict[str, Tensor]:
         assert batch.labels is not None
-        size, point_batch = batch.size, batch.point_batch
+        fused, size, point_batch = outputs.fused, batch.size, batch.point_batch
         labels = never_all_ignored(batch.labels, self.num_classes) if self.reference else batch.labels
         voxels, voxel_of = at_least_float32(outputs.voxels_3d), outputs.point_to_voxel
         targets = binary_targets(batch, self.num_classes, self.novel_supervision)

@@ -63,17 +63,16 @@ def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch, force_first: boo
     return _fuse(fuser, outputs, batch, owner, point_logits)
 
 
-def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor, threshold: float = 0.5) -> Fused:
+def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor) -> Fused:
     """Give points to masks as at test time, see `inference_scores`.
 
     Args:
         outputs: of a forward with the K test texts.
         novel: K bool, true for novel classes. If all or none are, masks are not gated.
-        threshold: of the mean base probability of a mask.
     """
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
     scores, keep = inference_scores(
-        outputs.class_logits[0], point_logits, outputs.binary_logits, batch.point_batch, novel, threshold
+        outputs.class_logits[0], point_logits, outputs.binary_logits, batch.point_batch, novel
     )
     owner = own_points(point_logits, scores, keep, batch.point_batch)
     return _fuse(fuser, outputs, batch, owner, point_logits)
@@ -87,17 +86,12 @@ def training_scores(class_logits: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def inference_scores(
-    class_logits: Tensor,
-    point_logits: Tensor,
-    binary_logits: Tensor,
-    point_batch: Tensor,
-    novel: Tensor,
-    threshold: float = 0.5,
+    class_logits: Tensor, point_logits: Tensor, binary_logits: Tensor, point_batch: Tensor, novel: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Scores of masks at test time.
+    """Score the masks as at test time.
 
-    A mask that covers no point takes no part. A mask is base if the mean base probability of its points exceeds the
-    threshold: it may then only be a base class or null; any other may only be a novel class.
+    A mask that covers no point takes no part. A mask is base if the mean base probability of its points exceeds one
+    half: it may then only be a base class or null; any other may only be a novel class.
 
     Args:
         class_logits: B x Q x (K + 1), null last.
@@ -110,7 +104,7 @@ def inference_scores(
     inside, size = point_logits > 0, len(class_logits)
     counts = sum_per_sample(inside, point_batch, size)
     probability = at_least_float32(binary_logits).sigmoid()[:, None]
-    is_base = sum_per_sample(inside * probability, point_batch, size) > threshold * counts
+    is_base = sum_per_sample(inside * probability, point_batch, size) > 0.5 * counts
     return gated_scores(class_logits, is_base, novel), counts > 0
 
 

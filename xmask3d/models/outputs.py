@@ -27,6 +27,7 @@ class Outputs:
         point_to_voxel: N int64, row of `voxels_3d` of each point.
         binary_logits: N, positive where base.
         clip_embeddings: B x Q x D, CLIP's view of the final masks, no gradient; None unless asked for.
+        fused: features that masks give to the points; None without 2D branch.
     """
 
     masks: list[MaskPrediction]
@@ -38,6 +39,7 @@ class Outputs:
     point_to_voxel: Tensor
     binary_logits: Tensor
     clip_embeddings: Tensor | None = None
+    fused: Fused | None = None
 
     @property
     def points_3d(self) -> Tensor:

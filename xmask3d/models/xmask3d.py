@@ -1,4 +1,4 @@
-"""The whole network: points and an image in, masks with CLIP embeddings and point features out (paper section 3)."""
+"""The whole network: points and images in; masks, 3D and fused point features out (arXiv 2411.13243, section 3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from xmask3d.data.batch import Batch
-from xmask3d.models.outputs import Outputs
+from xmask3d.models.fusion import fuse_inference, fuse_training
+from xmask3d.models.outputs import Fused, Outputs
 from xmask3d.models.similarity import at_least_float32
 from xmask3d.sparse import SparseTensor, sparse_tensor
 
@@ -68,9 +69,11 @@ class XMask3D(nn.Module):
         batch: Batch,
         text: Tensor,
         *,
-        mask_clip: bool = False,
-        auxiliary: bool = False,
         masks: bool = True,
+        auxiliary: bool = False,
+        mask_clip: bool = False,
+        novel: Tensor | None = None,
+        force_first: bool = False,
         encoded: EncodedImages | None = None,
         tokens: EncodedTokens | None = None,
     ) -> Outputs:
@@ -79,42 +82,68 @@ class XMask3D(nn.Module):
         Args:
             batch: B views with their points.
             text: n x D text embeddings, of the base classes in training, of all K at test time.
-            mask_clip: also embed the final masks by CLIP.
+            masks: run the 2D branch; without it the outputs have no masks and nothing that is made of masks.
             auxiliary: also return what the decoder's earlier layers predict.
-            masks: run the 2D branch; without it the outputs have no masks and what is made of them.
-            encoded: of the same images, to save the VAE.
-            tokens: of the same images, to save CLIP's image tower.
+            mask_clip: also embed the final masks by CLIP.
+            novel, force_first: choice of the mask that owns a point, as of `fuse`.
+            encoded: the same images by `diffusion.encode`, to save the VAE.
+            tokens: the same images by `mask_clip.encode`, to save CLIP's image tower.
         """
         voxels = self.voxels(batch.voxel_coords, batch.voxel_features)
         global_feature, voxels_3d = self.point_encoder(voxels, batch.size)
         binary_logits = self.binary_head(voxels)
-        predictions = self._masks(batch.images, global_feature, auxiliary, encoded) if masks else []
-        temperature = predictions[0].temperature if masks else self.mask_decoder.post_mask_embed.temperature()
-        return Outputs(
+        predictions = self.predict_masks(batch.images, global_feature, auxiliary, encoded) if masks else []
+        outputs = Outputs(
             masks=predictions,
             class_logits=[self._class_logits(prediction, text) for prediction in predictions],
             class_embeddings=self.classifier.embeddings(text),
-            temperature=temperature,
+            temperature=predictions[0].temperature if masks else self.mask_decoder.post_mask_embed.temperature(),
             global_feature=global_feature,
             voxels_3d=voxels_3d,
             point_to_voxel=batch.point_to_voxel,
             binary_logits=binary_logits.index_select(0, batch.point_to_voxel),
-            clip_embeddings=self._clip_embeddings(batch.images, predictions[0], tokens) if mask_clip else None,
         )
+        if mask_clip:
+            tokens = self.mask_clip.encode(batch.images) if tokens is None else tokens
+            outputs.clip_embeddings = self.mask_clip.embed(tokens, outputs.mask_logits.detach())
+        if masks:
+            outputs.fused = self.fuse(outputs, batch, novel, force_first)
+        return outputs
 
-    def _clip_embeddings(self, images: Tensor, masks: MaskPrediction, tokens: EncodedTokens | None) -> Tensor:
-        encoded = self.mask_clip.encode(images) if tokens is None else tokens
-        return self.mask_clip.embed(encoded, masks.mask_logits.detach())
-
-    def _masks(
-        self, images: Tensor, global_feature: Tensor, auxiliary: bool, encoded: EncodedImages | None
+    def predict_masks(
+        self, images: Tensor, global_feature: Tensor, auxiliary: bool = False, encoded: EncodedImages | None = None
     ) -> list[MaskPrediction]:
-        if encoded is None:
-            encoded = self.diffusion.encode(images)
+        """Predict masks from the features of a diffusion model that the points condition (section 3.2).
+
+        Args:
+            images: B x 3 x H x W in [0, 1].
+            global_feature: B x D, of the points.
+            auxiliary, encoded: as of `forward`.
+
+        Returns:
+            The final prediction, then those of earlier layers.
+        """
+        encoded = self.diffusion.encode(images) if encoded is None else encoded
         maps = self.diffusion(encoded, *self.conditioner(global_feature))
         height, width = images.shape[-2:]
         pixels = self.pixel_decoder(self.pyramid(maps, (height, width)))
         return self.mask_decoder(pixels.mask_features, pixels.memories, auxiliary=auxiliary)
+
+    def fuse(self, outputs: Outputs, batch: Batch, novel: Tensor | None = None, force_first: bool = False) -> Fused:
+        """Give points to masks and fuse their 2D and 3D features (Eq. 4).
+
+        Args:
+            outputs: of `forward`; whoever changes them fuses again.
+            batch: their views.
+            novel: K bool, true for novel classes: masks compete as at test time, see `fuse_inference`. None in
+                training, where they compete by their scores alone.
+            force_first: in training, as of `fuse_training`.
+        """
+        if novel is None:
+            return fuse_training(self.fuser, outputs, batch, force_first)
+        # Labels follow from these features: at test time they are not rounded.
+        with torch.autocast(batch.pixels.device.type, enabled=False):
+            return fuse_inference(self.fuser, outputs, batch, novel)
 
     def _class_logits(self, prediction: MaskPrediction, text: Tensor) -> Tensor:
         # Under autocast too: cosines in half precision, times a temperature of up to 100, would be noise.

@@ -23,7 +23,7 @@ from xmask3d.data.datasets import SceneViews
 from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
 from xmask3d.geometry.voxels import axis_rotation, voxelise
-from xmask3d.inference.class_scores import SceneVotes, allowed_classes, gate, label_views
+from xmask3d.inference.class_scores import SceneVotes, allowed_classes, gate, gateable_classes, label_views
 from xmask3d.models.clip import cosine_logits
 from xmask3d.models.outputs import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
@@ -254,9 +254,8 @@ class ScanLabeller:
         batch = collate(samples).to(self.device)
         settings = self.config.evaluate
         with self._precision():
-            outputs = self.model(batch, text, mask_clip=True)
+            outputs = self.model(batch, text, mask_clip=True, novel=gateable_classes(novel, settings.gate))
         labels = label_views(
-            self.model.fuser,
             outputs,
             batch,
             text,
@@ -265,7 +264,7 @@ class ScanLabeller:
             novel_ratio=settings.novel_ratio,
             gating=settings.gate,
         )
-        fused = labels.masks
+        fused = outputs.fused
         clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
         queries = outputs.mask_logits.shape[1]
         mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
@@ -275,9 +274,6 @@ class ScanLabeller:
             votes = labels.scores.new_zeros(len(labels.scores), int(groups.max()) + 1)
             votes.scatter_reduce_(1, groups.expand(len(votes), -1), labels.scores.softmax(-1), "amax")
         return batch.point_index, groups[labels.fused], votes, fused.points_fused, clip, base, mask
-
-    def _gateable(self, novel: Tensor) -> Tensor:
-        return torch.zeros_like(novel) if self.config.evaluate.gate == "none" else novel
 
     def _precision(self) -> contextlib.AbstractContextManager:
         precision = self.config.train.precision
@@ -323,7 +319,8 @@ class ScanLabeller:
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
             points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
             # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
-            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed_classes(base, self._gateable(novel)))
+            allowed = allowed_classes(base, gateable_classes(novel, self.config.evaluate.gate))
+            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed)
             index = torch.from_numpy(inner)
             classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)
             self._add(result, index, classes, None, points_3d, None, base, no_mask)

@@ -62,6 +62,7 @@ def test_true_masks_are_the_pixels_of_the_classes(parts: tuple) -> None:
     rows = outputs.mask_embeddings[0]
     assert all((row == plain.mask_embeddings[0]).all(-1).any() for row in rows)
     assert outputs.clip_embeddings.shape[:2] == outputs.mask_embeddings.shape[:2]
+    assert torch.equal(outputs.fused.embeddings, outputs.mask_embeddings)  # fused again, with the true masks
 
 
 def test_the_overlap_counts_points_of_the_own_view() -> None:
