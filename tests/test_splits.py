@@ -84,3 +84,29 @@ def test_a_split_that_does_not_match_its_class_list(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text + "splits:\n  bad: {novel: [sofas]}\n")
     with pytest.raises(UserError, match=r"mine.yaml: split bad names 'sofas'.*did you mean 'sofa'"):
         load_benchmark("mine/bad", tmp_path)
+
+
+def test_class_groups() -> None:
+    benchmark = load_benchmark("scannet200/B170N30")
+    groups = benchmark.groups
+    assert {name: len(ids) for name, ids in groups.items()} == {
+        "base": 170, "novel": 30, "head": 66, "common": 68, "tail": 66, "foreground": 197, "foreground_occurring": 186,
+    }  # fmt: skip
+    assert sorted((*groups["head"], *groups["common"], *groups["tail"])) == list(range(200))
+    assert set(range(200)) - set(groups["foreground"]) == {0, 2, 35}
+    assert [benchmark.class_names[groups[name][0]] for name in ("head", "common", "tail")] == [
+        "wall", "cushion", "paper",
+    ]  # fmt: skip
+    names = load_benchmark("scannet20/B15N4").class_names
+    assert [names[i] for i in load_benchmark("scannet20/B15N4").groups["foreground"]] == list(names[2:])
+
+
+@pytest.mark.parametrize(
+    "group, message",
+    [("[wal]", r"group mine names 'wal'.*'wall'"), ("{but: [wall]}", r"group mine: expected a list")],
+)
+def test_a_class_group_that_cannot_be_read(tmp_path: Path, group: str, message: str) -> None:
+    text = "classes:\n  - {name: wall, label_3d: 0, label_2d: 1}\n"
+    (tmp_path / "mine.yaml").write_text(f"{text}groups:\n  mine: {group}\nsplits:\n  all: {{novel: []}}\n")
+    with pytest.raises(UserError, match=message):
+        load_benchmark("mine/all", tmp_path)

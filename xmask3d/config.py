@@ -172,6 +172,12 @@ class EvaluateConfig(Section):
     batch_size: int = Field(8, ge=1, description="views per forward")
     workers: int = Field(2, ge=0, description="loader processes")
     prompts: str | None = Field(None, description="named prompt list of the benchmark; null for the class names")
+    headlines: list[str] = Field(
+        ["hiou"],
+        min_length=1,
+        description="scores to report: hiou, hacc, f_miou, f_macc, miou_<class group>, macc_<class group>, or the "
+        "dotted path of a function of your own; the best checkpoint of a training is that with most of the first",
+    )
     templates: list[str] = Field(
         ["{}"], min_length=1, description="sentences around a class name, {} in its place; embeddings are averaged"
     )

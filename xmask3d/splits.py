@@ -22,15 +22,15 @@ class Benchmark:
     Attributes:
         name: such as "scannet20/B15N4".
         class_names: K names, which are also the text prompts.
-        base, novel: sorted class ids; together they are all of 0..K-1.
+        groups: sorted class ids by the name of their group. base and novel together are all of 0..K-1; others are as
+            the class list has them: foreground, or head, common and tail by how often classes occur.
         file_ids_3d, file_ids_2d: per class the id in 3D files and in label pictures.
         prompts: named lists of sentences that may replace some names at test time, {list: {class name: sentence}}.
     """
 
     name: str
     class_names: tuple[str, ...]
-    base: tuple[int, ...]
-    novel: tuple[int, ...]
+    groups: dict[str, tuple[int, ...]]
     file_ids_3d: tuple[int, ...]
     file_ids_2d: tuple[int, ...]
     prompts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -39,6 +39,16 @@ class Benchmark:
         everything = sorted((*self.base, *self.novel))
         if everything != list(range(len(self.class_names))):
             raise UserError(f"benchmark {self.name}: base and novel must be disjoint and cover all classes")
+
+    @property
+    def base(self) -> tuple[int, ...]:
+        """Sorted ids of the C classes that training has labels of."""
+        return self.groups["base"]
+
+    @property
+    def novel(self) -> tuple[int, ...]:
+        """Sorted ids of the other classes."""
+        return self.groups["novel"]
 
     @property
     def num_classes(self) -> int:
@@ -130,19 +140,33 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
     splits = content["splits"]
     if split_name not in splits:
         raise UserError(f"benchmark '{name}': no such split in {path}; known splits: {', '.join(splits)}")
-    novel_names = splits[split_name]["novel"]
-    for novel in novel_names:
-        if novel not in names:
-            near = difflib.get_close_matches(novel, names, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise UserError(f"{path}: split {split_name} names '{novel}', which is not in the class list{hint}")
-    novel_ids = tuple(sorted(names.index(novel) for novel in novel_names))
+    novel = _ids_of(splits[split_name]["novel"], names, f"{path}: split {split_name}")
+    base = tuple(i for i in range(len(names)) if i not in novel)
+    groups = {group: _members(own, names, f"{path}: group {group}") for group, own in content.get("groups", {}).items()}
     return Benchmark(
         name=name,
         class_names=tuple(names),
-        base=tuple(i for i in range(len(names)) if i not in novel_ids),
-        novel=novel_ids,
+        groups={"base": base, "novel": novel, **groups},
         file_ids_3d=tuple(entry["label_3d"] for entry in content["classes"]),
         file_ids_2d=tuple(entry["label_2d"] for entry in content["classes"]),
         prompts=content.get("prompts", {}),
     )
+
+
+def _ids_of(chosen: list[str], names: list[str], where: str) -> tuple[int, ...]:
+    """Sorted ids of some names of a class list."""
+    for name in chosen:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{where} names '{name}', which is not in the class list{hint}")
+    return tuple(sorted(names.index(name) for name in chosen))
+
+
+def _members(group: list[str] | dict[str, list[str]], names: list[str], where: str) -> tuple[int, ...]:
+    """Sorted ids of a class group, which is written as names or as {without: names}."""
+    if isinstance(group, list):
+        return _ids_of(group, names, where)
+    if not isinstance(group, dict) or set(group) != {"without"}:
+        raise UserError(f"{where}: expected a list of class names, or {{without: [names]}}")
+    return tuple(sorted(set(range(len(names))) - set(_ids_of(group["without"], names, where))))

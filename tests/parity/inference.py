@@ -59,10 +59,10 @@ def run(case: Case) -> Results:
         matrix.update(scene, truth)
         for quantity, area in zip(("intersection", "union", "target"), matrix.areas(), strict=True):
             results.exact(f"{quantity}_{branch}", area)
-        scores = matrix.scores(base, novel_ids)
-        results.forward(f"mIoU_base_{branch}", scores.miou_base)
-        results.forward(f"mIoU_novel_{branch}", scores.miou_novel)
-        results.forward(f"hIoU_{branch}", scores.hiou)
+        scores = matrix.scores({"base": base, "novel": novel_ids})
+        results.forward(f"mIoU_base_{branch}", scores.miou["base"])
+        results.forward(f"mIoU_novel_{branch}", scores.miou["novel"])
+        results.forward(f"hIoU_{branch}", scores.headlines["hiou"])
     return results
 
 

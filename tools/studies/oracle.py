@@ -142,8 +142,8 @@ def score_with_truth(config: Config, checkpoint: Path) -> Iterator[tuple[str, tu
         for scene in tqdm(reader.scene_names, desc=name, unit="scene", leave=False, disable=None):
             result = evaluate_scene(config, benchmark, reader, scene, labeller)
             matrix.counts += torch.from_numpy(result.counts["fused"])
-        scores = matrix.scores(benchmark.base, benchmark.novel)
-        yield name, (scores.hiou, scores.miou_base, scores.miou_novel)
+        scores = matrix.scores(benchmark.groups)
+        yield name, (scores.headlines["hiou"], scores.miou["base"], scores.miou["novel"])
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from xmask3d.data.scene import Scene, SceneReader
 from xmask3d.engine.results import Results, SceneResult
+from xmask3d.metrics.scores import title_of
 from xmask3d.splits import Benchmark
 from xmask3d.visualize.cloud import colors_to_bytes, label_palette, write_ply
 from xmask3d.visualize.pictures import compare_labels, save_bar_chart, save_picture
@@ -20,13 +21,14 @@ def draw_evaluation(results: Results, reader: SceneReader, scenes: int = 0) -> N
         scenes: how many of them to draw, evenly spaced.
     """
     fused, about = results.scores["fused"], results.about
+    shown = {title_of(name): value for name, value in fused.headlines.items()}
+    shown |= {group: fused.miou[group] for group in ("base", "novel")}
     save_bar_chart(
         results.folder / f"{results.name}.png",
         results.benchmark.class_names,
         fused.iou,
         results.benchmark.novel_mask,
-        f"{about['benchmark']}: hIoU {100 * fused.hiou:.1f}, base {100 * fused.miou_base:.1f}, "
-        f"novel {100 * fused.miou_novel:.1f}",
+        f"{about['benchmark']}: " + ", ".join(f"{title} {100 * value:.1f}" for title, value in shown.items()),
     )
     for name in evenly(results.scenes, scenes):
         draw_scene(results.folder, reader.read_scene(name), results.benchmark)

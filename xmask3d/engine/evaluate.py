@@ -27,6 +27,7 @@ from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import SceneVotes, UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
 from xmask3d.metrics.confusion import ConfusionMatrix
+from xmask3d.metrics.scores import check_headlines
 from xmask3d.splits import Benchmark, load_benchmark
 
 
@@ -53,6 +54,7 @@ def evaluate(
     """
     accelerator = make_accelerator(config.train.precision)
     benchmark = load_benchmark(config.benchmark)
+    check_headlines(config.evaluate.headlines, benchmark.num_classes, benchmark.groups)
     reader = build_reader(config, benchmark, config.data.val_split)
     names = choose_scenes(reader, scenes)
     weights_digest = file_digest(checkpoint)
@@ -94,6 +96,7 @@ def evaluate(
             "settings_sha256": settings_digest,
             "settings": json.loads(settings_of(config, benchmark)),
         },
+        headlines=config.evaluate.headlines,
     )
     if scenes is not None:
         results.name += "-" + _digest("\n".join(names))[:8]
@@ -207,12 +210,14 @@ def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:
     """What results depend on besides weights and scenes, as JSON with sorted keys."""
+    split = asdict(benchmark) | {"base": benchmark.base, "novel": benchmark.novel}
+    del split["groups"]  # further groups and headlines are means of the same counts
     values = {
-        "benchmark": asdict(benchmark),
+        "benchmark": split,
         "protocol": config.protocol,
         "data": config.data.model_dump(mode="json", exclude={"cache", "workers", "train_split", "views_per_scene"}),
         "model": config.model.model_dump(mode="json", exclude={"checkpointing"}),
-        "evaluate": config.evaluate.model_dump(mode="json", exclude={"workers"}),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude={"workers", "headlines"}),
         "sparse": config.sparse.model_dump(mode="json"),
         "precision": config.train.precision,
         "seed": config.seed if config.protocol == "reference" else None,

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 
 import xmask3d
 from xmask3d.inference.labeller import BRANCHES
-from xmask3d.metrics.confusion import ConfusionMatrix, Scores
+from xmask3d.metrics.confusion import ConfusionMatrix
+from xmask3d.metrics.scores import Scores, title_of
 from xmask3d.splits import Benchmark
 
 TITLES = {"fused": "fused", "2d": "2D", "3d": "3D"}
@@ -100,7 +102,14 @@ class Results:
     name: str = "results"
 
     @classmethod
-    def collect(cls, folder: Path, scenes: list[str], benchmark: Benchmark, about: dict[str, Any]) -> "Results":
+    def collect(
+        cls,
+        folder: Path,
+        scenes: list[str],
+        benchmark: Benchmark,
+        about: dict[str, Any],
+        headlines: Sequence[str] = ("hiou",),
+    ) -> "Results":
         """Sum up the saved results of scenes: whole numbers, so neither order nor number of processes matters."""
         matrices = {branch: ConfusionMatrix(benchmark.num_classes) for branch in BRANCHES}
         binary = ConfusionMatrix(2)
@@ -113,25 +122,27 @@ class Results:
                 matrices[branch].counts += torch.from_numpy(result.counts[branch])
             binary.counts += torch.from_numpy(result.binary_counts)
             views, unseen, points = views + result.views, unseen + result.unseen, points + len(result.confidence)
-        scores = {branch: matrix.scores(benchmark.base, benchmark.novel) for branch, matrix in matrices.items()}
-        return cls(folder, about, benchmark, scenes, scores, binary.scores([1], [0]), views, points, unseen)
+        scores = {branch: matrix.scores(benchmark.groups, headlines) for branch, matrix in matrices.items()}
+        gate = binary.scores({"base": (1,), "novel": (0,)})
+        return cls(folder, about, benchmark, scenes, scores, gate, views, points, unseen)
 
     def table(self) -> str:
         """The results as text for a console."""
         about, binary = self.about, self.binary
+        titles = [title_of(name) for name in self.scores["fused"].headlines]
+        titles += ["mIoU_b", "mIoU_n", "mAcc_b", "mAcc_n", "allAcc"]
         lines = [
             f"{about['benchmark']}, protocol {about['protocol']}: {len(self.scenes)} scenes, {self.views} views, "
             f"{self.points} points ({self.unseen / max(1, self.points):.1%} unseen)",
             f"checkpoint {about['checkpoint']} (sha256 {about['checkpoint_sha256'][:12]})",
             "",
-            f"{'':<8}{'hIoU':>8}{'mIoU_b':>8}{'mIoU_n':>8}{'mAcc_b':>8}{'mAcc_n':>8}{'allAcc':>8}",
+            f"{'':<8}" + "".join(f"{title:>{_width(title)}}" for title in titles),
         ]
         for branch, scores in self.scores.items():
-            values = (
-                scores.hiou, scores.miou_base, scores.miou_novel, scores.accuracy_base, scores.accuracy_novel,
-                scores.all_accuracy,
-            )  # fmt: skip
-            lines.append(f"{TITLES[branch]:<8}" + "".join(f"{100 * value:8.2f}" for value in values))
+            means = [means[group] for means in (scores.miou, scores.macc) for group in ("base", "novel")]
+            values = zip(titles, (*scores.headlines.values(), *means, scores.all_accuracy), strict=True)
+            cells = "".join(f"{100 * value:{_width(title)}.2f}" for title, value in values)
+            lines.append(f"{TITLES[branch]:<8}{cells}")
         lines += [
             f"binary head: {100 * binary.all_accuracy:.2f} right, IoU base {100 * binary.iou[1]:.2f}, "
             f"novel {100 * binary.iou[0]:.2f}",
@@ -168,8 +179,8 @@ class Results:
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            "scores": {branch: asdict(scores) for branch, scores in self.scores.items()},
-            "binary_head": asdict(self.binary),
+            "scores": {branch: scores.as_dict() for branch, scores in self.scores.items()},
+            "binary_head": self.binary.as_dict(),
             "classes": self.rows(),
             "views": self.views,
             "points": self.points,
@@ -187,3 +198,8 @@ class Results:
         (folder / f"{name}.txt").write_text(self.table() + "\n")
         (folder / f"{name}.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
         (folder / f"{name}.csv").write_text(text.getvalue())
+
+
+def _width(title: str) -> int:
+    """Characters of a column of numbers below its title."""
+    return max(8, len(title) + 2)

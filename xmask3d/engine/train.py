@@ -36,6 +36,7 @@ from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import validate
 from xmask3d.errors import UserError
 from xmask3d.inference.labeller import Labeller
+from xmask3d.metrics.scores import check_headlines, title_of
 from xmask3d.splits import load_benchmark
 
 MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
@@ -93,6 +94,7 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.benchmark = load_benchmark(config.benchmark)
+        check_headlines(config.evaluate.headlines, self.benchmark.num_classes, self.benchmark.groups)
         self.views = build_training_views(config, self.benchmark)
         self.batches = EpochBatches(
             len(self.views),
@@ -298,15 +300,17 @@ class Trainer:
         every, last = self.settings.picture_every, epochs == self.settings.epochs
         if picture is not None and every and (last or epochs % every == 0):
             self.log.picture("validation", picture, self.step)
+        best = self.config.evaluate.headlines[0]
         self.log.line(
-            f"epoch {epochs}, {self.settings.evaluate_views} view(s) a scene: hIoU fused {metrics['fused_hiou']:.4f} "
+            f"epoch {epochs}, {self.settings.evaluate_views} view(s) a scene: "
+            f"{title_of(best)} fused {metrics[f'fused_{best}']:.4f} "
             f"(base {metrics['fused_miou_base']:.4f}, novel {metrics['fused_miou_novel']:.4f}), "
-            f"2D {metrics['2d_hiou']:.4f}, 3D {metrics['3d_hiou']:.4f}, "
+            f"2D {metrics[f'2d_{best}']:.4f}, 3D {metrics[f'3d_{best}']:.4f}, "
             f"binary accuracy {metrics['binary_accuracy']:.4f}"
         )
         if self.accelerator.is_main_process:
             record_validation(self.folder.folder, self.step, metrics)
-            self.folder.mark_best(self.step, metrics["fused_hiou"])
+            self.folder.mark_best(self.step, metrics[f"fused_{best}"])
         return self.agree(stop.code, False)[0]
 
     def save(self) -> None:

@@ -1,6 +1,6 @@
 """Validation while training: some views of every scene, on the points each sees, without votes. Not the evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -60,22 +60,22 @@ def validate(
         binary.update((outputs.binary_logits > 0).long(), batch.binary_labels)
         if picture is None and draw_view:
             picture = draw_view(**_first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
-    scores = summarise({branch: matrix.reduce() for branch, matrix in matrices.items()}, binary.reduce(), benchmark)
+    reduced = {branch: matrix.reduce() for branch, matrix in matrices.items()}
+    scores = summarise(reduced, binary.reduce(), benchmark, settings.headlines)
     stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
     return None if stopped else (scores, picture)
 
 
-def summarise(matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, benchmark: Benchmark) -> dict[str, float]:
-    """hIoU and the two means of each branch, and how often the binary head is right."""
+def summarise(
+    matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, benchmark: Benchmark, headlines: Sequence[str]
+) -> dict[str, float]:
+    """Headlines and the means over base and novel classes of each branch, and how often the binary head is right."""
     summary: dict[str, float] = {}
     for branch, matrix in matrices.items():
-        scores = matrix.scores(benchmark.base, benchmark.novel)
-        summary |= {
-            f"{branch}_hiou": scores.hiou,
-            f"{branch}_miou_base": scores.miou_base,
-            f"{branch}_miou_novel": scores.miou_novel,
-        }
-    return summary | {"binary_accuracy": binary.scores([1], [0]).all_accuracy}
+        scores = matrix.scores(benchmark.groups, headlines)
+        summary |= {f"{branch}_{name}": value for name, value in scores.headlines.items()}
+        summary |= {f"{branch}_miou_{group}": scores.miou[group] for group in ("base", "novel")}
+    return summary | {"binary_accuracy": binary.scores({"base": (1,), "novel": (0,)}).all_accuracy}
 
 
 def _first_view(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> dict:

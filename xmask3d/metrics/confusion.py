@@ -1,40 +1,14 @@
-"""Intersection over union of classes, its means over base and novel classes, and their harmonic mean."""
+"""Confusion matrices, counted on any device and summed over processes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a segmentation, all in [0, 1].
-
-    Attributes:
-        iou: K floats, intersection over union; 0 for a class that is neither in the truth nor predicted.
-        accuracy: K floats, share of a class's points that are labelled right.
-        counts: K, points of each class in the truth.
-        miou_base, miou_novel: means of `iou`; 0 for an empty set of classes.
-        hiou: harmonic mean of the two.
-        miou: mean over all classes. mean_accuracy: mean of `accuracy`.
-        all_accuracy: share of all points that are labelled right.
-        accuracy_base, accuracy_novel: means of `accuracy`.
-    """
-
-    iou: list[float]
-    accuracy: list[float]
-    counts: list[int]
-    miou_base: float
-    miou_novel: float
-    hiou: float
-    miou: float
-    mean_accuracy: float
-    all_accuracy: float
-    accuracy_base: float
-    accuracy_novel: float
+from xmask3d.metrics.scores import Scores, Tally
 
 
 class ConfusionMatrix:
@@ -71,30 +45,6 @@ class ConfusionMatrix:
         intersection, truth = self.counts.diagonal(), self.counts.sum(1)
         return intersection, truth + self.counts[:, :-1].sum(0) - intersection, truth
 
-    def scores(self, base: list[int] | tuple[int, ...], novel: list[int] | tuple[int, ...]) -> Scores:
-        """Scores over base and novel class ids."""
-        hits, union, truth = (area.double().cpu() for area in self.areas())
-        iou, accuracy = hits / union.clamp(min=1), hits / truth.clamp(min=1)
-        miou_base, miou_novel = _mean(iou, base), _mean(iou, novel)
-        return Scores(
-            iou=iou.tolist(),
-            accuracy=accuracy.tolist(),
-            counts=truth.long().tolist(),
-            miou_base=miou_base,
-            miou_novel=miou_novel,
-            hiou=harmonic_mean(miou_base, miou_novel),
-            miou=float(iou.mean()),
-            mean_accuracy=float(accuracy.mean()),
-            all_accuracy=float(hits.sum() / truth.sum().clamp(min=1)),
-            accuracy_base=_mean(accuracy, base),
-            accuracy_novel=_mean(accuracy, novel),
-        )
-
-
-def harmonic_mean(a: float, b: float) -> float:
-    """2ab / (a + b), 0 if both are 0."""
-    return 2 * a * b / (a + b) if a + b > 0 else 0.0
-
-
-def _mean(values: Tensor, classes: list[int] | tuple[int, ...]) -> float:
-    return float(values[list(classes)].mean()) if len(classes) else 0.0
+    def scores(self, groups: Mapping[str, Sequence[int]], headlines: Sequence[str] = ("hiou",)) -> Scores:
+        """Scores by group of class ids, and headlines by name, see `find_headline`."""
+        return Scores.of(Tally(self.counts.cpu().numpy(), groups), headlines)

@@ -184,7 +184,7 @@ class _PointsReader(ScanNetReader):
     def __init__(self, root: Path, split: str) -> None:
         from xmask3d.splits import Benchmark
 
-        super().__init__(root, split, Benchmark("scan", (), (), (), (), ()))
+        super().__init__(root, split, Benchmark("scan", (), {"base": (), "novel": ()}, (), ()))
 
     def read_label_map(self, scene: str, view: str) -> None:
         """No labels."""

@@ -1,0 +1,196 @@
+"""Scores of a segmentation: IoU and accuracy of classes, their means over groups of classes, headlines by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from xmask3d.errors import UserError
+
+Absent = Literal["zero", "left_out"]
+"""How a mean treats a class that never occurs in the truth: it counts as 0, or it is left out."""
+
+ALL = "all"
+"""Group of all classes; every benchmark has it without naming it."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Points counted by true and predicted class.
+
+    Attributes:
+        counts: K x (K + 1), rows are the truth, columns the prediction; the last column is for points without one.
+        groups: sorted class ids by name of the group, such as base and novel.
+    """
+
+    counts: np.ndarray
+    groups: Mapping[str, Sequence[int]]
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        """K, points of each class that are labelled right."""
+        return self.counts.diagonal().copy()
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """K, points of each class."""
+        return self.counts.sum(1)
+
+    @cached_property
+    def union(self) -> np.ndarray:
+        """K, points of each class in truth or prediction."""
+        return self.truth + self.counts[:, :-1].sum(0) - self.hits
+
+    @cached_property
+    def iou(self) -> np.ndarray:
+        """K in [0, 1], intersection over union; 0 for a class that is neither in the truth nor predicted."""
+        return self.hits / np.maximum(self.union, 1)
+
+    @cached_property
+    def accuracy(self) -> np.ndarray:
+        """K in [0, 1], share of each class's points that are labelled right."""
+        return self.hits / np.maximum(self.truth, 1)
+
+    def members(self, group: str) -> list[int]:
+        """Class ids of a group. Raises `UserError` for one that the class list does not have."""
+        if group == ALL:
+            return list(range(len(self.counts)))
+        if group not in self.groups:
+            raise UserError(f"no class group '{group}' in this class list (its groups: {', '.join(self.groups)}, all)")
+        return list(self.groups[group])
+
+    def miou(self, group: str = ALL, absent: Absent = "zero") -> float:
+        """Mean IoU over the classes of a group; 0 for none."""
+        return self._mean(self.iou, group, absent)
+
+    def macc(self, group: str = ALL, absent: Absent = "zero") -> float:
+        """Mean accuracy over the classes of a group; 0 for none."""
+        return self._mean(self.accuracy, group, absent)
+
+    def without_background(self, group: str = "foreground") -> Tally:
+        """The same without the points whose true class is not in the group: they are no false positives of others."""
+        counts = np.zeros_like(self.counts)
+        counts[self.members(group)] = self.counts[self.members(group)]
+        return Tally(counts, self.groups)
+
+    def _mean(self, values: np.ndarray, group: str, absent: Absent) -> float:
+        chosen = self.members(group)
+        if absent == "left_out":
+            chosen = [i for i in chosen if self.truth[i]]
+        return float(values[chosen].mean()) if chosen else 0.0
+
+
+Headline = Callable[[Tally], float]
+
+HEADLINES: dict[str, Headline] = {
+    "hiou": lambda tally: harmonic_mean(tally.miou("base"), tally.miou("novel")),
+    "hacc": lambda tally: harmonic_mean(tally.macc("base"), tally.macc("novel")),
+    "all_accuracy": lambda tally: float(tally.hits.sum() / max(tally.truth.sum(), 1)),
+    "f_miou": lambda tally: tally.without_background().miou("foreground", "left_out"),
+    "f_macc": lambda tally: tally.without_background().macc("foreground", "left_out"),
+}
+"""Scores with a name of their own. A mean over any class group is called miou_<group> or macc_<group>."""
+
+TITLES = {"hiou": "hIoU", "hacc": "hAcc", "all_accuracy": "allAcc", "f_miou": "f-mIoU", "f_macc": "f-mAcc"}
+
+
+def find_headline(name: str) -> Headline:
+    """The function behind the name of a score: one of `HEADLINES`, miou_<group>, macc_<group>, or a dotted path.
+
+    Raises:
+        UserError: no such name, module or function.
+    """
+    if name in HEADLINES:
+        return HEADLINES[name]
+    kind, _, group = name.partition("_")
+    if kind in ("miou", "macc") and group:
+        return lambda tally: getattr(tally, kind)(group)
+    module, _, function = name.rpartition(".")
+    if not module:
+        known = ", ".join(HEADLINES)
+        raise UserError(f"no score '{name}'; known: {known}, miou_<group>, macc_<group>, or a dotted path to yours")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"score '{name}' cannot be imported ({error})") from error
+    if not callable(found):
+        raise UserError(f"score '{name}' is no function; it should take a Tally and return a number")
+    return found
+
+
+def check_headlines(names: Sequence[str], num_classes: int, groups: Mapping[str, Sequence[int]]) -> None:
+    """Raise `UserError` for a score that cannot be found, or that needs another class group: before hours of work."""
+    nothing = Tally(np.zeros((num_classes, num_classes + 1), np.int64), groups)
+    for name in names:
+        headline = find_headline(name)
+        if "." not in name:
+            headline(nothing)
+
+
+def title_of(name: str) -> str:
+    """Heading of a score in tables: of a dotted path the function's name."""
+    return TITLES.get(name, name.rpartition(".")[2])
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b), 0 if both are 0."""
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a segmentation, all in [0, 1].
+
+    Attributes:
+        iou: K floats, intersection over union; 0 for a class that is neither in the truth nor predicted.
+        accuracy: K floats, share of a class's points that are labelled right.
+        counts: K, points of each class in the truth.
+        miou, macc: means of `iou` and `accuracy` by group of classes, "all" among them; 0 for an empty group.
+        all_accuracy: share of all points that are labelled right.
+        headlines: further scores by name.
+    """
+
+    iou: list[float]
+    accuracy: list[float]
+    counts: list[int]
+    miou: dict[str, float]
+    macc: dict[str, float]
+    all_accuracy: float
+    headlines: dict[str, float]
+
+    @classmethod
+    def of(cls, tally: Tally, headlines: Sequence[str] = ("hiou",)) -> Scores:
+        """Score counted points.
+
+        Raises:
+            UserError: an unknown headline, or one that needs a group which the class list does not have.
+        """
+        groups = (*tally.groups, ALL)
+        return cls(
+            iou=tally.iou.tolist(),
+            accuracy=tally.accuracy.tolist(),
+            counts=tally.truth.astype(np.int64).tolist(),
+            miou={group: tally.miou(group) for group in groups},
+            macc={group: tally.macc(group) for group in groups},
+            all_accuracy=HEADLINES["all_accuracy"](tally),
+            headlines={name: float(find_headline(name)(tally)) for name in headlines},
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat, for a file: hiou, miou_base, accuracy_novel and so on; miou and mean_accuracy are of all classes."""
+        return {
+            "iou": self.iou,
+            "accuracy": self.accuracy,
+            "counts": self.counts,
+            **{f"miou_{group}": value for group, value in self.miou.items() if group != ALL},
+            **self.headlines,
+            "miou": self.miou[ALL],
+            "mean_accuracy": self.macc[ALL],
+            "all_accuracy": self.all_accuracy,
+            **{f"accuracy_{group}": value for group, value in self.macc.items() if group != ALL},
+        }
