@@ -4,11 +4,9 @@ import argparse
 import os
 import sys
 
-from xmask3d.build import build_reader
+from xmask3d.build import build_reader, training_view_settings
 from xmask3d.config import load_config
 from xmask3d.data.check import PUBLISHED_SCENES, check_split, describe
-from xmask3d.data.datasets import Limits
-from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError, run_tool
 from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
@@ -32,9 +30,7 @@ def main() -> int:
             raise UserError(f"{option} {value}: give at least 1, or leave it out")
     config = load_config(args.config, args.overrides)
     benchmark, data, loss = load_benchmark(config.benchmark), config.data, config.loss
-    counted = benchmark.base if config.train.novel_supervision == "none" else None
-    limits = Limits(data.min_points + 1, data.max_points - 1, data.min_labelled + 1, counted)
-    visibility = Visibility(data.border, data.depth_tolerance)
+    settings = training_view_settings(config, benchmark)
     # Rooms have ScanNet's layout, and a list of their own.
     scannet = data.layout != "s3dis" and not (find_file(data.root) / "rooms.json").is_file()
     captions = any((loss.caption_fused, loss.caption_3d, loss.caption_2d))
@@ -44,8 +40,7 @@ def main() -> int:
         training = split == data.train_split
         report = check_split(
             reader,
-            limits,
-            visibility,
+            settings,
             max_views=args.views,
             workers=args.workers,
             training=training,

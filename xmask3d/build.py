@@ -1,7 +1,8 @@
 """From a configuration to networks, losses and data: the only place that turns keys into sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from xmask3d.config import Config, ModelConfig, UNetConfig
 from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews
 from xmask3d.data.scannet import open_reader
 from xmask3d.data.scene import SceneReader
+from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
@@ -176,50 +178,92 @@ def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReade
     )
 
 
+def training_view_settings(config: Config, benchmark: Benchmark) -> ViewSettings:
+    """Settings of training samples: published bounds are exclusive, and no novel label decides without supervision."""
+    data = config.data
+    counted = benchmark.base if config.train.novel_supervision == "none" else None
+    augmentation = Augmentation(
+        rotate=data.rotate,
+        shape=data.augment_shape,
+        color=data.augment_color,
+        shift=0,  # the training step moves the whole batch
+    )
+    return _view_settings(config, filter=_exclusive_filter(config, counted), augmentation=augmentation)
+
+
+def validation_view_settings(config: Config) -> ViewSettings:
+    """Settings of the samples that validations look at; the published ones are turned at random."""
+    return _view_settings(
+        config,
+        filter=_exclusive_filter(config),
+        augmentation=_reference_augmentation(config),
+        angle=config.evaluate.angle,
+    )
+
+
+def scene_view_settings(config: Config) -> ViewSettings:
+    """Settings of evaluation: as of a scan, unless the published filter by truth and random turns are asked for."""
+    labelled = config.data.min_labelled if config.protocol == "reference" else 0
+    scan = scan_view_settings(config)
+    return replace(
+        scan,
+        filter=replace(scan.filter, min_labelled=labelled),
+        augmentation=_reference_augmentation(config),
+        bad_views=config.data.bad_views,
+    )
+
+
+def scan_view_settings(config: Config) -> ViewSettings:
+    """Settings of a scan of one's own, whose damaged views are left out."""
+    return _view_settings(
+        config,
+        filter=ViewFilter(config.data.min_points, config.evaluate.max_points),
+        angle=config.evaluate.angle,
+        bad_views="skip",
+    )
+
+
+def _view_settings(config: Config, **changes: Any) -> ViewSettings:
+    data = config.data
+    shared: dict[str, Any] = {
+        "image_size": data.image_size,
+        "voxel_size": data.voxel_size,
+        "border": data.border,
+        "depth_tolerance": data.depth_tolerance,
+        "bad_views": data.bad_views,
+        "cache": data.cache,
+    }
+    return ViewSettings(**shared | changes)
+
+
+def _exclusive_filter(config: Config, counted: tuple[int, ...] | None = None) -> ViewFilter:
+    data = config.data
+    return ViewFilter(data.min_points + 1, data.max_points - 1, data.min_labelled + 1, counted)
+
+
+def _reference_augmentation(config: Config) -> Augmentation | None:
+    return Augmentation(shift=0) if config.protocol == "reference" else None
+
+
 def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
     """Random views of the training scenes."""
-    data = config.data
     return TrainingViews(
-        build_reader(config, benchmark, data.train_split),
+        build_reader(config, benchmark, config.data.train_split),
         benchmark,
-        image_size=data.image_size,
-        voxel_size=data.voxel_size,
-        border=data.border,
-        depth_tolerance=data.depth_tolerance,
-        min_points=data.min_points,
-        max_points=data.max_points,
-        min_labelled=data.min_labelled,
-        base_only=config.train.novel_supervision == "none",
-        views_per_scene=data.views_per_scene,
-        rotate=data.rotate,
-        augment_color=data.augment_color,
-        augment_shape=data.augment_shape,
-        shift=0,  # the training step moves the whole batch
-        bad_views=data.bad_views,
-        cache=data.cache,
+        training_view_settings(config, benchmark),
+        views_per_scene=config.data.views_per_scene,
         seed=config.seed,
     )
 
 
 def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationViews:
     """Some views of each validation scene, for a look at the scores while training."""
-    data = config.data
     return ValidationViews(
-        build_reader(config, benchmark, data.val_split),
+        build_reader(config, benchmark, config.data.val_split),
         benchmark,
-        image_size=data.image_size,
-        voxel_size=data.voxel_size,
-        border=data.border,
-        depth_tolerance=data.depth_tolerance,
-        min_points=data.min_points,
-        max_points=data.max_points,
-        min_labelled=data.min_labelled,
-        angle=config.evaluate.angle,
-        protocol=config.protocol,
+        validation_view_settings(config),
         step=2 if config.protocol == "reference" else 1,
         views_per_scene=config.train.evaluate_views,
-        bad_views=data.bad_views,
-        cache=data.cache,
         seed=config.seed,
     )
 
@@ -238,23 +282,13 @@ def build_scene_views(
     `rotation` is the number of the pass, on which the random rotations of `protocol=reference` depend;
     `with_label_map` is for those who train on the views.
     """
-    data, evaluate = config.data, config.evaluate
+    settings = scene_view_settings(config)
     return SceneViews(
         reader,
         scene,
         benchmark,
-        image_size=data.image_size,
-        voxel_size=data.voxel_size,
-        border=data.border,
-        depth_tolerance=data.depth_tolerance,
-        min_points=data.min_points,
-        max_points=evaluate.max_points,
-        min_labelled=data.min_labelled,
-        max_views=evaluate.max_views,
-        angle=evaluate.angle + angle,
-        protocol=config.protocol,
-        bad_views=data.bad_views,
-        cache=data.cache,
+        replace(settings, angle=settings.angle + angle),
+        max_views=config.evaluate.max_views,
         seed=config.seed,
         rotation=rotation,
         with_label_map=with_label_map,

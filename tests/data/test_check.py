@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ from PIL import Image
 
 from tests.helpers.scenes import write_scenes
 from tests.helpers.tools import run_tool
+from tests.helpers.views import PUBLISHED
 from xmask3d.data.check import check_split, describe
-from xmask3d.data.datasets import Limits
 from xmask3d.data.files import read_points, write_points
 from xmask3d.data.scannet import open_reader
-from xmask3d.data.visibility import Visibility
+from xmask3d.data.view_settings import ViewFilter
 from xmask3d.splits import load_benchmark
 
 BENCHMARK = load_benchmark("scannet20/B15N4")
@@ -31,7 +32,7 @@ def root(clean, tmp_path):
 
 def check(root, split="train", workers=1, **options):
     reader = open_reader("scannet", root, split, BENCHMARK)
-    return check_split(reader, Limits(101, 64999, 11), Visibility(), workers=workers, **options)
+    return check_split(reader, replace(PUBLISHED, filter=ViewFilter(101, 64999, 11)), workers=workers, **options)
 
 
 def test_clean_data(clean):
@@ -192,7 +193,7 @@ def test_captions_are_asked_for_where_losses_are(root):
 
 def test_views_of_which_none_can_be_used(root):
     reader = open_reader("scannet", root, "train", BENCHMARK)
-    report = check_split(reader, Limits(10**6), Visibility())
+    report = check_split(reader, replace(PUBLISHED, filter=ViewFilter(10**6)))
     assert len(report.problems) == 1 and report.problems[0].startswith("none of the 4 views")
     assert len(report.warnings) == 2 and "scene0000_00" in report.warnings[0] and "1000000" in report.warnings[0]
 

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +10,16 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.helpers.scenes import write_scenes
-from xmask3d.data.datasets import (
-    Limits,
-    SceneViews,
-    TrainingViews,
-    ValidationViews,
-    collate_usable,
-    evenly_spaced,
-    make_sample,
-)
+from tests.helpers.views import PUBLISHED, SCENE, TRAINING, VALIDATION
+from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews, collate_usable, evenly_spaced
 from xmask3d.data.files import read_tuple, write_points
+from xmask3d.data.sample_maker import make_sample
 from xmask3d.data.scannet import open_reader
+from xmask3d.data.view_settings import Augmentation, ViewFilter
 from xmask3d.errors import UserError
 from xmask3d.splits import load_benchmark
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "l_loader"
-SMALL = {"image_size": (64, 80), "voxel_size": 0.05, "min_points": 100}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +60,7 @@ def test_golden_sample(golden, benchmark, number):
     reader, outputs = golden
     expected = {k.split("/")[-1]: outputs[k] for k in outputs.files if k.startswith(f"train_view{number}/")}
     view = reader.read_view("scene0000_00", ("0", "20")[number])
-    sample = make_sample(reader.read_scene("scene0000_00"), view, benchmark, order="hash")
+    sample = make_sample(reader.read_scene("scene0000_00"), view, benchmark, replace(PUBLISHED, voxel_order="hash"))
     binary = expected["binary_label"]
     exact = {
         "coords": (sample.voxel_coords, expected["coords"][:, 1:]),
@@ -90,7 +85,7 @@ def test_golden_sample(golden, benchmark, number):
 
 def test_golden_validation_views(golden, benchmark):
     reader, outputs = golden
-    views = ValidationViews(reader, benchmark)
+    views = ValidationViews(reader, benchmark, replace(PUBLISHED, filter=VALIDATION.filter))
     for epoch in (0, 1):
         views.set_epoch(epoch)
         sample = views[0]
@@ -102,7 +97,7 @@ def test_golden_validation_views(golden, benchmark):
 def test_points_pixels_and_classes_agree(root, benchmark):
     reader = open_reader("scannet", root, "train", benchmark)
     scene, view = reader.read_scene("scene0000_00"), reader.read_view("scene0000_00", "0")
-    sample = make_sample(scene, view, benchmark, image_size=(64, 80), depth_tolerance=0.02)
+    sample = make_sample(scene, view, benchmark, replace(PUBLISHED, image_size=(64, 80), depth_tolerance=0.02))
     np.testing.assert_array_equal(sample.points, scene.points[sample.point_index])
     rows, columns = sample.pixels.T.numpy()
     agree = view.label_map[rows, columns] == sample.classes.numpy()
@@ -111,15 +106,15 @@ def test_points_pixels_and_classes_agree(root, benchmark):
     np.testing.assert_array_equal(sample.labels, benchmark.training_labels(sample.classes.numpy()))
 
 
-def test_limits():
+def test_view_filter():
     classes = np.array([0, 1, 19, 19, 2])
-    assert Limits(5, 5, 3).accept(classes, 5, 19)
-    assert not Limits(6).accept(classes, 5, 19)
-    assert not Limits(1, 4).accept(classes, 5, 19)
-    assert not Limits(1, 9, 4).accept(classes, 5, 19)
-    assert Limits(1, 9, 4).accept(None, 5, 19)
-    assert Limits(1, 9, 2, counted=(0, 2)).accept(classes, 5, 19)
-    assert not Limits(1, 9, 3, counted=(0, 2)).accept(classes, 5, 19)
+    assert ViewFilter(5, 5, 3).accept(classes, 5, 19)
+    assert not ViewFilter(6).accept(classes, 5, 19)
+    assert not ViewFilter(1, 4).accept(classes, 5, 19)
+    assert not ViewFilter(1, 9, 4).accept(classes, 5, 19)
+    assert ViewFilter(1, 9, 4).accept(None, 5, 19)
+    assert ViewFilter(1, 9, 2, counted=(0, 2)).accept(classes, 5, 19)
+    assert not ViewFilter(1, 9, 3, counted=(0, 2)).accept(classes, 5, 19)
 
 
 @pytest.mark.parametrize("base_only", [False, True])
@@ -128,7 +123,9 @@ def test_labels_of_novel_classes_choose_views_unless_they_must_not(own_root, ben
     path = own_root / "scannet_3d" / "train" / f"{name}_vh_clean_2.pth"
     points, colors, _ = read_tuple(path)
     write_points(path, points, colors, np.full(len(points), benchmark.file_ids_3d[benchmark.novel[0]]))
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, base_only=base_only, **SMALL)
+    counted = benchmark.base if base_only else None
+    settings = replace(TRAINING, filter=replace(TRAINING.filter, counted=counted))
+    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, settings)
     scenes = {views[index].scene for index in range(2)}
     assert (name in scenes) != base_only
 
@@ -140,14 +137,14 @@ def test_a_rejected_view_of_validation_is_followed_by_the_one_after_the_next_as_
     names = reader.view_names("scene0000_00")
     assert len(names) == 3
     for step in (1, 2):
-        views = ValidationViews(reader, benchmark, step=step)
+        views = ValidationViews(reader, benchmark, VALIDATION, step=step)
         views.set_epoch(1)
         assert views[0] is None
         expected = [names[place] for place in ((1, 2, 0) if step == 1 else (1, 0, 2))]
         assert tried == expected
         tried.clear()
     monkeypatch.setattr(reader, "view_names", lambda scene: ["0", "1", "2", "3"])
-    even = ValidationViews(reader, benchmark, step=2)
+    even = ValidationViews(reader, benchmark, VALIDATION, step=2)
     reader.read_scene("scene0000_00").view_names[:] = ["0", "1", "2", "3"]
     assert even[0] is None and tried == ["0", "2", "1", "3"]  # the others too, before the scene is given up
 
@@ -157,7 +154,7 @@ def test_a_damaged_view_changes_nothing_of_the_next_one(own_root, benchmark):
     (own_root / "scannet_2d" / "scene0000_00" / "label" / "20.png").unlink()
 
     def views():
-        return TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, seed=1, **SMALL)
+        return TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING, seed=1)
 
     used = views()
     for index in range(16):
@@ -170,18 +167,17 @@ def test_a_damaged_view_changes_nothing_of_the_next_one(own_root, benchmark):
 def test_only_training_reads_label_pictures(own_root, benchmark):
     (own_root / "scannet_2d" / "scene0000_00" / "label" / "20.png").unlink()
     reader = open_reader("scannet", own_root, "train", benchmark)
-    options = {name: value for name, value in SMALL.items() if name != "min_points"}
-    views = SceneViews(reader, "scene0000_00", benchmark, min_points=1, **options)
+    views = SceneViews(reader, "scene0000_00", benchmark, replace(SCENE, filter=ViewFilter()))
     assert all(views[index] is not None and views[index].label_map is None for index in range(len(views)))
 
 
 def test_validation_passes_over_a_damaged_scene(own_root, benchmark, caplog):
     (own_root / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth").write_bytes(b"no scene")
     reader = open_reader("scannet", own_root, "train", benchmark)
-    views = ValidationViews(reader, benchmark, **SMALL)
+    views = ValidationViews(reader, benchmark, VALIDATION)
     assert views[0] is None and views[1] is not None and "scene0000_00_vh_clean_2.pth" in caplog.text
     with pytest.raises(UserError, match="damaged"):
-        ValidationViews(reader, benchmark, bad_views="refuse", **SMALL)[0]
+        ValidationViews(reader, benchmark, replace(VALIDATION, bad_views="refuse"))[0]
 
 
 def test_validation_looks_at_evenly_spaced_views(root, benchmark, monkeypatch):
@@ -190,7 +186,7 @@ def test_validation_looks_at_evenly_spaced_views(root, benchmark, monkeypatch):
     lists = {"scene0000_00": ["0", "1", "2", "3", "4"], "scene0001_00": ["0"]}
     for name in reader.scene_names:
         reader.read_scene(name).view_names[:] = lists[name]
-    views = ValidationViews(reader, benchmark, views_per_scene=2)
+    views = ValidationViews(reader, benchmark, VALIDATION, views_per_scene=2)
     assert [views[index] for index in range(len(views))] == [
         ("scene0000_00", "0"),
         ("scene0000_00", "2"),
@@ -211,19 +207,19 @@ def values(sample):
 
 def test_samples_depend_on_seed_epoch_and_index_alone(root, benchmark):
     reader = open_reader("scannet", root, "train", benchmark)
-    views = TrainingViews(reader, benchmark, seed=3, **SMALL)
+    views = TrainingViews(reader, benchmark, TRAINING, seed=3)
     forwards = [views[i] for i in range(6)]
-    backwards = [TrainingViews(reader, benchmark, seed=3, **SMALL)[i] for i in reversed(range(6))][::-1]
+    backwards = [TrainingViews(reader, benchmark, TRAINING, seed=3)[i] for i in reversed(range(6))][::-1]
     assert all(equal(values(a), values(b)) for a, b in zip(forwards, backwards, strict=True))
     views.set_epoch(1)
     assert not any(torch.equal(views[i].voxel_coords, forwards[i].voxel_coords) for i in range(6))
-    other = TrainingViews(reader, benchmark, seed=4, **SMALL)
+    other = TrainingViews(reader, benchmark, TRAINING, seed=4)
     assert not any(torch.equal(other[i].voxel_coords, forwards[i].voxel_coords) for i in range(6))
 
 
 def test_workers_see_the_epoch_and_change_nothing(root, benchmark):
     reader = open_reader("scannet", root, "train", benchmark)
-    views = TrainingViews(reader, benchmark, views_per_scene=2, **SMALL)
+    views = TrainingViews(reader, benchmark, TRAINING, views_per_scene=2)
     loader = DataLoader(views, 2, num_workers=2, persistent_workers=True, collate_fn=collate_usable)
     for epoch in (0, 1):
         views.set_epoch(epoch)
@@ -233,7 +229,7 @@ def test_workers_see_the_epoch_and_change_nothing(root, benchmark):
 
 
 def test_length_and_scene_of_an_index(root, benchmark):
-    views = TrainingViews(open_reader("scannet", root, "train", benchmark), benchmark, views_per_scene=5, **SMALL)
+    views = TrainingViews(open_reader("scannet", root, "train", benchmark), benchmark, TRAINING, views_per_scene=5)
     assert len(views) == 10
     assert [views[i].scene for i in (0, 1, 2, 9)] == [f"scene000{i}_00" for i in (0, 1, 0, 1)]
     assert len({views[i].view for i in range(0, 10, 2)}) > 1
@@ -243,20 +239,20 @@ def test_length_and_scene_of_an_index(root, benchmark):
 
 def test_without_rotation_only_the_shift_is_random(root, benchmark):
     reader = open_reader("scannet", root, "train", benchmark)
-    views = TrainingViews(reader, benchmark, rotate=False, **SMALL)
+    views = TrainingViews(reader, benchmark, replace(TRAINING, augmentation=Augmentation(rotate=False)))
     first, second = next(
         (views[i], views[j]) for i in range(0, 16, 2) for j in range(i + 2, 16, 2) if views[i].view == views[j].view
     )
     shift = second.voxel_coords - first.voxel_coords
     assert (shift == shift[0]).all() and shift[0].any() and (shift.abs() < 100).all()
-    still = TrainingViews(reader, benchmark, rotate=False, shift=0, **SMALL)
+    still = TrainingViews(reader, benchmark, replace(TRAINING, augmentation=Augmentation(rotate=False, shift=0)))
     assert (still[0].voxel_coords.amin(0) == 0).all()
 
 
 def test_all_augmentations_run(root, benchmark):
     reader = open_reader("scannet", root, "train", benchmark)
-    sample = TrainingViews(reader, benchmark, augment_color=True, augment_shape=True, **SMALL)[0]
-    plain = TrainingViews(reader, benchmark, **SMALL)[0]
+    sample = TrainingViews(reader, benchmark, replace(TRAINING, augmentation=Augmentation(color=True, shape=True)))[0]
+    plain = TrainingViews(reader, benchmark, TRAINING)[0]
     assert sample.view == plain.view and torch.equal(sample.points, plain.points)
     assert len(sample.voxel_features) != len(plain.voxel_features) or not torch.equal(
         sample.voxel_features, plain.voxel_features
@@ -265,8 +261,8 @@ def test_all_augmentations_run(root, benchmark):
 
 def test_cached_visibility_is_equal_and_damage_is_mended(root, benchmark, tmp_path, caplog):
     reader = open_reader("scannet", root, "train", benchmark)
-    cached = TrainingViews(reader, benchmark, cache=tmp_path, **SMALL)
-    plain = TrainingViews(reader, benchmark, **SMALL)
+    cached = TrainingViews(reader, benchmark, replace(TRAINING, cache=tmp_path))
+    plain = TrainingViews(reader, benchmark, TRAINING)
     for _ in range(2):
         assert all(equal(values(cached[i]), values(plain[i])) for i in range(4))
     kept = list((tmp_path / "visible").rglob("*.npy"))
@@ -280,7 +276,7 @@ def test_cached_visibility_is_equal_and_damage_is_mended(root, benchmark, tmp_pa
 
 def test_depth_is_not_read_again_where_visibility_is_kept(own_root, benchmark, tmp_path, monkeypatch):
     reader = open_reader("scannet", own_root, "train", benchmark)
-    views = TrainingViews(reader, benchmark, cache=tmp_path / "kept", **SMALL)
+    views = TrainingViews(reader, benchmark, replace(TRAINING, cache=tmp_path / "kept"))
     first = views[0]
     opened = []
     from xmask3d.data import scannet
@@ -299,7 +295,7 @@ def damage(root, scene="scene0000_00", keep=()):
 
 def test_a_bad_view_is_reported_once_and_skipped(own_root, benchmark, caplog):
     damage(own_root, keep=("20",))
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, **SMALL)
+    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
     with caplog.at_level(logging.WARNING):
         names = {views[i].view for i in range(0, 32, 2) for _ in range(2)}
     assert names == {"20"}
@@ -309,14 +305,14 @@ def test_a_bad_view_is_reported_once_and_skipped(own_root, benchmark, caplog):
 
 def test_a_bad_view_is_refused_if_asked(own_root, benchmark):
     damage(own_root)
-    reader = open_reader("scannet", own_root, "train", benchmark, bad_views="refuse")
+    reader = open_reader("scannet", own_root, "train", benchmark)
     with pytest.raises(UserError, match=r"pose.*NaN"):
-        TrainingViews(reader, benchmark, **SMALL)[0]
+        TrainingViews(reader, benchmark, replace(TRAINING, bad_views="refuse"))[0]
 
 
 def test_a_scene_without_usable_views_gives_way_to_the_next(own_root, benchmark, caplog):
     damage(own_root)
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, **SMALL)
+    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
     with caplog.at_level(logging.WARNING):
         assert {views[i].scene for i in range(4)} == {"scene0001_00"}
     assert caplog.text.count("scene skipped: scene scene0000_00") == 1
@@ -325,11 +321,11 @@ def test_a_scene_without_usable_views_gives_way_to_the_next(own_root, benchmark,
 def test_nothing_loops_for_ever(own_root, benchmark):
     for scene in ("scene0000_00", "scene0001_00"):
         damage(own_root, scene)
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, **SMALL)
+    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
     with pytest.raises(UserError, match=r"2 scenes in a row.*check_data"):
         views[1]
     few = TrainingViews(
-        open_reader("scannet", own_root, "train", benchmark), benchmark, **(SMALL | {"min_points": 10**6})
+        open_reader("scannet", own_root, "train", benchmark), benchmark, replace(TRAINING, filter=ViewFilter(10**6))
     )
     with pytest.raises(UserError, match="have no view"):
         few[0]
@@ -338,7 +334,7 @@ def test_nothing_loops_for_ever(own_root, benchmark):
 def test_training_without_label_pictures_is_refused(own_root, benchmark, caplog):
     for scene in ("scene0000_00", "scene0001_00"):
         shutil.rmtree(own_root / "scannet_2d" / scene / "label")
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, **SMALL)
+    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
     with pytest.raises(UserError, match="have no view"):
         views[0]
     assert "has no label pictures" in caplog.text
@@ -346,12 +342,12 @@ def test_training_without_label_pictures_is_refused(own_root, benchmark, caplog)
 
 def test_scene_views_are_complete_and_deterministic(root, benchmark):
     reader = open_reader("scannet", root, "val", benchmark)
-    views = SceneViews(reader, "scene0002_00", benchmark, **SMALL)
+    views = SceneViews(reader, "scene0002_00", benchmark, SCENE)
     samples = [views[i] for i in range(len(views))]
     assert [s.view for s in samples] == ["0", "20", "40"]
     assert all(equal(values(views[i]), values(samples[i])) for i in range(3))
     assert (samples[0].voxel_coords.amin(0) == 0).all()
-    turned = SceneViews(reader, "scene0002_00", benchmark, angle=1.0, **SMALL)[0]
+    turned = SceneViews(reader, "scene0002_00", benchmark, replace(SCENE, angle=1.0))[0]
     assert torch.equal(turned.points, samples[0].points)
     assert not torch.equal(turned.point_to_voxel, samples[0].point_to_voxel)
 
@@ -359,32 +355,32 @@ def test_scene_views_are_complete_and_deterministic(root, benchmark):
 def test_reference_protocol_rotates_and_filters_by_truth(own_root, benchmark):
     path = own_root / "scannet_3d" / "val" / "scene0002_00_vh_clean_2.pth"
     reader = open_reader("scannet", own_root, "val", benchmark)
-    plain = SceneViews(reader, "scene0002_00", benchmark, **SMALL)[0]
-    reference = SceneViews(reader, "scene0002_00", benchmark, protocol="reference", **SMALL)
+    plain = SceneViews(reader, "scene0002_00", benchmark, SCENE)[0]
+    labelled = replace(SCENE.filter, min_labelled=10)
+    published = replace(SCENE, filter=labelled, augmentation=Augmentation(shift=0))
+    reference = SceneViews(reader, "scene0002_00", benchmark, published)
     assert not torch.equal(reference[0].point_to_voxel, plain.point_to_voxel)
     assert equal(values(reference[0]), values(reference[0]))
-    first, second = (
-        SceneViews(reader, "scene0002_00", benchmark, protocol="reference", rotation=n, **SMALL)[0] for n in (0, 1)
-    )
+    first, second = (SceneViews(reader, "scene0002_00", benchmark, published, rotation=n)[0] for n in (0, 1))
     assert equal(values(first), values(reference[0]))
     assert not torch.equal(first.point_to_voxel, second.point_to_voxel)
     scene = reader.read_scene("scene0002_00")
     write_points(path, scene.points, scene.colors, np.full(len(scene.points), 255))
     blank = open_reader("scannet", own_root, "val", benchmark)
-    assert SceneViews(blank, "scene0002_00", benchmark, protocol="reference", **SMALL)[0] is None
-    assert SceneViews(blank, "scene0002_00", benchmark, **SMALL)[0] is not None
+    assert SceneViews(blank, "scene0002_00", benchmark, published)[0] is None
+    assert SceneViews(blank, "scene0002_00", benchmark, SCENE)[0] is not None
 
 
 def test_scene_views_limits(own_root, benchmark):
     damage(own_root, "scene0002_00", keep=("0", "40"))
     reader = open_reader("scannet", own_root, "val", benchmark)
-    views = SceneViews(reader, "scene0002_00", benchmark, **SMALL)
+    views = SceneViews(reader, "scene0002_00", benchmark, SCENE)
     usable = [views[i] is not None for i in range(3)]
     assert usable == [True, False, True]
     batch = collate_usable([views[i] for i in range(3)])
     assert batch.views == ["0", "40"] and collate_usable([None]) is None
-    assert len(SceneViews(reader, "scene0002_00", benchmark, max_views=2, **SMALL)) == 2
-    few = SceneViews(reader, "scene0002_00", benchmark, max_points=50, **SMALL)
+    assert len(SceneViews(reader, "scene0002_00", benchmark, SCENE, max_views=2)) == 2
+    few = SceneViews(reader, "scene0002_00", benchmark, replace(SCENE, filter=ViewFilter(1, 50)))
     assert few[0] is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,22 @@ from PIL import Image
 
 from tests.parity.compare import Case, Results
 from tests.parity.end_to_end import case_benchmark
-from xmask3d.data.datasets import Limits, ValidationViews, make_sample
+from xmask3d.data.datasets import ValidationViews
 from xmask3d.data.files import write_points
 from xmask3d.data.images import resize_nearest
 from xmask3d.data.sample import Sample
+from xmask3d.data.sample_maker import make_sample
 from xmask3d.data.scannet import ScanNetReader, open_reader
+from xmask3d.data.view_settings import ViewFilter, ViewSettings
 from xmask3d.errors import UserError
 from xmask3d.splits import Benchmark
 
 SCENE, FRAME_STEP = "scene0000_00", 20
 # Before samples are collated the published loader has this in their first column of coordinates.
 BATCH_COLUMN = 1
-# Visible points and labelled ones that a view needs; how training and whole-scene evaluation differ in it.
-TRAINING_LIMITS, SCENE_LIMITS = Limits(401, 64_999, 11), Limits(min_points=400, min_labelled=10)
+# Training and whole-scene evaluation differ in how many visible points and labelled ones a view needs.
+TRAINING = ViewSettings((512, 512), 0.02, 10, 0.25, ViewFilter(401, 64_999, 11), voxel_order="hash")
+WHOLE_SCENE = replace(TRAINING, filter=ViewFilter(min_points=400, min_labelled=10))
 
 
 def run(case: Case) -> Results:
@@ -39,10 +43,10 @@ def run(case: Case) -> Results:
                 frame = reader.read_view(SCENE, view)
             except UserError:
                 continue  # a pose of infinities sees nothing, so no published loader uses the view
-            sample = make_sample(scene, frame, benchmark, order="hash", limits=TRAINING_LIMITS)
+            sample = make_sample(scene, frame, benchmark, TRAINING)
             if sample is not None:
                 _add_training(results, case, f"train_view{index}/", sample)
-            sample = make_sample(scene, frame, benchmark, order="hash", limits=SCENE_LIMITS)
+            sample = make_sample(scene, frame, benchmark, WHOLE_SCENE)
             if sample is not None:
                 # The whole-scene loader numbers the views that it keeps.
                 _add_scene_view(results, case, f"infer/view{kept}/", sample, len(scene.points))
@@ -100,7 +104,7 @@ def _add_scene_view(results: Results, case: Case, prefix: str, sample: Sample, n
 def _add_validation(
     results: Results, case: Case, benchmark: Benchmark, reader: ScanNetReader, views: list[str]
 ) -> None:
-    data = ValidationViews(reader, benchmark, step=2)  # as published
+    data = ValidationViews(reader, benchmark, replace(TRAINING, voxel_order="grid"), step=2)  # as published
     for epoch in range(sum(name.startswith("val_epoch") and name.endswith("/view") for name in case.outputs)):
         data.set_epoch(epoch)
         sample, prefix = data[0], f"val_epoch{epoch}/"

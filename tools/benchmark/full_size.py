@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from xmask3d.build import build_criterion
+from xmask3d.build import build_criterion, training_view_settings
 from xmask3d.build_untrained import build_without_weights, trainable_values
 from xmask3d.checkpoints.published import Layout
 from xmask3d.config import Config, load_config
 from xmask3d.data.batch import collate
-from xmask3d.data.datasets import make_sample
 from xmask3d.data.sample import Sample
+from xmask3d.data.sample_maker import make_sample
 from xmask3d.data.scene import Scene, View
 from xmask3d.engine.logs import peak_memory
 from xmask3d.engine.training_step import TrainingStep
@@ -132,7 +132,7 @@ def synthetic_sample(benchmark: Benchmark, config: Config, seed: int = 0) -> Sam
     pose[:3, :3] = rotation
     image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     view = View("room", "0", image, depth.astype(np.float32), pose, camera, label_map, "a room with bare walls")
-    sample = make_sample(scene, view, benchmark, image_size=config.data.image_size, voxel_size=config.data.voxel_size)
+    sample = make_sample(scene, view, benchmark, training_view_settings(config, benchmark))
     assert sample is not None, "a whole room is in view"
     return sample
 

@@ -12,6 +12,7 @@ from tools.benchmark.case import Case, Job, Request
 from xmask3d.data.datasets import TrainingViews
 from xmask3d.data.files import write_points
 from xmask3d.data.scannet import open_reader
+from xmask3d.data.view_settings import Augmentation, ViewSettings
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.geometry.voxels import axis_rotation
 from xmask3d.splits import Benchmark, load_benchmark
@@ -168,7 +169,8 @@ def _ours(
 ) -> Callable[[], tuple[int, int]]:
     # A data set has more scenes than are held in memory: none is held here.
     reader = open_reader(layout, root, "train", benchmark, cache=cache, keep_points=0)  # type: ignore[arg-type]
-    views = TrainingViews(reader, benchmark, max_points=10**9, views_per_scene=repeats + 1, cache=cache)
+    settings = ViewSettings((512, 512), 0.02, 10, 0.25, augmentation=Augmentation(), cache=cache)
+    views = TrainingViews(reader, benchmark, settings, views_per_scene=repeats + 1)
     index = iter(range(repeats + 1))
 
     def run() -> tuple[int, int]:

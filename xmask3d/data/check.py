@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from xmask3d.data.datasets import Limits, evenly_spaced
+from xmask3d.data.datasets import evenly_spaced
 from xmask3d.data.files import LostPose, picture_size, read_picture, visible_files
 from xmask3d.data.prepare.many import run_all
 from xmask3d.data.scannet import ScanNetReader
 from xmask3d.data.scene import Scene
+from xmask3d.data.view_settings import ViewFilter, ViewSettings
 from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError
 from xmask3d.splits import Benchmark
@@ -71,8 +72,7 @@ class SplitReport:
 
 def check_split(
     reader: ScanNetReader,
-    limits: Limits,
-    visibility: Visibility,
+    settings: ViewSettings,
     *,
     max_views: int | None = None,
     workers: int = 1,
@@ -84,8 +84,7 @@ def check_split(
 
     Args:
         reader: of the split.
-        limits: what a view must show to count as usable.
-        visibility: finds the visible points.
+        settings: decides which points a view sees, and what it must show to count as usable.
         max_views: look at this many views of each scene only, evenly spaced; file names are checked for all.
         workers: processes.
         training: the split is trained on, which needs label pictures.
@@ -93,7 +92,7 @@ def check_split(
         published: how many scenes the published split has, where that is known.
     """
     total = SplitReport()
-    jobs = ((name, reader, limits, visibility, max_views) for name in reader.scene_names)
+    jobs = ((name, reader, settings, max_views) for name in reader.scene_names)
     results = {job[0]: result for job, result in run_all(check_scene, jobs, workers)}
     for name in reader.scene_names:
         result = results[name]
@@ -106,11 +105,10 @@ def check_split(
     return total
 
 
-def check_scene(
-    name: str, reader: ScanNetReader, limits: Limits, visibility: Visibility, max_views: int | None = None
-) -> SplitReport:
+def check_scene(name: str, reader: ScanNetReader, settings: ViewSettings, max_views: int | None = None) -> SplitReport:
     """Read one scene and its views."""
     report = SplitReport(scenes=1)
+    visibility = Visibility(settings.border, settings.depth_tolerance)
     try:
         points, colors, ids = reader.read_files(name)
     except UserError as error:
@@ -132,14 +130,16 @@ def check_scene(
     report.problems += _odd_sizes(name, views, reader)
     for view in views:
         try:
-            _check_view(scene, view, reader, limits, visibility, report)
+            _check_view(scene, view, reader, settings.filter, visibility, report)
         except LostPose:
             report.lost += 1
         except UserError as error:
             if str(error) not in report.problems:
                 report.problems.append(str(error))
     if report.points_per_view and not report.usable:
-        report.warnings.append(f"scene {name}: none of the {len(views)} views looked at can be used{_limits(limits)}")
+        report.warnings.append(
+            f"scene {name}: none of the {len(views)} views looked at can be used{_requirements(settings.filter)}"
+        )
     return report
 
 
@@ -189,15 +189,15 @@ def _odd_sizes(scene: str, views: list[str], reader: ScanNetReader) -> Iterable[
                 yield f"{path}: is {_size(size)}, most {kind} pictures of the scene are {_size(usual)}"
 
 
-def _limits(limits: Limits) -> str:
+def _requirements(view_filter: ViewFilter) -> str:
     return (
-        f": one needs {limits.min_points} to {limits.max_points} visible points, {limits.min_labelled} of them of a "
-        "class (data.min_points, data.max_points, data.min_labelled)"
+        f": one needs {view_filter.min_points} to {view_filter.max_points} visible points, "
+        f"{view_filter.min_labelled} of them of a class (data.min_points, data.max_points, data.min_labelled)"
     )
 
 
 def _check_view(
-    scene: Scene, name: str, reader: ScanNetReader, limits: Limits, visibility: Visibility, report: SplitReport
+    scene: Scene, name: str, reader: ScanNetReader, view_filter: ViewFilter, visibility: Visibility, report: SplitReport
 ) -> None:
     folder = reader.view_folder(scene.name)
     color_size = read_picture(reader.color_path(scene.name, name)).shape[:2]
@@ -216,7 +216,7 @@ def _check_view(
     index, pixels = visibility.find(scene, view)
     classes = None if scene.labels is None else scene.labels[index]
     report.points_per_view.append(len(index))
-    report.usable += limits.accept(classes, len(index), reader.benchmark.num_classes)
+    report.usable += view_filter.accept(classes, len(index), reader.benchmark.num_classes)
     report.with_caption += bool(view.caption)
     if view.label_map is None:
         return

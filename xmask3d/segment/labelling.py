@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xmask3d.build import scan_view_settings
 from xmask3d.config import Config
 from xmask3d.data.batch import collate
 from xmask3d.data.datasets import SceneViews
@@ -196,19 +197,7 @@ class ScanLabeller:
 
     def _batches(self, scan: Scan, start: int) -> Iterator[tuple[list[Sample], int]]:
         """Usable samples of the next views, and how many views that were; the next batch is read meanwhile."""
-        data = self.config.data
-        views = SceneViews(
-            scan,
-            scan.scene.name,
-            self.benchmark,
-            image_size=data.image_size,
-            voxel_size=data.voxel_size,
-            border=data.border,
-            depth_tolerance=data.depth_tolerance,
-            min_points=data.min_points,
-            max_points=self.config.evaluate.max_points,
-            angle=self.config.evaluate.angle,
-        )
+        views = SceneViews(scan, scan.scene.name, self.benchmark, scan_view_settings(self.config))
 
         def read(first: int) -> tuple[list[Sample], int]:
             rows = range(first, min(first + self.batch_size, len(views)))

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.helpers.raw_scannet import sens_frame, sens_header, write_raw_scene, write_table
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tools import run_tool
+from tests.helpers.views import TRAINING
 from xmask3d.data.datasets import TrainingViews
 from xmask3d.data.files import read_picture, read_points
 from xmask3d.data.prepare.labels import classes_of_nyu40, read_categories
@@ -86,7 +87,8 @@ def test_label_pictures(prepared):
 @pytest.mark.parametrize(("layout", "name"), [("scannet", "scannet20/B15N4"), ("scannet200", "scannet200/B170N30")])
 def test_samples_agree_with_pictures(prepared, layout, name):
     reader = open_reader(layout, prepared[0], "train", load_benchmark(name))
-    views = TrainingViews(reader, load_benchmark(name), min_points=100, depth_tolerance=0.02, image_size=(240, 320))
+    settings = replace(TRAINING, voxel_size=0.02, depth_tolerance=0.02, image_size=(240, 320))
+    views = TrainingViews(reader, load_benchmark(name), settings)
     sample = views[0]
     rows, columns = sample.pixels.T
     assert (sample.label_map[rows, columns] == sample.labels).float().mean() > 0.95

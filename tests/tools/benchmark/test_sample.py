@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests.helpers.views import PUBLISHED
 from tools.benchmark.case import Request
 from tools.benchmark.sample import (
     NAMES,
@@ -35,10 +37,11 @@ def test_plain_steps_give_the_same_sample(tmp_path: Path) -> None:
     write_scene(tmp_path, 20_000, views=4)
     benchmark = load_benchmark(NAMES["scannet"])
     reader = open_reader("scannet", tmp_path, "train", benchmark)
+    settings = replace(PUBLISHED, voxel_size=0.06, voxel_order="hash", image_size=(192, 192))
     scene, generator = reader.read_scene(SCENE), np.random.default_rng(0)
     for name in scene.view_names:
         view = reader.read_view(SCENE, name)
-        ours = make_sample(scene, view, benchmark, voxel_size=0.06, order="hash", image_size=(192, 192))
+        ours = make_sample(scene, view, benchmark, settings)
         assert ours is not None and len(ours.points) > 1000
         rows, columns, visible = plain_projection(scene.points, view.pose, view.depth)
         assert torch.equal(ours.pixels, torch.from_numpy(np.stack([rows, columns], 1)))
