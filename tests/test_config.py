@@ -158,3 +158,13 @@ def test_sizes_below_one_are_refused(tmp_path: Path, override: str) -> None:
 def test_values_that_no_run_can_have(tmp_path: Path, override: str, reason: str) -> None:
     text = message(write(tmp_path, "a.yaml", ""), override)
     assert override.partition("=")[0] in text and reason in text
+
+
+def test_dotted_paths_of_an_untrusted_configuration_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "seed: 1\nevaluate:\n  headlines: [hiou, their_package.score]\n")
+    assert load_config(path).evaluate.headlines == ["hiou", "their_package.score"]
+    with pytest.raises(
+        UserError, match=r"a\.yaml:3: evaluate\.headlines names code .*their_package\.score.*--trust-code"
+    ):
+        load_config(path, trusted=False)
+    assert load_config(path, ["evaluate.headlines=[hiou]"], trusted=False).evaluate.headlines == ["hiou"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
+from xmask3d.dotted import is_dotted
 from xmask3d.errors import UserError
 from xmask3d.resources import REPOSITORY as REPOSITORY
 from xmask3d.resources import find_configuration
@@ -215,15 +216,18 @@ class Config(Section):
     sparse: SparseConfig = SparseConfig()
 
 
-def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
+def load_config(path: Path | str, overrides: list[str] | None = None, trusted: bool = True) -> Config:
     """Load a YAML file, follow its `include`s, apply `a.b=value` overrides and check everything.
 
     Args:
         path: a file, or the name of a shipped configuration, such as "rooms/B15N4".
         overrides: `key=value` each, the value in YAML.
+        trusted: its dotted paths may be imported, which runs code; false for one that was found beside weights, which
+            may be somebody else's.
 
     Raises:
-        UserError: missing file, bad YAML, unknown key (with the nearest known one and its line), wrong type.
+        UserError: missing file, bad YAML, unknown key (with the nearest known one and its line), wrong type, or a
+            dotted path in a configuration that is not trusted.
     """
     path = find_configuration(path)
     content, lines = _read(path, ())
@@ -242,12 +246,24 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
         del model["diffusion_size"]  # runs of earlier versions wrote it, without effect
     _check_keys(content, Config, (), lines)
     try:
-        return Config.model_validate(content)
+        config = Config.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         keys = tuple(str(part) for part in first["loc"])
         where = _where(keys, lines, str(path))
         raise UserError(f"{where}: {'.'.join(keys)}: {first['msg'].lower()}, got {first['input']!r}") from error
+    for key, name in () if trusted else dotted_paths(config):
+        raise UserError(
+            f"{_where(tuple(key.split('.')), lines, str(path))}: {key} names code that is not part of this program "
+            f"({name}); if you know whose it is, allow it with --trust-code"
+        )
+    return config
+
+
+def dotted_paths(config: Config) -> list[tuple[str, str]]:
+    """List the keys of a configuration that name parts by dotted path, with the path: what may be imported."""
+    named = [("evaluate.headlines", name) for name in config.evaluate.headlines]
+    return [(key, name) for key, name in named if is_dotted(name)]
 
 
 def save_config(config: Config, path: Path) -> None:

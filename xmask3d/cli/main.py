@@ -88,6 +88,9 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--config", type=Path, help="its configuration, where it is not beside it")
     model.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     model.add_argument("--batch-size", type=int, help="views at once; falls by itself when memory runs out")
+    model.add_argument(
+        "--trust-code", action="store_true", help="import parts that the model's configuration names by dotted path"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, help="folder of the results (default: segmented/<scan>)")
     output.add_argument("--save-features", type=Path, metavar="FILE",
@@ -145,7 +148,9 @@ def segment(options: argparse.Namespace) -> int:
     folder.check_places(out, features)
     print(scan.describe())
     print(f"model: {source.words}")
-    segmenter = Segmenter.from_checkpoint(source.checkpoint, source.config, options.device, options.batch_size)
+    segmenter = Segmenter.from_checkpoint(
+        source.checkpoint, source.config, options.device, options.batch_size, options.trust_code
+    )
     segmenter.source = source.words
     if not options.out and out.name != scan.name:
         print(f"results go to {out}: {out.with_name(scan.name)} holds those of another scan")

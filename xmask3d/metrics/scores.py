@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
 
 Absent = Literal["zero", "left_out"]
@@ -110,14 +110,10 @@ def find_headline(name: str) -> Headline:
     kind, _, group = name.partition("_")
     if kind in ("miou", "macc") and group:
         return lambda tally: getattr(tally, kind)(group)
-    module, _, function = name.rpartition(".")
-    if not module:
+    if not is_dotted(name):
         known = ", ".join(HEADLINES)
         raise UserError(f"no score '{name}'; known: {known}, miou_<group>, macc_<group>, or a dotted path to yours")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"score '{name}' cannot be imported ({error})") from error
+    found = import_dotted(name, "evaluate.headlines")
     if not callable(found):
         raise UserError(f"score '{name}' is no function; it should take a Tally and return a number")
     return found

@@ -149,14 +149,18 @@ class Segmenter:
         config: Path | str | None = None,
         device: torch.device | str | None = None,
         batch_size: int | None = None,
+        trust_code: bool = False,
     ) -> "Segmenter":
         """Load a checkpoint; see `find_source` for what None means.
 
+        With `trust_code` the parts that its configuration names by dotted path are imported, which runs their code.
+
         Raises:
-            UserError: missing or damaged file, or one that does not fit its configuration.
+            UserError: missing or damaged file, one that does not fit its configuration, or a configuration that names
+                code without being trusted.
         """
         source = find_source(checkpoint, config)
-        settings = load_config(source.config)
+        settings = load_config(source.config, trusted=trust_code)
         weights = load_weights(source.checkpoint)
         assembly = build_model(settings)
         apply_weights(assembly.model, weights, source.checkpoint)
