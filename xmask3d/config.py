@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from xmask3d.dotted import is_dotted
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.resources import REPOSITORY as REPOSITORY
 from xmask3d.resources import find_configuration
 from xmask3d.resources import find_file as find_file
@@ -268,9 +269,7 @@ def dotted_paths(config: Config) -> list[tuple[str, str]]:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration, every key with its value; `load_config` reads it back equal."""
-    temporary = path.with_name(path.name + ".tmp")  # a full disk must not cost the one before
-    temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    temporary.replace(path)
+    atomic_write(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:

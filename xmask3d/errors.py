@@ -12,7 +12,7 @@ all are ended once it has."""
 
 
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
-            errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # fmt: skip
+            errno.EFBIG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # fmt: skip
 """Of the system, which a user can mend."""
 
 

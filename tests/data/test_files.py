@@ -14,7 +14,6 @@ from xmask3d.data.files import (
     read_points,
     read_pose,
     read_tuple,
-    replacing,
     write_points,
 )
 from xmask3d.errors import UserError
@@ -159,18 +158,6 @@ def test_intrinsics_of_either_file(tmp_path):
     np.savetxt(tmp_path / "intrinsics.txt", np.array([[280, 0, 150], [0, 281, 110], [0, 0, 1.0]]))
     camera = read_intrinsics(tmp_path, (240, 320), (240, 320))
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (280, 281, 150, 110)
-
-
-def test_replacing_leaves_the_old_file_on_failure(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-    assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_scene_read_again_is_the_same_and_damage_since_then_is_noticed(tmp_path):

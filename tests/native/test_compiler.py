@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from xmask3d.errors import UserError
 from xmask3d.native import compiler as build
 from xmask3d.native.compiler import BuildError, load_library
 from xmask3d.sparse.native.kernels import failure
@@ -77,14 +78,14 @@ def test_without_any_folder_the_library_is_compiled_for_this_process(compiler, f
 
 @compiled
 def test_a_full_folder_is_passed_over_and_nothing_compiled_twice(compiler, folders, monkeypatch) -> None:
-    write = build._write
+    write = build.atomic_write
 
     def fail_in_the_first(target: Path, content: bytes) -> None:
         if target.parent == folders[0]:
-            raise OSError(28, "No space left on device")
+            raise UserError(f"{target}: cannot be written (No space left on device)")
         write(target, content)
 
-    monkeypatch.setattr(build, "_write", fail_in_the_first)
+    monkeypatch.setattr(build, "atomic_write", fail_in_the_first)
     assert load_library().xm_lanes()
     assert [path.suffix for path in folders[1].iterdir() if path.suffix == ".so"] == [".so"]
     assert compiler.read_text() == "call\n"

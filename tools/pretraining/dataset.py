@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tools.pretraining.collages import make_collage, model_table, render_view
+from xmask3d.files import atomic_write
 from xmask3d.rooms.furniture import FurnitureModel, load_catalogue, procedural_models, split_models
 from xmask3d.rooms.render import Renderer
 
@@ -101,15 +102,9 @@ def _render_shard(job: tuple[Path, Path, str, int, int, int, int]) -> None:
             color, instance = render_view(rng, collage, renderer, SIDE)
             views.append((color, *describe_regions(instance, collage.concepts, collage.kinds, collage.keys)))
     images, regions, concepts, kinds, keys = zip(*views, strict=True)
-    temporary = path.with_suffix(".part.npz")
-    np.savez(
-        temporary,
-        images=np.stack(images),
-        regions=np.stack(regions),
-        concepts=np.stack(concepts),
-        words=json.dumps({"kinds": kinds, "keys": keys}),
-    )
-    temporary.replace(path)
+    arrays = {"images": np.stack(images), "regions": np.stack(regions), "concepts": np.stack(concepts)}
+    words = json.dumps({"kinds": kinds, "keys": keys})
+    atomic_write(path, lambda part: np.savez(part, **arrays, words=words), sync=False)
 
 
 def describe_regions(

@@ -12,6 +12,7 @@ from torch import nn
 
 from tools.pretraining.clip_training import model_config
 from tools.pretraining.diffusion_training import hidden_states
+from xmask3d.files import atomic_write
 from xmask3d.models.clip_stem import FEATURES
 from xmask3d.models.tokenizer import CompactTokenizer
 
@@ -48,6 +49,4 @@ def _save(path: Path, network: nn.Module) -> None:
         for name, tensor in network.state_dict().items()
         if not name.startswith(f"visual.conv1.{FEATURES}")
     }
-    temporary = path.with_suffix(".part")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    atomic_write(path, lambda part: save_file(tensors, part))

@@ -25,6 +25,7 @@ from tools.pretraining.features import FeaturePool, extract_features
 from tools.pretraining.teachers import check_teachers, sentence_embeddings
 from tools.pretraining.vocabulary import all_texts
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.models.loading.clip_weights import build_clip
 
 KEEP_EVERY = 100
@@ -182,7 +183,8 @@ def _pretrain_diffusion(
 
 def _features(path: Path, pool: Pool, plan: Plan) -> FeaturePool:
     if not path.exists():
-        _save(path, vars(extract_features(pool, variants=plan.variants, seed=plan.seed)))
+        features = vars(extract_features(pool, variants=plan.variants, seed=plan.seed))
+        atomic_write(path, lambda part: torch.save(features, part))
     return FeaturePool.load(path)
 
 
@@ -207,14 +209,15 @@ def _run(trainer: ClipTrainer | VaeTrainer | UnetTrainer, checkpoint: Path, name
         average = {key: average.get(key, value) * 0.95 + value * 0.05 for key, value in losses.items()}
         bar.set_postfix({key: f"{value:.3f}" for key, value in average.items()})
         if trainer.step % KEEP_EVERY == 0:
-            _save(checkpoint, trainer.state())
+            atomic_write(checkpoint, lambda part: torch.save(trainer.state(), part))
     checkpoint.unlink(missing_ok=True)
     return average
 
 
 def _stage(path: Path, make: Callable[[], Tensor]) -> Tensor:
     if not path.exists():
-        _save(path, make())
+        made = make()
+        atomic_write(path, lambda part: torch.save(made, part))
     return torch.load(path, weights_only=True)
 
 
@@ -223,17 +226,11 @@ def _module_stage(path: Path, module: nn.Module, report: dict, fit: Callable[[],
     if not path.exists():
         start = time.perf_counter()
         losses = fit()
-        _save(path, {"weights": module.state_dict(), "losses": losses, "seconds": time.perf_counter() - start})
+        done = {"weights": module.state_dict(), "losses": losses, "seconds": time.perf_counter() - start}
+        atomic_write(path, lambda part: torch.save(done, part))
     done = torch.load(path, weights_only=True)
     module.load_state_dict(done["weights"])
     report[path.stem] = {
         "seconds": round(done["seconds"]),
         **{name: round(loss, 4) for name, loss in done["losses"].items()},
     }
-
-
-def _save(path: Path, value: Any) -> None:
-    """Write all of it or nothing, whenever the run is stopped."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(value, temporary)
-    temporary.replace(path)

@@ -6,26 +6,25 @@ synced and renamed, the digest first: a file that bears its final name is comple
 `step-00000300.pt` for the newest few steps and `best.pt`, a hard link to the best so far.
 """
 
-import hashlib
 import json
 import os
 import random
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write, remove_leftovers, sha256_of
 from xmask3d.models.loading.tensor_files import refuse_foreign
 
 FORMAT = "xmask3d-checkpoint-1"
@@ -87,14 +86,9 @@ class CheckpointFolder:
             UserError: the disk is full or not writable; names the newest checkpoint that is intact.
         """
         path = self.folder / f"step-{checkpoint.step:08d}.pt"
-        try:
-            save_checkpoint(checkpoint, path)
-        except OSError as error:
-            intact = next((str(p) for p in self.paths() if p != path), None)
-            kept = f"{intact} is intact" if intact else "there was none before"
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror or error}); {kept}; make room and start again to resume"
-            ) from error
+        intact = next((str(p) for p in self.paths() if p != path), None)
+        kept = f"{intact} is intact" if intact else "there was none before"
+        save_checkpoint(checkpoint, path, f"{kept}; make room and start again to resume")
         self._prune(checkpoint.step)
         return path
 
@@ -124,14 +118,8 @@ class CheckpointFolder:
             return False
         best = self.folder / "best.pt"
         for source, target in [(_digest_path(path), _digest_path(best)), (path, best)]:
-            temporary = target.with_name(target.name + ".tmp")
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(source, temporary)
-            os.replace(temporary, target)
-        _write_text(record, json.dumps({"score": score, "from": path.name}) + "\n")
+            atomic_write(target, partial(_link, source))
+        atomic_write(record, json.dumps({"score": score, "from": path.name}) + "\n")
         return True
 
     def _prune(self, step: int) -> None:
@@ -141,32 +129,26 @@ class CheckpointFolder:
         for path in later + [path for path in older if _step_of(path) not in self.milestones]:
             path.unlink(missing_ok=True)
             _digest_path(path).unlink(missing_ok=True)
-        for leftover in self.folder.glob("step-*.tmp"):  # of a process that was killed while writing
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write one checkpoint and its digest, each whole or not at all.
+def save_checkpoint(checkpoint: Checkpoint, path: Path, advice: str = "make room") -> None:
+    """Write one checkpoint and its digest, each complete or not at all; the digest first.
+
+    Args:
+        advice: for the user whose disk refuses.
 
     Raises:
-        OSError: the disk is full or not writable; neither file appears and the temporary ones are removed.
+        UserError: the disk is full or not writable; the checkpoint does not appear.
     """
     payload = {"format": FORMAT} | {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            writer = _HashingWriter(file)
-            try:
-                torch.save(payload, cast(BinaryIO, writer))
-            except (OSError, RuntimeError) as error:  # torch turns an OSError of the file into a RuntimeError
-                raise (writer.error or error) from error
-            _sync(file)
-        _write_text(_digest_path(path), f"{writer.digest.hexdigest()}  {path.name}\n")
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:  # given a path, torch would keep the temporary name in the file
+            torch.save(payload, file)
+        atomic_write(_digest_path(path), f"{sha256_of(part)}  {path.name}\n", advice=advice)
+
+    atomic_write(path, write, advice=advice)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -240,15 +222,6 @@ def find_checkpoint(name: str, output: Path) -> Path:
     return path
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        return digest.hexdigest()
-
-
 def random_state() -> dict[str, Any]:
     """State of this process's generators (torch on CPU and GPU, numpy, python) as tensors and plain values."""
     name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
@@ -271,26 +244,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-class _HashingWriter:
-    """A binary file that digests what goes through it and remembers why a write failed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            written = self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self.digest.update(data)
-        return written
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def read_payload(path: Path) -> dict[str, Any]:
     """The dict that `torch.save` wrote, tensors and plain values only; its digest is checked where there is one.
 
@@ -300,7 +253,7 @@ def read_payload(path: Path) -> dict[str, Any]:
     _check_exists(path)
     refuse_foreign(path)
     beside = _digest_path(path)
-    if beside.exists() and beside.read_text(errors="replace").split()[:1] != [file_digest(path)]:
+    if beside.exists() and beside.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
@@ -352,47 +305,9 @@ def _step_of(path: Path) -> int:
     return int(match.group(1)) if match else -1
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a temporary file, then give it its name: the file appears whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    temporary = path.with_name(path.name + ".tmp")
+def _link(source: Path, target: Path) -> None:
+    target.unlink()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.chmod(0o644)  # safetensors lets nobody but the owner read
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors turn system errors into their own
-        raise UserError(f"{path}: cannot be written ({_first_line(error)})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            _sync(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

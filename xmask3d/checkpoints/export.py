@@ -13,15 +13,14 @@ from xmask3d import __version__
 from xmask3d.build import build_model
 from xmask3d.checkpoints.checkpoint import (
     apply_weights,
-    file_digest,
     find_checkpoint,
     load_weights,
     read_checkpoint,
-    write_whole,
 )
 from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write, sha256_of
 from xmask3d.resources import find_file
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.yaml"
@@ -62,7 +61,7 @@ def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
     rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
     apply_weights(build_model(config).model, rounded, source)  # what is written can be read back
     path, about = out / WEIGHTS_FILE, _about(source, config)
-    write_whole(path, lambda temporary: save_file(rounded, temporary, metadata=about))
+    atomic_write(path, lambda part: save_file(rounded, part, metadata=about))
     save_config(shipped, out / CONFIG_FILE)
     change = max(_change(tensor, rounded[name]) for name, tensor in weights.items())
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
@@ -104,7 +103,7 @@ def _checkpoint(run: Path, name: str) -> Path:
 
 
 def _about(source: Path, config: Config) -> dict[str, str]:
-    about = {"benchmark": config.benchmark, "version": __version__, "from_sha256": file_digest(source)}
+    about = {"benchmark": config.benchmark, "version": __version__, "from_sha256": sha256_of(source)}
     if source.suffix == ".pt":
         step = read_checkpoint(source).step
         metrics = read_validations(source.parent).get(step, {})

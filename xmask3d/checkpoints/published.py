@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xmask3d.checkpoints.checkpoint import OPTIMIZER_PREFIX, read_payload, write_whole
+from xmask3d.checkpoints.checkpoint import OPTIMIZER_PREFIX, read_payload
 from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order, package_name, published_name
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.models.xmask3d import XMask3D
 
 FORMAT = "xmask3d-weights-1"
@@ -131,7 +132,7 @@ def write_published(checkpoint: PublishedCheckpoint, path: Path, layout: Layout)
     if checkpoint.optimizer is not None:
         payload["optimizer"] = _optimizer_dict(checkpoint.optimizer, layout)
     payload |= {"best_iou": checkpoint.values.get("best_iou", 0.0)} | checkpoint.values
-    write_whole(path, lambda temporary: torch.save(payload, temporary))
+    atomic_write(path, lambda part: torch.save(payload, part))
 
 
 def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
@@ -189,7 +190,7 @@ def write_native(checkpoint: PublishedCheckpoint, path: Path) -> None:
         raise UserError(f"{path}: the checkpoint holds values that are not plain ({error})") from error
     metadata = {"format": FORMAT, "published": published}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata))
+    atomic_write(path, lambda part: save_file(contiguous, part, metadata))
 
 
 def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from xmask3d.checkpoints.checkpoint import write_whole
+from xmask3d.files import atomic_write
 
 FILE = "validations.json"
 
@@ -27,8 +27,4 @@ def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> Non
         UserError: the record cannot be written.
     """
     found = read_validations(folder) | {step: metrics}
-
-    def write(path: Path) -> None:
-        path.write_text(json.dumps(found, indent=1) + "\n")
-
-    write_whole(folder / FILE, write)
+    atomic_write(folder / FILE, json.dumps(found, indent=1) + "\n")

@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import struct
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from xmask3d.data.scene_pickle import unpickle
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
 
 
@@ -97,8 +97,9 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.ndarray) -> None:
     """Write a scene as `read_points` reads it and as the published files are: a tuple of float arrays."""
     value = (np.asarray(points, np.float32), np.asarray(colors, np.float32), np.asarray(labels, np.float64))
-    with replacing(path) as temporary:
-        torch.save(value, temporary, pickle_protocol=4)
+    buffer = io.BytesIO()  # given a path, torch would keep the temporary name in the file
+    torch.save(value, buffer, pickle_protocol=4)
+    atomic_write(path, buffer.getvalue())
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -106,27 +107,6 @@ def visible_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-class replacing:
-    """Context: a temporary path beside `path`, renamed to it on success, so that no half-written file is ever seen."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = Path(path)
-
-    def __enter__(self) -> Path:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=self._path.suffix, dir=self._path.parent)
-        os.close(handle)
-        self._temporary = Path(name)
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._temporary.chmod(0o644)
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
 
 
 def read_picture(path: Path, mode: str | None = None) -> np.ndarray:

@@ -18,13 +18,13 @@ from xmask3d.data.files import (
     read_picture,
     read_points,
     read_pose,
-    replacing,
     visible_files,
 )
 from xmask3d.data.files import published_intrinsics as published
 from xmask3d.data.images import resize_bilinear, resize_nearest
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
 from xmask3d.splits import Benchmark
 
@@ -259,8 +259,7 @@ class ScanNetReader:
             records = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             records = _records(self._read_scene(name))
-            with replacing(path) as temporary:
-                np.save(temporary, records)
+            atomic_write(path, lambda part: np.save(part, records), sync=False)
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it, it is only a copy") from error
         records = np.asarray(records)  # the plain view of the mapped file, which is quicker to index

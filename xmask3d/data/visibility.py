@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xmask3d.data.files import replacing
 from xmask3d.data.scannet import digest
 from xmask3d.data.scene import Scene, View
+from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import visible_points
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class Visibility:
         except (OSError, ValueError, IndexError, EOFError):
             log.warning("%s: damaged, computing it anew", path)
         index, pixels = self._compute(scene, view)
-        with replacing(path) as temporary:
-            np.save(temporary, np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32))
+        found = np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32)
+        atomic_write(path, lambda part: np.save(part, found), sync=False)
         return index, pixels
 
     def _compute(self, scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, StackDataset
 from tqdm import tqdm
 
 from xmask3d.build import build_model, build_reader, build_scene_views
-from xmask3d.checkpoints.checkpoint import apply_weights, file_digest, load_weights
+from xmask3d.checkpoints.checkpoint import apply_weights, load_weights
 from xmask3d.config import Config
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import collate_usable
@@ -24,6 +24,7 @@ from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
+from xmask3d.files import sha256_of
 from xmask3d.inference.class_scores import SceneVotes, UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
 from xmask3d.metrics.confusion import ConfusionMatrix
@@ -57,7 +58,7 @@ def evaluate(
     check_headlines(config.evaluate.headlines, benchmark.num_classes, benchmark.groups)
     reader = build_reader(config, benchmark, config.data.val_split)
     names = choose_scenes(reader, scenes)
-    weights_digest = file_digest(checkpoint)
+    weights_digest = sha256_of(checkpoint)
     settings_digest = digest_of_settings(config, benchmark)
     folder = (output or config.output / "evaluation") / f"{checkpoint.stem}-{weights_digest[:8]}-{settings_digest[:8]}"
     try:

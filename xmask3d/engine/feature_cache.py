@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from xmask3d.config import Config
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import TrainingViews
-from xmask3d.data.files import replacing
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 from xmask3d.models.frozen import FrozenNetworks
@@ -216,8 +216,5 @@ def _read(path: Path) -> list[Tensor] | None:
 
 def _write(path: Path, tensors: list[Tensor]) -> None:
     """Raises `UserError` where the file cannot be written."""
-    try:
-        with replacing(path) as temporary:
-            save_file({str(i): tensor for i, tensor in enumerate(tensors)}, temporary)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be written ({error}); use another data.cache") from error
+    named = {str(i): tensor for i, tensor in enumerate(tensors)}
+    atomic_write(path, lambda part: save_file(named, part), sync=False, advice="use another data.cache")

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import platform
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 import xmask3d
+from xmask3d.files import atomic_write
 from xmask3d.inference.labeller import BRANCHES
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import Scores, title_of
@@ -45,19 +45,11 @@ class SceneResult:
 
     def save(self, path: Path) -> None:
         """Write a compressed npz, whole or not at all; the folder is made when missing."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {f"labels_{branch}": self.labels[branch] for branch in BRANCHES}
         arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                **arrays,
-                binary_counts=self.binary_counts,
-                confidence=self.confidence,
-                seen=np.array([self.views, self.unseen]),
-            )
-        os.replace(temporary, path)
+        arrays |= {"binary_counts": self.binary_counts, "confidence": self.confidence}
+        arrays["seen"] = np.array([self.views, self.unseen])
+        atomic_write(path, lambda part: np.savez_compressed(part, **arrays))
 
     @classmethod
     def load(cls, path: Path) -> "SceneResult | None":
@@ -195,9 +187,9 @@ class Results:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        (folder / f"{name}.txt").write_text(self.table() + "\n")
-        (folder / f"{name}.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
-        (folder / f"{name}.csv").write_text(text.getvalue())
+        atomic_write(folder / f"{name}.txt", self.table() + "\n")
+        atomic_write(folder / f"{name}.json", json.dumps(self.as_json(), indent=1) + "\n")
+        atomic_write(folder / f"{name}.csv", text.getvalue())
 
 
 def _width(title: str) -> int:

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
+
 log = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).parent / "source"
@@ -51,27 +54,16 @@ def load_library() -> ctypes.CDLL:
                 with _lock(folder / f"{name}.lock"):
                     if not (folder / name).exists():
                         compiled = compiled or _compile()
-                        _write(folder / name, compiled)
+                        atomic_write(folder / name, compiled)
             return ctypes.CDLL(str(folder / name))
-        except OSError as error:  # a folder that cannot be written, or is full, or must not hold programs
+        except (OSError, UserError) as error:  # a folder that cannot be written, or is full, or must not hold programs
             log.debug("cannot keep the compiled library in %s: %s", folder, error)
     try:
         with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
-            _write(Path(scratch) / name, compiled or _compile())
+            atomic_write(Path(scratch) / name, compiled or _compile(), sync=False)
             return ctypes.CDLL(str(Path(scratch) / name))
-    except OSError as error:
+    except (OSError, UserError) as error:
         raise BuildError(f"the compiled library cannot be loaded: {error}") from error
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.chmod(0o755)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _cache_folders() -> list[Path]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xmask3d.files import atomic_write
+
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 ByteArray = NDArray[np.uint8]
@@ -89,12 +91,9 @@ class Mesh:
 
     def save(self, path: Path) -> None:
         """Write the mesh as an npz file, at once or not at all; not compressed, which reads three times as fast."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Unique names keep two workers that cache the same model apart.
-        temporary = path.with_name(f".{path.stem}.{np.random.SeedSequence().entropy:x}.npz")
-        arrays: dict[str, Any] = {f"texture_{i}": image for i, image in enumerate(self.textures)}
-        np.savez(temporary, vertices=self.vertices, faces=self.faces, uv=self.uv, texture=self.texture, **arrays)
-        temporary.replace(path)
+        arrays: dict[str, Any] = {"vertices": self.vertices, "faces": self.faces, "uv": self.uv}
+        arrays |= {"texture": self.texture} | {f"texture_{i}": image for i, image in enumerate(self.textures)}
+        atomic_write(path, lambda part: np.savez(part, **arrays), sync=False)
 
     @staticmethod
     def load(path: Path) -> "Mesh":

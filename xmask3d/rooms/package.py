@@ -1,7 +1,6 @@
 """Get the furniture library: Debian's package sweethome3d-furniture, unpacked into a folder of the user's; nothing is
 installed and no special rights are needed."""
 
-import hashlib
 import io
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from xmask3d.data.download.fetch import fetch, make_folder
 from xmask3d.errors import UserError
+from xmask3d.files import sha256_of
 
 NAME = "sweethome3d-furniture"
 FILE = "sweethome3d-furniture_1.8-1_all.deb"
@@ -126,8 +126,4 @@ def _from_mirrors(package: Path) -> None:
 def _is_right(package: Path) -> bool:
     if not package.is_file() or package.stat().st_size != SIZE:
         return False
-    digest = hashlib.sha256()
-    with package.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == SHA256
+    return sha256_of(package) == SHA256

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmask3d.files import atomic_write
 from xmask3d.rooms import noise, sentences, viewpoints
 from xmask3d.rooms.catalogue import NYU40_IDS
 from xmask3d.rooms.point_fusion import Picture, fuse
@@ -77,10 +78,10 @@ def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, 
         sentences[stem] = caption(built, frame, rng)
         for label in np.flatnonzero(np.bincount(frame.label.ravel()) >= 100):
             seen[int(label)] = seen.get(int(label), 0) + 1
-    _write(folder / "intrinsics.txt", matrix_text(viewpoints.INTRINSICS).encode())
+    atomic_write(folder / "intrinsics.txt", matrix_text(viewpoints.INTRINSICS), sync=False)
     buffer = io.BytesIO()
     torch.save((cloud.coords, cloud.colors, cloud.labels), buffer)
-    _write(cloud_path, buffer.getvalue())
+    atomic_write(cloud_path, buffer.getvalue(), sync=False)
     return RoomFiles(sentences, len(cloud.coords), seen)
 
 
@@ -127,10 +128,10 @@ def _write_frame(
     color = noise.sensor_color(frame.color, exposure, rng)
     picture = io.BytesIO()
     Image.fromarray(color).save(picture, "JPEG", quality=92)
-    _write(folder / "color" / f"{stem}.jpg", picture.getvalue())
-    _write(folder / "depth" / f"{stem}.png", encode_png(noise.sensor_depth(frame.depth, rng)))
-    _write(folder / "label" / f"{stem}.png", encode_png(_NYU40[np.minimum(frame.label, UNLABELLED)]))
-    _write(folder / "pose" / f"{stem}.txt", matrix_text(pose).encode())
+    atomic_write(folder / "color" / f"{stem}.jpg", picture.getvalue(), sync=False)
+    atomic_write(folder / "depth" / f"{stem}.png", encode_png(noise.sensor_depth(frame.depth, rng)), sync=False)
+    atomic_write(folder / "label" / f"{stem}.png", encode_png(_NYU40[np.minimum(frame.label, UNLABELLED)]), sync=False)
+    atomic_write(folder / "pose" / f"{stem}.txt", matrix_text(pose), sync=False)
 
 
 def encode_png(image: NDArray) -> bytes:
@@ -154,14 +155,6 @@ def encode_png(image: NDArray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 def write_json(path: Path, content: object) -> None:
     """Write JSON at once or not at all."""
-    _write(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from xmask3d.errors import UserError
+from xmask3d.files import remove_leftovers
 
 RESULTS = Path("segmented")  # the folders of results, unless told otherwise
 FEATURES = "features.safetensors"
@@ -88,6 +89,7 @@ def end(folder: Path) -> None:
     """Remove what only unfinished work needs."""
     for name in (STATE, OWNER):
         (folder / name).unlink(missing_ok=True)
+    remove_leftovers(folder)
 
 
 def check_places(folder: Path, features: Path | None = None) -> None:

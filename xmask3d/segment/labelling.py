@@ -23,6 +23,7 @@ from xmask3d.data.batch import collate
 from xmask3d.data.datasets import SceneViews
 from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.geometry.voxels import axis_rotation, voxelise
 from xmask3d.inference.class_scores import SceneVotes, allowed_classes, gate, gateable_classes, label_views
 from xmask3d.models.clip import cosine_logits
@@ -110,12 +111,8 @@ class SavedState:
         start = time.monotonic()
         if self._path is None or (not now and start < self._due):
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f".part-{self._path.name}")
-        with partial.open("wb") as file:
-            arrays: dict[str, Any] = {"key": np.array(self._key), **state()}
-            np.savez(file, **arrays)
-        partial.replace(self._path)
+        arrays: dict[str, Any] = {"key": np.array(self._key), **state()}
+        atomic_write(self._path, lambda part: np.savez(part, **arrays))
         end = time.monotonic()
         self._due = end + max(SAVE_EVERY, (end - start) / SAVE_SHARE)
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 
 FORMAT = "xmask3d-features-1"
 CHUNK = 65_536  # rows compared at once
@@ -41,13 +42,10 @@ class PointFeatures:
     about: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file (under a temporary name first)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write one safetensors file."""
         arrays = {k: np.ascontiguousarray(v) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        partial = path.with_name(f".part-{path.name}")
-        save_file(arrays, str(partial), metadata={**self.about, "format": FORMAT})
-        partial.chmod(0o644)  # the writer leaves it to its owner alone
-        partial.replace(path)
+        about = {**self.about, "format": FORMAT}
+        atomic_write(path, lambda part: save_file(arrays, part, metadata=about))
 
     @classmethod
     def load(cls, path: Path) -> "PointFeatures":

@@ -17,8 +17,8 @@ from typing import IO, TypeVar
 from tqdm import tqdm
 
 from xmask3d.data.download.fetch import BLOCK, make_folder, need_space
-from xmask3d.data.files import replacing
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 
 T = TypeVar("T")
 
@@ -155,7 +155,11 @@ def _write(stream: IO[bytes], path: Path, size: int) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     need_space(path.parent, size)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        shutil.copyfileobj(stream, file, BLOCK)
-        if file.tell() != size:
-            raise EOFError(f"{path.name} ends early")
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:
+            shutil.copyfileobj(stream, file, BLOCK)
+            if file.tell() != size:
+                raise EOFError(f"{path.name} ends early")
+
+    atomic_write(path, write, sync=False)

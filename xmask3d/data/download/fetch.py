@@ -1,6 +1,5 @@
 """Downloads that survive a dropped line."""
 
-import hashlib
 import http.client
 import json
 import logging
@@ -13,8 +12,8 @@ from typing import IO
 
 from tqdm import tqdm
 
-from xmask3d.data.files import replacing
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def fetch(
     part = target.with_name(target.name + ".part")
     _transfer(url, part, size, attempts, wait, timeout)
     _version(part).unlink(missing_ok=True)
-    digest = file_digest(part)
+    digest = sha256_of(part)
     if known and digest != known:
         part.unlink()
         raise UserError(
@@ -80,7 +79,7 @@ def _check_present(target: Path, url: str, known: str | None, size: int | None) 
     actual = target.stat().st_size
     if size is not None and actual != size:
         raise UserError(f"{target}: has {actual} bytes, expected {size}; move it away to download it again")
-    digest = file_digest(target)
+    digest = sha256_of(target)
     if known and digest != known:
         raise UserError(f"{target}: has SHA-256 {digest}, expected {known}; move it away to download it again")
     if not known:
@@ -217,15 +216,6 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: the folder cannot be made ({error.strerror}); choose another") from error
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_records(folder: Path) -> dict[str, dict]:
     """What `downloads.json` of a folder says: {file name: {url, size, sha256, ...}}."""
     path = Path(folder) / RECORDS
@@ -256,8 +246,4 @@ def forget(folder: Path, name: str) -> None:
 
 def _write_records(folder: Path, records: dict[str, dict]) -> None:
     path = Path(folder) / RECORDS
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from error
+    atomic_write(path, json.dumps(records, indent=1, sort_keys=True) + "\n")

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from xmask3d.data.files import replacing
 from xmask3d.data.scannet import read_captions
 from xmask3d.data.scene import SceneReader, View
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -181,8 +181,4 @@ def _sound_views(
 
 
 def _write(out: Path, captions: dict[str, dict[str, str]]) -> None:
-    try:
-        with replacing(out) as temporary:
-            temporary.write_text(json.dumps(captions, indent=0, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another file") from error
+    atomic_write(out, json.dumps(captions, indent=0, ensure_ascii=False) + "\n", advice="choose another file")

@@ -3,12 +3,13 @@
 import json
 import zipfile
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from xmask3d.data.files import replacing, visible_files, write_points
+from xmask3d.data.files import visible_files, write_points
 from xmask3d.data.images import resize_nearest
 from xmask3d.data.prepare.labels import (
     Categories,
@@ -21,6 +22,7 @@ from xmask3d.data.prepare.labels import (
 from xmask3d.data.prepare.sens import Frame, SensFile
 from xmask3d.data.scannet import SCENE_SUFFIX
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
 
 MARKS = ".prepared"
@@ -96,16 +98,14 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     if mark.exists():
         mark.replace(begun)
     elif not ours:
-        with replacing(begun) as temporary:
-            temporary.touch()
+        atomic_write(begun, "")
     if ours:
         _move_points(scene, split, settings.out)
     report = Report(scene, split)
     _prepare_points(folder, settings.out, categories, report)
     _prepare_frames(folder, settings, categories, report, ours)
-    with replacing(mark) as temporary:
-        content = {"settings": wanted, "raw_files": sorted(raw_files), "report": asdict(report)}
-        temporary.write_text(json.dumps(content, indent=1))
+    content = {"settings": wanted, "raw_files": sorted(raw_files), "report": asdict(report)}
+    atomic_write(mark, json.dumps(content, indent=1))
     begun.unlink(missing_ok=True)
     return report
 
@@ -175,8 +175,7 @@ def _prepare_points(folder: Path, out: Path, categories: Categories, report: Rep
         return
     raw_ids, unknown = read_raw_ids(aggregation, segments, categories, len(points))
     report.notes += [f"category '{name}' is not in the table" for name in sorted(unknown)]
-    with replacing(out / "scannet_3d_200" / report.split / f"{scene}.txt") as temporary:
-        temporary.write_text("\n".join(map(str, raw_ids)) + "\n")
+    atomic_write(out / "scannet_3d_200" / report.split / f"{scene}.txt", "\n".join(map(str, raw_ids)) + "\n")
 
 
 def _prepare_frames(folder: Path, settings: Settings, categories: Categories, report: Report, clear: bool) -> None:
@@ -216,12 +215,11 @@ def _write_frame(target: Path, source: SensFile, frame: Frame, settings: Setting
     color = Image.fromarray(source.decode_color(frame)).resize((width, height), Image.Resampling.BILINEAR)
     depth = source.decode_depth(frame) * (1000 / source.header.depth_unit)
     millimetres = np.round(np.clip(depth, 0, 65535)).astype(np.uint16)
-    with replacing(target / "color" / f"{frame.number}.jpg") as temporary:
-        color.save(temporary, quality=settings.quality)
-    with replacing(target / "depth" / f"{frame.number}.png") as temporary:
-        Image.fromarray(resize_nearest(millimetres, settings.frame_size)).save(temporary)
-    with replacing(target / "pose" / f"{frame.number}.txt") as temporary:
-        np.savetxt(temporary, frame.pose, fmt="%.9g")
+    depth_picture = Image.fromarray(resize_nearest(millimetres, settings.frame_size))
+    name = str(frame.number)
+    atomic_write(target / "color" / f"{name}.jpg", partial(color.save, quality=settings.quality), sync=False)
+    atomic_write(target / "depth" / f"{name}.png", depth_picture.save, sync=False)
+    atomic_write(target / "pose" / f"{name}.txt", lambda part: np.savetxt(part, frame.pose, fmt="%.9g"), sync=False)
 
 
 def _colors(target: Path) -> list[Path]:
@@ -240,9 +238,8 @@ def _write_intrinsics(target: Path, source: SensFile, frame_size: tuple[int, int
     matrix = source.header.depth_intrinsics
     camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
     camera = camera.scaled(source.header.depth_size, frame_size)
-    rows = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
-    with replacing(target / "intrinsics.txt") as temporary:
-        np.savetxt(temporary, np.array(rows), fmt="%.9g")
+    rows = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    atomic_write(target / "intrinsics.txt", lambda part: np.savetxt(part, rows, fmt="%.9g"))
 
 
 def _write_labels(archive: Path, target: Path, settings: Settings, categories: Categories, report: Report) -> None:
@@ -265,5 +262,4 @@ def _write_label_pair(target: Path, stem: str, raw: np.ndarray, categories: Cate
     known = np.where(raw < len(categories.nyu40), raw, 0)
     nyu40 = np.where(raw < len(categories.nyu40), categories.nyu40[known], 0).astype(np.uint8)
     for folder, picture in (("label", nyu40), ("label_200", raw)):
-        with replacing(target / folder / f"{stem}.png") as temporary:
-            Image.fromarray(picture).save(temporary)
+        atomic_write(target / folder / f"{stem}.png", Image.fromarray(picture).save, sync=False)

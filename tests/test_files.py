@@ -1,0 +1,137 @@
+import hashlib
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from xmask3d import files
+from xmask3d.errors import UserError
+from xmask3d.files import atomic_write, remove_leftovers, sha256_of
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """Let no file grow beyond some bytes, which fails writes half way like a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_text_bytes_and_callbacks_make_files_and_folders(tmp_path: Path, sync: bool) -> None:
+    atomic_write(tmp_path / "deep" / "a.txt", "zwölf\n", sync=sync)
+    assert (tmp_path / "deep" / "a.txt").read_bytes() == "zwölf\n".encode()
+    atomic_write(tmp_path / "b", b"\0\n", sync=sync)
+    assert (tmp_path / "b").read_bytes() == b"\0\n"
+    atomic_write(tmp_path / "c.npy", lambda part: np.save(part, np.arange(3)), sync=sync)  # adds a suffix to others
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), [0, 1, 2])
+    assert names(tmp_path) == ["b", "c.npy", "deep"]
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write(part: Path) -> None:
+        part.write_text("half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        atomic_write(path, write)
+    assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_the_umask_decides_who_may_read(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        atomic_write(tmp_path / "text", "a")
+        atomic_write(tmp_path / "weights", lambda part: save_file({"a": torch.zeros(1)}, part))
+    finally:
+        os.umask(before)
+    for name in ("text", "weights"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("kind", ["bytes", "numpy", "torch", "safetensors"])
+def test_a_file_that_grows_too_large_is_named_with_the_reason(tmp_path: Path, kind: str) -> None:
+    values = torch.zeros(1_000_000)
+    content = {
+        "bytes": values.numpy().tobytes(),
+        "numpy": lambda part: np.save(part, values.numpy()),
+        "torch": lambda part: torch.save(values, part),
+        "safetensors": lambda part: save_file({"a": values}, part),
+    }[kind]
+    path = tmp_path / "large.npy"
+    path.write_text("old")
+    with file_limit(200_000), pytest.raises(UserError, match=r"large\.npy: cannot .*File too large.*; use"):
+        atomic_write(path, content, advice="use another disk")
+    assert path.read_text() == "old" and names(tmp_path) == ["large.npy"]
+
+
+def test_a_full_disk_and_a_file_for_a_folder_are_named(tmp_path: Path) -> None:
+    if Path("/dev/full").exists():
+        with pytest.raises(UserError, match=r"a: cannot be written \(No space left on device\)"):
+            atomic_write(tmp_path / "a", lambda part: Path("/dev/full").write_bytes(b"0"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"b: cannot be written \((File exists|Not a directory)\)"):
+        atomic_write(tmp_path / "file" / "b", "text")
+
+
+def test_errors_that_are_not_the_systems_pass(tmp_path: Path) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error in (OSError("bad data"), RuntimeError("of a network")):
+        with pytest.raises(type(error), match=str(error)):
+            atomic_write(tmp_path / "a", lambda part, error=error: fail(error))
+    assert names(tmp_path) == []
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+
+    def write(part: Path) -> None:
+        atomic_write(path, "inner")
+        part.write_text("outer")
+
+    atomic_write(path, write)
+    assert path.read_text() == "outer" and names(tmp_path) == ["a.txt"]
+
+
+def test_a_killed_writer_leaves_a_hidden_file_that_can_be_removed(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from xmask3d.files import atomic_write\n"
+        f"atomic_write(Path({str(tmp_path / 'a.txt')!r}), lambda part: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    (left,) = names(tmp_path)
+    assert left.startswith(files.PART) and left.endswith(".txt")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_digests_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BLOCK", 3)
+    for content in (b"", b"abc", b"abcd"):
+        (tmp_path / "a").write_bytes(content)
+        assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()

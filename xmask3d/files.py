@@ -1,0 +1,121 @@
+"""Files that appear complete or not at all, and digests of files."""
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from xmask3d.errors import UserError
+
+PART = ".part-"
+"""Begin of the names of temporary files. Nothing looks at hidden files, and `remove_leftovers` finds them."""
+
+BLOCK = 1 << 20
+
+
+def atomic_write(
+    path: Path,
+    content: str | bytes | Callable[[Path], object],
+    *,
+    sync: bool = True,
+    advice: str = "make room or choose another folder",
+) -> None:
+    """Write a file under a temporary name beside it, sync it, and rename it: it appears complete or not at all.
+
+    A file that was there stays as it was until then. The temporary name is unique, so that processes that write the
+    same file do not meet, and has the suffix of `path`, by which numpy and Pillow choose the format.
+
+    Args:
+        path: where the file goes; folders above it are made.
+        content: text (UTF-8, line ends as they are), bytes, or what writes the file at the path it is given.
+        sync: wait until the disk has it; not worth it for thousands of files that are cheap to make again.
+        advice: for the user whose disk refuses.
+
+    Raises:
+        UserError: the system refuses (full disk, file too large, read only …): says why. The temporary file is gone.
+    """
+    path = Path(path)
+    part = path.with_name(f"{PART}{secrets.token_hex(8)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "xb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777  # as the user's umask has it
+            if not callable(content):
+                file.write(content.encode() if isinstance(content, str) else content)
+        if callable(content):
+            content(part)
+        part.chmod(mode)  # safetensors lets nobody but the owner read
+        if sync:
+            _sync(part)
+        _rename(part, path)
+        if sync:
+            _sync_folder(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # numpy, torch and safetensors turn errors of the system into their own, which do not say why.
+        refusal = getattr(error, "strerror", None) or _refusal(part)
+        if refusal is None and not isinstance(error, SafetensorError):
+            raise
+        raise UserError(f"{path}: cannot be written ({refusal or error}); {advice}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of writers that were killed, from a folder that nobody else writes to meanwhile."""
+    for path in folder.glob(f"{PART}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _refusal(part: Path) -> str | None:
+    """Reason for which the system takes no more bytes of a file; None if it does."""
+    try:
+        with open(part, "ab") as file:
+            file.write(bytes(BLOCK))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:  # Windows syncs only what is open for writing
+        os.fsync(file.fileno())
+
+
+def _rename(source: Path, target: Path) -> None:
+    for wait in (0.01, 0.1, 1.0):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(wait)  # Windows refuses while another process, such as a virus scanner, has the file open
+    return os.replace(source, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; Windows has no such call."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
