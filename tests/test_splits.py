@@ -90,7 +90,8 @@ def test_class_groups() -> None:
     benchmark = load_benchmark("scannet200/B170N30")
     groups = benchmark.groups
     assert {name: len(ids) for name, ids in groups.items()} == {
-        "base": 170, "novel": 30, "head": 66, "common": 68, "tail": 66, "foreground": 197, "foreground_occurring": 186,
+        "base": 170, "novel": 30, "head": 66, "common": 68, "tail": 66, "instances": 198, "foreground": 197,
+        "foreground_regionplc": 186,
     }  # fmt: skip
     assert sorted((*groups["head"], *groups["common"], *groups["tail"])) == list(range(200))
     assert set(range(200)) - set(groups["foreground"]) == {0, 2, 35}

@@ -72,8 +72,8 @@ class Tally:
         """Mean accuracy over the classes of a group; 0 for none."""
         return self._mean(self.accuracy, group, absent)
 
-    def without_background(self, group: str = "foreground") -> Tally:
-        """The same without the points whose true class is not in the group: they are no false positives of others."""
+    def within(self, group: str) -> Tally:
+        """Count only points whose true class is in a group; the others are no false positives of its classes either."""
         counts = np.zeros_like(self.counts)
         counts[self.members(group)] = self.counts[self.members(group)]
         return Tally(counts, self.groups)
@@ -85,14 +85,41 @@ class Tally:
         return float(values[chosen].mean()) if chosen else 0.0
 
 
+@dataclass(frozen=True)
+class ForegroundRules:
+    """Choices behind f-mIoU and f-mAcc, which published tables make differently.
+
+    Attributes:
+        group: class group that is judged.
+        background: points whose true class is not judged are "dropped", like unlabelled ones, or "kept", which makes
+            them false positives of the classes that they are given.
+        absent: a judged class that never occurs is "left_out" of the mean or counts "zero".
+    """
+
+    group: str = "foreground"
+    background: Literal["dropped", "kept"] = "dropped"
+    absent: Absent = "left_out"
+
+    def miou(self, tally: Tally) -> float:
+        """Mean IoU of the foreground, f-mIoU."""
+        return self._points(tally).miou(self.group, self.absent)
+
+    def macc(self, tally: Tally) -> float:
+        """Mean accuracy of the foreground, f-mAcc."""
+        return self._points(tally).macc(self.group, self.absent)
+
+    def _points(self, tally: Tally) -> Tally:
+        return tally.within(self.group) if self.background == "dropped" else tally
+
+
 Headline = Callable[[Tally], float]
 
 HEADLINES: dict[str, Headline] = {
     "hiou": lambda tally: harmonic_mean(tally.miou("base"), tally.miou("novel")),
     "hacc": lambda tally: harmonic_mean(tally.macc("base"), tally.macc("novel")),
     "all_accuracy": lambda tally: float(tally.hits.sum() / max(tally.truth.sum(), 1)),
-    "f_miou": lambda tally: tally.without_background().miou("foreground", "left_out"),
-    "f_macc": lambda tally: tally.without_background().macc("foreground", "left_out"),
+    "f_miou": ForegroundRules().miou,
+    "f_macc": ForegroundRules().macc,
 }
 """Scores with a name of their own. A mean over any class group is called miou_<group> or macc_<group>."""
 
