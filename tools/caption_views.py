@@ -54,7 +54,7 @@ def main() -> int:
         problems.append(problem)
         print(problem, file=sys.stderr)
 
-    count = caption_views(readers, captioner, out, args.batch, report)
+    count = caption_views(readers, captioner, out, args.batch, report, data.bad_views == "refuse")
     print(f"{out}: {count} views captioned" + (f", {len(problems)} left out" if problems else ""))
     return 1 if problems else 0
 

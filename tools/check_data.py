@@ -6,9 +6,9 @@ import sys
 
 from xmask3d.build import build_reader, training_view_settings
 from xmask3d.config import load_config
-from xmask3d.data.check import PUBLISHED_SCENES, check_split, describe
+from xmask3d.data.check import check_split, describe, published_scenes
+from xmask3d.data.scannet import ScanNetReader
 from xmask3d.errors import UserError, run_tool
-from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 
@@ -31,12 +31,12 @@ def main() -> int:
     config = load_config(args.config, args.overrides)
     benchmark, data, loss = load_benchmark(config.benchmark), config.data, config.loss
     settings = training_view_settings(config, benchmark)
-    # Rooms have ScanNet's layout, and a list of their own.
-    scannet = data.layout != "s3dis" and not (find_file(data.root) / "rooms.json").is_file()
     captions = any((loss.caption_fused, loss.caption_3d, loss.caption_2d))
     bad = doubtful = 0
     for split in dict.fromkeys((data.train_split, data.val_split)):
         reader = build_reader(config, benchmark, split)
+        if not isinstance(reader, ScanNetReader):
+            raise UserError(f"data.layout: {data.layout} has files of its own; only ScanNet's layout can be checked")
         training = split == data.train_split
         report = check_split(
             reader,
@@ -45,7 +45,7 @@ def main() -> int:
             workers=args.workers,
             training=training,
             captions=training and captions,
-            published=PUBLISHED_SCENES.get(split) if scannet else None,
+            published=published_scenes(reader),
         )
         print(f"{split}:\n{describe(report, benchmark)}", flush=True)
         for warning in report.warnings:

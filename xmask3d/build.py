@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from xmask3d.config import Config, ModelConfig, UNetConfig
+from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import LAYOUTS
 from xmask3d.data.scene import SceneReader
 from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
+from xmask3d.dotted import import_dotted, is_dotted
+from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
@@ -161,19 +164,30 @@ def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
     )
 
 
+def dataset_spec(config: Config) -> DatasetSpec:
+    """Facts about the data set of `data.layout`: one that comes with the program, or that of a dotted path."""
+    layout = config.data.layout
+    if layout in LAYOUTS:
+        return LAYOUTS[layout]
+    if not is_dotted(layout):
+        known = ", ".join(LAYOUTS)
+        raise UserError(f"data.layout: '{layout}' is unknown; known: {known}, or the dotted path of a DatasetSpec")
+    spec = import_dotted(layout, "data.layout")
+    if not isinstance(spec, DatasetSpec):
+        raise UserError(f"data.layout: {layout} is no DatasetSpec; docs/extending.md shows one")
+    return spec
+
+
 def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReader:
     """The scenes of a split folder. Raises `UserError` if the data is not there."""
-    data = config.data
-    root = find_file(data.root)
-    return open_reader(
-        data.layout,
-        root,
+    data, spec = config.data, dataset_spec(config)
+    return spec.open(
+        find_file(data.root),
         split,
         benchmark,
-        captions=find_file(data.captions) if data.captions else root / "captions.json",
+        captions=find_file(data.captions) if data.captions else None,
         frame_size=data.frame_size,
-        published_intrinsics=config.protocol == "reference" and data.layout != "s3dis",
-        bad_views=data.bad_views,
+        published_intrinsics=config.protocol == "reference" and spec.one_camera,
         cache=data.cache,
     )
 

@@ -25,7 +25,9 @@ class DataConfig(Section):
     """Where scans are and how one view becomes a sample."""
 
     root: Path = Field(Path("data/scannet"), description="folder with scannet_3d, scannet_2d (and scannet_3d_200)")
-    layout: Literal["scannet", "scannet200", "s3dis"] = Field("scannet", description="on-disk layout of the data")
+    layout: str = Field(
+        "scannet", description="data set: scannet, scannet200, s3dis, or the dotted path of a DatasetSpec of your own"
+    )
     captions: Path | None = Field(None, description="JSON {scene: {view: sentence}}; default <root>/captions.json")
     train_split: str = Field("train", description="split folder to train on")
     val_split: str = Field("val", description="split folder to evaluate on")
@@ -263,7 +265,8 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
 
 def dotted_paths(config: Config) -> list[tuple[str, str]]:
     """List the keys of a configuration that name parts by dotted path, with the path: what may be imported."""
-    named = [("evaluate.headlines", name) for name in config.evaluate.headlines]
+    named = [("data.layout", config.data.layout)]
+    named += [("evaluate.headlines", name) for name in config.evaluate.headlines]
     return [(key, name) for key, name in named if is_dotted(name)]
 
 

@@ -13,7 +13,7 @@ from tests.helpers.tools import run_tool
 from tests.helpers.views import PUBLISHED
 from xmask3d.data.check import check_split, describe
 from xmask3d.data.files import read_points, write_points
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import SCANNET
 from xmask3d.data.view_settings import ViewFilter
 from xmask3d.splits import load_benchmark
 
@@ -31,7 +31,7 @@ def root(clean, tmp_path):
 
 
 def check(root, split="train", workers=1, **options):
-    reader = open_reader("scannet", root, split, BENCHMARK)
+    reader = SCANNET.open(root, split, BENCHMARK)
     return check_split(reader, replace(PUBLISHED, filter=ViewFilter(101, 64999, 11)), workers=workers, **options)
 
 
@@ -192,7 +192,7 @@ def test_captions_are_asked_for_where_losses_are(root):
 
 
 def test_views_of_which_none_can_be_used(root):
-    reader = open_reader("scannet", root, "train", BENCHMARK)
+    reader = SCANNET.open(root, "train", BENCHMARK)
     report = check_split(reader, replace(PUBLISHED, filter=ViewFilter(10**6)))
     assert len(report.problems) == 1 and report.problems[0].startswith("none of the 4 views")
     assert len(report.warnings) == 2 and "scene0000_00" in report.warnings[0] and "1000000" in report.warnings[0]
@@ -200,7 +200,7 @@ def test_views_of_which_none_can_be_used(root):
 
 def test_number_of_scenes_is_a_warning(root):
     report = check(root, published=1201)
-    assert report.problems == [] and report.warnings[0].startswith("2 scenes, where ScanNet has 1201")
+    assert report.problems == [] and report.warnings[0].startswith("2 scenes, where the published scannet has 1201")
 
 
 @pytest.mark.parametrize("arguments", [["--views", "0"], ["--views", "-1"], ["data.frame_size=[0,0]"]])

@@ -14,7 +14,7 @@ from tests.helpers.views import PUBLISHED, SCENE, TRAINING, VALIDATION
 from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews, collate_usable, evenly_spaced
 from xmask3d.data.files import read_tuple, write_points
 from xmask3d.data.sample_maker import make_sample
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import SCANNET
 from xmask3d.data.view_settings import Augmentation, ViewFilter
 from xmask3d.errors import UserError
 from xmask3d.splits import load_benchmark
@@ -52,7 +52,7 @@ def golden(tmp_path_factory, benchmark):
         Image.fromarray(inputs[f"view{i}/depth"]).save(folder / "depth" / f"{stem}.png")
         Image.fromarray(inputs[f"view{i}/label"]).save(folder / "label" / f"{stem}.png")
         np.savetxt(folder / "pose" / f"{stem}.txt", inputs[f"view{i}/pose"], fmt="%.17g")
-    return open_reader("scannet", root, "train", benchmark, published_intrinsics=True), outputs
+    return SCANNET.open(root, "train", benchmark, published_intrinsics=True), outputs
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -95,7 +95,7 @@ def test_golden_validation_views(golden, benchmark):
 
 
 def test_points_pixels_and_classes_agree(root, benchmark):
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     scene, view = reader.read_scene("scene0000_00"), reader.read_view("scene0000_00", "0")
     sample = make_sample(scene, view, benchmark, replace(PUBLISHED, image_size=(64, 80), depth_tolerance=0.02))
     np.testing.assert_array_equal(sample.points, scene.points[sample.point_index])
@@ -125,7 +125,7 @@ def test_labels_of_novel_classes_choose_views_unless_they_must_not(own_root, ben
     write_points(path, points, colors, np.full(len(points), benchmark.file_ids_3d[benchmark.novel[0]]))
     counted = benchmark.base if base_only else None
     settings = replace(TRAINING, filter=replace(TRAINING.filter, counted=counted))
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, settings)
+    views = TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, settings)
     scenes = {views[index].scene for index in range(2)}
     assert (name in scenes) != base_only
 
@@ -133,7 +133,7 @@ def test_labels_of_novel_classes_choose_views_unless_they_must_not(own_root, ben
 def test_a_rejected_view_of_validation_is_followed_by_the_one_after_the_next_as_published(root, benchmark, monkeypatch):
     tried = []
     monkeypatch.setattr(ValidationViews, "_sample", lambda self, scene, view, *_: tried.append(view))
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     names = reader.view_names("scene0000_00")
     assert len(names) == 3
     for step in (1, 2):
@@ -154,7 +154,7 @@ def test_a_damaged_view_changes_nothing_of_the_next_one(own_root, benchmark):
     (own_root / "scannet_2d" / "scene0000_00" / "label" / "20.png").unlink()
 
     def views():
-        return TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING, seed=1)
+        return TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, TRAINING, seed=1)
 
     used = views()
     for index in range(16):
@@ -166,14 +166,14 @@ def test_a_damaged_view_changes_nothing_of_the_next_one(own_root, benchmark):
 
 def test_only_training_reads_label_pictures(own_root, benchmark):
     (own_root / "scannet_2d" / "scene0000_00" / "label" / "20.png").unlink()
-    reader = open_reader("scannet", own_root, "train", benchmark)
+    reader = SCANNET.open(own_root, "train", benchmark)
     views = SceneViews(reader, "scene0000_00", benchmark, replace(SCENE, filter=ViewFilter()))
     assert all(views[index] is not None and views[index].label_map is None for index in range(len(views)))
 
 
 def test_validation_passes_over_a_damaged_scene(own_root, benchmark, caplog):
     (own_root / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth").write_bytes(b"no scene")
-    reader = open_reader("scannet", own_root, "train", benchmark)
+    reader = SCANNET.open(own_root, "train", benchmark)
     views = ValidationViews(reader, benchmark, VALIDATION)
     assert views[0] is None and views[1] is not None and "scene0000_00_vh_clean_2.pth" in caplog.text
     with pytest.raises(UserError, match="damaged"):
@@ -182,7 +182,7 @@ def test_validation_passes_over_a_damaged_scene(own_root, benchmark, caplog):
 
 def test_validation_looks_at_evenly_spaced_views(root, benchmark, monkeypatch):
     monkeypatch.setattr(ValidationViews, "_sample", lambda self, scene, view, *_: (scene.name, view))
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     lists = {"scene0000_00": ["0", "1", "2", "3", "4"], "scene0001_00": ["0"]}
     for name in reader.scene_names:
         reader.read_scene(name).view_names[:] = lists[name]
@@ -206,7 +206,7 @@ def values(sample):
 
 
 def test_samples_depend_on_seed_epoch_and_index_alone(root, benchmark):
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     views = TrainingViews(reader, benchmark, TRAINING, seed=3)
     forwards = [views[i] for i in range(6)]
     backwards = [TrainingViews(reader, benchmark, TRAINING, seed=3)[i] for i in reversed(range(6))][::-1]
@@ -218,7 +218,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(root, benchmark):
 
 
 def test_workers_see_the_epoch_and_change_nothing(root, benchmark):
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     views = TrainingViews(reader, benchmark, TRAINING, views_per_scene=2)
     loader = DataLoader(views, 2, num_workers=2, persistent_workers=True, collate_fn=collate_usable)
     for epoch in (0, 1):
@@ -229,7 +229,7 @@ def test_workers_see_the_epoch_and_change_nothing(root, benchmark):
 
 
 def test_length_and_scene_of_an_index(root, benchmark):
-    views = TrainingViews(open_reader("scannet", root, "train", benchmark), benchmark, TRAINING, views_per_scene=5)
+    views = TrainingViews(SCANNET.open(root, "train", benchmark), benchmark, TRAINING, views_per_scene=5)
     assert len(views) == 10
     assert [views[i].scene for i in (0, 1, 2, 9)] == [f"scene000{i}_00" for i in (0, 1, 0, 1)]
     assert len({views[i].view for i in range(0, 10, 2)}) > 1
@@ -238,7 +238,7 @@ def test_length_and_scene_of_an_index(root, benchmark):
 
 
 def test_without_rotation_only_the_shift_is_random(root, benchmark):
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     views = TrainingViews(reader, benchmark, replace(TRAINING, augmentation=Augmentation(rotate=False)))
     first, second = next(
         (views[i], views[j]) for i in range(0, 16, 2) for j in range(i + 2, 16, 2) if views[i].view == views[j].view
@@ -250,7 +250,7 @@ def test_without_rotation_only_the_shift_is_random(root, benchmark):
 
 
 def test_all_augmentations_run(root, benchmark):
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     sample = TrainingViews(reader, benchmark, replace(TRAINING, augmentation=Augmentation(color=True, shape=True)))[0]
     plain = TrainingViews(reader, benchmark, TRAINING)[0]
     assert sample.view == plain.view and torch.equal(sample.points, plain.points)
@@ -260,7 +260,7 @@ def test_all_augmentations_run(root, benchmark):
 
 
 def test_cached_visibility_is_equal_and_damage_is_mended(root, benchmark, tmp_path, caplog):
-    reader = open_reader("scannet", root, "train", benchmark)
+    reader = SCANNET.open(root, "train", benchmark)
     cached = TrainingViews(reader, benchmark, replace(TRAINING, cache=tmp_path))
     plain = TrainingViews(reader, benchmark, TRAINING)
     for _ in range(2):
@@ -275,7 +275,7 @@ def test_cached_visibility_is_equal_and_damage_is_mended(root, benchmark, tmp_pa
 
 
 def test_depth_is_not_read_again_where_visibility_is_kept(own_root, benchmark, tmp_path, monkeypatch):
-    reader = open_reader("scannet", own_root, "train", benchmark)
+    reader = SCANNET.open(own_root, "train", benchmark)
     views = TrainingViews(reader, benchmark, replace(TRAINING, cache=tmp_path / "kept"))
     first = views[0]
     opened = []
@@ -295,7 +295,7 @@ def damage(root, scene="scene0000_00", keep=()):
 
 def test_a_bad_view_is_reported_once_and_skipped(own_root, benchmark, caplog):
     damage(own_root, keep=("20",))
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
+    views = TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, TRAINING)
     with caplog.at_level(logging.WARNING):
         names = {views[i].view for i in range(0, 32, 2) for _ in range(2)}
     assert names == {"20"}
@@ -305,14 +305,14 @@ def test_a_bad_view_is_reported_once_and_skipped(own_root, benchmark, caplog):
 
 def test_a_bad_view_is_refused_if_asked(own_root, benchmark):
     damage(own_root)
-    reader = open_reader("scannet", own_root, "train", benchmark)
+    reader = SCANNET.open(own_root, "train", benchmark)
     with pytest.raises(UserError, match=r"pose.*NaN"):
         TrainingViews(reader, benchmark, replace(TRAINING, bad_views="refuse"))[0]
 
 
 def test_a_scene_without_usable_views_gives_way_to_the_next(own_root, benchmark, caplog):
     damage(own_root)
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
+    views = TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, TRAINING)
     with caplog.at_level(logging.WARNING):
         assert {views[i].scene for i in range(4)} == {"scene0001_00"}
     assert caplog.text.count("scene skipped: scene scene0000_00") == 1
@@ -321,11 +321,11 @@ def test_a_scene_without_usable_views_gives_way_to_the_next(own_root, benchmark,
 def test_nothing_loops_for_ever(own_root, benchmark):
     for scene in ("scene0000_00", "scene0001_00"):
         damage(own_root, scene)
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
+    views = TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, TRAINING)
     with pytest.raises(UserError, match=r"2 scenes in a row.*check_data"):
         views[1]
     few = TrainingViews(
-        open_reader("scannet", own_root, "train", benchmark), benchmark, replace(TRAINING, filter=ViewFilter(10**6))
+        SCANNET.open(own_root, "train", benchmark), benchmark, replace(TRAINING, filter=ViewFilter(10**6))
     )
     with pytest.raises(UserError, match="have no view"):
         few[0]
@@ -334,14 +334,14 @@ def test_nothing_loops_for_ever(own_root, benchmark):
 def test_training_without_label_pictures_is_refused(own_root, benchmark, caplog):
     for scene in ("scene0000_00", "scene0001_00"):
         shutil.rmtree(own_root / "scannet_2d" / scene / "label")
-    views = TrainingViews(open_reader("scannet", own_root, "train", benchmark), benchmark, TRAINING)
+    views = TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, TRAINING)
     with pytest.raises(UserError, match="have no view"):
         views[0]
     assert "has no label pictures" in caplog.text
 
 
 def test_scene_views_are_complete_and_deterministic(root, benchmark):
-    reader = open_reader("scannet", root, "val", benchmark)
+    reader = SCANNET.open(root, "val", benchmark)
     views = SceneViews(reader, "scene0002_00", benchmark, SCENE)
     samples = [views[i] for i in range(len(views))]
     assert [s.view for s in samples] == ["0", "20", "40"]
@@ -354,7 +354,7 @@ def test_scene_views_are_complete_and_deterministic(root, benchmark):
 
 def test_reference_protocol_rotates_and_filters_by_truth(own_root, benchmark):
     path = own_root / "scannet_3d" / "val" / "scene0002_00_vh_clean_2.pth"
-    reader = open_reader("scannet", own_root, "val", benchmark)
+    reader = SCANNET.open(own_root, "val", benchmark)
     plain = SceneViews(reader, "scene0002_00", benchmark, SCENE)[0]
     labelled = replace(SCENE.filter, min_labelled=10)
     published = replace(SCENE, filter=labelled, augmentation=Augmentation(shift=0))
@@ -366,14 +366,14 @@ def test_reference_protocol_rotates_and_filters_by_truth(own_root, benchmark):
     assert not torch.equal(first.point_to_voxel, second.point_to_voxel)
     scene = reader.read_scene("scene0002_00")
     write_points(path, scene.points, scene.colors, np.full(len(scene.points), 255))
-    blank = open_reader("scannet", own_root, "val", benchmark)
+    blank = SCANNET.open(own_root, "val", benchmark)
     assert SceneViews(blank, "scene0002_00", benchmark, published)[0] is None
     assert SceneViews(blank, "scene0002_00", benchmark, SCENE)[0] is not None
 
 
 def test_scene_views_limits(own_root, benchmark):
     damage(own_root, "scene0002_00", keep=("0", "40"))
-    reader = open_reader("scannet", own_root, "val", benchmark)
+    reader = SCANNET.open(own_root, "val", benchmark)
     views = SceneViews(reader, "scene0002_00", benchmark, SCENE)
     usable = [views[i] is not None for i in range(3)]
     assert usable == [True, False, True]

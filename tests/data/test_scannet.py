@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from tests.helpers.scenes import CLASSES, BoxRoom, write_scenes
-from xmask3d.data.scannet import open_reader
+from tests.helpers.views import read_whole
+from xmask3d.data.scannet import S3DIS, SCANNET, SCANNET200, ScanNetReader
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.splits import load_benchmark
@@ -23,9 +24,9 @@ def benchmark20():
 
 
 def test_scene(root, benchmark20):
-    reader = open_reader("scannet", root, "train", benchmark20)
+    reader = SCANNET.open(root, "train", benchmark20)
     assert reader.scene_names == ["scene0000_00", "scene0001_00"]
-    assert open_reader("scannet", root, "val", benchmark20).scene_names == ["scene0002_00"]
+    assert SCANNET.open(root, "val", benchmark20).scene_names == ["scene0002_00"]
     scene, room = reader.read_scene("scene0001_00"), BoxRoom(1, 0.1)
     np.testing.assert_array_equal(scene.points, room.points)
     np.testing.assert_array_equal(scene.colors, room.colors)
@@ -35,7 +36,7 @@ def test_scene(root, benchmark20):
 
 def test_scene_with_200_classes(root):
     benchmark = load_benchmark("scannet200/B170N30")
-    scene = open_reader("scannet200", root, "train", benchmark).read_scene("scene0000_00")
+    scene = SCANNET200.open(root, "train", benchmark).read_scene("scene0000_00")
     room = BoxRoom(0, 0.1)
     names = [benchmark.class_names[label] if label < 200 else "" for label in np.unique(scene.labels)]
     assert {"wall", "floor", "couch", "toilet", "object"} & set(names) == {"wall", "floor", "couch", "toilet"}
@@ -43,7 +44,7 @@ def test_scene_with_200_classes(root):
 
 
 def test_view(root, benchmark20):
-    reader = open_reader("scannet", root, "train", benchmark20)
+    reader = SCANNET.open(root, "train", benchmark20)
     view = reader.read_view("scene0000_00", "20")
     room = BoxRoom(0)
     color, depth, kind = room.render(room.pose(np.pi + 0.3), PUBLISHED_INTRINSICS, (240, 320))
@@ -61,7 +62,7 @@ def test_frames_are_in_order_of_their_number(root, benchmark20, tmp_path):
     color = tmp_path / "data" / "scannet_2d" / "scene0000_00" / "color"
     for name in ("100", "9", "1000"):
         shutil.copy(color / "0.jpg", color / f"{name}.jpg")
-    reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+    reader = SCANNET.open(tmp_path / "data", "train", benchmark20)
     assert reader.read_scene("scene0000_00").view_names == ["0", "9", "20", "100", "1000"]
 
 
@@ -69,35 +70,35 @@ def test_own_intrinsics_and_published_ones(root, benchmark20, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     matrix = np.array([[280, 0, 150], [0, 281, 110], [0, 0, 1.0]])
     np.savetxt(tmp_path / "data" / "scannet_2d" / "scene0000_00" / "intrinsics.txt", matrix)
-    own = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+    own = SCANNET.open(tmp_path / "data", "train", benchmark20)
     assert own.read_view("scene0000_00", "0").intrinsics.fx == 280
     assert own.read_view("scene0001_00", "0").intrinsics == PUBLISHED_INTRINSICS
-    forced = open_reader("scannet", tmp_path / "data", "train", benchmark20, published_intrinsics=True)
+    forced = SCANNET.open(tmp_path / "data", "train", benchmark20, published_intrinsics=True)
     assert forced.read_view("scene0000_00", "0").intrinsics == PUBLISHED_INTRINSICS
 
 
 def test_rooms_of_s3dis_need_their_own_intrinsics(root, tmp_path):
     shutil.copytree(root / "scannet_3d", tmp_path / "s3dis_3d")
     shutil.copytree(root / "scannet_2d", tmp_path / "s3dis_2d")
-    reader = open_reader("s3dis", tmp_path, "train", load_benchmark("s3dis/B8N4"))
+    reader = S3DIS.open(tmp_path, "train", load_benchmark("s3dis/B8N4"))
     with pytest.raises(UserError, match=r"intrinsics\.txt: missing"):
-        reader.read_view("scene0000_00", "0")
+        read_whole(reader, "scene0000_00", "0")
     np.savetxt(tmp_path / "s3dis_2d" / "intrinsics.txt", np.array([[280, 0, 150], [0, 281, 110], [0, 0, 1.0]]))
-    reader = open_reader("s3dis", tmp_path, "train", load_benchmark("s3dis/B8N4"))
+    reader = S3DIS.open(tmp_path, "train", load_benchmark("s3dis/B8N4"))
     assert reader.read_view("scene0001_00", "0").intrinsics.fy == 281
 
 
 def test_frames_of_another_size_are_resized(benchmark20, tmp_path):
     root = write_scenes(tmp_path, {"train": 1}, views=1, spacing=0.2, size=(120, 160))
-    view = open_reader("scannet", root, "train", benchmark20).read_view("scene0000_00", "0")
+    view = SCANNET.open(root, "train", benchmark20).read_view("scene0000_00", "0")
     assert view.image.shape == (240, 320, 3) and view.depth.shape == view.label_map.shape == (240, 320)
     np.testing.assert_array_equal(view.depth[::2, ::2], view.depth[1::2, 1::2])
 
 
 def test_cached_scenes_are_equal(root, benchmark20, tmp_path):
-    plain = open_reader("scannet", root, "train", benchmark20).read_scene("scene0000_00")
+    plain = SCANNET.open(root, "train", benchmark20).read_scene("scene0000_00")
     for _ in range(2):
-        kept = open_reader("scannet", root, "train", benchmark20, cache=tmp_path).read_scene("scene0000_00")
+        kept = SCANNET.open(root, "train", benchmark20, cache=tmp_path).read_scene("scene0000_00")
         np.testing.assert_array_equal(kept.points, plain.points)
         np.testing.assert_array_equal(kept.colors, plain.colors)
         np.testing.assert_array_equal(kept.labels, plain.labels)
@@ -106,14 +107,14 @@ def test_cached_scenes_are_equal(root, benchmark20, tmp_path):
 
 def test_a_changed_scene_file_is_not_taken_from_the_cache(benchmark20, tmp_path):
     root = write_scenes(tmp_path / "data", {"train": 1}, views=1, spacing=0.2)
-    first = open_reader("scannet", root, "train", benchmark20, cache=tmp_path / "kept").read_scene("scene0000_00")
+    first = SCANNET.open(root, "train", benchmark20, cache=tmp_path / "kept").read_scene("scene0000_00")
     write_scenes(tmp_path / "data", {"train": 1}, views=1, spacing=0.15)
-    second = open_reader("scannet", root, "train", benchmark20, cache=tmp_path / "kept").read_scene("scene0000_00")
+    second = SCANNET.open(root, "train", benchmark20, cache=tmp_path / "kept").read_scene("scene0000_00")
     assert len(second.points) > len(first.points)
 
 
 def test_only_a_few_scenes_are_held(root, benchmark20):
-    reader = open_reader("scannet", root, "train", benchmark20, keep_points=10_000)
+    reader = ScanNetReader(SCANNET, root, "train", benchmark20, keep_points=10_000)
     first = reader.read_scene("scene0000_00")
     assert reader.read_scene("scene0000_00") is first
     reader.read_scene("scene0001_00")
@@ -123,7 +124,7 @@ def test_only_a_few_scenes_are_held(root, benchmark20):
 def test_without_label_pictures(root, benchmark20, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "scannet_2d" / "scene0000_00" / "label")
-    reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+    reader = SCANNET.open(tmp_path / "data", "train", benchmark20)
     assert reader.read_view("scene0000_00", "0").label_map is None
     assert reader.read_view("scene0001_00", "0").label_map is not None
 
@@ -137,28 +138,28 @@ def test_damaged_frames_are_named(root, benchmark20, tmp_path, part, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:40])
-    reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+    reader = SCANNET.open(tmp_path / "data", "train", benchmark20)
     with pytest.raises(UserError, match=part.split("/")[0]):
-        reader.read_view("scene0000_00", "20")
+        read_whole(reader, "scene0000_00", "20")
 
 
 def test_files_of_a_broken_run_are_neither_scenes_nor_views(root, benchmark20, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     (tmp_path / "data" / "scannet_3d" / "train" / ".part-ab12.pth").write_bytes(b"half")
     (tmp_path / "data" / "scannet_2d" / "scene0000_00" / "color" / ".part-cd34.jpg").write_bytes(b"half")
-    expected = open_reader("scannet", root, "train", benchmark20)
-    reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+    expected = SCANNET.open(root, "train", benchmark20)
+    reader = SCANNET.open(tmp_path / "data", "train", benchmark20)
     assert reader.scene_names == expected.scene_names
     assert reader.view_names("scene0000_00") == expected.view_names("scene0000_00")
 
 
 def test_a_damaged_first_picture_leaves_the_camera_to_the_others(root, benchmark20, tmp_path):
     shutil.copytree(root, tmp_path / "data")
-    expected = open_reader("scannet", root, "train", benchmark20).read_view("scene0000_00", "20").intrinsics
+    expected = SCANNET.open(root, "train", benchmark20).read_view("scene0000_00", "20").intrinsics
     path = tmp_path / "data" / "scannet_2d" / "scene0000_00" / "color" / "0.jpg"
     for content in (path.read_bytes()[:400], b""):
         path.write_bytes(content)
-        reader = open_reader("scannet", tmp_path / "data", "train", benchmark20)
+        reader = SCANNET.open(tmp_path / "data", "train", benchmark20)
         assert reader.read_view("scene0000_00", "20").intrinsics == expected
 
 
@@ -169,19 +170,19 @@ def test_raw_labels_must_fit(root, tmp_path):
     for text, message in [("1\n2\n", "2 ids for"), ("a\n", "not one category id")]:
         path.write_text(text)
         with pytest.raises(UserError, match=message):
-            open_reader("scannet200", tmp_path / "data", "train", benchmark).read_scene("scene0000_00")
+            SCANNET200.open(tmp_path / "data", "train", benchmark).read_scene("scene0000_00")
     path.unlink()
     with pytest.raises(UserError, match="missing"):
-        open_reader("scannet200", tmp_path / "data", "train", benchmark).read_scene("scene0000_00")
+        SCANNET200.open(tmp_path / "data", "train", benchmark).read_scene("scene0000_00")
 
 
 def test_raw_labels_may_have_a_decimal_point(root, tmp_path):
     benchmark = load_benchmark("scannet200/B170N30")
-    before = open_reader("scannet200", root, "train", benchmark).read_scene("scene0000_00").labels
+    before = SCANNET200.open(root, "train", benchmark).read_scene("scene0000_00").labels
     shutil.copytree(root, tmp_path / "data")
     path = tmp_path / "data" / "scannet_3d_200" / "train" / "scene0000_00.txt"
     np.savetxt(path, np.loadtxt(path), fmt="%.2f")
-    after = open_reader("scannet200", tmp_path / "data", "train", benchmark).read_scene("scene0000_00").labels
+    after = SCANNET200.open(tmp_path / "data", "train", benchmark).read_scene("scene0000_00").labels
     np.testing.assert_array_equal(after, before)
 
 
@@ -190,30 +191,28 @@ def test_label_picture_with_colours_is_refused(root, benchmark20, tmp_path):
     path = tmp_path / "data" / "scannet_2d" / "scene0000_00" / "label" / "0.png"
     Image.fromarray(np.zeros((240, 320, 3), np.uint8)).save(path)
     with pytest.raises(UserError, match="not a picture of ids"):
-        open_reader("scannet", tmp_path / "data", "train", benchmark20).read_view("scene0000_00", "0")
+        read_whole(SCANNET.open(tmp_path / "data", "train", benchmark20), "scene0000_00", "0")
 
 
 def test_wrong_places(root, benchmark20, tmp_path):
     with pytest.raises(UserError, match="no scene files"):
-        open_reader("scannet", tmp_path, "train", benchmark20)
-    with pytest.raises(UserError, match="unknown"):
-        open_reader("kitti", root, "train", benchmark20)
-    reader = open_reader("scannet", root, "train", benchmark20)
+        SCANNET.open(tmp_path, "train", benchmark20)
+    reader = SCANNET.open(root, "train", benchmark20)
     with pytest.raises(UserError, match="no scene 'nothing'"):
         reader.read_scene("nothing")
     with pytest.raises(UserError, match="no frame '7'"):
-        reader.read_view("scene0000_00", "7")
+        read_whole(reader, "scene0000_00", "7")
 
 
 def test_captions_file(root, benchmark20, tmp_path):
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"scene0000_00": {"0": "words"}}))
-    reader = open_reader("scannet", root, "train", benchmark20, captions=path)
+    reader = SCANNET.open(root, "train", benchmark20, captions=path)
     assert reader.read_view("scene0000_00", "0").caption == "words"
     assert reader.read_view("scene0000_00", "20").caption is None
     for text in ("{", "[1]", '{"a": 1}', '{"a": {"0": 5}}'):
         path.write_text(text)
         with pytest.raises(UserError, match=r"other\.json"):
-            open_reader("scannet", root, "train", benchmark20, captions=path)
+            SCANNET.open(root, "train", benchmark20, captions=path)
     with pytest.raises(UserError, match="cannot be read"):
-        open_reader("scannet", root, "train", benchmark20, captions=tmp_path / "none.json")
+        SCANNET.open(root, "train", benchmark20, captions=tmp_path / "none.json")

@@ -181,7 +181,7 @@ def write_scenes(
         size: (height, width) of the frames.
 
     Returns:
-        `root`, to be given to `open_reader("scannet" or "scannet200", root, split, benchmark)`.
+        `root`, to be given to `SCANNET.open` or `SCANNET200.open`.
     """
     root = Path(root)
     captions = {}

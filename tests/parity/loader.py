@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.helpers.views import read_whole
 from tests.parity.compare import Case, Results
 from tests.parity.end_to_end import case_benchmark
 from xmask3d.data.datasets import ValidationViews
@@ -16,7 +17,7 @@ from xmask3d.data.files import write_points
 from xmask3d.data.images import resize_nearest
 from xmask3d.data.sample import Sample
 from xmask3d.data.sample_maker import make_sample
-from xmask3d.data.scannet import ScanNetReader, open_reader
+from xmask3d.data.scannet import SCANNET, ScanNetReader
 from xmask3d.data.view_settings import ViewFilter, ViewSettings
 from xmask3d.errors import UserError
 from xmask3d.splits import Benchmark
@@ -35,12 +36,12 @@ def run(case: Case) -> Results:
     benchmark = case_benchmark(case)
     with tempfile.TemporaryDirectory() as folder:
         views = _write(case, Path(folder))
-        reader = open_reader("scannet", folder, "train", benchmark, published_intrinsics=True)
+        reader = SCANNET.open(folder, "train", benchmark, published_intrinsics=True)
         scene = reader.read_scene(SCENE)
         kept = 0
         for index, view in enumerate(views):
             try:
-                frame = reader.read_view(SCENE, view)
+                frame = read_whole(reader, SCENE, view)
             except UserError:
                 continue  # a pose of infinities sees nothing, so no published loader uses the view
             sample = make_sample(scene, frame, benchmark, TRAINING)

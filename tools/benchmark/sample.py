@@ -2,6 +2,8 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 from tools.benchmark.case import Case, Job, Request
 from xmask3d.data.datasets import TrainingViews
 from xmask3d.data.files import write_points
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import LAYOUTS
 from xmask3d.data.view_settings import Augmentation, ViewSettings
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.geometry.voxels import axis_rotation
@@ -168,7 +170,8 @@ def _ours(
     root: Path, benchmark: Benchmark, layout: str, cache: Path | None, repeats: int
 ) -> Callable[[], tuple[int, int]]:
     # A data set has more scenes than are held in memory: none is held here.
-    reader = open_reader(layout, root, "train", benchmark, cache=cache, keep_points=0)  # type: ignore[arg-type]
+    spec = replace(LAYOUTS[layout], reader=partial(LAYOUTS[layout].reader, keep_points=0))
+    reader = spec.open(root, "train", benchmark, cache=cache)
     settings = ViewSettings((512, 512), 0.02, 10, 0.25, augmentation=Augmentation(), cache=cache)
     views = TrainingViews(reader, benchmark, settings, views_per_scene=repeats + 1)
     index = iter(range(repeats + 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tools.pretraining.dataset import Pool
 from tools.pretraining.vocabulary import BENCHMARK_CLASSES
-from xmask3d.data.scannet import ScanNetReader
+from xmask3d.data.scannet import SCANNET, ScanNetReader
 from xmask3d.models.clip import ClipText, MaskClip
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.loading.clip_weights import load_clip
@@ -36,7 +36,7 @@ def pool_views(pool: Pool, limit: int) -> Views:
 
 def room_views(root: Path, split: str, every: int = 2) -> Views:
     """Views of generated rooms in ScanNet's layout, squeezed to a square."""
-    reader = ScanNetReader(root, split, load_benchmark("scannet20/B15N4"))
+    reader = ScanNetReader(SCANNET, root, split, load_benchmark("scannet20/B15N4"))
     for scene in reader.scene_names:
         for name in reader.view_names(scene)[::every]:
             view = reader.read_view(scene, name)

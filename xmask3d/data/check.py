@@ -19,11 +19,7 @@ from xmask3d.splits import Benchmark
 
 POOR_AGREEMENT = 0.3  # share of visible points whose label equals their pixel's, below which ids or poses are wrong
 COLOR_ROUNDING = 0.01  # by which a colour may pass 1
-PUBLISHED_SCENES = {"train": 1201, "val": 312}  # of ScanNet v2, whose scenes both of its class lists share
 UNLABELLED = (-100, 255)  # what files may hold for "no label" besides ids without a class
-# The largest id that files hold, by class list, in 3D files and in label pictures: classes that a benchmark leaves out
-# have ids too. NYU20 (0-19) and NYU40 (0-40), ScanNet's own categories (1-1357), S3DIS with clutter (0-12).
-LARGEST_ID = {"scannet20": (19, 40), "scannet200": (1357, 1357), "s3dis": (12, 12)}
 
 
 @dataclass
@@ -89,7 +85,7 @@ def check_split(
         workers: processes.
         training: the split is trained on, which needs label pictures.
         captions: losses ask for sentences about its views.
-        published: how many scenes the published split has, where that is known.
+        published: number of scenes of the published split, see `published_scenes`.
     """
     total = SplitReport()
     jobs = ((name, reader, settings, max_views) for name in reader.scene_names)
@@ -100,9 +96,17 @@ def check_split(
     _check_whole(total, reader.benchmark, training, captions)
     if published is not None and total.scenes != published:
         total.warnings.append(
-            f"{total.scenes} scenes, where ScanNet has {published}; scores on a part of it do not compare with others"
+            f"{total.scenes} scenes, where the published {reader.spec.name} has {published}; "
+            "scores on a part of it do not compare with others"
         )
     return total
+
+
+def published_scenes(reader: ScanNetReader) -> int | None:
+    """Number of scenes that the published split has; None where it is unknown or the data only imitate its layout."""
+    spec = reader.spec
+    imitated = spec.imitated is not None and (reader.root / spec.imitated).is_file()
+    return None if imitated else spec.scenes.get(reader.split)
 
 
 def check_scene(name: str, reader: ScanNetReader, settings: ViewSettings, max_views: int | None = None) -> SplitReport:
@@ -116,7 +120,7 @@ def check_scene(name: str, reader: ScanNetReader, settings: ViewSettings, max_vi
         return report
     labels = None if ids is None else reader.benchmark.classes_of_points(ids)
     scene = Scene(name, points, colors, labels, reader.view_names(name))
-    report.problems += _faults_of_points(reader.scene_path(name), points, colors, ids, reader.benchmark)
+    report.problems += _faults_of_points(reader, name, points, colors, ids)
     report.points = len(points)
     if labels is not None:
         report.class_points = _count(labels)
@@ -144,8 +148,9 @@ def check_scene(name: str, reader: ScanNetReader, settings: ViewSettings, max_vi
 
 
 def _faults_of_points(
-    path: Path, points: np.ndarray, colors: np.ndarray, ids: np.ndarray | None, benchmark: Benchmark
+    reader: ScanNetReader, scene: str, points: np.ndarray, colors: np.ndarray, ids: np.ndarray | None
 ) -> Iterable[str]:
+    path = reader.scene_path(scene)
     if not len(points):
         yield f"{path}: has no points"
         return
@@ -156,14 +161,14 @@ def _faults_of_points(
         yield f"{path}: colours are {low:g} to {high:g}, expected -1 to 1 (bytes / 127.5 - 1)"
     if ids is None:
         yield f"{path}: has no label ids; training and evaluation need them"
-    elif fault := _unknown_ids(ids, benchmark, 0):
+    elif fault := _unknown_ids(ids, reader, 0):
         yield f"{path}: {fault}"
 
 
-def _unknown_ids(ids: np.ndarray, benchmark: Benchmark, kind: int) -> str | None:
+def _unknown_ids(ids: np.ndarray, reader: ScanNetReader, kind: int) -> str | None:
     """What is wrong with ids of a 3D file (kind 0) or a label picture (kind 1); nothing for lists of a user's own."""
-    largest = LARGEST_ID.get(benchmark.name.partition("/")[0])
-    if largest is None:
+    largest = reader.spec.largest_ids
+    if largest is None or reader.benchmark.name.partition("/")[0] != reader.spec.class_list:
         return None
     values, counts = np.unique(ids, return_counts=True)
     bad = ((values < 0) | (values > largest[kind])) & ~np.isin(values, UNLABELLED)
@@ -213,31 +218,33 @@ def _check_view(
     view = reader.read_view(scene.name, name)
     if not view.depth.any():
         raise UserError(f"{depth_path}: is empty")
+    label_map = view.label_map
     index, pixels = visibility.find(scene, view)
     classes = None if scene.labels is None else scene.labels[index]
     report.points_per_view.append(len(index))
     report.usable += view_filter.accept(classes, len(index), reader.benchmark.num_classes)
     report.with_caption += bool(view.caption)
-    if view.label_map is None:
+    if label_map is None:
         return
     report.with_labels += 1
-    _check_label_picture(reader.label_path(scene.name, name), (color_size, depth_size), reader.benchmark, report)
-    report.class_pixels += _count(view.label_map)
+    _check_label_picture(reader.label_path(scene.name, name), (color_size, depth_size), reader, report)
+    report.class_pixels += _count(label_map)
     if classes is not None:
-        seen = view.label_map[pixels[:, 0], pixels[:, 1]]
+        seen = label_map[pixels[:, 0], pixels[:, 1]]
         both = (classes != reader.benchmark.num_classes) & (seen != reader.benchmark.num_classes)
         report.compared += int(both.sum())
         report.agree += int((classes[both] == seen[both]).sum())
 
 
 def _check_label_picture(
-    path: Path, sizes: tuple[tuple[int, ...], ...], benchmark: Benchmark, report: SplitReport
+    path: Path, sizes: tuple[tuple[int, ...], ...], reader: ScanNetReader, report: SplitReport
 ) -> None:
+    benchmark = reader.benchmark
     ids = read_picture(path)
     if ids.shape not in sizes:
         others = " and ".join(_size(size) for size in dict.fromkeys(sizes))
         report.problems.append(f"{path}: is {_size(ids.shape)}, its colour and depth are {others}")
-    if fault := _unknown_ids(ids, benchmark, 1):
+    if fault := _unknown_ids(ids, reader, 1):
         report.problems.append(f"{path}: {fault}")
     elif (benchmark.classes_of_pixels(ids) == benchmark.num_classes).all():
         report.blank.append(str(path))

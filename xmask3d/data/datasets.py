@@ -39,10 +39,8 @@ class _Views(Dataset):
             return None
         sample = None
         try:
-            # A reader may decode files when they are used, and tell which files decide what is visible.
-            view = getattr(self._reader, "open_view", self._reader.read_view)(scene.name, name)
-            files = getattr(self._reader, "visibility_files", None)
-            visible = self._visibility.find(scene, view, files(scene.name, name) if files else None)
+            view = self._reader.read_view(scene.name, name)
+            visible = self._visibility.find(scene, view, self._reader.visibility_files(scene.name, name))
             sample = make_sample(
                 scene,
                 view,
@@ -97,12 +95,8 @@ class TrainingViews(_Views):
         return [(scene, view) for scene in reader.scene_names for view in reader.view_names(scene)]
 
     def have_captions(self) -> bool:
-        """Whether any view that may be drawn has a sentence, as far as the reader can tell without reading views."""
-        reader = self._reader
-        caption = getattr(reader, "caption", None)
-        if caption is None:
-            return True
-        return any(caption(scene, view) for scene in reader.scene_names for view in reader.view_names(scene))
+        """Tell whether any view that may be drawn has a sentence."""
+        return any(self._reader.caption(scene, view) for scene, view in self.all_views())
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose samples follow."""

@@ -6,12 +6,13 @@ import logging
 import os
 import warnings
 from collections import OrderedDict
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.files import (
     picture_size,
     read_intrinsics,
@@ -30,11 +31,9 @@ from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
 
-BadViews = Literal["skip", "refuse"]
 SCENE_SUFFIX = "_vh_clean_2"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 KEEP_POINTS = 4_000_000
-DEPTH_UNIT = 1000.0  # depth pictures are in millimetres
 
 
 class FileView(View):
@@ -56,7 +55,7 @@ class FileView(View):
     @cached_property
     def depth(self) -> np.ndarray:  # type: ignore[override]
         depth = read_picture(self._reader.view_folder(self.scene) / "depth" / f"{self.name}.png")
-        return (resize_nearest(depth, self._reader.frame_size) / DEPTH_UNIT).astype(np.float32)
+        return (resize_nearest(depth, self._reader.frame_size) / self._reader.spec.depth_unit).astype(np.float32)
 
     @cached_property
     def pose(self) -> np.ndarray:  # type: ignore[override]
@@ -71,6 +70,22 @@ class FileView(View):
         return self._reader.read_label_map(self.scene, self.name)
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Names of folders below the root of a data set.
+
+    Attributes:
+        points: scene files, by split. views: frames, by scene.
+        raw_labels: raw label ids of points, by split; None where the scene file holds the labels.
+        label_pictures: label pictures of a scene, beside its colour pictures.
+    """
+
+    points: str = "scannet_3d"
+    views: str = "scannet_2d"
+    raw_labels: str | None = None
+    label_pictures: str = "label"
+
+
 class ScanNetReader:
     """One split of a processed data set.
 
@@ -82,47 +97,35 @@ class ScanNetReader:
         scannet_2d/<scene>/intrinsics.txt              optional
 
     Args:
+        spec: facts about the data set.
         root: the folder above.
         split: sub-folder such as "train".
-        benchmark: maps ids of files to class ids.
-        points_folder, views_folder, labels_folder: names of the three kinds of folders; `labels_folder` is the
-            one of raw ids per point, or None where the scene file holds the labels.
-        label_pictures: folder of a view's label pictures.
-        captions: JSON {scene: {view: sentence}}.
-        frame_size: (height, width) of the frame grid; frames of another size are resized.
-        published_intrinsics: use ScanNet's published camera even where the data have their own.
-        known_camera: whether that camera may stand in where a scene has no intrinsics of its own.
-        bad_views: what data sets do with a damaged view.
+        benchmark, captions, frame_size, published_intrinsics: see `DatasetSpec.open`.
         cache: folder for decoded scenes; they are then mapped into memory and only the points in use are read.
+        folders: names of the folders.
         keep_points: how many points of decoded scenes are held in memory, at 32 bytes each.
     """
 
     def __init__(
         self,
+        spec: DatasetSpec,
         root: Path,
         split: str,
         benchmark: Benchmark,
         *,
-        points_folder: str = "scannet_3d",
-        views_folder: str = "scannet_2d",
-        labels_folder: str | None = None,
-        label_pictures: str = "label",
         captions: Path | None = None,
         frame_size: tuple[int, int] = (240, 320),
         published_intrinsics: bool = False,
-        known_camera: bool = True,
-        bad_views: BadViews = "skip",
         cache: Path | None = None,
+        folders: Folders = Folders(),
         keep_points: int = KEEP_POINTS,
     ) -> None:
-        self.root, self.split, self.benchmark = Path(root), split, benchmark
+        self.spec, self.root, self.split, self.benchmark = spec, Path(root), split, benchmark
         self.frame_size: tuple[int, int] = (frame_size[0], frame_size[1])
-        self.bad_views = bad_views
-        self._points = self.root / points_folder / split
-        self._views = self.root / views_folder
-        self._raw_labels = self.root / labels_folder / split if labels_folder else None
-        self._label_pictures = label_pictures
-        self._published, self._known_camera = published_intrinsics, known_camera
+        self._points = self.root / folders.points / split
+        self._views = self.root / folders.views
+        self._raw_labels = self.root / folders.raw_labels / split if folders.raw_labels else None
+        self._label_pictures, self._published = folders.label_pictures, published_intrinsics
         self._cache, self._keep_points = cache, keep_points
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._listings: dict[str, dict[str, Path]] = {}
@@ -185,7 +188,7 @@ class ScanNetReader:
                 sizes = (picture_size(path) for path in self._listing(scene).values())  # the first may be damaged
                 stored = next((size for size in sizes if size), None)
                 found = read_intrinsics(self.view_folder(scene), self.frame_size, stored) if stored else None
-            if found is None and not (self._known_camera or self._published):
+            if found is None and not (self.spec.one_camera or self._published):
                 raise UserError(f"{self.view_folder(scene) / 'intrinsics.txt'}: missing (a 3 x 3 matrix, in pixels)")
             self._intrinsics[scene] = found or published(self.frame_size)
         return self._intrinsics[scene]
@@ -201,23 +204,9 @@ class ScanNetReader:
             self._scenes.popitem(last=False)
         return scene
 
-    def open_view(self, scene: str, view: str) -> View:
-        """A view whose files are read when used."""
-        return FileView(self, scene, view)
-
     def read_view(self, scene: str, view: str) -> View:
-        """Read one frame wholly; see `SceneReader`."""
-        lazy = self.open_view(scene, view)
-        return View(
-            scene=scene,
-            name=view,
-            image=lazy.image,
-            depth=lazy.depth,
-            pose=lazy.pose,
-            intrinsics=lazy.intrinsics,
-            label_map=lazy.label_map,
-            caption=lazy.caption,
-        )
+        """Find a frame, whose files are decoded when they are used; see `SceneReader`."""
+        return FileView(self, scene, view)
 
     def read_label_map(self, scene: str, view: str) -> np.ndarray | None:
         """Class ids of a frame's pixels, h x w int64; None where the scene has no folder of label pictures."""
@@ -331,47 +320,29 @@ def _parse_ids(text: str) -> np.ndarray:
         return np.array(text.split(), np.float64).astype(np.int64)
 
 
-_LAYOUTS: dict[str, dict] = {
-    "scannet": {},
-    "scannet200": {"labels_folder": "scannet_3d_200", "label_pictures": "label_200"},
-    "s3dis": {"points_folder": "s3dis_3d", "views_folder": "s3dis_2d", "known_camera": False},
-}
-
-
-def open_reader(
-    layout: Literal["scannet", "scannet200", "s3dis"],
-    root: Path | str,
-    split: str,
-    benchmark: Benchmark,
-    captions: Path | None = None,
-    frame_size: tuple[int, int] = (240, 320),
-    published_intrinsics: bool = False,
-    bad_views: BadViews = "skip",
-    cache: Path | None = None,
-    keep_points: int = KEEP_POINTS,
-) -> ScanNetReader:
-    """Open one split of a data set on disk; see `ScanNetReader` for the layout and the arguments.
-
-    `<root>/captions.json` is the default of `captions`, where it exists. The folders of S3DIS are `s3dis_3d` and
-    `s3dis_2d`.
-
-    Raises:
-        UserError: unknown layout, or no scene where the layout has them.
-    """
-    if layout not in _LAYOUTS:
-        raise UserError(f"data layout '{layout}' is unknown; known: {', '.join(_LAYOUTS)}")
-    default = Path(root) / "captions.json"
-    if captions is None or Path(captions) == default:
-        captions = default if default.is_file() else None
-    return ScanNetReader(
-        Path(root),
-        split,
-        benchmark,
-        captions=captions,
-        frame_size=frame_size,
-        published_intrinsics=published_intrinsics,
-        bad_views=bad_views,
-        cache=cache,
-        keep_points=keep_points,
-        **_LAYOUTS[layout],
-    )
+SCANNET = DatasetSpec(
+    "scannet",
+    ScanNetReader,
+    one_camera=True,
+    class_list="scannet20",
+    largest_ids=(19, 40),  # NYU20 in 3D files, NYU40 in label pictures
+    scenes={"train": 1201, "val": 312},
+    imitated="rooms.json",
+)
+SCANNET200 = DatasetSpec(
+    "scannet200",
+    partial(ScanNetReader, folders=Folders(raw_labels="scannet_3d_200", label_pictures="label_200")),
+    one_camera=True,
+    class_list="scannet200",
+    largest_ids=(1357, 1357),  # ScanNet's own categories
+    scenes=SCANNET.scenes,
+    imitated="rooms.json",
+)
+S3DIS = DatasetSpec(
+    "s3dis",
+    partial(ScanNetReader, folders=Folders(points="s3dis_3d", views="s3dis_2d")),
+    class_list="s3dis",
+    largest_ids=(12, 12),  # with clutter
+)
+LAYOUTS = {spec.name: spec for spec in (SCANNET, SCANNET200, S3DIS)}
+"""Data sets that come with the program, by `data.layout`."""

@@ -1,6 +1,7 @@
 """Scenes, their posed views, and the interface of their readers."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -65,4 +66,17 @@ class SceneReader(Protocol):
         """Read points, colours and labels. Raises `UserError` naming a missing or damaged file."""
 
     def read_view(self, scene: str, view: str) -> View:
-        """Read one frame. Raises `UserError` naming a missing, truncated or NaN-posed file."""
+        """Read one frame, now or each part when it is first used.
+
+        Raises:
+            UserError: here or there, naming a missing, truncated or NaN-posed file.
+        """
+
+    def caption(self, scene: str, view: str) -> str | None:
+        """Sentence about a view, known without reading the view."""
+
+    def sources(self, scene: str) -> list[Path]:
+        """Files and folders whose times tell that the points, labels or frames of a scene have changed; may be none."""
+
+    def visibility_files(self, scene: str, view: str) -> list[Path]:
+        """Files that decide which points a view sees, by which results are kept; none keeps nothing."""

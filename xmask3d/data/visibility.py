@@ -1,6 +1,7 @@
 """Which points a view sees, computed once and optionally kept on disk."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ class Visibility:
         self.border, self.tolerance = border, tolerance
         self._cache = Path(cache) / "visible" if cache else None
 
-    def find(self, scene: Scene, view: View, files: list[Path] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def find(self, scene: Scene, view: View, files: Sequence[Path] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Indices (n int64, ascending) and pixels (n x 2 int64, row and column) of the visible points.
 
         Args:
@@ -38,7 +39,7 @@ class Visibility:
             return self._compute(scene, view)
         camera = view.intrinsics
         parameters = [self.border, self.tolerance, camera.fx, camera.fy, camera.cx, camera.cy, len(scene.points)]
-        path = self._cache / scene.name / f"{view.name}-{digest(files, parameters)}.npy"
+        path = self._cache / scene.name / f"{view.name}-{digest(list(files), parameters)}.npy"
         try:
             kept = np.load(path, allow_pickle=False)
             return kept[:, 0].astype(np.int64), np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1).astype(np.int64)

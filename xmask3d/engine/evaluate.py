@@ -201,8 +201,7 @@ def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], rea
 
 
 def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
-    sources_of = getattr(reader, "sources", None)  # a reader of another kind may have no files
-    sources = [path for path in sources_of(name) if path.exists()] if sources_of else []
+    sources = [path for path in reader.sources(name) if path.exists()]
     if result.is_file() and any(path.stat().st_mtime_ns > result.stat().st_mtime_ns for path in sources):
         return False  # the scene, or its frames, were made anew
     found = SceneResult.load(result)

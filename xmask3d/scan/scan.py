@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d.data.files import read_points
-from xmask3d.data.scannet import ScanNetReader
+from xmask3d.data.scannet import SCANNET, ScanNetReader
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
 from xmask3d.geometry.voxels import quantise
@@ -76,6 +76,17 @@ class Scan:
     def read_view(self, scene: str, view: str) -> View:
         """One frame on the frame grid; see `SceneReader`."""
         return self.load_view(view)
+
+    def caption(self, scene: str, view: str) -> None:
+        """No sentences."""
+
+    def sources(self, scene: str) -> list[Path]:
+        """No files that tell of changes: results know a scan by `fingerprint`."""
+        return []
+
+    def visibility_files(self, scene: str, view: str) -> list[Path]:
+        """No files: what is visible is not kept."""
+        return []
 
     def carry(self, values: np.ndarray) -> np.ndarray:
         """Bring values of the worked points (rows of `scene.points`) to every point."""
@@ -184,7 +195,7 @@ class _PointsReader(ScanNetReader):
     def __init__(self, root: Path, split: str) -> None:
         from xmask3d.splits import Benchmark
 
-        super().__init__(root, split, Benchmark("scan", (), {"base": (), "novel": ()}, (), ()))
+        super().__init__(SCANNET, root, split, Benchmark("scan", (), {"base": (), "novel": ()}, (), ()))
 
     def read_label_map(self, scene: str, view: str) -> None:
         """No labels."""

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.helpers.scenes import write_scenes
 from tests.helpers.tools import run_tool
 from xmask3d.data.prepare.captions import ModelCaptioner, TemplateCaptioner, caption_views
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import SCANNET
 from xmask3d.data.scene import View
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
@@ -53,7 +53,7 @@ def root(tmp_path_factory):
 
 
 def test_goes_on_where_it_was(root, tmp_path):
-    reader, out = open_reader("scannet", root, "train", BENCHMARK), tmp_path / "c.json"
+    reader, out = SCANNET.open(root, "train", BENCHMARK), tmp_path / "c.json"
     out.write_text(json.dumps({"scene0000_00": {"0": "kept"}, "other": {"1": "kept too"}}))
     asked = []
 
@@ -61,6 +61,7 @@ def test_goes_on_where_it_was(root, tmp_path):
         asked.extend((view.scene, view.name) for view in views)
         return [f"{view.scene} {view.name}" for view in views]
 
+    captioner.reads = "image"
     assert caption_views([reader], captioner, out, batch=2) == 5
     captions = json.loads(out.read_text())
     assert captions["scene0000_00"] == {"0": "kept", "20": "scene0000_00 20", "40": "scene0000_00 40"}
@@ -96,9 +97,14 @@ def test_only_what_a_caption_needs_is_read(tmp_path, monkeypatch, capsys):
 def test_sentences_survive_a_refused_view(tmp_path):
     root, out = write_scenes(tmp_path / "scans", views=3, spacing=0.2), tmp_path / "c.json"
     (root / "scannet_2d" / "scene0000_00" / "color" / "40.jpg").write_bytes(b"no picture")
-    reader = open_reader("scannet", root, "train", BENCHMARK, bad_views="refuse")
+    reader = SCANNET.open(root, "train", BENCHMARK)
+
+    def captioner(views):
+        return ["said"] * len(views)
+
+    captioner.reads = "image"
     with pytest.raises(UserError, match=r"40\.jpg"):
-        caption_views([reader], lambda views: ["said"] * len(views), out, batch=1)
+        caption_views([reader], captioner, out, batch=1, refuse=True)
     assert json.loads(out.read_text())["scene0000_00"] == {"0": "said", "20": "said"}
 
 

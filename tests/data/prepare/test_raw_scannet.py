@@ -16,7 +16,7 @@ from xmask3d.data.prepare.labels import classes_of_nyu40, read_categories
 from xmask3d.data.prepare.many import read_list, run_all
 from xmask3d.data.prepare.raw_scannet import Settings, prepare_scene
 from xmask3d.data.prepare.sens import SensFile
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import LAYOUTS, SCANNET
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.splits import load_benchmark
@@ -61,7 +61,7 @@ def test_points(prepared):
 
 def test_frames(prepared):
     out, room = prepared[0], BoxRoom(0, 0.1)
-    reader = open_reader("scannet", out, "train", load_benchmark("scannet20/B15N4"))
+    reader = SCANNET.open(out, "train", load_benchmark("scannet20/B15N4"))
     assert reader.read_scene("scene0000_00").view_names == ["0", "40"]
     view = reader.read_view("scene0000_00", "40")
     pose = room.pose(2 * np.pi * 40 / 45 + 0.3)
@@ -86,7 +86,7 @@ def test_label_pictures(prepared):
 
 @pytest.mark.parametrize(("layout", "name"), [("scannet", "scannet20/B15N4"), ("scannet200", "scannet200/B170N30")])
 def test_samples_agree_with_pictures(prepared, layout, name):
-    reader = open_reader(layout, prepared[0], "train", load_benchmark(name))
+    reader = LAYOUTS[layout].open(prepared[0], "train", load_benchmark(name))
     settings = replace(TRAINING, voxel_size=0.02, depth_tolerance=0.02, image_size=(240, 320))
     views = TrainingViews(reader, load_benchmark(name), settings)
     sample = views[0]

@@ -3,7 +3,7 @@ import pytest
 
 from tests.helpers.tools import run_tool
 from xmask3d.data.prepare.s3dis import prepare_room, read_room
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import S3DIS
 from xmask3d.errors import UserError
 from xmask3d.splits import load_benchmark
 
@@ -63,8 +63,8 @@ def test_s3dis_tool_and_reader(tmp_path, monkeypatch, capsys):
     assert run_tool(monkeypatch, "prepare_scannet", root, out, "--s3dis", "--workers", 1) == 0
     assert "2 rooms ready" in capsys.readouterr().out
     benchmark = load_benchmark("s3dis/B8N4")
-    assert open_reader("s3dis", out, "train", benchmark).scene_names == ["Area_1_office_1"]
-    reader = open_reader("s3dis", out, "val", benchmark)
+    assert S3DIS.open(out, "train", benchmark).scene_names == ["Area_1_office_1"]
+    reader = S3DIS.open(out, "val", benchmark)
     scene = reader.read_scene("Area_5_office_1")
     assert scene.labels.tolist() == [8] * 30 + [9] * 30 + [12] * 30 and scene.view_names == []
     before = (out / "s3dis_3d" / "val" / "Area_5_office_1.pth").stat().st_mtime_ns

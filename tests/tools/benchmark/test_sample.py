@@ -18,7 +18,7 @@ from tools.benchmark.sample import (
     write_scene,
 )
 from xmask3d.data.sample_maker import make_sample
-from xmask3d.data.scannet import open_reader
+from xmask3d.data.scannet import SCANNET
 from xmask3d.splits import load_benchmark
 
 
@@ -36,7 +36,7 @@ def test_cases_of_the_benchmark_command() -> None:
 def test_plain_steps_give_the_same_sample(tmp_path: Path) -> None:
     write_scene(tmp_path, 20_000, views=4)
     benchmark = load_benchmark(NAMES["scannet"])
-    reader = open_reader("scannet", tmp_path, "train", benchmark)
+    reader = SCANNET.open(tmp_path, "train", benchmark)
     settings = replace(PUBLISHED, voxel_size=0.06, voxel_order="hash", image_size=(192, 192))
     scene, generator = reader.read_scene(SCENE), np.random.default_rng(0)
     for name in scene.view_names:

@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 class Captioner(Protocol):
     """Says a sentence about each view.
 
-    The attribute `reads` names the part of a view that it needs, if that is not `image`.
+    Attributes:
+        reads: name of the part of a view that it needs, such as "image".
     """
+
+    reads: str
 
     def __call__(self, views: Sequence[View]) -> list[str]: ...
 
@@ -81,6 +84,8 @@ class ModelCaptioner:
         UserError: `transformers` is not installed, or the model cannot be loaded.
     """
 
+    reads = "image"
+
     def __init__(self, source: str, device: str = "cpu", beams: int = 4, max_length: int = 64) -> None:
         try:
             import transformers
@@ -121,11 +126,11 @@ def caption_views(
     out: Path,
     batch: int = 8,
     report: Callable[[str], None] = log.warning,
+    refuse: bool = False,
 ) -> int:
     """Caption every view that `out` does not have yet, writing `out` after each scene.
 
-    Only what the captioner needs of a view is read. A view where that is damaged is reported and left out, unless the
-    reader's `bad_views` is "refuse".
+    Only what the captioner needs of a view is read. A view where that is damaged is reported and left out, or refused.
 
     Args:
         readers: splits to caption.
@@ -133,13 +138,14 @@ def caption_views(
         out: JSON {scene: {view: sentence}}.
         batch: views at a time.
         report: takes a line about each view left out.
+        refuse: stop at a damaged view.
 
     Returns:
         How many views were captioned now.
 
     Raises:
-        UserError: `out` cannot be read or written, `batch` is less than 1, or a scene has no label pictures for a
-            captioner that needs them.
+        UserError: `out` cannot be read or written, `batch` is less than 1, a view is refused, or a scene has no label
+            pictures for a captioner that needs them.
     """
     out = Path(out)
     if batch < 1:
@@ -152,7 +158,7 @@ def caption_views(
     for reader, scene in tqdm(scenes, unit="scene", disable=None):
         known = captions.setdefault(scene, {})
         todo = [name for name in reader.view_names(scene) if name not in known]
-        views = _sound_views(reader, scene, todo, getattr(captioner, "reads", "image"), report)
+        views = _sound_views(reader, scene, todo, captioner.reads, refuse, report)
         before = len(known)
         try:
             while some := list(islice(views, batch)):
@@ -165,15 +171,15 @@ def caption_views(
 
 
 def _sound_views(
-    reader: SceneReader, scene: str, names: Iterable[str], part: str, report: Callable[[str], None]
+    reader: SceneReader, scene: str, names: Iterable[str], part: str, refuse: bool, report: Callable[[str], None]
 ) -> Iterator[View]:
     """Views of which `part` can be read; a reader that decodes files when they are used reads nothing else."""
     for name in names:
         try:
-            view = getattr(reader, "open_view", reader.read_view)(scene, name)
+            view = reader.read_view(scene, name)
             getattr(view, part)
         except UserError as error:
-            if getattr(reader, "bad_views", "skip") == "refuse":
+            if refuse:
                 raise
             report(f"view skipped: {error}")
         else:
