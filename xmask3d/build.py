@@ -17,7 +17,7 @@ from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
-from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
+from xmask3d.models.conditioner import ConditionedDiffusion, EmptyConditioner, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fuser
 from xmask3d.models.loading.clip_weights import LoadedClip, load_clip
@@ -99,12 +99,16 @@ def assemble(
         low_products: of sparse convolution in training.
     """
     width = null_embedding.shape[-1]
-    conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
+    # In this order, which decides the random weights that a seed gives each part.
+    point_encoder = PointEncoder(_mink_unet(sizes.point_unet), sizes.point_unet.out_channels, width)
+    binary_head = BinaryHead(_mink_unet(sizes.binary_unet), sizes.binary_unet.out_channels)
+    make_conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
+    conditioner = make_conditioner(width, empty_prompt, diffusion.time_dim)
     return XMask3D(
-        point_encoder=PointEncoder(_mink_unet(sizes.point_unet), sizes.point_unet.out_channels, width),
-        binary_head=BinaryHead(_mink_unet(sizes.binary_unet), sizes.binary_unet.out_channels),
-        conditioner=conditioner(width, empty_prompt, diffusion.time_dim),
-        diffusion=diffusion,
+        point_encoder=point_encoder,
+        binary_head=binary_head,
+        image_features=ConditionedDiffusion(diffusion, conditioner),
+        conditioner=conditioner,
         pyramid=FeaturePyramid(
             diffusion.channels,
             diffusion.strides,

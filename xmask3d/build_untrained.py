@@ -22,7 +22,7 @@ CLIP = "ViT-L-14"
 PROMPT_TOKENS, PROMPT_WIDTH = 77, 768
 
 
-def build_without_weights(config: Config, device: str = "meta") -> XMask3D:
+def build_untrained(config: Config, device: str = "meta") -> XMask3D:
     """The trainable parts of `config.model` around Stable Diffusion 1 and CLIP ViT-L/14 whose weights nobody loaded.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.helpers.golden import GOLDEN
 from tests.helpers.published import write_released
 from xmask3d.build import build_model
-from xmask3d.build_untrained import build_without_weights, trainable_values
+from xmask3d.build_untrained import build_untrained, trainable_values
 from xmask3d.checkpoints.checkpoint import load_weights
 from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.checkpoints.published import Layout, read_native, read_published, write_native, write_published
@@ -46,7 +46,7 @@ def state_of(path: Path) -> dict[str, Tensor]:
 
 
 def test_the_published_network_has_the_tensors_of_the_manifest() -> None:
-    model = build_without_weights(Config())
+    model = build_untrained(Config())
     layout = Layout.of(model)
     with open(GOLDEN / "manifest_B15N4.tsv") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))

@@ -10,7 +10,7 @@ from tests.helpers.diffusion import recorded_conditioner, recorded_networks
 from tests.helpers.golden import assert_matches, load_case
 from xmask3d.errors import UserError
 from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
-from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages, shared_noise
+from xmask3d.models.diffusion import DiffusionFeatures, shared_noise
 from xmask3d.models.loading.diffusion_weights import build_diffusion
 
 
@@ -134,8 +134,9 @@ def test_encoded_images_can_be_kept_apart(features: DiffusionFeatures) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 64, 64)
     together = features.encode(images)
-    kept = [features.encode(image[None]).to(torch.float64) for image in images]
-    joined = EncodedImages.concatenate(kept).to(torch.float32)
+    kept = [features.pack(features.encode(image[None]).to(torch.float64)) for image in images]
+    joined = features.unpack([torch.cat(parts) for parts in zip(*kept, strict=True)]).to(torch.float32)
+    assert sum(tensor.numel() for tensor in kept[0]) == features.numbers_per_image((64, 64))
     for name in ("encoder_maps", "decoder_maps"):
         for expected, x in zip(getattr(together, name), getattr(joined, name), strict=True):
             torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)

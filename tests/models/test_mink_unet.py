@@ -6,7 +6,7 @@ from tests.helpers.golden import load_case
 from tests.parity.filler import fill_module
 from tests.sparse.clouds import random_cloud
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
-from xmask3d.sparse import SparseTensor, sparse_tensor
+from xmask3d.sparse import SparseTensor, Voxels, sparse_tensor
 
 NETWORKS = {"MinkUNet34C": MinkUNet.unet34c, "MinkUNet18A": MinkUNet.unet18a}
 # Single parameters' gradients in training mode differ between correct float32 programs (ReLU and batch norm).
@@ -70,9 +70,9 @@ def test_point_encoder_and_binary_head_give_the_recorded_numbers(mode: str) -> N
     encoder, head = PointEncoder(MinkUNet.unet34c()), BinaryHead(MinkUNet.unet18a())
     fill_module(encoder, "pc_decoder.")
     fill_module(head, "pc_binary_head.")
-    x, _ = batch(inputs, torch.float32)
+    x = Voxels(torch.from_numpy(inputs["coords"]), torch.from_numpy(inputs["feats"]), 2)
     with torch.no_grad():
-        pooled, voxels = encoder.train(mode == "train")(x, 2)
+        pooled, voxels = encoder.train(mode == "train")(x)
         logits = head.train(mode == "train")(x)
     assert relative_error(pooled, outputs[f"{mode}/pooled_condition"]) < 1e-4
     assert relative_error(voxels[outputs[f"{mode}/pred3d_rows"]], outputs[f"{mode}/pred3d_sub"]) < 1e-4
@@ -113,22 +113,22 @@ def test_samples_do_not_influence_each_other_in_evaluation() -> None:
     torch.manual_seed(0)
     encoder = PointEncoder(small_network(), 12, 20).double().eval()
     cloud, features = random_cloud(), torch.randn(150, 3, dtype=torch.float64)
-    pooled, voxels = encoder(sparse_tensor(cloud, features), 2)
+    pooled, voxels = encoder(Voxels(cloud, features, 2))
     for sample in (0, 1):
         rows = cloud[:, 0] == sample
         alone = cloud[rows] * torch.tensor([0, 1, 1, 1], dtype=torch.int32)
-        one_pooled, one_voxels = encoder(sparse_tensor(alone, features[rows]), 1)
+        one_pooled, one_voxels = encoder(Voxels(alone, features[rows], 1))
         torch.testing.assert_close(one_pooled[0], pooled[sample])
         torch.testing.assert_close(one_voxels, voxels[rows])
 
 
 def test_both_networks_share_the_maps_of_one_batch() -> None:
-    x = sparse_tensor(random_cloud(), torch.randn(150, 3))
+    x = Voxels(random_cloud(), torch.randn(150, 3), 2)
     encoder, head = PointEncoder(small_network(), 12, 20), BinaryHead(small_network(), 12)
-    encoder(x, 2)
-    built = dict(x.manager._maps._neighbours)
+    encoder(x)
+    built = dict(x.sparse.manager._maps._neighbours)
     assert head(x).shape == (150,)
-    assert {key: id(value) for key, value in x.manager._maps._neighbours.items()} == {
+    assert {key: id(value) for key, value in x.sparse.manager._maps._neighbours.items()} == {
         key: id(value) for key, value in built.items()
     }
 
@@ -141,10 +141,10 @@ def test_wrong_number_of_stages_is_refused() -> None:
 def test_autocast_runs_forward_and_backward() -> None:
     torch.manual_seed(0)
     encoder = PointEncoder(small_network(), 12, 20)
-    x = sparse_tensor(random_cloud(), torch.randn(150, 3))
-    exact = encoder(x, 2)[1]
+    x = Voxels(random_cloud(), torch.randn(150, 3), 2)
+    exact = encoder(x)[1]
     with torch.autocast("cpu", torch.bfloat16):
-        pooled, voxels = encoder(x, 2)
+        pooled, voxels = encoder(x)
     (pooled.float().sum() + voxels.float().sum()).backward()
     assert 0 < (voxels.float() - exact).norm() / exact.norm() < 0.1
     assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())

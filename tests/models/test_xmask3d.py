@@ -12,10 +12,11 @@ from tests.parity.run import run_case
 from xmask3d.checkpoints.names import CONSTANTS, package_name, published_name
 from xmask3d.data.batch import Batch, collate
 from xmask3d.data.sample import Sample
+from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import label_views
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import MaskClip, TextClassifier
-from xmask3d.models.conditioner import ImplicitConditioner
+from xmask3d.models.conditioner import ConditionedDiffusion, ImplicitConditioner
 from xmask3d.models.fusion import Fuser, fuse_inference, fuse_training
 from xmask3d.models.loading.clip_weights import build_clip
 from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
@@ -49,11 +50,14 @@ def small_model() -> XMask3D:
             "text_cfg": {"context_length": 8, "vocab_size": 30, "width": 64, "heads": 1, "layers": 1},
         }
     )
+    point_encoder = PointEncoder(MinkUNet(3, 8, PLANES, LAYERS, stem=8), 8, WIDTH)
+    binary_head = BinaryHead(MinkUNet(3, 8, PLANES, LAYERS, stem=8), 8)
+    conditioner = ImplicitConditioner(WIDTH, torch.randn(1, 5, 10), diffusion.time_dim)
     return XMask3D(
-        point_encoder=PointEncoder(MinkUNet(3, 8, PLANES, LAYERS, stem=8), 8, WIDTH),
-        binary_head=BinaryHead(MinkUNet(3, 8, PLANES, LAYERS, stem=8), 8),
-        conditioner=ImplicitConditioner(WIDTH, torch.randn(1, 5, 10), diffusion.time_dim),
-        diffusion=diffusion,
+        point_encoder=point_encoder,
+        binary_head=binary_head,
+        image_features=ConditionedDiffusion(diffusion, conditioner),
+        conditioner=conditioner,
         pyramid=FeaturePyramid(diffusion.channels, diffusion.strides, channels=16, mid_channels=8, groups=4),
         pixel_decoder=PixelDecoder(16, dim=16, mask_dim=16, ffn_dim=16, layers=1, heads=2, groups=4),
         mask_decoder=MaskDecoder(dim=16, mask_dim=16, queries=6, heads=2, ffn_dim=16, layers=3, projection_dim=WIDTH),
@@ -134,6 +138,14 @@ def test_masks_own_points_by_training_scores_or_by_gated_ones(batch: Batch, text
     assert rounded.rows.dtype == torch.bfloat16 and exact.rows.dtype == torch.float32
 
 
+def test_a_point_network_of_other_sizes_is_named(batch: Batch, text: torch.Tensor) -> None:
+    model = small_model()
+    model.point_encoder = PointEncoder(MinkUNet(3, 8, PLANES, LAYERS, stem=8), 8, WIDTH + 1)
+    sizes = rf"\(2, {WIDTH + 1}\), \(\d+, {WIDTH + 1}\)\), expected \(\(2, {WIDTH}\)"
+    with pytest.raises(UserError, match=f"PointEncoder gives features of .*{sizes}"):
+        model(batch, text)
+
+
 def test_every_parameter_trains(batch: Batch, text: torch.Tensor) -> None:
     model = small_model().train()
     with torch.no_grad():
@@ -193,7 +205,7 @@ def test_points_condition_the_masks(batch: Batch, text: torch.Tensor) -> None:
 def test_kept_encodings_give_the_same(batch: Batch, text: torch.Tensor) -> None:
     model = small_model().eval()
     with torch.no_grad():
-        encoded = model.diffusion.encode(batch.images)
+        encoded = model.image_features.encode(batch.images)
         first = model(batch, text, mask_clip=False, auxiliary=False, encoded=encoded)
         second = model(batch, text, mask_clip=False, auxiliary=False)
     assert torch.equal(first.mask_logits, second.mask_logits)
@@ -206,7 +218,7 @@ def test_state_holds_what_trains_and_batch_norms_only() -> None:
     rest = {name for name in state if name not in trained}
     assert trained <= set(state)
     assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in rest)
-    assert not any(name.startswith(("diffusion.", "mask_clip.")) for name in state)
+    assert not any(name.startswith(("image_features.", "mask_clip.")) for name in state)
     again = small_model()
     nn.init.zeros_(again.fuser.linear.weight)
     again.load_state_dict(state, strict=True)
@@ -234,7 +246,7 @@ def test_low_products_are_for_training_only(batch: Batch) -> None:
     model.low_products = True
     for training, equal in ((False, True), (True, False)):
         logits = [
-            network.train(training).binary_head(network.voxels(batch.voxel_coords, batch.voxel_features))
+            network.train(training).encode_points(batch.voxel_coords, batch.voxel_features, batch.size)[2]
             for network in (model, exact)
         ]
         assert torch.equal(*logits) == equal
@@ -249,8 +261,8 @@ def test_names_are_those_of_published_checkpoints() -> None:
         model = XMask3D(
             point_encoder=PointEncoder(MinkUNet.unet34c()),
             binary_head=BinaryHead(MinkUNet.unet18a()),
+            image_features=nn.Identity(),
             conditioner=ImplicitConditioner(768, torch.zeros(1, 77, 768), 1280),
-            diffusion=nn.Identity(),
             pyramid=FeaturePyramid([512, 512, 2560, 1920, 960, 640, 512, 512], [4, 8, 64, 32, 16, 8, 8, 4]),
             pixel_decoder=PixelDecoder(),
             mask_decoder=MaskDecoder(),

@@ -20,7 +20,7 @@ from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
-from xmask3d.models.conditioner import ImplicitConditioner
+from xmask3d.models.conditioner import ConditionedDiffusion, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fuser
 from xmask3d.models.loading.clip_weights import build_clip
@@ -53,11 +53,12 @@ def build_model(fill: bool = True) -> tuple[XMask3D, ClipText]:
     fill_module(clip, "criterion.clip.clip.")
     diffusion = DiffusionFeatures(*filled_networks(SMALL_VAE, SMALL_UNET))
     width = CLIP["embed_dim"]
+    conditioner = ImplicitConditioner(width, empty_prompt(diffusion.context_dim), diffusion.time_dim)
     model = XMask3D(
         point_encoder=PointEncoder(MinkUNet.unet34c(), 256, width),
         binary_head=BinaryHead(MinkUNet.unet18a(), 256),
-        conditioner=ImplicitConditioner(width, empty_prompt(diffusion.context_dim), diffusion.time_dim),
-        diffusion=diffusion,
+        image_features=ConditionedDiffusion(diffusion, conditioner),
+        conditioner=conditioner,
         pyramid=FeaturePyramid(diffusion.channels, diffusion.strides),
         pixel_decoder=PixelDecoder(),
         mask_decoder=MaskDecoder(),

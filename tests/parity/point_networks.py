@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.parity.compare import Case, Results
 from tests.parity.filler import fill_module
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
-from xmask3d.sparse import SparseTensor, sparse_tensor
+from xmask3d.sparse import SparseTensor, Voxels, sparse_tensor
 
 NETWORKS = {"a_MinkUNet34C": MinkUNet.unet34c, "a_MinkUNet18A": MinkUNet.unet18a}
 MODES = ("eval", "train")
@@ -48,15 +48,15 @@ def run_parts(case: Case) -> Results:
         fill_module(encoder, "pc_decoder.")
         fill_module(head, "pc_binary_head.")
         encoder.train(mode == "train"), head.train(mode == "train")
-        x, _ = _input(case, torch.float32)
-        samples = int(case.tensor("coords")[:, 0].max()) + 1
-        pooled, voxels = encoder(x, samples)
+        coordinates = case.tensor("coords").int()
+        x = Voxels(coordinates, case.tensor("feats", torch.float32), int(coordinates[:, 0].max()) + 1)
+        pooled, voxels = encoder(x)
         results.forward(f"{mode}/pooled_condition", pooled)
         results.forward(f"{mode}/pred3d", voxels)
         _add_rows(results, case, f"{mode}/pred3d", voxels)
         results.forward(f"{mode}/binary_score", head(x)[:, None])
         # Bottleneck voxels have no order of their own: their samples are compared in that of the recording.
-        batch = encoder.encoder(x)[0].coordinates[:, 0].sort().values.numpy()
+        batch = encoder.encoder(x.sparse)[0].coordinates[:, 0].sort().values.numpy()
         recorded = case.outputs.get(f"{mode}/bottleneck_batch_idx", batch)
         same = np.array_equal(batch, np.sort(recorded))
         results.exact(f"{mode}/bottleneck_batch_idx", recorded if same else batch)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from xmask3d.build import build_criterion, training_view_settings
-from xmask3d.build_untrained import build_without_weights, trainable_values
+from xmask3d.build_untrained import build_untrained, trainable_values
 from xmask3d.checkpoints.published import Layout
 from xmask3d.config import Config, load_config
 from xmask3d.data.batch import collate
@@ -75,7 +75,7 @@ def check_full_size(config: Config, seed: int = 0) -> FullSizeReport:
     """
     torch.manual_seed(seed)
     started = time.perf_counter()
-    model = build_without_weights(config, "cpu").train()
+    model = build_untrained(config, "cpu").train()
     built = time.perf_counter()
     tensors, trainable = len(Layout.of(model).shapes), trainable_values(model)
     if (tensors, trainable) != (TENSORS, TRAINABLE):

@@ -29,7 +29,7 @@ from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError
 from xmask3d.inference.labeller import Labeller
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.sparse import SparseTensor
+from xmask3d.sparse import SparseTensor, Voxels
 from xmask3d.splits import Benchmark, load_benchmark
 
 CONTENDERS = ("plain", "xmask3d-1")
@@ -88,7 +88,7 @@ class Scenes:
     def plain(self) -> np.ndarray:
         """All views read and held, then one after the other through all networks, with loops over queries."""
         if self.whole is None:
-            self.whole = whole_diffusion(self.labeller.model.diffusion, trained=False)
+            self.whole = whole_diffusion(self.labeller.model.image_features.diffusion, trained=False)
         root = Path(self.folder.name)
         path = root / "scannet_3d" / "val" / f"{SCENE}_vh_clean_2.pth"
         points, colors, _ = torch.load(path, weights_only=False)
@@ -147,7 +147,7 @@ def _elect(votes: np.ndarray, points: np.ndarray) -> np.ndarray:
 def label_view(labeller: Labeller, maps: Maps, batch: Batch) -> list[np.ndarray]:
     """Classes of the visible points of one view, N int64: of the fused, 2D and 3D features."""
     model, text, novel, settings = labeller.model.eval(), labeller.text, labeller.novel, labeller.settings
-    global_feature, voxels_3d = model.point_encoder(_voxels(batch), 1)
+    global_feature, voxels_3d = model.point_encoder(_voxels(batch))
     binary = model.binary_head(_voxels(batch))[batch.point_to_voxel]
     pyramid = model.pyramid(maps(batch.images, *model.conditioner(global_feature)), batch.images.shape[-2:])
     pixels = model.pixel_decoder(pyramid)
@@ -208,7 +208,8 @@ def _scores(
     return scores, keep
 
 
-def _voxels(batch: Batch) -> SparseTensor:
+def _voxels(batch: Batch) -> Voxels:
     """Kernel maps of its own for each network, and a product for each tap, as back ends without oneDNN have it."""
-    manager = PerOffsetManager(batch.voxel_coords)
-    return SparseTensor(manager.arrange(batch.voxel_features), 1, manager)
+    voxels, manager = Voxels(batch.voxel_coords, batch.voxel_features, batch.size), PerOffsetManager(batch.voxel_coords)
+    voxels.__dict__["sparse"] = SparseTensor(manager.arrange(batch.voxel_features), 1, manager)
+    return voxels

@@ -17,7 +17,7 @@ from tools.benchmark.sparse import multiply_adds
 from xmask3d.build import build_criterion, build_model, build_reader, build_scene_views, make_optimizer
 from xmask3d.config import Config, load_config
 from xmask3d.data.batch import Batch, collate
-from xmask3d.engine.feature_cache import EncodingCache
+from xmask3d.engine.feature_cache import FeatureCache
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures
@@ -25,7 +25,7 @@ from xmask3d.models.fusion import sample_at_points, training_scores
 from xmask3d.models.outputs import Fused, Outputs
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.sparse import SparseTensor, coordinate_manager, sparse_tensor
+from xmask3d.sparse import Voxels, coordinate_manager
 from xmask3d.sparse.coordinates import CoordinateMaps
 from xmask3d.sparse.native.manager import NativeCoordinateManager
 from xmask3d.splits import load_benchmark
@@ -87,7 +87,7 @@ class Training:
         self.whole: Maps | None = None
         self.optimizer = make_optimizer(self.model, 0.0, 0.0, 0.0)  # no progress: every run does the same
         self.slow_optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=0.0)
-        self.encodings = EncodingCache(self.model.diffusion, self.model.mask_clip, self.clip_text)
+        self.feature_cache = FeatureCache(self.model.image_features, self.model.mask_clip, self.clip_text)
         self.clip_norm = config.train.clip_grad or float("inf")
 
     def kept(self) -> dict[str, Tensor]:
@@ -95,11 +95,11 @@ class Training:
         losses = self.step(
             self.batch,
             self.text,
-            self.encodings.captions(self.batch),
+            self.feature_cache.captions(self.batch),
             True,
             generator(self.device),
-            self.encodings.images(self.batch),
-            self.encodings.tokens(self.batch),
+            self.feature_cache.images(self.batch),
+            self.feature_cache.tokens(self.batch),
         )
         return self.finish(losses, self.optimizer)
 
@@ -113,7 +113,7 @@ class Training:
         and captions in every step, masks pooled twice, loops over classes, queries, images and layers, and scores of
         all points for the log."""
         if self.whole is None:
-            self.whole = whole_diffusion(self.model.diffusion, trained=True)
+            self.whole = whole_diffusion(self.model.image_features.diffusion, trained=True)
         model, batch = self.model, self.batch
         outputs = plain_outputs(model, self.whole, batch, self.text)
         fused = plain_fusion(model, outputs, batch, *training_scores(outputs.class_logits[0]))
@@ -156,7 +156,7 @@ def whole_diffusion(diffusion: DiffusionFeatures, trained: bool) -> Maps:
 
 def plain_outputs(model: XMask3D, maps: Maps, batch: Batch, text: Tensor) -> Outputs:
     """A forward with all that the published one computed."""
-    global_feature, voxels_3d = model.point_encoder(_voxels(batch), batch.size)
+    global_feature, voxels_3d = model.point_encoder(_voxels(batch))
     binary = model.binary_head(_voxels(batch))
     pyramid = model.pyramid(maps(batch.images, *model.conditioner(global_feature)), batch.images.shape[-2:])
     pixels = model.pixel_decoder(pyramid)
@@ -185,5 +185,5 @@ def plain_fusion(model: XMask3D, outputs: Outputs, batch: Batch, scores: Tensor,
     return Fused(owner, batch.point_batch, at_least_float32(at_points), outputs.mask_embeddings, fused, points, points)
 
 
-def _voxels(batch: Batch) -> SparseTensor:
-    return sparse_tensor(batch.voxel_coords, batch.voxel_features)
+def _voxels(batch: Batch) -> Voxels:
+    return Voxels(batch.voxel_coords, batch.voxel_features, batch.size)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from xmask3d.build import build_model, make_optimizer
-from xmask3d.build_untrained import build_without_weights
+from xmask3d.build_untrained import build_untrained
 from xmask3d.checkpoints.checkpoint import FORMAT, Checkpoint, read_checkpoint, read_payload, save_checkpoint
 from xmask3d.checkpoints.names import package_name, published_name
 from xmask3d.checkpoints.published import (
@@ -81,7 +81,7 @@ def convert(
 
 def network_of(config: Config) -> XMask3D:
     """The network of a configuration, without weights unless a folder says what sizes its CLIP has."""
-    return build_model(config).model if has_own_sizes(config) else build_without_weights(config)
+    return build_model(config).model if has_own_sizes(config) else build_untrained(config)
 
 
 def has_own_sizes(config: Config) -> bool:

@@ -1,4 +1,4 @@
-"""What the frozen networks say of a view, computed once: views do not change from epoch to epoch."""
+"""Feature cache: what frozen networks give for a view is computed once, as views stay the same in all epochs."""
 
 import hashlib
 import shutil
@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,15 +19,14 @@ from xmask3d.data.datasets import TrainingViews
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
-from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
-from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.contracts import Encoded, ImageEncoder
 from xmask3d.models.xmask3d import XMask3D
 
 Key = tuple[str, str, str]  # scene, view, and what else the content depends on
 
 
-class EncodingCache:
-    """Latents, VAE maps and CLIP's image tokens in half precision, and captions, on disk if a folder is given.
+class FeatureCache:
+    """Encoded images and CLIP's image tokens in half precision, and captions, on disk if a folder is given.
 
     Without a folder images are kept in memory; captions always are, by the text encoder. Every view is encoded on its
     own and rounded before it is used for the first time, so that results depend neither on the batches it comes in nor
@@ -34,33 +34,31 @@ class EncodingCache:
     """
 
     def __init__(
-        self, diffusion: DiffusionFeatures, mask_clip: MaskClip, clip_text: ClipText, folder: Path | None = None
+        self, image_encoder: ImageEncoder, mask_clip: MaskClip, clip_text: ClipText, folder: Path | None = None
     ) -> None:
         """
         Args:
-            diffusion, mask_clip, clip_text: the frozen networks; names on disk hold digests of their weights.
-            folder: where to keep encodings, for larger data sets and between runs; None keeps them in memory.
+            image_encoder, mask_clip, clip_text: frozen encoders; names on disk hold digests of their weights.
+            folder: where to keep encoded views, for larger data sets and between runs; None keeps them in memory.
         """
-        self._diffusion, self._mask_clip, self._clip_text = diffusion, mask_clip, clip_text
-        self._images = _Store(folder, "encodings", diffusion)
-        self._tokens = _Store(folder, "tokens", mask_clip)
-        self._captions = _Store(folder, "captions", clip_text) if folder else None
+        self._image_encoder, self._mask_clip, self._clip_text = image_encoder, mask_clip, clip_text
+        self._images = _Store(folder, "encodings", image_encoder.frozen_networks())
+        self._tokens = _Store(folder, "tokens", mask_clip.frozen_networks())
+        self._captions = _Store(folder, "captions", clip_text.frozen_networks()) if folder else None
         self._folder = folder
 
     @property
     def bytes(self) -> int:
-        """Memory that the kept encodings take."""
+        """Memory that the kept views take."""
         return self._images.bytes + self._tokens.bytes
 
-    def images(self, batch: Batch) -> EncodedImages:
-        """Latents and VAE maps of a batch's views, in the dtype and on the device of its images."""
-        kept = [self._images.get(key, partial(self._encode_image, image)) for key, image in _views(batch)]
-        return EncodedImages.concatenate([_unpack_image(tensors, batch.images) for tensors in kept])
+    def images(self, batch: Batch) -> Encoded:
+        """Look up or make the encoded images of a batch, in the dtype and on the device of its images."""
+        return _encoded(self._image_encoder, self._images, batch)
 
     def tokens(self, batch: Batch) -> EncodedTokens:
-        """CLIP's image tokens of a batch's views, in the dtype and on the device of its images."""
-        kept = [self._tokens.get(key, partial(self._encode_tokens, image)) for key, image in _views(batch)]
-        return EncodedTokens.concatenate([_unpack_tokens(tensors, batch.images) for tensors in kept])
+        """Look up or make CLIP's image tokens of a batch, in the dtype and on the device of its images."""
+        return _encoded(self._mask_clip, self._tokens, batch)
 
     def captions(self, batch: Batch) -> Tensor:
         """Text embeddings of a batch's captions, B x D, as the text encoder gives them."""
@@ -73,12 +71,8 @@ class EncodingCache:
 
     def bytes_per_view(self, image_size: tuple[int, int], tokens: bool) -> int:
         """What one view takes, in bytes; `tokens`: with those of CLIP."""
-        height, width = image_size
-        channels, strides = self._diffusion.channels, self._diffusion.strides
-        picked = [0, 1, len(strides) - 2, len(strides) - 1]
-        cells = sum(channels[i] * (height // strides[i]) * (width // strides[i]) for i in picked)
-        latent = 4 * (height // strides[1]) * (width // strides[1])
-        return 2 * (cells + latent + (self._mask_clip.numbers_per_image if tokens else 0)) + 4 * self._clip_text.dim
+        encoders = (self._image_encoder, self._mask_clip) if tokens else (self._image_encoder,)
+        return 2 * sum(encoder.numbers_per_image(image_size) for encoder in encoders) + 4 * self._clip_text.dim
 
     def announce(self, views: Sequence[tuple[str, str]], image_size: tuple[int, int], tokens: bool) -> str:
         """One line on how much will be kept where, before anything is.
@@ -108,23 +102,15 @@ class EncodingCache:
             )
         return f"{text}, {_size(missing)} still to write to {self._folder} ({_size(free)} free)"
 
-    def _encode_image(self, image: Tensor) -> list[Tensor]:
-        encoded = self._diffusion.encode(image[None])
-        return _halves((encoded.latent, *encoded.encoder_maps, *encoded.decoder_maps))
-
     def _encode_text(self, text: str) -> list[Tensor]:
         return [self._clip_text([text]).cpu()]
 
-    def _encode_tokens(self, image: Tensor) -> list[Tensor]:
-        encoded = self._mask_clip.encode(image[None])
-        return _halves((encoded.class_token, *encoded.keys, *encoded.values))
 
-
-def open_encodings(
+def open_feature_cache(
     config: Config, model: XMask3D, clip_text: ClipText, views: TrainingViews, tell: Callable[[str], None]
-) -> EncodingCache:
-    """Where a run keeps the encodings of its training views, having told how much that will be."""
-    cache = EncodingCache(model.diffusion, model.mask_clip, clip_text, config.data.cache)
+) -> FeatureCache:
+    """Open the feature cache of a run's training views, having told how much it will hold."""
+    cache = FeatureCache(model.image_features, model.mask_clip, clip_text, config.data.cache)
     tokens = config.loss.mask_regularisation > 0 and config.loss.mask_regularisation_start < config.train.epochs
     tell(cache.announce(views.all_views(), config.data.image_size, tokens))
     return cache
@@ -133,9 +119,9 @@ def open_encodings(
 class _Store:
     """Lists of tensors by view, in a folder of safetensors files or in memory."""
 
-    def __init__(self, folder: Path | None, kind: str, networks: FrozenNetworks) -> None:
+    def __init__(self, folder: Path | None, kind: str, networks: Iterable[nn.Module]) -> None:
         self._known: dict[Key, list[Tensor]] = {}
-        self._folder = folder / f"{kind}-{weights_digest(networks.frozen_networks())}" if folder else None
+        self._folder = folder / f"{kind}-{weights_digest(networks)}" if folder else None
 
     @property
     def bytes(self) -> int:
@@ -183,20 +169,15 @@ def _image_size(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _halves(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [tensor.half().cpu().contiguous() for tensor in tensors]
+def _encoded(encoder: ImageEncoder, store: _Store, batch: Batch) -> Encoded:
+    """The images of a batch as an encoder gives them one by one, rounded to half precision."""
+    kept = [store.get(key, partial(_encode_image, encoder, image)) for key, image in _views(batch)]
+    images = batch.images
+    return encoder.unpack([torch.cat(parts).to(images.device, images.dtype) for parts in zip(*kept, strict=True)])
 
 
-def _unpack_image(tensors: list[Tensor], like: Tensor) -> EncodedImages:
-    latent, *maps = (tensor.to(like.device, like.dtype) for tensor in tensors)
-    half = len(maps) // 2
-    return EncodedImages(latent, tuple(maps[:half]), tuple(maps[half:]))
-
-
-def _unpack_tokens(tensors: list[Tensor], like: Tensor) -> EncodedTokens:
-    first, *rest = (tensor.to(like.device, like.dtype) for tensor in tensors)
-    half = len(rest) // 2
-    return EncodedTokens(first, tuple(rest[:half]), tuple(rest[half:]))
+def _encode_image(encoder: ImageEncoder, image: Tensor) -> list[Tensor]:
+    return [tensor.half().cpu().contiguous() for tensor in encoder.pack(encoder.encode(image[None]))]
 
 
 def _size(count: int) -> str:

@@ -27,7 +27,7 @@ from xmask3d.config import Config, save_config
 from xmask3d.data.batch import Batch
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
-from xmask3d.engine.feature_cache import open_encodings
+from xmask3d.engine.feature_cache import open_feature_cache
 from xmask3d.engine.logs import RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, set_learning_rates
 from xmask3d.engine.resume_check import check_same_run
@@ -135,9 +135,11 @@ class Trainer:
         self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
         if resumed and resumed.scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed.scaler)
-        self.encodings = None
+        self.feature_cache = None
         if settings.keep_encodings and criterion.reads_masks:  # nothing else reads them, but for the captions
-            self.encodings = open_encodings(config, self.model, self.clip_text, self.views, self.accelerator.print)
+            self.feature_cache = open_feature_cache(
+                config, self.model, self.clip_text, self.views, self.accelerator.print
+            )
         self.text = self.clip_text(self.benchmark.base_names)
         self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
         set_seed(config.seed + self.accelerator.process_index)
@@ -233,7 +235,7 @@ class Trainer:
         regularise = config.loss.mask_regularisation > 0 and epoch >= config.loss.mask_regularisation_start
         batch = translate(batch.to(self.device), config.seed, self.step)
         generator = generator_for(config.seed, self.step, micro, accelerator.process_index, device=self.device)
-        kept = self.encodings
+        kept = self.feature_cache
         last = micro == self.settings.accumulate - 1
         with nullcontext() if last else accelerator.no_sync(self.stepper):
             losses = self.stepper(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from xmask3d.data.batch import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import EncodedTokens
-from xmask3d.models.diffusion import EncodedImages
+from xmask3d.models.contracts import Encoded
 from xmask3d.models.xmask3d import XMask3D
 
 
@@ -24,7 +24,7 @@ class TrainingStep(nn.Module):
         captions: Tensor,
         regularise: bool,
         generator: torch.Generator,
-        encoded: EncodedImages | None = None,
+        encoded: Encoded | None = None,
         tokens: EncodedTokens | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses by name, and their `total`.

@@ -7,14 +7,14 @@ from xmask3d.config import EvaluateConfig
 from xmask3d.data.batch import Batch
 from xmask3d.inference.class_scores import SceneVotes, ViewLabels, gateable_classes, label_views
 from xmask3d.models.clip import ClipText, EncodedTokens
-from xmask3d.models.diffusion import EncodedImages
+from xmask3d.models.contracts import Encoded
 from xmask3d.models.outputs import Outputs
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.splits import Benchmark
 
 BRANCHES = ("fused", "2d", "3d")
-# What the frozen networks say of a batch's images: latents with the VAE's maps, and CLIP's tokens.
-Encodings = tuple[EncodedImages, EncodedTokens]
+# A batch's images as the frozen networks give them: for the image features, and CLIP's tokens.
+Encodings = tuple[Encoded, EncodedTokens]
 
 
 class Labeller:
@@ -70,7 +70,7 @@ class Labeller:
         """What depends on the images of a batch alone, for several calls that differ in their points."""
         images = batch.images.to(self.accelerator.device)
         with self.accelerator.autocast():
-            return self.model.diffusion.encode(images), self.model.mask_clip.encode(images)
+            return self.model.image_features.encode(images), self.model.mask_clip.encode(images)
 
 
 def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:

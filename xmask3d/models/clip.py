@@ -117,15 +117,6 @@ class EncodedTokens:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
-    @staticmethod
-    def concatenate(items: Sequence["EncodedTokens"]) -> "EncodedTokens":
-        """One batch of several."""
-        return EncodedTokens(
-            torch.cat([item.class_token for item in items]),
-            tuple(torch.cat(layer) for layer in zip(*(item.keys for item in items), strict=True)),
-            tuple(torch.cat(layer) for layer in zip(*(item.values for item in items), strict=True)),
-        )
-
 
 class MaskClip(FrozenNetworks):
     """CLIP image embeddings of masks.
@@ -157,9 +148,8 @@ class MaskClip(FrozenNetworks):
         """Size D of the embeddings."""
         return self.visual.output_dim
 
-    @property
-    def numbers_per_image(self) -> int:
-        """How many numbers `EncodedTokens` holds for one image."""
+    def numbers_per_image(self, image_size: tuple[int, int]) -> int:
+        """Count the numbers of `EncodedTokens` for one image, of any height and width."""
         tokens, width = self.visual.positional_embedding.shape
         return width * (1 + 2 * tokens * len(self.visual.transformer.resblocks))
 
@@ -194,6 +184,16 @@ class MaskClip(FrozenNetworks):
         # Of the last layer the mask tokens need no more than keys and values.
         _, key, value = _project(last, x)
         return EncodedTokens(first, (*keys, key), (*values, value))
+
+    def pack(self, encoded: EncodedTokens) -> list[Tensor]:
+        """List the class token, and keys and values of every layer."""
+        return [encoded.class_token, *encoded.keys, *encoded.values]
+
+    def unpack(self, tensors: Sequence[Tensor]) -> EncodedTokens:
+        """Undo `pack`."""
+        class_token, *rest = tensors
+        half = len(rest) // 2
+        return EncodedTokens(class_token, tuple(rest[:half]), tuple(rest[half:]))
 
     @torch.no_grad()
     def embed(self, encoded: EncodedTokens, mask_logits: Tensor) -> Tensor:

@@ -1,7 +1,15 @@
-"""How the 3D global feature steers the diffusion model (arXiv 2411.13243)."""
+"""Condition of the diffusion model: the 3D global feature in place of a caption (arXiv 2411.13243)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
 
 class PositionalLinear(nn.Module):
@@ -62,3 +70,47 @@ class EmptyConditioner(nn.Module):
         """B x D to the text condition, B x T x context_dim, and the time condition, B x time_dim; both constant."""
         text = self.empty_prompt.expand(len(global_feature), -1, -1)
         return text, self.empty_prompt.new_zeros(len(global_feature), self.time_dim)
+
+
+class ConditionedDiffusion(nn.Module):
+    """Diffusion features under the condition of the points: the built-in `ImageFeatures` (section 3.2)."""
+
+    conditioner: ImplicitConditioner | EmptyConditioner
+
+    def __init__(self, diffusion: DiffusionFeatures, conditioner: ImplicitConditioner | EmptyConditioner) -> None:
+        """
+        Args:
+            diffusion: frozen feature maps, conditioned by text and time.
+            conditioner: makes both from the global feature. Whoever registers it moves, trains and saves it: published
+                checkpoints know its tensors by another path than this module's.
+        """
+        super().__init__()
+        self.diffusion = diffusion
+        # Past nn.Module.__setattr__, which would register it here.
+        self.__dict__["conditioner"] = conditioner
+
+    @property
+    def channels(self) -> list[int]:
+        return self.diffusion.channels
+
+    @property
+    def strides(self) -> list[int]:
+        return self.diffusion.strides
+
+    def encode(self, images: Tensor) -> EncodedImages:
+        return self.diffusion.encode(images)
+
+    def pack(self, encoded: EncodedImages) -> list[Tensor]:
+        return self.diffusion.pack(encoded)
+
+    def unpack(self, tensors: Sequence[Tensor]) -> EncodedImages:
+        return self.diffusion.unpack(tensors)
+
+    def numbers_per_image(self, image_size: tuple[int, int]) -> int:
+        return self.diffusion.numbers_per_image(image_size)
+
+    def frozen_networks(self) -> list[nn.Module]:
+        return self.diffusion.frozen_networks()
+
+    def forward(self, encoded: EncodedImages, global_feature: Tensor) -> list[Tensor]:
+        return self.diffusion(encoded, *self.conditioner(global_feature))

@@ -51,15 +51,6 @@ class EncodedImages:
         """Every tensor on a device or in a dtype."""
         return self.map(lambda item: item.to(*args))
 
-    @staticmethod
-    def concatenate(items: Sequence["EncodedImages"]) -> "EncodedImages":
-        """One batch of several."""
-        return EncodedImages(
-            torch.cat([item.latent for item in items]),
-            tuple(torch.cat(maps) for maps in zip(*(item.encoder_maps for item in items), strict=True)),
-            tuple(torch.cat(maps) for maps in zip(*(item.decoder_maps for item in items), strict=True)),
-        )
-
 
 class DiffusionFeatures(FrozenNetworks):
     """Feature maps of a frozen Stable Diffusion model.
@@ -172,6 +163,24 @@ class DiffusionFeatures(FrozenNetworks):
         decoder_maps = self._decode_latent(mean)
         encoded = EncodedImages(mean * self.scaling_factor, tuple(encoder_maps), tuple(decoder_maps))
         return encoded.to(images.dtype)
+
+    def pack(self, encoded: EncodedImages) -> list[Tensor]:
+        """List the latent and the VAE's maps."""
+        return [encoded.latent, *encoded.encoder_maps, *encoded.decoder_maps]
+
+    def unpack(self, tensors: Sequence[Tensor]) -> EncodedImages:
+        """Undo `pack`."""
+        latent, *maps = tensors
+        half = len(maps) // 2
+        return EncodedImages(latent, tuple(maps[:half]), tuple(maps[half:]))
+
+    def numbers_per_image(self, image_size: tuple[int, int]) -> int:
+        """Count the numbers of `EncodedImages` for one image of a height and width."""
+        height, width = image_size
+        channels, strides = self.channels, self.strides
+        picked = [0, 1, len(strides) - 2, len(strides) - 1]
+        cells = sum(channels[i] * (height // strides[i]) * (width // strides[i]) for i in picked)
+        return cells + 4 * (height // strides[1]) * (width // strides[1])
 
     def forward(self, encoded: EncodedImages, text_condition: Tensor, time_condition: Tensor) -> list[Tensor]:
         """The feature maps of images under conditions.

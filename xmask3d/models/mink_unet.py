@@ -15,6 +15,7 @@ from xmask3d.sparse import (
     Convolution,
     SparseTensor,
     TransposedConvolution,
+    Voxels,
     concatenate,
     max_pool_samples,
     normed_convolution,
@@ -135,16 +136,16 @@ class PointEncoder(nn.Module):
         self.point2text_adapter = nn.Linear(unet.bottleneck_channels, embedding_channels)
         self.decoder = nn.Linear(feature_channels, embedding_channels)
 
-    def forward(self, x: SparseTensor, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Encode a batch.
+    def forward(self, voxels: Voxels) -> tuple[Tensor, Tensor]:
+        """Encode a batch, as a `PointNetwork` does.
 
         Returns:
-            num_samples x D global feature (the maximum over a sample's bottleneck voxels; zero for a sample without
-            voxels), and V x D voxel features in the row order of the coordinates given to the batch.
+            B x D global feature (the maximum over a sample's bottleneck voxels; zero for a sample without voxels), and
+            V x D voxel features in the row order of the coordinates.
         """
-        bottleneck, features = self.encoder(x)
+        bottleneck, features = self.encoder(voxels.sparse)
         conditions = self.point2text_adapter(bottleneck.features)
-        pooled = max_pool_samples(conditions, bottleneck.coordinates[:, 0], num_samples)
+        pooled = max_pool_samples(conditions, bottleneck.coordinates[:, 0], voxels.batch_size)
         return pooled, self.decoder(features)
 
 
@@ -162,9 +163,9 @@ class BinaryHead(nn.Module):
         self.batch_norm = nn.BatchNorm1d(feature_channels)
         self.fc = nn.Linear(feature_channels, 1)
 
-    def forward(self, x: SparseTensor) -> Tensor:
-        """V logits (positive: base) in the row order of the coordinates given to the batch."""
-        features = self.encoder(x)[1]
+    def forward(self, voxels: Voxels) -> Tensor:
+        """V logits (positive: base) in the row order of the coordinates."""
+        features = self.encoder(voxels.sparse)[1]
         return self.fc(functional.relu(self.batch_norm(features)))[:, 0]
 
 

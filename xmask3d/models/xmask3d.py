@@ -8,32 +8,32 @@ import torch
 from torch import Tensor, nn
 
 from xmask3d.data.batch import Batch
+from xmask3d.errors import UserError
 from xmask3d.models.fusion import fuse_inference, fuse_training
 from xmask3d.models.outputs import Fused, Outputs
 from xmask3d.models.similarity import at_least_float32
-from xmask3d.sparse import SparseTensor, sparse_tensor
+from xmask3d.sparse import Voxels
 
 if TYPE_CHECKING:
     from xmask3d.models.clip import EncodedTokens, MaskClip, TextClassifier
-    from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
-    from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
+    from xmask3d.models.contracts import Encoded, ImageFeatures, PointNetwork
     from xmask3d.models.fusion import Fuser
     from xmask3d.models.mask_decoder import MaskDecoder, MaskPrediction
-    from xmask3d.models.mink_unet import BinaryHead, PointEncoder
+    from xmask3d.models.mink_unet import BinaryHead
     from xmask3d.models.pixel_decoder import PixelDecoder
     from xmask3d.models.pyramid import FeaturePyramid
 
 
 class XMask3D(nn.Module):
-    """Assembles the parts; they are built elsewhere."""
+    """Assembly of the parts; they are built elsewhere."""
 
     def __init__(
         self,
         *,
-        point_encoder: PointEncoder,
+        point_encoder: PointNetwork,
         binary_head: BinaryHead,
-        conditioner: ImplicitConditioner | EmptyConditioner,
-        diffusion: DiffusionFeatures,
+        image_features: ImageFeatures,
+        conditioner: nn.Module | None = None,
         pyramid: FeaturePyramid,
         pixel_decoder: PixelDecoder,
         mask_decoder: MaskDecoder,
@@ -43,15 +43,19 @@ class XMask3D(nn.Module):
         sparse_backend: str = "auto",
         low_products: bool = False,
     ) -> None:
-        """Frozen parts (`diffusion`, `mask_clip`) keep out of `parameters()` and `state_dict()` by themselves.
-
-        `sparse_backend` and, in training, `low_products` are what `xmask3d.sparse.sparse_tensor` takes.
+        """
+        Args:
+            image_features, mask_clip: their frozen networks keep out of `parameters()` and `state_dict()` themselves.
+            conditioner: part of the image features that trains, where they do not register it: it is registered here,
+                by the name that checkpoints give it.
+            sparse_backend, low_products: of sparse convolutions, as `xmask3d.sparse.Voxels` takes them; the second in
+                training only.
         """
         super().__init__()
         self.point_encoder = point_encoder
         self.binary_head = binary_head
         self.conditioner = conditioner
-        self.diffusion = diffusion
+        self.image_features = image_features
         self.pyramid = pyramid
         self.pixel_decoder = pixel_decoder
         self.mask_decoder = mask_decoder
@@ -59,10 +63,6 @@ class XMask3D(nn.Module):
         self.mask_clip = mask_clip
         self.fuser = fuser
         self.sparse_backend, self.low_products = sparse_backend, low_products
-
-    def voxels(self, coordinates: Tensor, features: Tensor) -> SparseTensor:
-        """What the sparse networks read: V x 4 rows (batch, x, y, z), no row twice, and V x 3 features."""
-        return sparse_tensor(coordinates, features, self.sparse_backend, self.low_products and self.training)
 
     def forward(
         self,
@@ -74,7 +74,7 @@ class XMask3D(nn.Module):
         mask_clip: bool = False,
         novel: Tensor | None = None,
         force_first: bool = False,
-        encoded: EncodedImages | None = None,
+        encoded: Encoded | None = None,
         tokens: EncodedTokens | None = None,
     ) -> Outputs:
         """Run every network on a batch of views.
@@ -86,12 +86,12 @@ class XMask3D(nn.Module):
             auxiliary: also return what the decoder's earlier layers predict.
             mask_clip: also embed the final masks by CLIP.
             novel, force_first: choice of the mask that owns a point, as of `fuse`.
-            encoded: the same images by `diffusion.encode`, to save the VAE.
+            encoded: the same images by `image_features.encode`, to save their frozen encoder.
             tokens: the same images by `mask_clip.encode`, to save CLIP's image tower.
         """
-        voxels = self.voxels(batch.voxel_coords, batch.voxel_features)
-        global_feature, voxels_3d = self.point_encoder(voxels, batch.size)
-        binary_logits = self.binary_head(voxels)
+        global_feature, voxels_3d, binary_logits = self.encode_points(
+            batch.voxel_coords, batch.voxel_features, batch.size
+        )
         predictions = self.predict_masks(batch.images, global_feature, auxiliary, encoded) if masks else []
         outputs = Outputs(
             masks=predictions,
@@ -110,10 +110,30 @@ class XMask3D(nn.Module):
             outputs.fused = self.fuse(outputs, batch, novel, force_first)
         return outputs
 
+    def encode_points(self, coordinates: Tensor, features: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the two 3D networks (section 3.2).
+
+        Args:
+            coordinates: V x 4 rows (sample, x, y, z), no row twice.
+            features: V x 3 colours.
+            batch_size: number B of samples.
+
+        Returns:
+            B x D global features, V x D voxel features, and V logits of being base.
+        """
+        low_products = self.low_products and self.training
+        voxels = Voxels(coordinates, features, batch_size, self.sparse_backend, low_products)
+        global_feature, voxels_3d = self.point_encoder(voxels)
+        dim = self.classifier.null_embed.shape[1]
+        found, wanted = (tuple(global_feature.shape), tuple(voxels_3d.shape)), ((batch_size, dim), (len(features), dim))
+        if found != wanted:
+            raise UserError(f"{type(self.point_encoder).__name__} gives features of {found}, expected {wanted}")
+        return global_feature, voxels_3d, self.binary_head(voxels)
+
     def predict_masks(
-        self, images: Tensor, global_feature: Tensor, auxiliary: bool = False, encoded: EncodedImages | None = None
+        self, images: Tensor, global_feature: Tensor, auxiliary: bool = False, encoded: Encoded | None = None
     ) -> list[MaskPrediction]:
-        """Predict masks from the features of a diffusion model that the points condition (section 3.2).
+        """Predict masks from image features that the points condition (section 3.2).
 
         Args:
             images: B x 3 x H x W in [0, 1].
@@ -123,8 +143,8 @@ class XMask3D(nn.Module):
         Returns:
             The final prediction, then those of earlier layers.
         """
-        encoded = self.diffusion.encode(images) if encoded is None else encoded
-        maps = self.diffusion(encoded, *self.conditioner(global_feature))
+        encoded = self.image_features.encode(images) if encoded is None else encoded
+        maps = self.image_features(encoded, global_feature)
         height, width = images.shape[-2:]
         pixels = self.pixel_decoder(self.pyramid(maps, (height, width)))
         return self.mask_decoder(pixels.mask_features, pixels.memories, auxiliary=auxiliary)

@@ -299,9 +299,7 @@ class ScanLabeller:
             coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0)))).to(self.device)
             features = torch.from_numpy(colors[near][voxels.first_point]).to(self.device)
             with self._precision():
-                tensor = self.model.voxels(coords, features)
-                _, voxels_3d = self.model.point_encoder(tensor, 1)
-                binary = self.model.binary_head(tensor)
+                _, voxels_3d, binary = self.model.encode_points(coords, features, 1)
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
             points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
             # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.

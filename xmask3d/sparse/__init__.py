@@ -2,7 +2,7 @@
 
 from xmask3d.sparse.backend import CoordinateManager, coordinate_manager
 from xmask3d.sparse.layers import BatchNorm, Convolution, TransposedConvolution, normed_convolution
-from xmask3d.sparse.tensor import SparseTensor, concatenate, max_pool_samples, sparse_tensor
+from xmask3d.sparse.tensor import SparseTensor, Voxels, concatenate, max_pool_samples, sparse_tensor
 
 __all__ = [
     "BatchNorm",
@@ -10,6 +10,7 @@ __all__ = [
     "CoordinateManager",
     "SparseTensor",
     "TransposedConvolution",
+    "Voxels",
     "concatenate",
     "coordinate_manager",
     "max_pool_samples",

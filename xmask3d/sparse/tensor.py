@@ -1,6 +1,7 @@
 """A sparse tensor: features of the occupied voxels of a batch."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,6 +65,29 @@ def sparse_tensor(
         raise UserError(f"sparse tensor: {shapes}")
     manager = coordinate_manager(coordinates, backend, low_products)
     return SparseTensor(manager.arrange(features), 1, manager)
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Occupied voxels of a batch, as every 3D network gets them.
+
+    Attributes:
+        coordinates: V x 4 int32 or int64 rows (sample, x, y, z), no row twice, any sign.
+        features: V x C, colours.
+        batch_size: number B of samples; one may be without voxels.
+        backend, low_products: of sparse convolutions, as `coordinate_manager` takes them.
+    """
+
+    coordinates: Tensor
+    features: Tensor
+    batch_size: int
+    backend: str = "auto"
+    low_products: bool = False
+
+    @cached_property
+    def sparse(self) -> SparseTensor:
+        """Sparse tensor of the voxels, made once: networks that convolve share its kernel maps."""
+        return sparse_tensor(self.coordinates, self.features, self.backend, self.low_products)
 
 
 def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:

@@ -16,7 +16,7 @@ from xmask3d.splits import load_benchmark
 def small(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny network in place of the published one; the real one takes minutes and 8 GiB."""
     model = build_model(load_config(tiny)).model
-    monkeypatch.setattr(full_size, "build_without_weights", lambda config, device: build_model(config).model)
+    monkeypatch.setattr(full_size, "build_untrained", lambda config, device: build_model(config).model)
     monkeypatch.setattr(full_size, "TENSORS", len(Layout.of(model).shapes))
     monkeypatch.setattr(full_size, "TRAINABLE", trainable_values(model))
     return tiny
