@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from plyfile import PlyData
 from safetensors.torch import save_file
 
 from tests.helpers.scenes import BoxRoom
@@ -20,6 +19,7 @@ from xmask3d.build import build_model
 from xmask3d.cli import main as cli
 from xmask3d.config import REPOSITORY, load_config
 from xmask3d.errors import UserError
+from xmask3d.geometry.ply import read_elements
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.visualize.cloud import write_ply
 
@@ -55,7 +55,7 @@ def segmented(checkpoint: Path, kinect: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_kinect_folder_gives_every_output(segmented: Path) -> None:
-    vertex = PlyData.read(str(segmented / "labels.ply"))["vertex"].data
+    vertex = read_elements(segmented / "labels.ply")["vertex"]
     assert len(vertex) > 20_000 and {"red", "label", "confidence"} <= set(vertex.dtype.names)
     assert set(np.unique(vertex["label"])) <= {-1, 0, 1, 2}
     summary = json.loads((segmented / "summary.json").read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def test_kinect_folder_gives_every_output(segmented: Path) -> None:
         assert int(row["points"]) == len(points)
         np.testing.assert_allclose([float(row[f"center_{axis}"]) for axis in "xyz"], points.mean(0), atol=2e-3)
     for phrase in ("sofa", "potted_plant", "floor"):
-        heat = PlyData.read(str(segmented / f"heat_{phrase}.ply"))["vertex"].data
+        heat = read_elements(segmented / f"heat_{phrase}.ply")["vertex"]
         assert len(heat) == len(vertex) and heat["confidence"].std() > 0
     assert Image.open(segmented / "overview.png").size[0] > 1000
     assert (segmented / "scene.html").stat().st_size > 100_000
@@ -120,7 +120,7 @@ def test_millimetres_without_colour_by_shape_alone(checkpoint: Path, tmp_path: P
                     "--out", str(tmp_path / "out")])  # fmt: skip
     said = capsys.readouterr().out
     assert code == 0 and "taken as millimetres" in said and "no colours" in said and "1 of" in said
-    vertex = PlyData.read(str(tmp_path / "out" / "labels.ply"))["vertex"].data
+    vertex = read_elements(tmp_path / "out" / "labels.ply")["vertex"]
     assert len(vertex) == len(points) - 1 and np.ptp(vertex["x"]) < 5
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from plyfile import PlyData, PlyElement
 
 from tests.helpers.scenes import CLASSES, BoxRoom
 from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
+from xmask3d.geometry.ply import write_elements
 
 FULL_SIZE = (480, 640)
 
@@ -90,14 +90,13 @@ def _write_meshes(folder: Path, scene: str, room: BoxRoom) -> None:
     for i, channel in enumerate(("red", "green", "blue")):
         vertices[channel] = np.round((room.colors[:, i] + 1) * 127.5)
     faces = np.zeros(4, np.dtype([("vertex_indices", "i4", (3,))]))
-    elements = [PlyElement.describe(faces, "face")]
-    PlyData([PlyElement.describe(vertices, "vertex"), *elements]).write(str(folder / f"{scene}_vh_clean_2.ply"))
+    write_elements(folder / f"{scene}_vh_clean_2.ply", {"vertex": vertices, "face": faces})
     labelled = np.zeros(len(vertices), np.dtype([*kinds, ("label", "u2")]))
     for name, _ in kinds:
         labelled[name] = vertices[name]
     nyu_of_file = {file: nyu for file, nyu, _ in CLASSES.values()}
     labelled["label"] = [nyu_of_file[label] for label in room.labels]
-    PlyData([PlyElement.describe(labelled, "vertex"), *elements]).write(str(folder / f"{scene}_vh_clean_2.labels.ply"))
+    write_elements(folder / f"{scene}_vh_clean_2.labels.ply", {"vertex": labelled, "face": faces})
     _write_annotations(folder, scene, room)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plyfile import PlyData
 
+from xmask3d.geometry.ply import read_elements
 from xmask3d.segment import result_files as outputs
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.result_files import write_result
@@ -33,7 +33,7 @@ def test_map_coordinates_survive(tmp_path: Path) -> None:
     result = result_of(["bed", "floor"], origin=origin, objects=np.zeros(60, np.int64), object_names=["bed"])
     write_result(result, tmp_path)
     for name in ("labels.ply", "heat_bed.ply", "objects.ply"):
-        vertex = PlyData.read(str(tmp_path / name))["vertex"]
+        vertex = read_elements(tmp_path / name)["vertex"]
         np.testing.assert_array_equal(np.stack([vertex[a] for a in "xyz"], 1), result.points + origin)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.ply import read_elements
 
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".obj", ".stl", ".off", ".glb", ".xyz", ".txt", ".pts")
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
@@ -114,14 +115,12 @@ def _guess_units(points: np.ndarray, notes: list[str]) -> float:
 
 
 def _read_ply(path: Path, units: float | None) -> Raw:
-    from plyfile import PlyData, PlyParseError
-
     try:
-        ply = PlyData.read(str(path))
-        vertex = ply["vertex"].data
-        names = vertex.dtype.names
+        elements = read_elements(path)
+        vertex = elements["vertex"]
+        names = vertex.dtype.names or ()
         points = np.stack([vertex[axis] for axis in "xyz"], 1)
-    except (PlyParseError, OSError, KeyError, ValueError, IndexError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a PLY with x, y, z ({str(error)[:100]})") from error
     colors = None
     for channels in (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")):
@@ -130,7 +129,7 @@ def _read_ply(path: Path, units: float | None) -> Raw:
             break
     if "f_dc_0" in names:
         colors = _to_bytes(np.clip(0.5 + 0.2820948 * np.stack([vertex[f"f_dc_{i}"] for i in range(3)], 1), 0, 1))
-    if "face" in ply and len(ply["face"].data) and _is_sparse(points, units):
+    if len(elements.get("face", ())) and _is_sparse(points, units):
         return _read_mesh(path, units)
     return Raw(points, colors, [], units)
 

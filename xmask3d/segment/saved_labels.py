@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from plyfile import PlyData, PlyParseError
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.ply import read_elements
 from xmask3d.segment.folder import SUMMARY, read_summary
 
 
@@ -42,10 +42,10 @@ def read_labels(folder: Path) -> SavedLabels | None:
     if not said or not ply.is_file():
         return None
     try:
-        vertices = PlyData.read(str(ply))["vertex"].data
+        vertices = read_elements(ply)["vertex"]
         points = np.stack([vertices[axis] for axis in "xyz"], 1).astype(np.float64)
         labels, confidence = vertices["label"].astype(np.int64), np.asarray(vertices["confidence"])
-    except (PlyParseError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         remedy = "delete it to see the features alone, or segment the scan again"
         raise UserError(f"{ply}: damaged ({error}); {remedy}") from error
     names, count = said.get("names"), int(labels.max(initial=-1)) + 1

@@ -4,7 +4,8 @@ import colorsys
 from pathlib import Path
 
 import numpy as np
-from plyfile import PlyData, PlyElement
+
+from xmask3d.geometry.ply import write_elements
 
 UNLABELLED = (90, 90, 90)
 
@@ -56,4 +57,4 @@ def write_ply(
     for name, _, values in columns:
         vertices[name] = values
     path.parent.mkdir(parents=True, exist_ok=True)
-    PlyData([PlyElement.describe(vertices, "vertex")]).write(str(path))
+    write_elements(path, {"vertex": vertices})

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plyfile import PlyData, PlyParseError
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.ply import read_elements
 
 LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are pixels of 16 bits
 # NYU40 ids of the 20 benchmark classes; a class's place is its id in the scene files.
@@ -125,10 +125,10 @@ def _read_json(path: Path, key: str) -> Any:
         raise UserError(f"{path}: damaged, or without '{key}'") from error
 
 
-def _read_ply(path: Path) -> Any:
+def _read_ply(path: Path) -> np.ndarray:
     try:
-        return PlyData.read(str(path), known_list_len={"face": {"vertex_indices": 3}})["vertex"]
+        return read_elements(path)["vertex"]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (PlyParseError, KeyError, ValueError, EOFError) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error})") from error
