@@ -5,6 +5,7 @@
 #   XMASK3D_VENV         where the environment is (default: .venv beside this folder)
 #   XMASK3D_PYTHON       the Python to make it with (default: python3; needs 3.10 or later)
 #   XMASK3D_TORCH_INDEX  index to take torch and torchvision from, such as PyTorch's own index of CPU builds
+#   XMASK3D_EXTRAS       extras of pyproject.toml to install as well (default: train,rooms,view,plots)
 #   XMASK3D_CONSTRAINTS  constraints file (default: scripts/constraints.txt); empty for the newest versions
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
@@ -14,6 +15,7 @@ if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
 fi
 venv=${XMASK3D_VENV:-$here/.venv}
 python=${XMASK3D_PYTHON:-python3}
+extras=${XMASK3D_EXTRAS:-train,rooms,view,plots}
 constraints=${XMASK3D_CONSTRAINTS-$here/scripts/constraints.txt}
 
 if [ ! -x "$venv/bin/python" ]; then
@@ -32,9 +34,10 @@ if [ ! -x "$venv/bin/python" ]; then
     }
 fi
 
-# The stamp holds what was installed: nothing is installed twice, and a change of the package's needs is noticed.
+# A stamp for each list of extras holds what was installed: nothing is installed twice, and a change of what the package
+# needs is noticed.
 wanted=$( (cat "$here/pyproject.toml"; [ -z "$constraints" ] || cat "$constraints"; echo "$here") | cksum)
-stamp="$venv/.xmask3d-installed"
+stamp="$venv/.xmask3d-installed-$extras"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
@@ -45,12 +48,14 @@ if [ -n "$constraints" ]; then
 else
     set --
 fi
-if [ -n "${XMASK3D_TORCH_INDEX:-}" ]; then
-    "$venv/bin/python" -m pip install -q --index-url "$XMASK3D_TORCH_INDEX" torch torchvision >&2
-    set --
-fi
-"$venv/bin/python" -m pip install -q --no-warn-script-location "$@" -e "$here[dev]" >&2 || {
+failed() {
     echo "error: the installation failed; installation.md has a section on trouble" >&2
     exit 1
 }
+if [ -n "${XMASK3D_TORCH_INDEX:-}" ]; then
+    # These two alone: an index of PyTorch's builds has other versions of what they need than the tested ones.
+    "$venv/bin/python" -m pip install -q --no-deps --index-url "$XMASK3D_TORCH_INDEX" "$@" torch torchvision >&2 ||
+        failed
+fi
+"$venv/bin/python" -m pip install -q --no-warn-script-location "$@" -e "$here[$extras]" >&2 || failed
 printf '%s\n' "$wanted" >"$stamp"

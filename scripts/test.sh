@@ -9,6 +9,7 @@ if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
     exit 0
 fi
+export XMASK3D_EXTRAS=dev
 . "$here/scripts/venv.sh"
 cd "$here"
 "$python" -m ruff check .

@@ -133,7 +133,11 @@ def stand_in_for_python(folder: Path) -> Path:
     return log
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ablation", "test", "install", "train", "eval", "install_minkowski"])
+@pytest.mark.parametrize(
+    "name",
+    ["quickstart", "ablation", "test", "install", "train", "eval", "install_minkowski", "download_datasets",
+     "download_checkpoints"],
+)  # fmt: skip
 def test_scripts_explain_themselves_and_do_nothing_else(name: str, tmp_path: Path) -> None:
     log = stand_in_for_python(tmp_path / "venv")
     shown = run("sh", f"scripts/{name}.sh", "--help", XMASK3D_VENV=str(tmp_path / "venv"))
@@ -154,6 +158,19 @@ def test_environments_are_found_from_other_folders(name: str, tool: str, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert tool in log.read_text().splitlines()[-1]
+
+
+def test_an_index_of_cpu_builds_keeps_the_tested_versions(tmp_path: Path) -> None:
+    log = stand_in_for_python(tmp_path / "venv")
+    settings = {"XMASK3D_VENV": str(tmp_path / "venv"), "XMASK3D_TORCH_INDEX": "file:///builds"}
+    for extras in ("rooms,train", "rooms,train", "dev"):
+        assert run("sh", "scripts/install.sh", XMASK3D_EXTRAS=extras, **settings).returncode == 0
+    calls = log.read_text().splitlines()
+    assert len(calls) == 4  # nothing twice
+    constraints = f"-c {REPOSITORY / 'scripts' / 'constraints.txt'}"
+    assert all(constraints in call for call in calls)
+    assert "--index-url file:///builds" in calls[0] and calls[0].endswith("torch torchvision")
+    assert calls[1].endswith(f"-e {REPOSITORY}[rooms,train]") and calls[3].endswith(f"-e {REPOSITORY}[dev]")
 
 
 def test_a_python_without_torch_is_told_what_to_do(tmp_path: Path) -> None:

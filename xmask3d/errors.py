@@ -1,6 +1,7 @@
 """Errors that a user can mend."""
 
 import errno
+import io
 import os
 import sys
 import time
@@ -18,6 +19,16 @@ REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 class UserError(Exception):
     """A mistake in input, data or setup: one line that says what, where and what to do. Tools print it, exit code 1."""
+
+
+def missing_extra(what: str, extra: str) -> UserError:
+    """Make the error for an optional package that is not installed.
+
+    Args:
+        what: what cannot be done, such as "LAS files".
+        extra: name of the extra in pyproject.toml that brings the package.
+    """
+    return UserError(f"{what}: needs a package that is not installed: pip install 'xmask3d[{extra}]'")
 
 
 def _report(text: str) -> None:
@@ -39,6 +50,9 @@ def run_tool(main: Callable[[], int | None]) -> None:
     So do refusals of the system that no check foresees: a full disk, a file or folder that may not be written, or one
     where the other is expected.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of few characters prints ? for the others, and goes on
+            stream.reconfigure(errors="replace")
     try:
         code = main()
     except UserError as error:

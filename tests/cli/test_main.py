@@ -171,7 +171,7 @@ def test_results_and_their_features_are_found_again(
         (["view", "room.ply", "--port", "99999"], "--port 99999: no port"),
         (["view", "room.ply", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: cannot be served on"),
         (["query", "none.features", "sofa"], "none.features: no such file"),
-        (["info", "room.las"], "LAS files need one more package"),
+        (["info", "room.las"], "reading LAS: needs a package"),
     ],
 )
 def test_mistakes_get_one_line(

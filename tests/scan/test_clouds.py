@@ -187,7 +187,7 @@ def test_obj_of_points_alone(tmp_path: Path, colored: bool) -> None:
         ("a.xyz", b"one two three\n", "not lines of x y z"),
         ("a.obj", b"# nothing\n", "no points|cannot be read"),
         ("a.doc", b"", "not a point cloud"),
-        ("a.las", b"", "LAS files need|cannot be read as LAS"),
+        ("a.las", b"", "reading LAS: needs a package|cannot be read as LAS"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures and clouds of an evaluation: a bar chart, and input, truth and prediction of some scenes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,12 @@ def draw_evaluation(results: Results, reader: SceneReader, scenes: int = 0) -> N
     fused, about = results.scores["fused"], results.about
     shown = {title_of(name): value for name, value in fused.headlines.items()}
     shown |= {group: fused.miou[group] for group in ("base", "novel")}
-    save_bar_chart(
-        results.folder / f"{results.name}.png",
-        results.benchmark.class_names,
-        fused.iou,
-        results.benchmark.novel_mask,
-        f"{about['benchmark']}: " + ", ".join(f"{title} {100 * value:.1f}" for title, value in shown.items()),
-    )
+    title = f"{about['benchmark']}: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in shown.items())
+    chart, benchmark = results.folder / f"{results.name}.png", results.benchmark
+    if find_spec("matplotlib"):
+        save_bar_chart(chart, benchmark.class_names, fused.iou, benchmark.novel_mask, title)
+    else:
+        print("no matplotlib: no bar chart; pip install 'xmask3d[plots]' for it")
     for name in evenly(results.scenes, scenes):
         draw_scene(results.folder, reader.read_scene(name), results.benchmark)
 

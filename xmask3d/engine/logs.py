@@ -1,6 +1,5 @@
 """What a run tells: console lines, a log file, TensorBoard."""
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -25,10 +24,13 @@ class RunLog:
         self._writer: Any = None
         if silent:
             return
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-        self._file = open(output / "train.log", "a")  # noqa: SIM115 - closed by close()
-        self._writer = SummaryWriter(str(output / "tensorboard"), purge_step=step)
+        self._file = open(output / "train.log", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+        except ImportError:
+            self.line("no tensorboard: no curves, no pictures; pip install 'xmask3d[train]' for them")
+        else:
+            self._writer = SummaryWriter(str(output / "tensorboard"), purge_step=step)
 
     def line(self, text: str) -> None:
         """Print a line above the progress bar and keep it in the log file."""
@@ -53,12 +55,17 @@ class RunLog:
         """Flush and close the files."""
         if self._writer is not None:
             self._writer.close()
+        if not self.silent:
             self._file.close()
 
 
 def peak_memory(device: torch.device) -> float:
-    """Largest memory so far in GiB: of the GPU, or of the process on a CPU."""
+    """Largest memory so far in GiB: of the GPU, or of the process; 0 where the system does not count it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -11,9 +11,15 @@ from ctypes import c_char_p, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
-import embreex
 import numpy as np
 from numpy.typing import NDArray
+
+from xmask3d.errors import missing_extra
+
+try:
+    import embreex
+except ImportError as error:
+    raise missing_extra("drawing rooms", "rooms") from error
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from embreex import rtcore_scene
-from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
+from xmask3d.errors import missing_extra
 from xmask3d.rooms.mesh import FloatArray, Mesh
+
+try:
+    from embreex import rtcore_scene
+    from embreex.mesh_construction import TriangleMesh
+except ImportError as error:
+    raise missing_extra("drawing rooms", "rooms") from error
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, missing_extra
 from xmask3d.geometry.ply import read_elements
 
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".obj", ".stl", ".off", ".glb", ".xyz", ".txt", ".pts")
@@ -205,7 +205,7 @@ def _read_las(path: Path, units: float | None) -> Raw:
     try:
         import laspy
     except ImportError as error:
-        raise UserError(f"{path}: LAS files need one more package: pip install 'laspy[lazrs]'") from error
+        raise missing_extra(f"{path}: reading LAS", "formats") from error
     try:
         las = laspy.read(str(path))
         points = np.stack([las.x, las.y, las.z], 1)

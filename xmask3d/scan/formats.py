@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, missing_extra
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
 MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # how some recorders on Windows print numbers that are none
@@ -48,7 +48,7 @@ def _read_exr(path: Path) -> np.ndarray:
     try:
         import OpenEXR
     except ImportError as error:
-        raise UserError(f"{path}: depth in EXR files needs one more package: pip install OpenEXR") from error
+        raise missing_extra(f"{path}: reading depth of EXR files", "formats") from error
     try:
         channels = OpenEXR.File(str(path)).channels()
     except RuntimeError as error:

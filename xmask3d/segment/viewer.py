@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import viser
 from PIL import Image
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, missing_extra
 from xmask3d.geometry.nearest import point_spacing
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.scan import open_scan
@@ -24,6 +23,11 @@ from xmask3d.segment.saved_labels import SavedLabels, read_labels
 from xmask3d.visualize.cloud import label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
 from xmask3d.visualize.page import thin_rows
+
+try:
+    import viser
+except ImportError as error:
+    raise missing_extra("the viewer", "view") from error
 
 MAX_POINTS = 1_000_000
 MODES = ("colours", "labels", "heat map")
