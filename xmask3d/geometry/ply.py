@@ -31,7 +31,7 @@ class Element(NamedTuple):
     """A kind of element: its name, the number of its rows in the file, and its columns."""
 
     name: str
-    count: int
+    rows: int
     properties: list[Property]
 
     def row(self, lengths: list[int], order: str = "=") -> np.dtype:
@@ -90,7 +90,8 @@ def write_elements(path: Path, elements: dict[str, np.ndarray]) -> None:
             fields.append((name, kind.newbyteorder("<"), shape))
         table = np.empty(len(rows), fields)
         for name in table.dtype.names or ():
-            table[name] = rows[name] if name in rows.dtype.fields else rows.dtype[name[len("length of ") :]].shape[0]
+            lists = name.removeprefix("length of ")
+            table[name] = rows[name] if lists == name else rows.dtype[lists].shape[0]
         tables.append(table)
     with path.open("wb") as file:
         file.write("\n".join([*header, "end_header", ""]).encode("ascii"))
@@ -139,26 +140,26 @@ def _kind(name: str) -> str:
 def _read_rows(file: BinaryIO, element: Element, order: str, left: int) -> np.ndarray:
     """Rows of an element, which begin here in a file that has `left` bytes more."""
     lengths = [0] * len(element.properties)
-    if not element.count:
+    if not element.rows:
         return np.zeros(0, element.row(lengths))
     shortest = element.row(lengths, order or "=").itemsize if order else 2 * len(lengths)
-    if not lengths or element.count * shortest > left + (not order):  # the last line of text may lack its end
-        raise ValueError(f"cut off: {element.count} rows of {element.name}, {left} bytes left")
+    if not lengths or element.rows * shortest > left + (not order):  # the last line of text may lack its end
+        raise ValueError(f"cut off: {element.rows} rows of {element.name}, {left} bytes left")
     if not order:
         return _read_lines(file, element)
     if not any(column.length_kind for column in element.properties):
-        return _native(np.fromfile(file, element.row(lengths, order), element.count))
+        return _native(np.fromfile(file, element.row(lengths, order), element.rows))
     start, data = file.tell(), file.read()
     try:
         _, lengths = _walk(data, element, order, 1)
         row = element.row(lengths, order)
-        rows = np.frombuffer(data, row, min(element.count, len(data) // row.itemsize))
+        rows = np.frombuffer(data, row, min(element.rows, len(data) // row.itemsize))
         lists = [(f"length of {c.name}", n) for c, n in zip(element.properties, lengths, strict=True) if c.length_kind]
-        if len(rows) == element.count and all((rows[name] == length).all() for name, length in lists):
+        if len(rows) == element.rows and all((rows[name] == length).all() for name, length in lists):
             end = rows.nbytes
         else:
-            end, _ = _walk(data, element, order, element.count)
-            rows = np.zeros(element.count, [])
+            end, _ = _walk(data, element, order, element.rows)
+            rows = np.zeros(element.rows, [])
     except struct.error as error:
         raise ValueError(f"cut off in its rows of {element.name}") from error
     file.seek(start + end)
@@ -188,19 +189,19 @@ def _walk(data: bytes, element: Element, order: str, count: int) -> tuple[int, l
 def _read_lines(file: BinaryIO, element: Element) -> np.ndarray:
     """Rows of text, a line each."""
     lines: list[str] = []
-    while len(lines) < element.count:
+    while len(lines) < element.rows:
         line = file.readline()
         if not line:
-            raise ValueError(f"cut off: {len(lines)} of {element.count} rows of {element.name}")
+            raise ValueError(f"cut off: {len(lines)} of {element.rows} rows of {element.name}")
         if line.strip():
             lines.append(line.decode("latin-1"))
     lengths = _lengths_of_line(lines[0], element)
     if any(column.length_kind for column in element.properties) and any(
         _lengths_of_line(line, element) != lengths for line in lines
     ):
-        return np.zeros(element.count, [])
+        return np.zeros(element.rows, [])
     table = np.loadtxt(lines, ndmin=2, comments=None)
-    rows = np.empty(element.count, element.row(lengths))
+    rows = np.empty(element.rows, element.row(lengths))
     place = 0
     with np.errstate(invalid="ignore"):
         for name in rows.dtype.names or ():
