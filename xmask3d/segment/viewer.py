@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,10 +17,12 @@ from xmask3d.geometry.nearest import point_spacing
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.scan import open_scan
 from xmask3d.segment.folder import features_file
+from xmask3d.segment.newest import Newest
 from xmask3d.segment.ports import free_port
 from xmask3d.segment.query import Encoder, query_features, text_encoder
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.saved_labels import SavedLabels, read_labels
+from xmask3d.segment.viewer_guard import Guard, Rule, number, one_of, text
 from xmask3d.visualize.cloud import label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
 from xmask3d.visualize.page import thin_rows
@@ -31,6 +34,8 @@ except ImportError as error:
 
 MAX_POINTS = 1_000_000
 MODES = ("colours", "labels", "heat map")
+MAX_TEXT = 2000  # characters of a question
+SIZES = (0.2, 4.0)  # of a point, in spacings
 PAUSE = 0.7  # seconds without a key stroke after which words are answered
 PRESETS = {"corner": (-1, -1, 0.9), "top": (0, -0.01, 1.6), "front": (0, -1.6, 0.3), "side": (1.6, 0, 0.3)}
 
@@ -82,9 +87,10 @@ class SceneViewer:
         self._rotation = np.eye(3) if rotation is None else np.asarray(rotation, np.float64)
         self._origin = np.zeros(3) if origin is None else np.asarray(origin, np.float64)
         self._spacing = point_spacing(self._points)
-        self._typing: threading.Timer | None = None
         self._lock = threading.RLock()  # callbacks come from several threads
-        self._server = viser.ViserServer(host=host, port=free_port(host, port), verbose=False)
+        self._later, self._guard = Newest(), Guard(host)
+        with self._guard.installed():
+            self._server = viser.ViserServer(host=host, port=free_port(host, port), verbose=False)
         self._server.scene.set_up_direction("+z")
         self._build_panel(title)
         self._register_clicks()
@@ -98,6 +104,7 @@ class SceneViewer:
 
     def stop(self) -> None:
         """End the server."""
+        self._later.stop()
         self._server.stop()
 
     def wait(self) -> None:
@@ -139,14 +146,6 @@ class SceneViewer:
             self._mode.value = mode  # type: ignore[misc]  # viser types its handles as read-only
             self.update()
 
-    def _ask_soon(self, text: str) -> None:
-        """Answer once typing has paused."""
-        if self._typing is not None:
-            self._typing.cancel()
-        self._typing = threading.Timer(PAUSE, self.ask, (text,))
-        self._typing.daemon = True
-        self._typing.start()
-
     def update(self) -> None:
         """Draw what the panel says."""
         with self._lock:
@@ -168,7 +167,7 @@ class SceneViewer:
     def _shown(self) -> np.ndarray:
         """Which points are below the cut and of a class that is ticked."""
         with self._lock:
-            boxes = np.array([box.value for box in self._boxes] + [self._rest.value], bool)
+            boxes = np.array([box.value for box in self._ticks], bool)
             return (self._points[:, 2] <= self._cut.value) & boxes[self._labels]
 
     def explain(self, row: int) -> str:
@@ -212,26 +211,41 @@ class SceneViewer:
         if self._features is not None:
             asked = gui.add_text("ask", "", hint="a phrase, or several words with commas between them")
             answer = gui.add_button("answer")
-            answer.on_click(lambda _: self.ask(asked.value))
-            asked.on_update(lambda _: self._ask_soon(asked.value))
+            self._on_update(answer, one_of(True), "ask", lambda _: self.ask(asked.value))
+            self._on_update(asked, text(MAX_TEXT), "ask", lambda _: self.ask(asked.value), PAUSE)
         self._info = gui.add_markdown("Click a point to see its scores.")
         self._mode = gui.add_dropdown("show", MODES, initial_value=start)
-        self._size = gui.add_slider("point size", 0.2, 4.0, 0.1, 1.0)
+        self._size = gui.add_slider("point size", *SIZES, 0.1, 1.0)
         low, high = (float(self._points[:, 2].min()), float(self._points[:, 2].max())) if len(self._points) else (0, 1)
         top = round(high + 0.01, 2)
         self._cut = gui.add_slider("cut off above", round(low, 2), top, 0.01, top)
-        for control in (self._mode, self._size, self._cut):
-            control.on_update(lambda _: self.update())
+        self._redraw(self._mode, one_of(*MODES))
+        self._redraw(self._size, number(*SIZES))
+        self._redraw(self._cut, number(round(low, 2), top))
         views = gui.add_button_group("view", tuple(PRESETS))
-        views.on_click(lambda event: self._look_from(event.client, views.value))
-        shot = gui.add_button("picture")
-        shot.on_click(self._send_picture)
+        look = lambda event: self._look_from(event.client, views.value)  # noqa: E731
+        self._on_update(views, one_of(*PRESETS), "view", look)
+        self._on_update(gui.add_button("picture"), one_of(True), "picture", self._send_picture)
         self._folder = gui.add_folder("classes")
-        self._boxes: list = []
+        self._ticks: list = []
         self._build_legend()
+
+    def _redraw(self, control: Any, rule: Rule) -> None:
+        self._on_update(control, rule, "draw", lambda _: self.update())
+
+    def _on_update(self, control: Any, rule: Rule, kind: str, call: Callable, delay: float = 0) -> None:
+        """Run `call` with the event when a client sets `control`, which it may to what `rule` holds of."""
+
+        async def changed(event: viser.GuiEvent) -> None:
+            self._later.put(kind, lambda: call(event), delay)
+
+        self._guard.allow(control, rule)
+        (control.on_click if hasattr(control, "on_click") else control.on_update)(changed)
 
     def _build_legend(self) -> None:
         """One check box a class that occurs, with its colour and share."""
+        for box in self._ticks:
+            self._guard.forget(box)
         self._folder.remove()
         self._folder = self._server.gui.add_folder("classes")
         palette = label_palette(len(self._names))
@@ -244,20 +258,24 @@ class SceneViewer:
                     style = f"width:90%;height:6px;margin:2px 5%;background:rgb({red},{green},{blue})"
                     self._server.gui.add_html(f'<div style="{style}"></div>')
                 box = self._server.gui.add_checkbox(f"{name} ({share:.1%})", True, visible=share > 0)
-                box.on_update(lambda _: self.update())
                 self._boxes.append(box)
             self._rest = self._server.gui.add_checkbox("unlabelled", True, visible=bool((self._labels < 0).any()))
-            self._rest.on_update(lambda _: self.update())
+        self._ticks = [*self._boxes, self._rest]
+        for box in self._ticks:
+            self._redraw(box, one_of(False, True))
 
     def _register_clicks(self) -> None:
-        def clicked(event) -> None:
-            if event.ray_origin is not None and event.ray_direction is not None:
+        def explain(event) -> None:
+            if event.ray_origin is not None and event.ray_direction is not None and any(event.ray_direction):
                 row = self.nearest_to_ray(np.array(event.ray_origin), np.array(event.ray_direction))
                 self._info.content = "Nothing there." if row is None else self.explain(row)
 
+        async def clicked(event: Any) -> None:
+            self._later.put("click", lambda: explain(event))
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the newer name is missing in older versions of viser
-            self._server.scene.on_pointer_event("click")(clicked)
+            self._server.scene.on_pointer_event("click")(clicked)  # type: ignore[arg-type]  # coroutines may be given
 
     def _look_from(self, client: viser.ClientHandle | None, preset: str) -> None:
         if client is None or not len(self._points):
