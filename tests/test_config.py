@@ -168,3 +168,13 @@ def test_dotted_paths_of_an_untrusted_configuration_are_refused(tmp_path: Path) 
     ):
         load_config(path, trusted=False)
     assert load_config(path, ["evaluate.headlines=[hiou]"], trusted=False).evaluate.headlines == ["hiou"]
+
+
+def test_losses_of_ones_own_are_dotted_paths_with_weights(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "loss: {extra: {my_package.Edges: 0.5}}\n")
+    assert load_config(path).loss.extra == {"my_package.Edges": 0.5}
+    assert load_config(write(tmp_path, "b.yaml", ""), ["loss.extra={a.B: 2}"]).loss.extra == {"a.B": 2.0}
+    assert "loss.extra: " in message(path, "loss.extra={Edges: 1}")
+    assert "dotted paths of classes with weights" in message(path, "loss.extra={a.Edges: -1}")
+    with pytest.raises(UserError, match=r"loss\.extra names code"):
+        load_config(path, trusted=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xmask3d.config import Config, ModelConfig, UNetConfig
+from xmask3d.config import Config, LossConfig, ModelConfig, UNetConfig
 from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews
 from xmask3d.data.scannet import LAYOUTS
@@ -16,6 +16,9 @@ from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
 from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
+from xmask3d.losses.loss import Loss
+from xmask3d.losses.point_losses import NovelSupervision
+from xmask3d.losses.terms import BinaryLoss, CaptionLoss, MaskRegularisation, PointLoss, SetLoss
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import ConditionedDiffusion, EmptyConditioner, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures
@@ -158,14 +161,30 @@ def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_deca
 
 def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
     """The losses of `config.loss` for a benchmark's C base classes."""
-    weights = config.loss.model_dump(exclude={"mask_regularisation_start"})
+    supervision = config.train.novel_supervision
     return Criterion(
+        make_losses(config.loss, supervision),
         num_classes=benchmark.num_base,
         frame_size=config.data.frame_size,
-        novel_supervision=config.train.novel_supervision,
+        novel_supervision=supervision,
         reference=config.protocol == "reference",
-        **weights,
     )
+
+
+def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference") -> list[Loss]:
+    """Losses of the paper with the weights of a configuration, then those that it names by dotted path."""
+    masks = SetLoss(loss.mask_class, loss.mask, loss.dice, loss.no_object, loss.num_points)
+    return [
+        *masks.parts(),
+        PointLoss("point_fused", loss.point_fused, "fused", loss.point_balance),
+        PointLoss("point_3d", loss.point_3d, "3d", loss.point_balance),
+        CaptionLoss("caption_fused", loss.caption_fused, "fused"),
+        CaptionLoss("caption_3d", loss.caption_3d, "3d"),
+        CaptionLoss("caption_2d", loss.caption_2d, "2d"),
+        BinaryLoss(loss.binary, loss.binary_positive_weight, supervision),
+        MaskRegularisation(loss.mask_regularisation, loss.mask_regularisation_start),
+        *(import_dotted(path, "loss.extra")(weight=weight) for path, weight in loss.extra.items()),
+    ]
 
 
 def dataset_spec(config: Config) -> DatasetSpec:

@@ -122,6 +122,15 @@ class LossConfig(Section):
     binary_positive_weight: float = Field(0.267, ge=0, description="weight of base points in it")
     mask_regularisation: float = Field(0.5, ge=0, description="3D feature of a mask against its CLIP embedding")
     mask_regularisation_start: int = Field(50, ge=0, description="first epoch (from 0) of the mask regularisation")
+    extra: dict[str, float] = Field({}, description="losses of your own: {dotted path of its class: weight}")
+
+    @field_validator("extra")
+    @classmethod
+    def _are_dotted(cls, extra: dict[str, float]) -> dict[str, float]:
+        for path, weight in extra.items():
+            if not is_dotted(path) or weight < 0:
+                raise ValueError("expected dotted paths of classes with weights of 0 or more")
+        return extra
 
 
 class TrainConfig(Section):
@@ -266,6 +275,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
 def dotted_paths(config: Config) -> list[tuple[str, str]]:
     """List the keys of a configuration that name parts by dotted path, with the path: what may be imported."""
     named = [("data.layout", config.data.layout)]
+    named += [("loss.extra", name) for name in config.loss.extra]
     named += [("evaluate.headlines", name) for name in config.evaluate.headlines]
     return [(key, name) for key, name in named if is_dotted(name)]
 

@@ -6,10 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.helpers.golden import GOLDEN
+from tests.helpers.losses import REGULARISED, criterion_of
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
 from tests.parity.run import run_case
 from xmask3d.data.batch import Batch
+from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
+from xmask3d.losses.loss import Loss, LossStep
 from xmask3d.losses.mask_losses import TargetCount
 from xmask3d.losses.point_losses import (
     binary_loss,
@@ -28,6 +31,7 @@ from xmask3d.losses.regularisation import (
     mask_confidence,
     mask_regularisation,
 )
+from xmask3d.losses.terms import PointLoss
 from xmask3d.models.fusion import Fuser, fuse_training
 from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import cosine_logits
@@ -39,13 +43,13 @@ NAMES = {"mask_class", "mask", "dice", "mask_class_aux", "mask_aux", "dice_aux",
 def compute(
     batch: Batch, outputs: Outputs, *, regularise: bool = True, seed: int = 0, **options: object
 ) -> dict[str, Tensor]:
-    criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50, **options)
+    criterion = criterion_of(num_points=50, **options)
     torch.manual_seed(4)
     fused = fuse_training(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch)
     outputs = dataclasses.replace(outputs, fused=fused)
     captions = torch.randn(batch.size, 6, generator=torch.Generator().manual_seed(9))
     generator = torch.Generator().manual_seed(seed)
-    return criterion(outputs, batch, captions, regularise=regularise, generator=generator)
+    return criterion(outputs, batch, captions, epoch=REGULARISED if regularise else 0, generator=generator)
 
 
 def leaves(outputs: Outputs) -> list[Tensor]:
@@ -152,9 +156,7 @@ def test_the_published_loss_never_ignores_every_label() -> None:
     outputs.fused = fuse_training(Fuser(6, FRAME), outputs, batch)
     captions = torch.randn(batch.size, 6)
     losses = {
-        reference: Criterion(num_classes=5, frame_size=FRAME, num_points=8, reference=reference)(
-            outputs, batch, captions, regularise=False
-        )
+        reference: criterion_of(num_points=8, reference=reference)(outputs, batch, captions, epoch=0)
         for reference in (False, True)
     }
     assert losses[False]["point_3d"] == 0 and losses[False]["point_fused"] == 0
@@ -307,18 +309,22 @@ def test_targets_are_counted_over_processes(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_mask_losses_are_divided_by_the_targets_of_all_processes() -> None:
     batch = random_batch()
-    criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50)
-    outputs = random_outputs(batch)
+    criterion = criterion_of(num_points=50)
+    outputs, captions = random_outputs(batch), torch.zeros(batch.size, 6)
+    parts = criterion.losses[:3]
+    assert [part.name for part in parts] == ["mask_class", "mask", "dice"]
 
     def uniform(shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
-    alone = criterion.set_losses(outputs, batch, uniform)
+    step = criterion.make_step(outputs, batch, captions, uniform=uniform)
+    alone = [part.compute(step) for part in parts]
     targets = criterion.count_targets(batch)
     count = float(targets.mean())
     assert count == sum(len(labels.unique()) for labels in batch.label_maps)
     targets._sum *= 3
-    shared = criterion.set_losses(outputs, batch, uniform, targets)
+    step = criterion.make_step(outputs, batch, captions, uniform=uniform, targets=targets)
+    shared = [part.compute(step) for part in parts]
     torch.testing.assert_close(shared[0], alone[0])
     for mine, theirs in zip(alone[1:], shared[1:], strict=True):
         torch.testing.assert_close(theirs, mine / 3)
@@ -327,10 +333,10 @@ def test_mask_losses_are_divided_by_the_targets_of_all_processes() -> None:
 def test_losses_without_masks_are_those_of_a_whole_step() -> None:
     batch = random_batch()
     whole = compute(batch, random_outputs(batch), regularise=False)
-    criterion = Criterion(num_classes=5, frame_size=FRAME, num_points=50)
+    criterion = criterion_of(num_points=50)
     captions = torch.randn(batch.size, 6, generator=torch.Generator().manual_seed(9))
     outputs = dataclasses.replace(random_outputs(batch), masks=[], class_logits=[])
-    losses = criterion(outputs, batch, captions, regularise=False)
+    losses = criterion(outputs, batch, captions, epoch=0)
     assert set(losses) == {"point_3d", "caption_3d", "binary", "total"}
     for name in losses.keys() - {"total"}:
         assert torch.equal(losses[name], whole[name])
@@ -342,14 +348,56 @@ def test_losses_without_masks_are_those_of_a_whole_step() -> None:
 def test_which_losses_read_masks(name: str) -> None:
     none = dict.fromkeys(("mask_class", "mask", "dice", "point_fused", "caption_fused", "caption_2d",
                           "mask_regularisation"), 0.0)  # fmt: skip
-    assert not Criterion(num_classes=5, **none).reads_masks
-    assert Criterion(num_classes=5, **(none | {name: 0.1})).reads_masks
+    assert not criterion_of(**none).needs("masks")
+    assert criterion_of(**(none | {name: 0.1})).needs("masks")
+
+
+def test_what_losses_need_decides_what_runs() -> None:
+    usual = criterion_of()
+    assert usual.needs("clip") and not usual.needs("clip", REGULARISED - 1) and usual.needs("clip", REGULARISED)
+    assert not criterion_of(mask_regularisation=0.0).needs("clip")
+    assert usual.needs("captions") and not criterion_of(caption_fused=0.0, caption_3d=0.0, caption_2d=0.0).needs(
+        "captions"
+    )
+    assert list(dict.fromkeys(usual.groups.values())) == ["masks", "points", "captions", "binary", "regularisation"]
+    assert usual.groups["dice_aux"] == "masks" and usual.groups["point_3d"] == "points"
+
+
+class Largest(Loss):
+    """Largest feature of a voxel."""
+
+    name, group, needs = "largest", "own", frozenset({"random"})
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def compute(self, step: LossStep) -> Tensor:
+        step.uniform((3,))
+        return step.voxels.amax()
+
+
+def test_a_loss_by_dotted_path_is_added_and_changes_no_other() -> None:
+    batch = random_batch()
+    plain = compute(batch, random_outputs(batch))
+    outputs = random_outputs(batch)
+    losses = compute(batch, outputs, extra={f"{__name__}.Largest": 0.5})
+    assert list(losses)[-2:] == ["largest", "total"] and losses.keys() - {"largest"} == plain.keys()
+    assert losses["largest"] == 0.5 * outputs.voxels_3d.max()
+    assert all(torch.equal(losses[name], plain[name]) for name in plain if name != "total")
+    torch.testing.assert_close(losses["total"], plain["total"] + losses["largest"])
+    assert criterion_of(extra={f"{__name__}.Largest": 0.5}).groups["largest"] == "own"
+
+
+def test_names_of_losses_are_told_apart() -> None:
+    losses = [PointLoss("point_3d", 1.0, "3d"), PointLoss("point_3d", 1.0, "fused")]
+    with pytest.raises(UserError, match="two losses are called point_3d"):
+        Criterion(losses, num_classes=5, frame_size=FRAME)
 
 
 def test_regularising_needs_clip() -> None:
     batch = random_batch()
     outputs = dataclasses.replace(random_outputs(batch), clip_embeddings=None)
-    with pytest.raises(AssertionError, match="mask_clip"):
+    with pytest.raises(AssertionError, match="CLIP's view"):
         compute(batch, outputs)
 
 

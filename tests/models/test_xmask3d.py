@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.helpers.golden import GOLDEN
+from tests.helpers.losses import REGULARISED, criterion_of
 from tests.helpers.outputs import FRAME
 from tests.parity.run import run_case
 from xmask3d.checkpoints.names import CONSTANTS, package_name, published_name
@@ -14,7 +15,6 @@ from xmask3d.data.batch import Batch, collate
 from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import label_views
-from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import MaskClip, TextClassifier
 from xmask3d.models.conditioner import ConditionedDiffusion, ImplicitConditioner
 from xmask3d.models.fusion import Fuser, fuse_inference, fuse_training
@@ -101,9 +101,9 @@ def batch() -> Batch:
 
 def training_losses(model: XMask3D, batch: Batch, text: torch.Tensor) -> dict[str, torch.Tensor]:
     outputs = model(batch, text, mask_clip=True, auxiliary=True)
-    criterion = Criterion(num_classes=CLASSES, frame_size=FRAME, num_points=40)
+    criterion = criterion_of(num_classes=CLASSES, frame_size=FRAME, num_points=40)
     captions = torch.ones(batch.size, WIDTH)
-    return criterion(outputs, batch, captions, regularise=True, generator=torch.Generator().manual_seed(0))
+    return criterion(outputs, batch, captions, epoch=REGULARISED, generator=torch.Generator().manual_seed(0))
 
 
 def test_shapes(batch: Batch, text: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ import open_clip
 import torch
 from torch import Tensor
 
+from tests.helpers.losses import REGULARISED, criterion_of
 from tests.parity.compare import GRADIENT_TOLERANCE, Case, Results, Value
 from tests.parity.diffusion import SMALL_UNET, SMALL_VAE, empty_prompt, filled_networks
 from tests.parity.filler import fill_module
@@ -18,7 +19,6 @@ from xmask3d.checkpoints.names import published_name
 from xmask3d.data.batch import Batch, collate
 from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
-from xmask3d.losses.criterion import Criterion
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import ConditionedDiffusion, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures
@@ -119,7 +119,7 @@ def _train(
     results: Results, case: Case, model: XMask3D, clip_text: ClipText, benchmark: Benchmark, batch: Batch
 ) -> None:
     weights = published_weights(benchmark.num_base)
-    criterion = Criterion(num_classes=benchmark.num_base, frame_size=FRAME, reference=True, **weights)
+    criterion = criterion_of(num_classes=benchmark.num_base, frame_size=FRAME, reference=True, **weights)
     text = clip_text(benchmark.base_names)
     outputs = model.train()(batch, text, mask_clip=True, auxiliary=True, force_first=True)
 
@@ -127,7 +127,7 @@ def _train(
         return SetNumbers("k_rand", len(outputs.masks), batch.size, torch.float64)
 
     captions = clip_text(batch.captions)
-    losses = criterion(outputs, batch, captions, regularise=True, uniform=numbers())
+    losses = criterion(outputs, batch, captions, epoch=REGULARISED, uniform=numbers())
     named = Results()
     add_losses(named, "", criterion, outputs, batch, losses, numbers())
     for name, value in named.values.items():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.helpers.losses import REGULARISED, criterion_of
 from tests.parity.compare import Case, Results
 from tests.parity.filler import fill_module, random_normal, random_uniform
 from xmask3d.config import REPOSITORY, LossConfig, load_config
@@ -130,11 +131,11 @@ class _Step:
         self.outputs.fused = self.fused
         self.captions = case.tensor("caption_embed", dtype)
         weights = published_weights(len(classes) - 1)
-        self.criterion = Criterion(
-            **weights,
+        self.num_points = int(case.number("num_points"))
+        self.criterion = criterion_of(
+            **weights | {"num_points": self.num_points},
             num_classes=len(classes) - 1,
             frame_size=self.frame_size,
-            num_points=int(case.number("num_points")),
             reference=True,
         )
 
@@ -142,18 +143,19 @@ class _Step:
         return SetNumbers("f_rand", len(self.masks), self.batch.size, self.captions.dtype)
 
     def losses(self, regularise: bool) -> dict[str, Tensor]:
-        return self.criterion(self.outputs, self.batch, self.captions, regularise=regularise, uniform=self.numbers())
+        epoch = REGULARISED if regularise else 0
+        return self.criterion(self.outputs, self.batch, self.captions, epoch=epoch, uniform=self.numbers())
 
     def matching(self) -> Matching:
-        criterion = self.criterion
+        weights = weights_of(self.criterion)
         return match(
             [mask.detach() for mask in self.masks],
             [logits.detach() for logits in self.outputs.class_logits],
             self.batch.label_maps,
-            class_weight=criterion.set_weights["mask_class"],
-            mask_weight=criterion.set_weights["mask"],
-            dice_weight=criterion.set_weights["dice"],
-            num_points=criterion.num_points,
+            class_weight=weights["mask_class"],
+            mask_weight=weights["mask"],
+            dice_weight=weights["dice"],
+            num_points=self.num_points,
             uniform=self.numbers(),
         )
 
@@ -182,19 +184,24 @@ def add_losses(
     numbers: SetNumbers,
 ) -> None:
     """Published names of the losses, weighted and not; those of the set loss once a prediction."""
-    values = {
-        published: (losses[name], criterion.weights[name]) for published, name in POINT_NAMES.items() if name in losses
-    }
+    weights = weights_of(criterion)
+    values = {published: (losses[name], weights[name]) for published, name in POINT_NAMES.items() if name in losses}
     with torch.no_grad():
-        per_layer = criterion.set_losses(outputs, batch, numbers)
-    for (published, name), layers in zip(SET_NAMES.items(), per_layer, strict=True):
-        weight = criterion.set_weights[name]
+        step = criterion.make_step(outputs, batch, outputs.global_feature, uniform=numbers)
+        per_layer = {loss.name: loss.compute(step) for loss in criterion.losses if loss.group == "masks"}
+    for published, name in SET_NAMES.items():
+        weight, layers = weights[name], per_layer[name]
         for index, value in enumerate(layers):
             values[published if index == 0 else f"{published}_{index - 1}"] = (weight * value, weight)
     for published, (value, weight) in values.items():
         results.forward(f"{mode}/weighted/{published}", value)
         results.forward(f"{mode}/raw/{published}", value / weight)
     results.forward(f"{mode}/total", losses["total"])
+
+
+def weights_of(criterion: Criterion) -> dict[str, float]:
+    """Weights of the losses by name."""
+    return {loss.name: loss.weight for loss in criterion.losses}
 
 
 def _voxel_features(case: Case) -> Tensor:

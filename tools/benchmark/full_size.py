@@ -89,7 +89,8 @@ def check_full_size(config: Config, seed: int = 0) -> FullSizeReport:
     width = model.classifier.null_embed.shape[1]
     text, captions = torch.randn(benchmark.num_base, width), torch.randn(1, width)
     ready = time.perf_counter()
-    losses = step(collate([sample]), text, captions, True, torch.Generator().manual_seed(seed))
+    epoch = config.loss.mask_regularisation_start  # all losses take part
+    losses = step(collate([sample]), text, captions, epoch, torch.Generator().manual_seed(seed))
     forward = time.perf_counter()
     losses["total"].backward()
     backward = time.perf_counter()

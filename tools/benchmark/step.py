@@ -83,7 +83,8 @@ class Training:
         self.text = self.clip_text(benchmark.base_names)
         self.step = TrainingStep(self.model, build_criterion(config, benchmark)).train()
         self.slow_criterion = build_criterion(config, benchmark)
-        self.slow_criterion.match = plain.match
+        self.slow_criterion.losses[0].shared.match = plain.match  # of the set loss
+        self.epoch = config.loss.mask_regularisation_start  # all losses take part
         self.whole: Maps | None = None
         self.optimizer = make_optimizer(self.model, 0.0, 0.0, 0.0)  # no progress: every run does the same
         self.slow_optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=0.0)
@@ -96,7 +97,7 @@ class Training:
             self.batch,
             self.text,
             self.feature_cache.captions(self.batch),
-            True,
+            self.epoch,
             generator(self.device),
             self.feature_cache.images(self.batch),
             self.feature_cache.tokens(self.batch),
@@ -106,7 +107,8 @@ class Training:
     def encoding(self) -> dict[str, Tensor]:
         """The same without it."""
         captions = self.clip_text(self.batch.captions)
-        return self.finish(self.step(self.batch, self.text, captions, True, generator(self.device)), self.optimizer)
+        losses = self.step(self.batch, self.text, captions, self.epoch, generator(self.device))
+        return self.finish(losses, self.optimizer)
 
     def plain(self) -> dict[str, Tensor]:
         """The published costs: kernel maps a network, the whole diffusion graph with gradients of its weights, CLIP
@@ -120,7 +122,7 @@ class Training:
         outputs = replace(outputs, fused=fused)
         captions = torch.cat([self.clip_text._encode([caption]) for caption in batch.captions])
         points = generator(self.device)
-        losses = self.slow_criterion(outputs, batch, captions, regularise=True, generator=points)
+        losses = self.slow_criterion(outputs, batch, captions, epoch=self.epoch, generator=points)
         for features in (fused.points_fused, fused.points_2d, outputs.points_3d):
             cosine_logits(features, self.text, outputs.temperature).argmax(-1).cpu().bincount()
         return self.finish(losses, self.slow_optimizer)

@@ -107,11 +107,10 @@ class FeatureCache:
 
 
 def open_feature_cache(
-    config: Config, model: XMask3D, clip_text: ClipText, views: TrainingViews, tell: Callable[[str], None]
+    config: Config, model: XMask3D, clip_text: ClipText, views: TrainingViews, tokens: bool, tell: Callable[[str], None]
 ) -> FeatureCache:
-    """Open the feature cache of a run's training views, having told how much it will hold."""
+    """Open the feature cache of a run's training views, of CLIP's tokens too, having told how much it will hold."""
     cache = FeatureCache(model.image_features, model.mask_clip, clip_text, config.data.cache)
-    tokens = config.loss.mask_regularisation > 0 and config.loss.mask_regularisation_start < config.train.epochs
     tell(cache.announce(views.all_views(), config.data.image_size, tokens))
     return cache
 

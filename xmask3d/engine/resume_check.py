@@ -40,8 +40,9 @@ def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int)
 
 
 def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} to {"a.b": 1}."""
+    """{"a": {"b": 1}} to {"a.b": 1}; losses of one's own are one value."""
     flat: dict[str, object] = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        inner = isinstance(value, dict) and prefix + key != "loss.extra"
+        flat |= _flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat

@@ -41,15 +41,6 @@ from xmask3d.splits import load_benchmark
 
 MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
 
-# What a line on the console sums up; TensorBoard has each loss by its own name.
-LOSS_GROUPS = {
-    **dict.fromkeys(("mask_class", "mask", "dice", "mask_class_aux", "mask_aux", "dice_aux"), "masks"),
-    **dict.fromkeys(("point_fused", "point_3d"), "points"),
-    **dict.fromkeys(("caption_fused", "caption_3d", "caption_2d"), "captions"),
-    "binary": "binary",
-    "mask_regularisation": "regularisation",
-}
-
 
 def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> int:
     """Train `config`'s model in `config.output`, from the newest good checkpoint there if there is one.
@@ -94,6 +85,7 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.benchmark = load_benchmark(config.benchmark)
+        self.criterion = build_criterion(config, self.benchmark)
         check_headlines(config.evaluate.headlines, self.benchmark.num_classes, self.benchmark.groups)
         self.views = build_training_views(config, self.benchmark)
         self.batches = EpochBatches(
@@ -130,15 +122,15 @@ class Trainer:
         self.average = AveragedWeights(self.model, settings.ema) if settings.ema else None
         if resumed and resumed.ema and self.average:
             self.average.load(resumed.ema)
-        criterion = build_criterion(config, self.benchmark)
-        stepper = TrainingStep(self.model, criterion)
+        stepper = TrainingStep(self.model, self.criterion)
         self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
         if resumed and resumed.scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed.scaler)
         self.feature_cache = None
-        if settings.keep_encodings and criterion.reads_masks:  # nothing else reads them, but for the captions
+        if settings.keep_encodings and self.criterion.needs("masks"):  # nothing else reads them, but for the captions
+            tokens = self.criterion.needs("clip", settings.epochs - 1)
             self.feature_cache = open_feature_cache(
-                config, self.model, self.clip_text, self.views, self.accelerator.print
+                config, self.model, self.clip_text, self.views, tokens, self.accelerator.print
             )
         self.text = self.clip_text(self.benchmark.base_names)
         self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
@@ -182,8 +174,8 @@ class Trainer:
 
     def missing_captions(self) -> str | None:
         """One line if losses ask for captions and there are none: without them they rest."""
-        loss, data = self.config.loss, self.config.data
-        if not (loss.caption_fused or loss.caption_3d or loss.caption_2d) or self.views.have_captions():
+        data = self.config.data
+        if not self.criterion.needs("captions") or self.views.have_captions():
             return None
         return (
             f"no view of split '{data.train_split}' has a caption in {data.captions or data.root / 'captions.json'}, "
@@ -232,7 +224,6 @@ class Trainer:
     def backward(self, epoch: int, micro: int, batch: Batch) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch; processes exchange gradients after the last one."""
         config, accelerator = self.config, self.accelerator
-        regularise = config.loss.mask_regularisation > 0 and epoch >= config.loss.mask_regularisation_start
         batch = translate(batch.to(self.device), config.seed, self.step)
         generator = generator_for(config.seed, self.step, micro, accelerator.process_index, device=self.device)
         kept = self.feature_cache
@@ -242,10 +233,10 @@ class Trainer:
                 batch,
                 self.text,
                 kept.captions(batch) if kept else self.clip_text(batch.captions),
-                regularise,
+                epoch,
                 generator,
                 kept.images(batch) if kept else None,
-                kept.tokens(batch) if kept and regularise else None,
+                kept.tokens(batch) if kept and self.criterion.needs("clip", epoch) else None,
             )
             accelerator.backward(losses["total"] / self.settings.accumulate)
         return losses
@@ -361,9 +352,10 @@ class Trainer:
             "run/epoch": self.step / self.steps_per_epoch,
         }
         self.log.scalars(scalars, self.step)
-        groups = dict.fromkeys(LOSS_GROUPS.values(), 0.0)
-        for name in values.keys() & LOSS_GROUPS.keys():
-            groups[LOSS_GROUPS[name]] += values[name]
+        headings = self.criterion.groups
+        groups = dict.fromkeys(headings.values(), 0.0)
+        for name in values.keys() & headings.keys():
+            groups[headings[name]] += values[name]
         shown = ", ".join(f"{group} {value:.3f}" for group, value in groups.items())
         left = timedelta(seconds=round((self.total_steps - self.step) * seconds / self.window_steps))
         self.log.line(

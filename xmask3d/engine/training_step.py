@@ -22,33 +22,33 @@ class TrainingStep(nn.Module):
         batch: Batch,
         text: Tensor,
         captions: Tensor,
-        regularise: bool,
+        epoch: int,
         generator: torch.Generator,
         encoded: Encoded | None = None,
         tokens: EncodedTokens | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses by name, and their `total`.
 
-        Where no loss that reads masks has a weight, the 2D branch does not run and its parameters get no gradient.
+        Where no loss that needs masks has a weight, the 2D branch does not run and its parameters get no gradient.
 
         Args:
             batch: B views.
             text: C x D embeddings of the base classes. captions: B x D.
-            regularise: whether the mask regularisation, and so MaskCLIP, takes part.
+            epoch: number of the epoch, from 0, which decides the losses that take part.
             generator: of the random points that masks are compared at.
             encoded, tokens: of the batch's images, if known.
         """
-        if not self.criterion.reads_masks:
-            outputs = self.model(batch, text, masks=False)
-            return self.criterion(outputs, batch, captions, regularise=False)
-        targets = self.criterion.count_targets(batch)
+        criterion = self.criterion
+        if not criterion.needs("masks"):
+            return criterion(self.model(batch, text, masks=False), batch, captions, epoch=epoch, generator=generator)
+        targets = criterion.count_targets(batch)
         outputs = self.model(
             batch,
             text,
             auxiliary=True,
-            mask_clip=regularise,
-            force_first=self.criterion.reference,
+            mask_clip=criterion.needs("clip", epoch),
+            force_first=criterion.reference,
             encoded=encoded,
             tokens=tokens,
         )
-        return self.criterion(outputs, batch, captions, regularise=regularise, generator=generator, targets=targets)
+        return criterion(outputs, batch, captions, epoch=epoch, generator=generator, targets=targets)

@@ -46,6 +46,7 @@ def test_points_are_drawn_on_the_device_of_the_step(monkeypatch: pytest.MonkeyPa
         clip_text=lambda captions: captions,
         batch=types.SimpleNamespace(captions=[]),
         text=None,
+        epoch=0,
         step=lambda *arguments: torch.rand(3, generator=arguments[-1]),
         finish=lambda losses, _: losses,
         optimizer=None,

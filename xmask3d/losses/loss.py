@@ -1,0 +1,121 @@
+"""Contract of a loss, and what a training step hands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from xmask3d.data.batch import Batch
+from xmask3d.losses.mask_losses import TargetCount
+from xmask3d.losses.sampling import Uniform
+from xmask3d.models.outputs import Fused, Outputs
+from xmask3d.models.similarity import at_least_float32
+
+Need = Literal["masks", "captions", "clip", "random"]
+T = TypeVar("T")
+
+
+class Loss(Protocol):
+    """One term of the training loss; a class that derives from this one inherits the defaults.
+
+    Attributes:
+        name: name in logs.
+        group: heading under which a console line sums it up.
+        weight: factor of the loss in the total.
+        start: first epoch (from 0) in which it takes part.
+        needs: "masks" is the 2D branch: mask predictions, fused features and label maps; "captions" are sentences about
+            views; "clip" is CLIP's view of the final masks, which runs a network and is left out at weight 0; "random"
+            are random numbers.
+    """
+
+    name: str
+    group: str
+    weight: float
+    start: int = 0
+    needs: frozenset[Need] = frozenset()
+
+    def compute(self, step: LossStep) -> Tensor:
+        """Compute the loss of a batch, not weighted.
+
+        Returns:
+            A scalar; or a number for each mask prediction, the final one first. The sum of the others is logged under
+            the name with `_aux`.
+        """
+
+
+@dataclass(eq=False)
+class LossStep:
+    """A batch, the network's outputs for it, and what several losses make of them; all in float32 or wider.
+
+    Attributes:
+        outputs: of a forward with the C base texts.
+        batch: B views with labels, binary labels and label maps.
+        captions: B x D text embeddings; see `captioned`.
+        labels: N int64 training labels of the points, C where none counts.
+        binary_targets: N int64, 1 base, 0 novel (or unlabelled), -1 unknown.
+        num_classes: C, of the base classes.
+        frame_size: height and width of the grid that the points' pixels are on.
+        uniform: draws random numbers.
+        targets: number of target masks, if it has been counted before the model ran.
+    """
+
+    outputs: Outputs
+    batch: Batch
+    captions: Tensor
+    labels: Tensor
+    binary_targets: Tensor
+    num_classes: int
+    frame_size: tuple[int, int]
+    uniform: Uniform
+    targets: TargetCount | None = None
+
+    def __post_init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def once(self, compute: Callable[[LossStep], T]) -> T:
+        """Return what `compute` makes of the step, computed once for all losses that share it."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        return self._known[compute]
+
+    @property
+    def fused(self) -> Fused:
+        """What masks give to points; only for losses that need masks."""
+        assert self.outputs.fused is not None, "the loss does not say that it needs masks"
+        return self.outputs.fused
+
+    def point_features(self, kind: Literal["fused", "3d"]) -> tuple[Tensor, Tensor]:
+        """Distinct features U x D, and N int64, the row of each point."""
+        if kind == "fused":
+            return self._fused_rows, self.fused.point_to_row
+        return self.voxels, self.outputs.point_to_voxel
+
+    @cached_property
+    def voxels(self) -> Tensor:
+        """V x D, the 3D feature of each voxel."""
+        return at_least_float32(self.outputs.voxels_3d)
+
+    @cached_property
+    def class_embeddings(self) -> Tensor:
+        """(C + 1) x D, null last."""
+        return at_least_float32(self.outputs.class_embeddings)
+
+    @cached_property
+    def temperature(self) -> Tensor:
+        """Scalar, multiplies cosine similarities."""
+        return at_least_float32(self.outputs.temperature)
+
+    @cached_property
+    def captioned(self) -> Tensor:
+        """B bool, views that have a sentence."""
+        captioned = torch.tensor([bool(caption) for caption in self.batch.captions])
+        return captioned.to(self.labels.device, non_blocking=True)
+
+    @cached_property
+    def _fused_rows(self) -> Tensor:
+        return at_least_float32(self.fused.rows)
