@@ -72,6 +72,14 @@ def test_a_key_of_earlier_runs_without_effect_is_passed_over(tmp_path: Path) -> 
         load_config(path)
 
 
+def test_rounded_products_of_earlier_runs_are_dropped_with_a_warning(tmp_path: Path, caplog) -> None:
+    path = write(tmp_path, "a.yaml", "sparse: {backend: torch, products: bfloat16}\n")
+    assert load_config(path).sparse.model_dump() == {"backend": "torch"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "sparse.products is of earlier versions and has no effect: convolutions compute in float32"
+    ]
+
+
 def test_unknown_override(tmp_path: Path) -> None:
     text = message(write(tmp_path, "a.yaml", ""), "train.epoch=3")
     assert "override 'train.epoch=3'" in text and "'epochs'" in text

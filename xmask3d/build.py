@@ -73,7 +73,6 @@ def build_model(config: Config) -> Assembly:
         null_embedding=clip_text([""]),
         frame_size=config.data.frame_size,
         backend=config.sparse.backend,
-        low_products=config.sparse.products == "bfloat16",
     )
     return Assembly(model, clip_text)
 
@@ -87,7 +86,6 @@ def assemble(
     null_embedding: torch.Tensor,
     frame_size: tuple[int, int] = (240, 320),
     backend: str = "auto",
-    low_products: bool = False,
 ) -> XMask3D:
     """Put trainable parts of the given sizes around frozen networks.
 
@@ -99,7 +97,6 @@ def assemble(
         null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
         frame_size: height and width of the grid that the points' pixels are on.
         backend: of sparse convolution.
-        low_products: of sparse convolution in training.
     """
     width = null_embedding.shape[-1]
     # In this order, which decides the random weights that a seed gives each part.
@@ -140,7 +137,6 @@ def assemble(
         mask_clip=mask_clip,
         fuser=Fuser(width, frame_size),
         sparse_backend=backend,
-        low_products=low_products,
     )
 
 

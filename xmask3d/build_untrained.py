@@ -48,7 +48,6 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
             null_embedding=torch.randn(1, clip_config["embed_dim"]),
             frame_size=config.data.frame_size,
             backend=config.sparse.backend,
-            low_products=config.sparse.products == "bfloat16",
         )
 
 

@@ -1,11 +1,20 @@
 """The configuration: one typed schema, YAML files with `include`, and `key=value` overrides."""
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from xmask3d.dotted import is_dotted
 from xmask3d.errors import UserError
@@ -13,6 +22,8 @@ from xmask3d.files import atomic_write
 from xmask3d.resources import REPOSITORY as REPOSITORY
 from xmask3d.resources import find_configuration
 from xmask3d.resources import find_file as find_file
+
+log = logging.getLogger(__name__)
 
 
 class Section(BaseModel):
@@ -208,9 +219,6 @@ class SparseConfig(Section):
     backend: Literal["auto", "native", "torch", "minkowski"] = Field(
         "auto", description="implementation; auto is native (compiled here, CPU) where that works, else torch"
     )
-    products: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: in training, native rounds what it multiplies where that is fast"
-    )
 
 
 class Config(Section):
@@ -253,9 +261,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
             raise UserError(f"override '{override}': the value is not YAML") from error
         _assign(content, key.split("."), value, override)
         lines[tuple(key.split("."))] = f"override '{override}'"
-    model = content.get("model")
-    if isinstance(model, dict) and model.get("diffusion_size", 0) is None:
-        del model["diffusion_size"]  # runs of earlier versions wrote it, without effect
+    _drop_keys_of_earlier_versions(content)
     _check_keys(content, Config, (), lines)
     try:
         config = Config.model_validate(content)
@@ -278,6 +284,14 @@ def dotted_paths(config: Config) -> list[tuple[str, str]]:
     named += [("loss.extra", name) for name in config.loss.extra]
     named += [("evaluate.headlines", name) for name in config.evaluate.headlines]
     return [(key, name) for key, name in named if is_dotted(name)]
+
+
+def _drop_keys_of_earlier_versions(content: dict) -> None:
+    model, sparse = content.get("model"), content.get("sparse")
+    if isinstance(model, dict) and model.get("diffusion_size", 0) is None:
+        del model["diffusion_size"]  # written without effect
+    if isinstance(sparse, dict) and sparse.pop("products", "float32") != "float32":
+        log.warning("sparse.products is of earlier versions and has no effect: convolutions compute in float32")
 
 
 def save_config(config: Config, path: Path) -> None:

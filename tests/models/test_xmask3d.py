@@ -25,7 +25,6 @@ from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
 from xmask3d.models.pixel_decoder import PixelDecoder
 from xmask3d.models.pyramid import FeaturePyramid
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.sparse.native.kernels import failure, has_bfloat16
 
 WIDTH, CLASSES, IMAGE = 12, 4, 32
 PLANES, LAYERS = (8, 8, 8, 8, 8, 8, 8, 8), (1,) * 8
@@ -238,19 +237,6 @@ def test_half_precision_is_close(batch: Batch, text: torch.Tensor) -> None:
     assert labels.fused.shape == (105,) and labels.scores.isfinite().all()
     with torch.autocast("cpu", torch.bfloat16):
         assert training_losses(model.train(), batch, text)["total"].isfinite()
-
-
-@pytest.mark.skipif(bool(failure()) or not has_bfloat16(), reason="no compiled products of bfloat16")
-def test_low_products_are_for_training_only(batch: Batch) -> None:
-    model, exact = small_model(), small_model()
-    model.low_products = True
-    for training, equal in ((False, True), (True, False)):
-        logits = [
-            network.train(training).encode_points(batch.voxel_coords, batch.voxel_features, batch.size)[2]
-            for network in (model, exact)
-        ]
-        assert torch.equal(*logits) == equal
-        assert (logits[0] - logits[1]).norm() < 0.05 * logits[1].norm()
 
 
 def test_names_are_those_of_published_checkpoints() -> None:

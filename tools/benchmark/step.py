@@ -55,7 +55,7 @@ def prepare(case: Case, config: Path = ROOMS) -> Job:
     with tempfile.TemporaryDirectory() as folder:
         views = int(case.options["views"])
         write_scene(Path(folder), int(case.options["points"]), views, split="train")
-        overrides = [f"data.root={folder}", "data.train_split=train", "sparse.products=float32"]
+        overrides = [f"data.root={folder}", "data.train_split=train"]
         training = Training(load_config(config, overrides), case.device, views)
     run = {"xmask3d": training.kept, "xmask3d-encoding": training.encoding, "plain": training.plain}[case.contender]
     maps, sparse = CoordinateMaps(training.batch.voxel_coords), 0

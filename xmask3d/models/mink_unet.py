@@ -41,11 +41,11 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(Convolution(in_channels, channels, kernel_size=1), BatchNorm(channels))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        out = normed_convolution(self.conv1, self.norm1, x, read_by="convolutions")
+        out = normed_convolution(self.conv1, self.norm1, x)
         shortcut = x
         if self.downsample is not None:
             projection, norm = self.downsample
-            shortcut = normed_convolution(projection, norm, x, relu=False, read_by="sums")
+            shortcut = normed_convolution(projection, norm, x, relu=False)
         return normed_convolution(self.conv2, self.norm2, out, shortcut=shortcut)
 
 

@@ -41,15 +41,13 @@ class XMask3D(nn.Module):
         mask_clip: MaskClip,
         fuser: Fuser,
         sparse_backend: str = "auto",
-        low_products: bool = False,
     ) -> None:
         """
         Args:
             image_features, mask_clip: their frozen networks keep out of `parameters()` and `state_dict()` themselves.
             conditioner: part of the image features that trains, where they do not register it: it is registered here,
                 by the name that checkpoints give it.
-            sparse_backend, low_products: of sparse convolutions, as `xmask3d.sparse.Voxels` takes them; the second in
-                training only.
+            sparse_backend: back end of sparse convolutions, as `xmask3d.sparse.Voxels` takes it.
         """
         super().__init__()
         self.point_encoder = point_encoder
@@ -62,7 +60,7 @@ class XMask3D(nn.Module):
         self.classifier = classifier
         self.mask_clip = mask_clip
         self.fuser = fuser
-        self.sparse_backend, self.low_products = sparse_backend, low_products
+        self.sparse_backend = sparse_backend
 
     def forward(
         self,
@@ -121,8 +119,7 @@ class XMask3D(nn.Module):
         Returns:
             B x D global features, V x D voxel features, and V logits of being base.
         """
-        low_products = self.low_products and self.training
-        voxels = Voxels(coordinates, features, batch_size, self.sparse_backend, low_products)
+        voxels = Voxels(coordinates, features, batch_size, self.sparse_backend)
         global_feature, voxels_3d = self.point_encoder(voxels)
         dim = self.classifier.null_embed.shape[1]
         found, wanted = (tuple(global_feature.shape), tuple(voxels_3d.shape)), ((batch_size, dim), (len(features), dim))

@@ -22,7 +22,7 @@ def library() -> CDLL:
         BuildError: it cannot be had here.
     """
     loaded = load_library()
-    for name in ("xm_pairs_of_table", "xm_pairs_of_neighbours"):
+    for name in ("xm_kernel_map_of_table", "xm_kernel_map_of_neighbours"):
         getattr(loaded, name).restype = c_void_p
     for name in ("xm_in_frustum", "xm_lift", "xm_fuse"):
         getattr(loaded, name).restype = c_int64

@@ -22,8 +22,6 @@ class CoordinateManager(ABC):
     """
 
     batch_size: int
-    compiled = False  # whether the loops compiled on the machine are wanted, and there
-    low_products = False  # whether float32 features are rounded to bfloat16 before they are multiplied
 
     @abstractmethod
     def coordinates(self, stride: int) -> Tensor:
@@ -94,14 +92,13 @@ class TorchCoordinateManager(CoordinateManager):
         return transposed_convolution(features, weight, self._maps.stride_map(stride // 2))
 
 
-def coordinate_manager(coordinates: Tensor, backend: str = "auto", low_products: bool = False) -> CoordinateManager:
+def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> CoordinateManager:
     """Make the manager of a batch.
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
         backend: `torch`; `native` where a C++ compiler is installed; `auto`, which is `native` for a CPU where that
             works and else `torch`; or `minkowski` where MinkowskiEngine is installed.
-        low_products: `native` only: multiply float32 features in bfloat16 where the processor can.
 
     Raises:
         UserError: unknown back end, one that is not there, or faulty coordinates.
@@ -117,7 +114,7 @@ def coordinate_manager(coordinates: Tensor, backend: str = "auto", low_products:
         from xmask3d.sparse.native.manager import NativeCoordinateManager
 
         if not failure():
-            return NativeCoordinateManager(coordinates, low_products)
+            return NativeCoordinateManager(coordinates)
         if backend == "native":
             raise UserError(f"sparse back end 'native' cannot be used here: {failure()}; choose auto or torch")
     return TorchCoordinateManager(coordinates)

@@ -1,14 +1,11 @@
 """Layers on sparse tensors, with the parameter names and shapes of MinkowskiEngine."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from xmask3d.native.norm import normalise, usable
 from xmask3d.sparse.backend import autocast_type
 from xmask3d.sparse.tensor import SparseTensor
 
@@ -74,11 +71,6 @@ class BatchNorm(nn.Module):
         return x.with_features(self.bn(x.features))
 
 
-_LOW_TYPES = {
-    "all": (torch.float32, torch.bfloat16), "convolutions": (torch.bfloat16,), "sums": (torch.float32,)
-}  # fmt: skip
-
-
 def normed_convolution(
     convolution: Convolution | TransposedConvolution,
     norm: BatchNorm,
@@ -86,58 +78,17 @@ def normed_convolution(
     *,
     shortcut: SparseTensor | None = None,
     relu: bool = True,
-    read_by: Literal["all", "convolutions", "sums"] = "all",
 ) -> SparseTensor:
-    """A convolution, batch norm, what a shortcut adds, and ReLU; compiled, what follows the convolution is one loop.
+    """Apply a convolution and batch norm, add a shortcut, and end in ReLU; in place where nothing else reads it.
 
     Args:
         x: V x in.
         shortcut: V' x out on the voxels of the result, if there is one.
         relu: whether to end in ReLU.
-        read_by: what the result is for. Where products are of lower precision, it may come as convolutions round it
-            if nothing else reads it, and need not be rounded if none does.
 
     Returns:
-        V' x out, in the type of the shortcut or else of `x`; what only convolutions read, in theirs.
+        V' x out.
     """
-    stream = autocast_type((x if shortcut is None else shortcut).features)
-    low = x.manager.low_products and stream == torch.float32
-    if low:
-        x = x.with_features(x.features.bfloat16() if x.rounded is None else x.rounded)
-    y = convolution(x)
-    added = () if shortcut is None else (shortcut.features,)
-    if not (x.manager.compiled and _fusible(norm.bn, y.features, *added)):
-        out = norm(y.with_features(y.features.to(stream))).features
-        out = out if shortcut is None else out.add_(shortcut.features)
-        return y.with_features(functional.relu_(out) if relu else out)
-    types = _LOW_TYPES[read_by] if low else (y.features.dtype,)
-    return y.with_features(*_normalise(norm.bn, y.features, *added, relu=relu, types=types))
-
-
-def _fusible(norm: nn.BatchNorm1d, *features: Tensor) -> bool:
-    """Whether the compiled loops take a norm and these features; without batch statistics they pass no gradient."""
-    usual = norm.affine and norm.track_running_stats and norm.momentum is not None
-    passing = norm.training or not torch.is_grad_enabled()
-    return usual and passing and norm.weight.dtype == torch.float32 and usable(*features)
-
-
-def _normalise(
-    norm: nn.BatchNorm1d, x: Tensor, shortcut: Tensor | None = None, *, relu: bool, types: Sequence[torch.dtype]
-) -> tuple[Tensor, ...]:
-    running_mean, running_variance, momentum = norm.running_mean, norm.running_var, norm.momentum
-    assert running_mean is not None and running_variance is not None and momentum is not None
-    if norm.training and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-    return normalise(
-        x,
-        norm.weight,
-        norm.bias,
-        running_mean,
-        running_variance,
-        training=norm.training,
-        momentum=momentum,
-        eps=norm.eps,
-        shortcut=shortcut,
-        relu=relu,
-        types=types,
-    )
+    y = norm(convolution(x))
+    out = y.features if shortcut is None else y.features.add_(shortcut.features)
+    return y.with_features(functional.relu_(out) if relu else out)

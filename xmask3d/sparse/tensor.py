@@ -18,13 +18,11 @@ class SparseTensor:
         features: V x C, a row for each row of `coordinates`.
         stride: tensor stride of the level: 1 for the finest grid, then 2, 4 ...
         manager: the coordinates of the batch, shared by all tensors and networks that belong to it.
-        rounded: the features in the type that convolutions multiply, if they are known in it already.
     """
 
     features: Tensor
     stride: int
     manager: CoordinateManager
-    rounded: Tensor | None = None
 
     @property
     def coordinates(self) -> Tensor:
@@ -36,9 +34,9 @@ class SparseTensor:
         """Number of samples: the largest batch index of the finest level and one."""
         return self.manager.batch_size
 
-    def with_features(self, features: Tensor, rounded: Tensor | None = None) -> "SparseTensor":
+    def with_features(self, features: Tensor) -> "SparseTensor":
         """The same voxels with other features (V x C')."""
-        return replace(self, features=features, rounded=rounded)
+        return replace(self, features=features)
 
     def features_as_given(self) -> Tensor:
         """V x C features in the row order of the coordinates from which the batch was made; finest level only."""
@@ -47,15 +45,13 @@ class SparseTensor:
         return self.manager.restore(self.features)
 
 
-def sparse_tensor(
-    coordinates: Tensor, features: Tensor, backend: str = "auto", low_products: bool = False
-) -> SparseTensor:
+def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") -> SparseTensor:
     """Make the sparse tensor of a batch on the finest grid.
 
     Args:
         coordinates: V x 4 int32 or int64 rows (batch, x, y, z), no row twice, any sign.
         features: V x C.
-        backend, low_products: as `coordinate_manager` takes them.
+        backend: as `coordinate_manager` takes it.
 
     Raises:
         UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.
@@ -63,7 +59,7 @@ def sparse_tensor(
     if features.ndim != 2 or features.shape[0] != coordinates.shape[0]:
         shapes = f"features {tuple(features.shape)} do not fit coordinates {tuple(coordinates.shape)}"
         raise UserError(f"sparse tensor: {shapes}")
-    manager = coordinate_manager(coordinates, backend, low_products)
+    manager = coordinate_manager(coordinates, backend)
     return SparseTensor(manager.arrange(features), 1, manager)
 
 
@@ -75,29 +71,25 @@ class Voxels:
         coordinates: V x 4 int32 or int64 rows (sample, x, y, z), no row twice, any sign.
         features: V x C, colours.
         batch_size: number B of samples; one may be without voxels.
-        backend, low_products: of sparse convolutions, as `coordinate_manager` takes them.
+        backend: of sparse convolutions, as `coordinate_manager` takes it.
     """
 
     coordinates: Tensor
     features: Tensor
     batch_size: int
     backend: str = "auto"
-    low_products: bool = False
 
     @cached_property
     def sparse(self) -> SparseTensor:
         """Sparse tensor of the voxels, made once: networks that convolve share its kernel maps."""
-        return sparse_tensor(self.coordinates, self.features, self.backend, self.low_products)
+        return sparse_tensor(self.coordinates, self.features, self.backend)
 
 
 def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
     """Join the channels of two tensors on the same voxels, those of `first` leading."""
     if first.manager is not second.manager or first.stride != second.stride:
         raise ValueError("tensors to be joined lie on different voxels")
-    rounded = None
-    if first.rounded is not None and second.rounded is not None:
-        rounded = torch.cat([first.rounded, second.rounded], 1)
-    return first.with_features(torch.cat([first.features, second.features], 1), rounded)
+    return first.with_features(torch.cat([first.features, second.features], 1))
 
 
 def max_pool_samples(features: Tensor, batch_index: Tensor, num_samples: int) -> Tensor:

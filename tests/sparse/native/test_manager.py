@@ -8,7 +8,7 @@ from xmask3d.errors import UserError
 from xmask3d.models.mink_unet import MinkUNet
 from xmask3d.sparse import Convolution, TransposedConvolution, coordinate_manager, sparse_tensor
 from xmask3d.sparse.backend import TorchCoordinateManager
-from xmask3d.sparse.native import kernels, manager
+from xmask3d.sparse.native import kernels
 from xmask3d.sparse.native.manager import NativeCoordinateManager
 
 compiled = pytest.mark.skipif(bool(kernels.failure()), reason=kernels.failure())
@@ -52,34 +52,6 @@ def test_a_network_agrees_with_double_precision() -> None:
     output = network(sparse_tensor(cloud, features, "native"))[1]
     expected = network.double()(sparse_tensor(cloud, features.double(), "native"))[1]
     assert (output - expected).norm() < 1e-5 * expected.norm()
-
-
-@compiled
-@pytest.mark.skipif(not kernels.has_bfloat16(), reason="a processor without products of bfloat16")
-def test_low_products_of_float32_are_those_of_bfloat16() -> None:
-    torch.manual_seed(0)
-    layers = torch.nn.Sequential(Convolution(6, 20), Convolution(20, 16, kernel_size=2, stride=2))
-    cloud = random_cloud(500)
-    features, results = torch.randn(cloud.shape[0], 6), {}
-    for name, low, cast in (("ours", True, False), ("autocast", False, True), ("exact", False, False)):
-        rows = features.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
-            output = layers(sparse_tensor(cloud, rows, "native", low)).features
-        results[name] = [output, *torch.autograd.grad(output.float().square().sum(), [rows, *layers.parameters()])]
-    for ours, autocast, exact in zip(*results.values(), strict=True):
-        assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours, autocast.float(), rtol=0.02, atol=0.02)
-        assert 0 < (ours - exact).norm() < 0.02 * exact.norm()
-
-
-@compiled
-def test_processors_without_bfloat16_compute_in_float32(monkeypatch) -> None:
-    monkeypatch.setattr(manager, "has_bfloat16", lambda: False)
-    layers = torch.nn.Sequential(Convolution(6, 8))
-    result, exact = (outputs_and_gradients(layers, random_cloud(), "native", low) for low in (True, False))
-    assert result[0].dtype == torch.bfloat16
-    for one, other in zip(result, exact, strict=True):
-        assert 0 < (one.float() - other).norm() / other.norm() < 0.01
 
 
 def test_auto_is_native_where_that_works_and_else_torch(monkeypatch) -> None:

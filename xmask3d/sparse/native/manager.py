@@ -1,87 +1,68 @@
 """The back end whose loops are compiled on the machine that runs them."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from xmask3d.sparse.backend import TorchCoordinateManager
 from xmask3d.sparse.native.functions import convolution, resampling
-from xmask3d.sparse.native.kernels import PairLists, has_bfloat16
+from xmask3d.sparse.native.kernels import BlockedKernelMap
 
 
 class NativeCoordinateManager(TorchCoordinateManager):
-    """Float32 and bfloat16 on the CPU by compiled loops; all else as the plain torch back end does it.
+    """Float32 and bfloat16 on the CPU by compiled loops, which sum in float32; all else as plain torch does it."""
 
-    Args:
-        coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
-        low_products: round float32 features, weights and gradients to bfloat16 before they are multiplied, where the
-            processor has such products; sums are float32, and results are rounded once more.
-    """
-
-    compiled = True
-
-    def __init__(self, coordinates: Tensor, low_products: bool = False) -> None:
+    def __init__(self, coordinates: Tensor) -> None:
         super().__init__(coordinates)
-        self.low_products = low_products and has_bfloat16()
-        self._neighbour_pairs: dict[tuple[int, int], PairLists] = {}
-        self._stride_pairs: dict[int, tuple[PairLists, PairLists]] = {}
+        self._neighbour_maps: dict[tuple[int, int], BlockedKernelMap] = {}
+        self._stride_maps: dict[int, tuple[BlockedKernelMap, BlockedKernelMap]] = {}
 
     def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
         if not _suits(features):
             return super().convolve(features, weight, stride, kernel_size)
-        pairs = self._neighbours(stride, kernel_size)
-        return self._run(lambda rows: convolution(rows, weight, pairs), features)
+        return convolution(features.float(), weight, self._neighbours(stride, kernel_size)).to(features.dtype)
 
     def pointwise(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         if not _suits(features):
             return super().pointwise(features, weight, stride)
-        pairs = self._neighbours(stride, 1)
-        return self._run(lambda rows: convolution(rows, weight[None], pairs), features)
+        return convolution(features.float(), weight[None], self._neighbours(stride, 1)).to(features.dtype)
 
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         if not _suits(features):
             return super().downsample(features, weight, stride)
         down, up = self._link(stride)
-        return self._run(lambda rows: resampling(rows, weight, down, up), features)
+        return resampling(features.float(), weight, down, up).to(features.dtype)
 
     def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         if not _suits(features):
             return super().upsample(features, weight, stride)
         down, up = self._link(stride // 2)
-        return self._run(lambda rows: resampling(rows, weight, up, down), features)
+        return resampling(features.float(), weight, up, down).to(features.dtype)
 
-    def _run(self, convolve: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-        """Compute in the features' own type where the processor can, else in float32; or in bfloat16 where wanted."""
-        if features.dtype == torch.bfloat16 and not has_bfloat16():
-            return convolve(features.float()).to(features.dtype)
-        if self.low_products and features.dtype == torch.float32:
-            return convolve(features.bfloat16()).to(features.dtype)
-        return convolve(features)
-
-    def _neighbours(self, stride: int, kernel_size: int) -> PairLists:
+    def _neighbours(self, stride: int, kernel_size: int) -> BlockedKernelMap:
         key = (stride, kernel_size)
-        if key not in self._neighbour_pairs:
+        if key not in self._neighbour_maps:
             keys, bits = self._maps.keys(stride)
             if kernel_size == 1:
-                pairs = PairLists.identity(keys.shape[0])
+                found = BlockedKernelMap.identity(keys.shape[0])
             elif bits < 3 or kernel_size > 17:
                 kernel_map = self._maps.neighbours(stride, kernel_size)
-                pairs = PairLists.of_table(kernel_map.table, kernel_map.source_rows)
+                found = BlockedKernelMap.of_table(kernel_map.table, kernel_map.source_rows)
             else:
-                pairs = PairLists.of_neighbours(keys, kernel_size, bits)
-            self._neighbour_pairs[key] = pairs
-        return self._neighbour_pairs[key]
+                found = BlockedKernelMap.of_neighbours(keys, kernel_size, bits)
+            self._neighbour_maps[key] = found
+        return self._neighbour_maps[key]
 
-    def _link(self, stride: int) -> tuple[PairLists, PairLists]:
-        """Pairs that lead from level `stride` to the next coarser one, and back."""
-        if stride not in self._stride_pairs:
+    def _link(self, stride: int) -> tuple[BlockedKernelMap, BlockedKernelMap]:
+        """Maps that lead from level `stride` to the next coarser one, and back."""
+        if stride not in self._stride_maps:
             link = self._maps.stride_map(stride)
             fine, coarse = link.slot.shape[0], link.children.shape[0]
             parents = torch.full((fine, 8), coarse, dtype=torch.int32)
             parents.scatter_(1, (link.slot % 8)[:, None], (link.slot // 8).int()[:, None])
-            self._stride_pairs[stride] = PairLists.of_table(link.children, fine), PairLists.of_table(parents, coarse)
-        return self._stride_pairs[stride]
+            tables = (link.children, fine), (parents, coarse)
+            down, up = (BlockedKernelMap.of_table(table, rows) for table, rows in tables)
+            self._stride_maps[stride] = down, up
+        return self._stride_maps[stride]
 
 
 def _suits(features: Tensor) -> bool:

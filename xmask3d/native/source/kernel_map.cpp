@@ -160,7 +160,7 @@ class Surroundings {
 extern "C" {
 
 // From a T x K table of source rows whose missing entries are `none`.
-void* xm_pairs_of_table(const int32_t* table, int64_t targets, int taps, int32_t none, int block_rows, int64_t* counts,
+void* xm_kernel_map_of_table(const int32_t* table, int64_t targets, int taps, int32_t none, int block_rows, int64_t* counts,
                         int threads) {
   return find_pairs(targets, taps, block_rows, counts, threads, [=](int64_t first, int64_t last, BlockLists& lists) {
     for (int64_t row = first; row < last; ++row)
@@ -170,7 +170,7 @@ void* xm_pairs_of_table(const int32_t* table, int64_t targets, int taps, int32_t
 
 // Neighbours of every voxel within `radius` (at most 8) along each axis. `voxels`: ascending keys, the batch index
 // followed by `axis_bits` (at least 3) interleaved bits of each coordinate.
-void* xm_pairs_of_neighbours(const int64_t* voxels, int64_t count, int radius, int axis_bits, int block_rows,
+void* xm_kernel_map_of_neighbours(const int64_t* voxels, int64_t count, int radius, int axis_bits, int block_rows,
                              int64_t* counts, int threads) {
   const Cubes cubes(voxels, count);
   const int side = 2 * radius + 1;
@@ -190,7 +190,7 @@ void* xm_pairs_of_neighbours(const int64_t* voxels, int64_t count, int radius, i
 }
 
 // Copy what was found to its place, `starts` being the sums of the counts, and forget it.
-void xm_take_pairs(void* handle, int64_t blocks, int taps, const int64_t* starts, int32_t* rows, uint16_t* places,
+void xm_take_kernel_map(void* handle, int64_t blocks, int taps, const int64_t* starts, int32_t* rows, uint16_t* places,
                    int threads) {
   Found* found = static_cast<Found*>(handle);
 #pragma omp parallel for num_threads(threads) schedule(static)
