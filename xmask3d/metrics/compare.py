@@ -1,28 +1,50 @@
-"""Runs side by side: means and spreads over seeds of the scores that evaluations wrote."""
+"""Methods and runs side by side: scores that evaluations and scored predictions wrote, and how sure differences are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.metrics.report import RESULTS, STATISTICS
+from xmask3d.metrics.scores import title_of
+from xmask3d.metrics.statistics import LEVEL, Protocol, Statistics, interval, load_evaluated, resample
 
 BRANCHES = ("fused", "2d", "3d")
 COLUMNS = ("hiou", "miou_base", "miou_novel")
+ORDER = (
+    "hiou", "miou_base", "miou_novel", "f_miou", "f_macc", "miou_head", "miou_common", "miou_tail", "miou_all", "hap50",
+    "ap", "ap50", "ap25", "ap_base", "ap_novel", "ap_head", "ap_common", "ap_tail",
+)  # fmt: skip
+"""Columns of tables that hold predictions, of which each shows those that a row has."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison: a name and, per branch and score, the values of its runs in per cent."""
+    """One line of a comparison.
+
+    Attributes:
+        name: of the method or variant.
+        values: of each branch and score the values of its runs in per cent; empty for predictions.
+        headlines: of each score the values of its runs in per cent, of an evaluation those of the fused features.
+        kind: what scores of this row may be compared with: class list, protocol and scenes.
+        paths: results of its runs.
+    """
 
     name: str
     values: dict[str, dict[str, list[float]]]
+    headlines: dict[str, list[float]]
+    kind: dict[str, Any]
+    paths: list[Path]
 
     @property
     def runs(self) -> int:
         """How many evaluations the row is made of."""
-        return len(self.values[BRANCHES[0]][COLUMNS[0]])
+        return len(self.paths)
 
 
 def read_row(name: str, files: Sequence[Path]) -> Row:
@@ -30,37 +52,93 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
 
     Args:
         name: of the row.
-        files: `results.json` of evaluations, or folders below which they are; of a run that was evaluated several
-            times the newest counts.
+        files: `results.json` of evaluations or scored predictions, or folders below which they are; of a run that was
+            evaluated several times the newest counts.
 
     Raises:
         UserError: no results, or results of different benchmarks, protocols, settings or sets of scenes.
     """
-    paths = [path for file in files for path in ([file] if file.is_file() else sorted(file.rglob("results.json")))]
+    paths = [path for file in files for path in ([file] if file.is_file() else sorted(file.rglob(RESULTS)))]
     if not paths:
-        raise UserError(f"{name}: no results.json below {', '.join(map(str, files))}; evaluate first (tools/test.py)")
-    contents = []
-    for path in paths:
-        try:
-            contents.append(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as results ({error})") from error
-    for path, content in zip(paths, contents, strict=True):
-        if not isinstance(content, dict) or not {"benchmark", "protocol", "scenes", "scores"} <= content.keys():
-            raise UserError(f"{path}: not results of an evaluation; give a results.json of tools/test.py")
+        raise UserError(
+            f"{name}: no results.json below {', '.join(map(str, files))}; evaluate first (xmask3d evaluate)"
+        )
+    contents = [_read(path) for path in paths]
     paths, contents = _newest_of_runs(paths, contents)
-    kinds = {(content["benchmark"], content["protocol"], tuple(content["scenes"])) for content in contents}
-    if len(kinds) > 1:
+    kinds = [comparable(content) for content in contents]
+    if any(difference(kinds[0], kind) for kind in kinds):
         raise UserError(f"{name}: results of different benchmarks, protocols or scenes cannot be averaged")
     settings = [[content.get("settings", {}).get(part) for part in ("evaluate", "model")] for content in contents]
     other = next((i for i, values in enumerate(settings) if values != settings[0]), None)
     if other is not None:
         raise UserError(f"{name}: {paths[0]} and {paths[other]} are of different settings and cannot be averaged")
-    values = {
-        branch: {column: [100 * content["scores"][branch][column] for content in contents] for column in COLUMNS}
-        for branch in BRANCHES
+    if all("headlines" in content for content in contents):
+        values, shown = {}, [content["headlines"] for content in contents]
+    else:
+        values = {
+            branch: {column: [100 * content["scores"][branch][column] for content in contents] for column in COLUMNS}
+            for branch in BRANCHES
+        }
+        shown = [
+            content["scores"]["fused"] | {"miou_all": content["scores"]["fused"].get("miou")} for content in contents
+        ]
+    headlines = {
+        column: [100 * scores[column] for scores in shown]
+        for column in ORDER
+        if all(scores.get(column) is not None for scores in shown)
     }
-    return Row(name, values)
+    return Row(name, values, headlines, kinds[0], paths)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as results ({error})") from error
+    needed = {"benchmark", "protocol", "scenes", "scores"}
+    if not isinstance(content, dict) or not needed <= content.keys():
+        raise UserError(f"{path}: not results of an evaluation; give a results.json of xmask3d evaluate")
+    return content
+
+
+def comparable(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for two results to stand in one table, by its name."""
+    protocol = content["protocol"]
+    if isinstance(protocol, str):
+        protocol = Protocol(method=protocol).as_dict()  # of an evaluation of this project's model
+    return {
+        "class list and split": content["benchmark"],
+        "classes": content.get("class_list", {}).get("sha256"),
+        **protocol,
+        "set of scenes": tuple(content["scenes"]),
+        "truth": content.get("truth_sha256"),
+    }
+
+
+def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """Name of the first entry that keeps two results from being compared; None if none does.
+
+    An entry that one of them has not, such as the number of classes a mask where there are no masks, keeps nobody.
+    """
+    for name in first:
+        values = first[name], second.get(name)
+        if None not in values and values[0] != values[1]:
+            return name
+    return None
+
+
+def check_comparable(rows: Sequence[Row]) -> None:
+    """Raise `UserError` where two rows are of different protocols, class lists, splits or scenes."""
+    for row in rows[1:]:
+        name = difference(rows[0].kind, row.kind)
+        if name is None:
+            continue
+        values = [f"{each.name} has {_short(each.kind[name])}" for each in (rows[0], row)]
+        raise UserError(f"one table holds one protocol; {name.replace('_', ' ')} differs: {', '.join(values)}")
+
+
+def _short(value: Any) -> str:
+    return f"{len(value)} scenes" if isinstance(value, tuple) else f"'{str(value)[:24]}'"
 
 
 def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[list[Path], list[dict]]:
@@ -73,14 +151,77 @@ def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[li
 
 
 def markdown(rows: Sequence[Row], branches: Sequence[str] = BRANCHES) -> str:
-    """A Markdown table: per branch hIoU, base and novel mIoU; mean ± standard deviation over several runs."""
-    heads = [f"{branch} {title}" for branch in branches for title in ("hIoU", "base", "novel")]
+    """A Markdown table: mean ± standard deviation over several runs.
+
+    Evaluations have hIoU, base and novel mIoU of each branch; a table with predictions has a column for each score that
+    a row has, and evaluations show their fused features in it.
+    """
+    if all(row.values for row in rows):
+        heads = [f"{branch} {title}" for branch in branches for title in ("hIoU", "base", "novel")]
+        cells = [[row.values[branch][column] for branch in branches for column in COLUMNS] for row in rows]
+    else:
+        columns = [column for column in ORDER if any(column in row.headlines for row in rows)]
+        heads = [title_of(column) for column in columns]
+        cells = [[row.headlines.get(column, []) for column in columns] for row in rows]
     lines = [f"| run | n | {' | '.join(heads)} |", "|---|---|" + "---:|" * len(heads)]
-    for row in rows:
-        cells = [_cell(row.values[branch][column]) for branch in branches for column in COLUMNS]
-        lines.append(f"| {row.name} | {row.runs} | {' | '.join(cells)} |")
+    for row, values in zip(rows, cells, strict=True):
+        lines.append(f"| {row.name} | {row.runs} | {' | '.join(map(_cell, values))} |")
     return "\n".join(lines)
 
 
 def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: int = 1000, seed: int = 0) -> list[str]:
+    """Say by how much one of two methods beats the other, a line a score that both have.
+
+    Both are scored on the same resamples of the scenes, so what is hard for both cancels out. The number behind ± is
+    half the width of the interval that holds 95 % of the differences.
+
+    Raises:
+        UserError: rows of several runs, of different scenes, or without counts of each scene.
+    """
+    check_comparable([first, second])
+    pair = [load_statistics(row) for row in (first, second)]
+    times = resample(len(pair[0].scenes), resamples, seed)
+    (a, b), drawn = [each.headlines() for each in pair], [each.headlines(times) for each in pair]
+    lines = []
+    for column in columns:
+        ends = interval(drawn[0][column] - drawn[1][column]) if column in a and column in b else None
+        if ends is None:
+            continue
+        gain, margin = 100 * float(a[column][0] - b[column][0]), 50 * (ends[1] - ends[0])
+        better, worse = (first, second) if gain >= 0 else (second, first)
+        sure = ends[0] > 0 or ends[1] < 0
+        verb = (
+            f"{better.name} beats {worse.name} by" if sure else f"{first.name} and {second.name} cannot be told apart:"
+        )
+        lines.append(f"{title_of(column)}: {verb} {abs(gain):.1f} ± {margin:.1f}")
+    note = f"(±: {LEVEL} % of {resamples} resamples of {len(pair[0].scenes)} scenes, both on the same; seed {seed})"
+    return [*lines, note] if lines else []
+
+
+def load_statistics(row: Row) -> Statistics:
+    """Counts of each scene behind a row of one run.
+
+    Raises:
+        UserError: several runs, or no counts beside the results.
+    """
+    if row.runs != 1:
+        raise UserError(f"{row.name}: {row.runs} runs; intervals over scenes are of one run each")
+    path = row.paths[0]
+    content = _read(path)
+    if content.get("kind") != "predictions":
+        return load_evaluated(path.parent, content)
+    classes = content["class_list"]
+    return Statistics.load(
+        path.parent / STATISTICS, Protocol(**content["protocol"]), classes["groups"], classes["instance_classes"]
+    )
+
+
+def many_scenes(rows: Sequence[Row]) -> bool:
+    """Tell whether every row is of one run on several scenes, so that differences have intervals."""
+    return len(rows) > 1 and all(row.runs == 1 for row in rows) and len(np.unique(rows[0].kind["set of scenes"])) > 1

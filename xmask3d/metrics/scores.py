@@ -123,7 +123,8 @@ HEADLINES: dict[str, Headline] = {
 }
 """Scores with a name of their own. A mean over any class group is called miou_<group> or macc_<group>."""
 
-TITLES = {"hiou": "hIoU", "hacc": "hAcc", "all_accuracy": "allAcc", "f_miou": "f-mIoU", "f_macc": "f-mAcc"}
+TITLES = {"hiou": "hIoU", "hacc": "hAcc", "all_accuracy": "allAcc", "f_miou": "f-mIoU", "f_macc": "f-mAcc",
+          "miou": "mIoU", "macc": "mAcc", "ap": "AP", "ap50": "AP50", "ap25": "AP25", "hap50": "hAP50"}  # fmt: skip
 
 
 def find_headline(name: str) -> Headline:
@@ -156,7 +157,10 @@ def check_headlines(names: Sequence[str], num_classes: int, groups: Mapping[str,
 
 
 def title_of(name: str) -> str:
-    """Heading of a score in tables: of a dotted path the function's name."""
+    """Heading of a score in tables: with its group of classes, or of a dotted path the function's name."""
+    kind, _, group = name.partition("_")
+    if name not in TITLES and kind in TITLES and group:
+        return f"{TITLES[kind]} {group}"
     return TITLES.get(name, name.rpartition(".")[2])
 
 

@@ -1,0 +1,219 @@
+"""Counts of each scene, from which every score and its spread over scenes follow."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
+from xmask3d.metrics.instances import InstanceScores, SceneMatches, average_precision
+from xmask3d.metrics.scores import ALL, ForegroundRules, Headline, Tally, find_headline, harmonic_mean
+
+RESAMPLES_AT_ONCE = 32
+
+LEVEL = 95  # per cent of the resamples that an interval holds
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Choices that scores depend on besides the predictions; scores of different protocols are not compared.
+
+    Attributes:
+        predictions: "free" may name any class; "restricted" chose among the classes of the foreground only.
+        foreground: class group behind f-mIoU and f-mAcc.
+        background, absent: see `ForegroundRules`.
+        class_agnostic: whether instances are compared without their classes.
+        classes_per_mask: "one" (top-1), or "several" where a mask is given under several classes (top-K); None
+            without instances.
+        method: how the method may use the truth at test time; "reference" is that of this project's published numbers.
+    """
+
+    predictions: str = "free"
+    foreground: str = "foreground"
+    background: str = "dropped"
+    absent: str = "left_out"
+    class_agnostic: bool = False
+    classes_per_mask: str | None = None
+    method: str = "default"
+
+    @property
+    def rules(self) -> ForegroundRules:
+        """Choices behind f-mIoU and f-mAcc."""
+        return ForegroundRules(self.foreground, self.background, self.absent)  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every choice by its name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of S scenes under a protocol.
+
+    Attributes:
+        scenes: S names.
+        protocol: choices behind the scores.
+        groups: class ids by group.
+        judged: ids of the classes of instances, in the order that `matches` has them.
+        counts: S x K x (K + 1) points by true and predicted class, or None without labels.
+        matches: S comparisons of predicted objects, or None without instances.
+    """
+
+    scenes: Sequence[str]
+    protocol: Protocol
+    groups: Mapping[str, Sequence[int]]
+    judged: Sequence[int]
+    counts: np.ndarray | None
+    matches: Sequence[SceneMatches] | None
+
+    def tally(self) -> Tally:
+        """Points of all scenes."""
+        assert self.counts is not None
+        return Tally(self.counts.sum(0), self.groups)
+
+    def instances(self, areas: np.ndarray | None = None) -> InstanceScores:
+        """Average precision of all scenes, or of areas that are given."""
+        if areas is None:
+            assert self.matches is not None
+            areas = average_precision(self.matches)
+        place = {class_id: k for k, class_id in enumerate(self.judged)}
+        return InstanceScores(areas, {n: [place[i] for i in ids if i in place] for n, ids in self.groups.items()})
+
+    def headlines(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Scores by name, once for all scenes, or for each of B resamples of them.
+
+        Args:
+            weights: B x S, the times that each scene counts.
+
+        Returns:
+            B values of each score (1 without weights); NaN where a score cannot be had.
+        """
+        times = np.ones((1, len(self.scenes)), np.int64) if weights is None else weights
+        return self._semantic(times) | self._instance(times)
+
+    def _semantic(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        if self.counts is None:
+            return {}
+        functions = semantic_headlines(self.groups, self.protocol.rules)
+        values: dict[str, list[float]] = {name: [] for name in functions}
+        flat = self.counts.reshape(len(self.counts), -1).astype(np.float64)
+        for start in range(0, len(times), RESAMPLES_AT_ONCE):
+            for counts in times[start : start + RESAMPLES_AT_ONCE] @ flat:
+                tally = Tally(counts.reshape(self.counts.shape[1:]), self.groups)
+                for name, function in functions.items():
+                    values[name].append(function(tally))
+        return {name: np.array(column) for name, column in values.items()}
+
+    def _instance(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        if self.matches is None:
+            return {}
+        rows = [_instance_headlines(self.instances(areas)) for areas in average_precision(self.matches, times)]
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    def save(self, path: Path) -> None:
+        """Write a compressed npz: counts as the cells that are not zero, matches as one table."""
+        arrays: dict[str, np.ndarray] = {"scenes": np.array(self.scenes)}
+        if self.counts is not None:
+            cells = np.nonzero(self.counts)
+            arrays |= {"cells": np.stack(cells), "points": self.counts[cells], "shape": np.array(self.counts.shape)}
+        if self.matches is not None:
+            arrays["objects"] = np.stack([scene.objects for scene in self.matches])
+            arrays["rows"] = np.array([len(scene.kind) for scene in self.matches])
+            for name in _COLUMNS:
+                arrays[name] = np.concatenate([getattr(scene, name) for scene in self.matches])
+        atomic_write(path, lambda part: np.savez_compressed(part, **arrays))  # type: ignore[arg-type]
+
+    @classmethod
+    def load(
+        cls, path: Path, protocol: Protocol, groups: Mapping[str, Sequence[int]], judged: Sequence[int]
+    ) -> Statistics:
+        """Read it back.
+
+        Raises:
+            UserError: missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            counts, matches = None, None
+            if "cells" in arrays:
+                counts = np.zeros(arrays["shape"], np.int64)
+                counts[tuple(arrays["cells"])] = arrays["points"]
+            if "objects" in arrays:
+                columns = [np.split(arrays[name], np.cumsum(arrays["rows"])[:-1]) for name in _COLUMNS]
+                matches = [SceneMatches(*row) for row in zip(*columns, arrays["objects"], strict=True)]
+            return cls([str(name) for name in arrays["scenes"]], protocol, groups, judged, counts, matches)
+        except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: missing or damaged ({error}); score the predictions again") from error
+
+
+_COLUMNS = ("kind", "overlap", "confidence", "correct")
+
+
+def resample(scenes: int, resamples: int, seed: int) -> np.ndarray:
+    """Times that each scene counts in each resample with replacement, resamples x scenes; equal for equal seeds."""
+    return np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
+
+
+def interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Ends of the middle 95 % of resampled values; None if a score is missing in all of them."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.percentile(values, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def semantic_headlines(groups: Mapping[str, Sequence[int]], rules: ForegroundRules) -> dict[str, Headline]:
+    """Scores of labels that a class list allows, by name."""
+    found: dict[str, Headline] = {}
+    if groups.get("base") and groups.get("novel"):
+        found = {name: find_headline(name) for name in ("hiou", "miou_base", "miou_novel", "macc_base", "macc_novel")}
+    if rules.group in groups:
+        found |= {"f_miou": rules.miou, "f_macc": rules.macc}
+    for kind in ("miou", "macc"):
+        found |= {f"{kind}_{group}": find_headline(f"{kind}_{group}") for group in _FREQUENCIES if group in groups}
+    return found | {name: find_headline(name) for name in (f"miou_{ALL}", f"macc_{ALL}", "all_accuracy")}
+
+
+_FREQUENCIES = ("head", "common", "tail")
+
+
+def _instance_headlines(scores: InstanceScores) -> dict[str, float]:
+    """AP of all classes and of groups; hAP50 is the harmonic mean of AP50 of base and novel classes."""
+    kinds = ("ap", "ap50", "ap25")
+    found = {kind: scores.mean(kind) for kind in kinds}
+    for group in ("base", "novel", *_FREQUENCIES):
+        if scores.groups.get(group) and (group in _FREQUENCIES or scores.groups.get("novel")):
+            found |= {f"{kind}_{group}": scores.mean(kind, group) for kind in kinds}
+    if "ap50_novel" in found:
+        found["hap50"] = harmonic_mean(found["ap50_base"], found["ap50_novel"])
+    return found
+
+
+def load_evaluated(folder: Path, content: Mapping[str, Any]) -> Statistics:
+    """Counts of each scene that an evaluation of this project's model has kept, of the fused features.
+
+    Args:
+        folder: of its results. content: of its `results.json`.
+
+    Raises:
+        UserError: results without settings, or a scene's file is missing.
+    """
+    try:
+        split = content["settings"]["benchmark"]
+        counts = []
+        for name in content["scenes"]:
+            with np.load(folder / "scenes" / f"{name}.npz", allow_pickle=False) as file:
+                counts.append(file["counts_fused"])
+        groups = {"base": split["base"], "novel": split["novel"]}
+        protocol = Protocol(method=content["protocol"])
+        return Statistics(content["scenes"], protocol, groups, (), np.stack(counts), None)
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder}: no counts of each scene ({error}); evaluate again") from error
