@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from xmask3d.errors import UserError
-from xmask3d.rooms import generate, noise, render
-from xmask3d.rooms import point_fusion as fusion
+from xmask3d.rooms import generate
 from xmask3d.rooms import viewpoints as camera
 from xmask3d.rooms.catalogue import NYU40_IDS
 from xmask3d.rooms.generate import attribution, find_furniture, make_rooms
@@ -34,19 +33,6 @@ def _cloud(out: Path, split: str, scene: str) -> tuple[np.ndarray, np.ndarray, n
 
 def _contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-
-@pytest.mark.skipif(bool(render._failure()), reason="no compiled loops or no Embree 4 here")
-def test_files_are_the_same_without_compiled_loops(rooms: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(render, "_failure", lambda: "asked not to")
-    for module in (fusion, noise):
-        monkeypatch.setattr(module.loops, "available", lambda: False)
-    make_rooms(tmp_path / "plain", train_rooms=1, val_rooms=0, views=VIEWS, seed=4, furniture=None)
-    plain, compiled = _contents(tmp_path / "plain"), _contents(rooms)
-    assert len(plain) > 15
-    for name, content in plain.items():
-        if "scene0000_00" in name and not name.startswith("records"):
-            assert content == compiled[name], name
 
 
 def test_files_are_where_scannet_has_them(rooms: Path) -> None:

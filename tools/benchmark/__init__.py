@@ -8,7 +8,7 @@ with. To add a part, write its module and name it in `PARTS`.
 from importlib import import_module
 from types import ModuleType
 
-PARTS = ("sparse", "features", "decoder", "sample", "step", "scene", "room")
+PARTS = ("sparse", "features", "decoder", "sample", "step", "scene")
 
 
 def load_part(name: str) -> ModuleType:

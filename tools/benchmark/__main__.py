@@ -27,9 +27,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     sizes = [30_000, 100_000, 200_000]
     parser.add_argument("--voxels", nargs="+", type=int, default=sizes, help="sizes of the sparse part")
     parser.add_argument("--points", nargs="+", type=int, default=[150_000], help="scenes of the parts sample and scene")
-    parser.add_argument(
-        "--views", nargs="+", type=int, default=[], help="views of decoder, step, scene and room (by part)"
-    )
+    parser.add_argument("--views", nargs="+", type=int, default=[], help="views of decoder, step and scene (by part)")
     parser.add_argument("--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose names hold all these words")
     parser.add_argument("--device", default="cpu", help="torch device")

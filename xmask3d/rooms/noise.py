@@ -3,24 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from xmask3d.native import rooms as loops
 
-
-def sensor_color(
-    color: NDArray[np.uint8], exposure: float, rng: np.random.Generator, *, compiled: bool = True
-) -> NDArray[np.uint8]:
+def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A slightly soft, grainy picture, H x W x 3 uint8.
 
     Args:
         color: H x W x 3.
         exposure: factor.
-        compiled: whether compiled loops may be used, where they are to be had; the picture is the same.
     """
     gain = (exposure * rng.uniform(0.97, 1.03, 3)).astype(np.float32)
     grain = rng.standard_normal(color.shape, dtype=np.float32)
     strength = np.float32(rng.uniform(1.5, 4.0))
-    if compiled and loops.available():
-        return loops.sensor_color(color, gain, grain, float(strength))
     image: NDArray[np.floating] = color.astype(np.float32)
     # A 1-2-1 blur takes the edge off one ray a pixel.
     image = _blurred(_blurred(image).swapaxes(0, 1)).swapaxes(0, 1)
@@ -40,7 +33,7 @@ def _blurred(image: NDArray[np.floating]) -> NDArray[np.floating]:
     return result
 
 
-def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator, *, compiled: bool = True) -> NDArray[np.uint16]:
+def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint16]:
     """Millimetres as a structured-light camera gives them, 0 where it sees nothing.
 
     The standard deviation follows Khoshelham and Elberink (2012): 1.4 mm/m^2 times the squared distance. Pixels at
@@ -48,13 +41,11 @@ def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator, *, compil
 
     Args:
         depth: H x W, metres, 0 where nothing is hit.
-        compiled: whether compiled loops may be used, where they are to be had; the result is the same.
     """
     height, width = depth.shape
     normal = rng.standard_normal(depth.shape, dtype=np.float32)
     chance = rng.random(depth.shape, dtype=np.float32)
-    measure = loops.sensor_depth if compiled and loops.available() else _measured
-    seen = measure(depth, normal, chance)
+    seen = _measured(depth, normal, chance)
     for _ in range(int(rng.integers(2, 9))):
         row, column = int(rng.integers(0, height)), int(rng.integers(0, width))
         seen[row : row + int(rng.integers(2, 12)), column : column + int(rng.integers(2, 14))] = 0

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xmask3d.native import rooms as loops
 from xmask3d.rooms.render import Frame
 
 
@@ -32,22 +31,6 @@ def fuse(
     Returns:
         Coordinates (N x 3, metres), colours (N x 3, in [0, 1]) and labels (N), in ascending order of cells.
     """
-    if not loops.available():
-        return fuse_plainly(pictures, intrinsics, factor, spacing)
-    k = intrinsics
-    values, labels = loops.fuse(
-        [(*_arrays(picture.frame), picture.pose, picture.step) for picture in pictures],
-        (k[0, 0], k[0, 2], k[1, 1], k[1, 2]),
-        factor,
-        spacing,
-    )
-    return values[:, :3], values[:, 3:], labels
-
-
-def fuse_plainly(
-    pictures: Sequence[Picture], intrinsics: NDArray[np.float64], factor: int, spacing: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
-    """The same in NumPy."""
     parts = [_lift(picture, intrinsics, factor) for picture in pictures]
     points, colors, instances, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not len(points):

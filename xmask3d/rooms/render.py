@@ -1,18 +1,13 @@
 """Draw meshes by ray casting: colour, depth, instance and label of every pixel."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xmask3d.native import rays as loops
-from xmask3d.native.compiler import BuildError
-from xmask3d.native.library import failure_of
-from xmask3d.rooms import embree
-from xmask3d.rooms.mesh import Mesh, merge, polygons, solid_texture
-from xmask3d.rooms.shading import Hits, Light, Looks, PlainRays
+from xmask3d.rooms.mesh import Mesh, merge
+from xmask3d.rooms.shading import Hits, Light, Looks, RayCaster
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,6 @@ class Renderer:
         labels: class id of each mesh; 255 for all if left out.
         light: how the surfaces are lit.
         background: colour where no surface is hit, red, green, blue in [0, 1].
-        compiled: whether compiled loops may be used, where they are to be had; the pictures are the same.
     """
 
     def __init__(
@@ -49,8 +43,6 @@ class Renderer:
         labels: Sequence[int] | None = None,
         light: Light | None = None,
         background: Sequence[float] = (0.0, 0.0, 0.0),
-        *,
-        compiled: bool = True,
     ) -> None:
         self.light = light or Light()
         self.background = np.asarray(background, np.float32)
@@ -60,12 +52,7 @@ class Renderer:
         count = [len(mesh.faces) for mesh in meshes]
         self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
         self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
-        if compiled and not _failure():
-            looks = Looks.of(self.mesh, self.light, loops.normals(self.mesh.vertices, self.mesh.faces))
-            parts = self.face_instance, self.face_label
-            self._surfaces = _surfaces(self.mesh, looks, self.light, *parts, self.background)
-        else:
-            self._plain = PlainRays(self.mesh, Looks.of(self.mesh, self.light, self.mesh.normals()), self.light)
+        self._rays = RayCaster(self.mesh, Looks.of(self.mesh, self.light), self.light)
 
     def render(
         self,
@@ -87,10 +74,8 @@ class Renderer:
         # z = 1 in the camera frame, so the distance along such a ray is the depth.
         across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * rotation[:, 0]
         down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * rotation[:, 1]
-        if hasattr(self, "_surfaces"):
-            return Frame(*self._surfaces.render(origin, across, down, rotation[:, 2], colored))
         rays = (across + down[:, None] + rotation[:, 2]).reshape(-1, 3)
-        hits = self._plain.cast(np.broadcast_to(origin, rays.shape), rays, colored)
+        hits = self._rays.cast(np.broadcast_to(origin, rays.shape), rays, colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color
         if colored:
@@ -114,67 +99,7 @@ class Renderer:
         """
         starts = np.ascontiguousarray(origins, np.float32)
         rays = np.ascontiguousarray(directions, np.float32)
-        if hasattr(self, "_surfaces"):
-            return Hits(*self._surfaces.cast(starts, rays, colored))
-        return self._plain.cast(starts, rays, colored)
-
-
-def _surfaces(
-    mesh: Mesh,
-    looks: Looks,
-    light: Light,
-    instance: NDArray[np.int32],
-    label: NDArray[np.int32],
-    background: NDArray[np.float32],
-) -> loops.Surfaces:
-    """A mesh for the compiled loops. Args: instance, label: of each face; background: colour."""
-    return loops.Surfaces(
-        embree.Scene(mesh.vertices, mesh.faces),
-        [embree.function(name) for name in ("rtcIntersect1", "rtcIntersect16", "rtcOccluded16")],
-        looks.normals,
-        looks.daylight,
-        mesh.uv,
-        mesh.texture,
-        instance,
-        label,
-        looks.texels,
-        looks.texture_start,
-        looks.texture_width,
-        looks.texture_height,
-        lamp=light.lamp or (0.0, 0.0, 0.0),
-        lamp_strength=light.lamp_strength if light.lamp else 0.0,
-        tint=light.tint,
-        background=background,
-        shadows=light.shadows,
-    )
-
-
-@functools.cache
-def _failure() -> str:
-    """Why compiled loops cannot draw on this machine; empty if they can."""
-    return "no Embree 4" if embree.library() is None else failure_of("rooms", _check)
-
-
-def _check() -> None:
-    """Draw a square before a wall. Embree is not asked twice, since a second device of it keeps a thread busy.
-
-    Raises:
-        BuildError: the picture is not what geometry says.
-    """
-    white = solid_texture((1, 1, 1))
-    corners = [[(-s, -s, z), (s, -s, z), (s, s, z), (-s, s, z)] for s, z in ((9, 4), (1, 2))]
-    mesh = merge([polygons([square], white) for square in corners])
-    light, instance = Light(ambient=1, sun_strength=0), np.repeat(np.arange(2, dtype=np.int32), 2)
-    looks = Looks.of(mesh, light, loops.normals(mesh.vertices, mesh.faces))
-    surfaces = _surfaces(mesh, looks, light, instance, instance, np.zeros(3, np.float32))
-    steps = (np.arange(18)[:, None] - 8.5) / 10
-    color, depth, seen, _ = surfaces.render((0, 0, 0), steps * (1, 0, 0), steps[:14] * (0, 1, 0), (0, 0, 1), True)
-    inside = np.zeros((14, 18), bool)
-    inside[4:14, 4:14] = True
-    if not (
-        np.array_equal(seen, inside) and np.allclose(depth, np.where(inside, 2, 4), rtol=1e-5) and color.min() == 255
-    ):
-        raise BuildError("compiled loops do not draw a square where it is")
+        return self._rays.cast(starts, rays, colored)
 
 
 def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How surfaces look under a room's light, and the plain way to follow rays to them: one at a time, shaded by NumPy."""
+"""How surfaces look under a room's light, and rays that are followed to them by embreex and shaded by NumPy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +67,9 @@ class Looks:
     texture_height: NDArray[np.int32]
 
     @staticmethod
-    def of(mesh: Mesh, light: Light, normals: FloatArray) -> "Looks":
-        """Looks of a mesh's faces, whose normals are given, under a light."""
+    def of(mesh: Mesh, light: Light) -> "Looks":
+        """Find the looks of a mesh's faces under a light."""
+        normals = mesh.normals()
         # Half-Lambert: no side is wholly black, as in a room where light bounces often.
         slope = normals @ np.asarray(light.sun, np.float32) / 2
         daylight = light.ambient + light.sun_strength * np.stack([0.5 + slope, 0.5 - slope]) ** 2
@@ -79,7 +80,7 @@ class Looks:
         return Looks(normals, daylight.astype(np.float32), texels, start, width, height)
 
 
-class PlainRays:
+class RayCaster:
     """Rays to a mesh's faces. Numbers of one kind lie together (a row an axis): NumPy is slow on rows of two or three.
 
     Args:

@@ -32,12 +32,8 @@ class BuiltRoom:
     kinds: tuple[str, ...]
 
 
-def build_room(room: Room, rng: np.random.Generator, *, compiled: bool = True) -> BuiltRoom:
-    """Give a furnished room floor, walls, ceiling and light.
-
-    Args:
-        compiled: whether compiled loops may draw it, where they are to be had; the pictures are the same.
-    """
+def build_room(room: Room, rng: np.random.Generator) -> BuiltRoom:
+    """Give a furnished room floor, walls, ceiling and light."""
     parts = [
         ("floor", CLASS_IDS["floor"], _floor(room, rng)),
         ("wall", CLASS_IDS["wall"], _walls(room, rng)),
@@ -48,7 +44,7 @@ def build_room(room: Room, rng: np.random.Generator, *, compiled: bool = True) -
         parts.append(("rug", UNLABELLED, rug))
     parts += [(piece.model.kind, piece.model.class_id, piece.mesh()) for piece in room.pieces]
     meshes, labels = [mesh for _, _, mesh in parts], [label for _, label, _ in parts]
-    renderer = Renderer(meshes, labels, room_light(room, rng), compiled=compiled)
+    renderer = Renderer(meshes, labels, room_light(room, rng))
     return BuiltRoom(room, renderer, tuple(kind for kind, _, _ in parts))
 
 
