@@ -2,7 +2,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from xmask3d.data.images import resize_bilinear, resize_nearest
+from xmask3d.data.images import resize_bilinear, resize_nearest, resize_to_unit
 
 
 def test_bilinear_is_near_the_exact_one():
@@ -23,3 +23,11 @@ def test_nearest_is_torch_nearest():
     for size in [(51, 64), (128, 128), (12, 20)]:
         expected = F.interpolate(torch.from_numpy(values).double()[None, None], size, mode="nearest")[0, 0]
         np.testing.assert_array_equal(resize_nearest(values, size), expected.numpy())
+
+
+def test_pictures_for_networks_are_resized_and_divided_by_255() -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
+    for size in ((33, 17), (20, 30)):
+        unit = resize_to_unit(planes, size)
+        assert unit.dtype == np.float32
+        np.testing.assert_array_equal(unit, resize_bilinear(planes, size) / np.float32(255))

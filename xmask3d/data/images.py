@@ -4,8 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from xmask3d.native import samples
-
 
 def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize 8-bit pictures as the published pipeline did: bilinear, half-pixel centres, 11-bit fixed-point weights.
@@ -53,13 +51,7 @@ def resize_to_unit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         C x height x width float32 in [0, 1].
     """
-    if image.shape[-2:] != tuple(size) and samples.available():
-        across, down = (np.stack(_taps(image.shape[axis], size[axis - 1], axis == 1), 1) for axis in (2, 1))
-        return samples.resize_bilinear(image, across, down, _UNIT)
     return np.divide(resize_bilinear(image, size), np.float32(255), dtype=np.float32)
-
-
-_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 @lru_cache

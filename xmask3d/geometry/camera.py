@@ -131,10 +131,6 @@ def _in_frustum(
     planes /= np.linalg.norm(planes[:, :3], axis=1, keepdims=True)
     planes = planes @ world_to_camera
     extent = max(float(points.max()), -float(points.min())) + float(np.abs(world_to_camera[:3, 3]).max())
-    from xmask3d.native import samples  # imports torch, which few of this module's users need
-
-    if samples.available():
-        return samples.in_frustum(points, planes, -1e-5 * extent)
     distance = planes[:, :3].astype(np.float32) @ np.asarray(points, np.float32).T
     distance += planes[:, 3:].astype(np.float32)
     return np.flatnonzero(distance.min(0) >= -1e-5 * extent)
