@@ -3,9 +3,8 @@
 import functools
 import logging
 from collections.abc import Callable
-from ctypes import CDLL, c_int, c_int64, c_void_p
+from ctypes import CDLL, c_int, c_void_p
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +20,7 @@ def library() -> CDLL:
     Raises:
         BuildError: it cannot be had here.
     """
-    loaded = load_library()
-    for name in ("xm_kernel_map_of_table", "xm_kernel_map_of_neighbours"):
-        getattr(loaded, name).restype = c_void_p
-    for name in ("xm_in_frustum", "xm_lift", "xm_fuse"):
-        getattr(loaded, name).restype = c_int64
-    return loaded
+    return load_library()
 
 
 def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
@@ -49,11 +43,6 @@ def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
 def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
     """Where a tensor's numbers are, `offset` bytes further on; null for none."""
     return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
-
-
-def array_address(array: np.ndarray) -> c_void_p:
-    """Where an array's numbers are."""
-    return c_void_p(array.ctypes.data)
 
 
 def threads() -> c_int:

@@ -92,13 +92,6 @@ class CoordinateMaps:
         """V x 4 int32 rows (batch, x, y, z) of a level, in units of the finest grid."""
         return self._level(stride).coordinates
 
-    def keys(self, stride: int) -> tuple[Tensor, int]:
-        """V int64 keys of a level, ascending, and how many bits each of x, y and z has in them.
-
-        The bits of (coordinate - origin) / stride are interleaved, x lowest; the batch index lies above.
-        """
-        return self._level(stride).keys, self._bits_at(stride)
-
     def neighbours(self, stride: int, kernel_size: int) -> KernelMap:
         """Map of a submanifold convolution: offsets -r..r per axis in units of the stride, x fastest."""
         key = (stride, kernel_size)

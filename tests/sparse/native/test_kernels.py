@@ -5,8 +5,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.sparse.clouds import random_cloud
-from xmask3d.sparse.coordinates import CoordinateMaps
 from xmask3d.sparse.native import kernels
 from xmask3d.sparse.native.kernels import BlockedKernelMap, failure, forward, weight_gradient
 
@@ -113,19 +111,6 @@ def test_results_repeat_bit_for_bit_on_any_number_of_threads() -> None:
         assert all(torch.equal(one, other) for one, other in zip(result, results[0], strict=True))
 
 
-@pytest.mark.parametrize("kernel_size", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2, 8])
-@pytest.mark.parametrize("extent", [8, 40, 90], ids=["dense", "loose", "lone voxels"])
-def test_neighbours_are_those_of_the_table(extent: int, stride: int, kernel_size: int) -> None:
-    cloud = random_cloud(count=900 if extent > 8 else 800, extent=extent, lowest=-13)
-    maps = CoordinateMaps(cloud)
-    kernel_map = maps.neighbours(stride, kernel_size)
-    expected = BlockedKernelMap.of_table(kernel_map.table, kernel_map.source_rows)
-    keys, bits = maps.keys(stride)
-    found = BlockedKernelMap.of_neighbours(keys, kernel_size, bits)
-    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in ("starts", "rows", "places"))
-
-
 @pytest.mark.parametrize("rows", [1, 64, 65, 3000], ids=str)
 def test_maps_of_a_table_are_sorted_by_block_and_tap(rows: int) -> None:
     table = random_table(targets=rows, taps=3)
@@ -159,5 +144,3 @@ def test_shapes_that_do_not_fit_are_refused_before_memory_is_touched() -> None:
         forward(random_rows(300, 8, seed=2), kernel_map, weight[:4])
     with pytest.raises(ValueError, match="map of 300 and 700 rows"):
         weight_gradient(random_rows(300, 8, seed=2), random_rows(699, 4, seed=3), kernel_map)
-    with pytest.raises(ValueError, match="odd up to 17"):
-        BlockedKernelMap.of_neighbours(torch.arange(4), 2, 5)

@@ -1,10 +1,8 @@
 """The compiled loops, called on tensors."""
 
 import functools
-from collections.abc import Callable
-from ctypes import c_int, c_int32, c_int64, c_void_p
+from ctypes import c_int, c_int64, c_void_p
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,56 +41,20 @@ class BlockedKernelMap:
 
     @classmethod
     def of_table(cls, table: Tensor, source_rows: int) -> "BlockedKernelMap":
-        """From a T x K int32 table of source rows, `source_rows` for none."""
-        table = table.contiguous()
+        """Sort a T x K int32 table of source rows, `source_rows` for none."""
         targets, taps = table.shape
-        shape = c_int64(targets), c_int(taps)
-        start = partial(library().xm_kernel_map_of_table, address(table), *shape, c_int32(source_rows))
-        return cls._found(start, source_rows, targets, taps)
-
-    @classmethod
-    def of_neighbours(cls, keys: Tensor, kernel_size: int, axis_bits: int) -> "BlockedKernelMap":
-        """The map of a submanifold convolution.
-
-        Args:
-            keys: V int64, ascending: the batch index, then `axis_bits` interleaved bits of each coordinate, at least 3.
-            kernel_size: odd, at most 17.
-
-        Raises:
-            ValueError: another kernel size, or fewer bits.
-        """
-        if kernel_size % 2 == 0 or kernel_size > 17 or axis_bits < 3:
-            raise ValueError(
-                f"kernel_size={kernel_size}, axis_bits={axis_bits}: odd up to 17, and at least 3, are needed"
-            )
-        rows = keys.shape[0]
-        start = partial(
-            library().xm_kernel_map_of_neighbours,
-            address(keys),
-            c_int64(rows),
-            c_int(kernel_size // 2),
-            c_int(axis_bits),
-        )
-        return cls._found(start, rows, rows, kernel_size**3)
+        block_rows = _BLOCK_ROWS if targets > _FEW else _BLOCK_ROWS_FEW
+        whole = functional.pad(table, (0, 0, 0, -targets % block_rows), value=source_rows)
+        by_tap = whole.view(-1, block_rows, taps).transpose(1, 2).contiguous()  # blocks x K x rows of a block
+        found = by_tap != source_rows
+        starts = functional.pad(torch.cumsum(found.sum(2).flatten(), 0), (1, 0))
+        places = torch.arange(block_rows, dtype=torch.int16).expand(found.shape)[found]
+        return cls(starts, by_tap[found], places, source_rows, targets, taps, block_rows)
 
     @classmethod
     def identity(cls, rows: int) -> "BlockedKernelMap":
         """Every row with itself, one tap."""
         return cls.of_table(torch.arange(rows, dtype=torch.int32)[:, None], rows)
-
-    @classmethod
-    def _found(cls, start: Callable[..., int], sources: int, targets: int, taps: int) -> "BlockedKernelMap":
-        """Let the library find the pairs, then take them over."""
-        block_rows = _BLOCK_ROWS if targets > _FEW else _BLOCK_ROWS_FEW
-        blocks = -(-targets // block_rows)
-        counts = torch.empty(blocks * taps, dtype=torch.int64)
-        handle = c_void_p(start(c_int(block_rows), address(counts), threads()))
-        starts = functional.pad(torch.cumsum(counts, 0), (1, 0))
-        rows = torch.empty(int(starts[-1]), dtype=torch.int32)
-        places = torch.empty(rows.shape, dtype=torch.int16)
-        pointers = address(starts), address(rows), address(places)
-        library().xm_take_kernel_map(handle, c_int64(blocks), c_int(taps), *pointers, threads())
-        return cls(starts, rows, places, sources, targets, taps, block_rows)
 
     @property
     def arguments(self) -> tuple[c_void_p | c_int64 | c_int, ...]:

@@ -41,14 +41,11 @@ class NativeCoordinateManager(TorchCoordinateManager):
     def _neighbours(self, stride: int, kernel_size: int) -> BlockedKernelMap:
         key = (stride, kernel_size)
         if key not in self._neighbour_maps:
-            keys, bits = self._maps.keys(stride)
             if kernel_size == 1:
-                found = BlockedKernelMap.identity(keys.shape[0])
-            elif bits < 3 or kernel_size > 17:
+                found = BlockedKernelMap.identity(self.coordinates(stride).shape[0])
+            else:
                 kernel_map = self._maps.neighbours(stride, kernel_size)
                 found = BlockedKernelMap.of_table(kernel_map.table, kernel_map.source_rows)
-            else:
-                found = BlockedKernelMap.of_neighbours(keys, kernel_size, bits)
             self._neighbour_maps[key] = found
         return self._neighbour_maps[key]
 
