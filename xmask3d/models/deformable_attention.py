@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from xmask3d.native.deformable import attend, attend_plainly, usable
 
 
 class DeformableAttention(nn.Module):
@@ -52,5 +51,39 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).view(batch, count, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).view(batch, count, self.heads, self.levels * self.points).softmax(-1)
         values = self.value_proj(memory).view(batch, -1, self.heads, dim // self.heads)
-        function = attend if usable(values, offsets, weights, reference) else attend_plainly
-        return self.output_proj(function(values, offsets, weights, reference, sizes))
+        return self.output_proj(attend(values, offsets, weights, reference, sizes))
+
+
+def attend(
+    values: Tensor, offsets: Tensor, weights: Tensor, reference: Tensor, sizes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Sum, for every query, weighted samples of the values around its reference.
+
+    Args:
+        values: B x M x heads x size, the levels one after the other, each row by row.
+        offsets: B x N x heads x levels x points x 2 (x, y), from the reference, in cells of the level.
+        weights: B x N x heads x (levels * points).
+        reference: N x 2, the place (x, y) of each query in [0, 1].
+        sizes: height and width of each level; their products sum to M.
+
+    Returns:
+        B x N x (heads * size).
+    """
+    batch, _, heads, size = values.shape
+    count, points = offsets.shape[1], offsets.shape[4]
+    # Filled where the offsets are: numbers copied to a GPU would wait for it.
+    sides = [offsets.new_full((), side) for height, width in sizes for side in (width, height)]
+    extent = torch.stack(sides).view(-1, 2)
+    places = reference[:, None, None, None, :] + offsets / extent[:, None, :]
+    # grid_sample wants [-1, 1] from edge to edge, and one image a head.
+    grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+    by_head = values.permute(0, 2, 3, 1).flatten(0, 1)
+    levels = by_head.split([height * width for height, width in sizes], dim=-1)
+    shares = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1).split(points, dim=-1)
+    # Places keep their precision where autocast has made the values coarse.
+    samples = [
+        F.grid_sample(level.unflatten(-1, extents).to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
+        for level, extents, grid in zip(levels, sizes, grids, strict=True)
+    ]
+    attended = torch.stack([(x * share).sum(-1) for x, share in zip(samples, shares, strict=True)]).sum(0)
+    return attended.view(batch, heads * size, count).transpose(1, 2)

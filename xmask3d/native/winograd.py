@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 from xmask3d.native.compiler import BuildError
 from xmask3d.native.library import address, failure_of, library, threads
@@ -25,11 +26,6 @@ _G = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64, device="cpu"
 ) / 24  # fmt: skip
 _WEIGHTS = torch.einsum("ia,jb->ijab", _G, _G).reshape(36, 9).float()
-_A = torch.tensor(
-    [[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]], dtype=torch.float64,
-    device="cpu",
-)  # fmt: skip
-_OUTPUTS = torch.einsum("ia,jb->ijab", _A, _A).reshape(36, 16).float()
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -159,7 +155,7 @@ class _Convolve(torch.autograd.Function):
         of_x = _whole(gradient, Filters(ctx.weight, turned=True), None) if needs_x else None
         of_weight = of_bias = None
         if needs_weight:
-            of_weight = _weight_gradient(ctx.saved_tensors[0], gradient)
+            of_weight = conv2d_weight(ctx.saved_tensors[0], ctx.weight.shape, gradient, padding=1)
         if needs_bias:
             of_bias = gradient.sum((0, 2, 3))
         return of_x, of_weight, of_bias
@@ -169,30 +165,6 @@ def _whole(x: Tensor, filters: Filters, bias: Tensor | None) -> Tensor:
     out = x.new_empty(len(x), filters.channels_out, *x.shape[2:])
     convolve(x.detach(), filters, None if bias is None else bias.detach().contiguous(), out)
     return out
-
-
-def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    """C' x C x 3 x 3 from B x C x H x W inputs and the B x C' x H x W gradient, some rows of tiles at a time.
-
-    The adjoint of A^T [(G w G^T) * (B^T d B)] A in w: G^T [sum over tiles of (A g A^T) * (B^T d B)] G.
-    """
-    channels, (height, width) = x.shape[1], x.shape[2:]
-    tile_rows, columns = -(-height // TILE), -(-width // TILE)
-    wide = max(channels, gradient.shape[1]) * columns
-    rows = min(max(_BYTES // (36 * x.itemsize * wide), 1), tile_rows)
-    tiles = F.pad(gradient, (0, columns * TILE - width, 0, tile_rows * TILE - height))
-    tiles = tiles.unflatten(2, (tile_rows, TILE)).unflatten(4, (columns, TILE)).permute(0, 3, 5, 1, 2, 4)
-    total = x.new_zeros(36, gradient.shape[1], channels)
-    entered = x.new_empty(36 * channels * rows * columns)
-    for image, outputs in zip(x, tiles, strict=True):
-        for first in range(0, tile_rows, rows):
-            count = min(rows, tile_rows - first)
-            maps = entered[: 36 * channels * count * columns].view(36, channels, -1)
-            sizes = map(c_int, (channels, height, width, first * TILE - 1, count))
-            library().xm_winograd_enter(address(image), *_strides(image), *sizes, address(maps), threads())
-            some = outputs[:, :, :, first : first + count].reshape(TILE**2, -1)
-            total.baddbmm_((_OUTPUTS @ some).view(36, gradient.shape[1], -1), maps.transpose(1, 2))
-    return (_WEIGHTS.T @ total.flatten(1)).view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
 
 
 def _strides(image: Tensor) -> tuple[c_int64, c_int64]:
