@@ -111,3 +111,17 @@ def test_a_class_group_that_cannot_be_read(tmp_path: Path, group: str, message: 
     (tmp_path / "mine.yaml").write_text(f"{text}groups:\n  mine: {group}\nsplits:\n  all: {{novel: []}}\n")
     with pytest.raises(UserError, match=message):
         load_benchmark("mine/all", tmp_path)
+
+
+def test_a_list_of_ones_own_is_found_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "mine.yaml").write_text(
+        "classes: [{name: a, label_3d: 4, label_2d: 4}, {name: b, label_3d: 7, label_2d: 1}]\n"
+        "splits: {S: {novel: [b]}}\n"
+    )
+    for name in (f"{tmp_path}/lists/mine/S", "lists/mine/S"):
+        monkeypatch.chdir(tmp_path)
+        benchmark = load_benchmark(name)
+        assert benchmark.name == "mine/S" and benchmark.base_names == ["a"] and benchmark.file_ids_3d == (4, 7)
+    with pytest.raises(UserError, match="no such split"):
+        load_benchmark("lists/mine/T")

@@ -224,7 +224,9 @@ class SparseConfig(Section):
 class Config(Section):
     """Everything a run depends on."""
 
-    benchmark: str = Field("scannet20/B15N4", description="class list and split, dataset/<list>.yaml")
+    benchmark: str = Field(
+        "scannet20/B15N4", description="class list and split: dataset/<list>.yaml, or a list of your own by its path"
+    )
     protocol: Literal["default", "reference"] = Field("default", description="'reference' restores published quirks")
     output: Path = Field(Path("runs/default"), description="folder of checkpoints, logs and results")
     seed: int = Field(5557, ge=0, lt=2**31, description="seed of everything random")

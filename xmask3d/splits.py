@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from xmask3d.errors import UserError
-from xmask3d.resources import class_lists
+from xmask3d.resources import class_lists, find_file
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,19 @@ def _apply(table: np.ndarray, file_ids: np.ndarray, ignored: int) -> np.ndarray:
 def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
     """Load "scannet20/B15N4" and its kin from `dataset/scannet20.yaml`.
 
+    Args:
+        name: class list and split; a list that is not shipped by its path without `.yaml`, as in "lists/mine/B3N2".
+        folder: shipped class lists.
+
     Raises:
         UserError: unknown list or split, or a split that names a class the list has not.
     """
     folder = folder or class_lists()
-    list_name, _, split_name = name.partition("/")
+    list_name, split_name = name.rsplit("/", 1) if "/" in name else (name, "")
     path = folder / f"{list_name}.yaml"
+    own = find_file(f"{list_name}.yaml")
+    if not path.is_file() and own.is_file():
+        path = own
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"benchmark '{name}': no class list {path}; known lists: {known}")
@@ -144,7 +151,7 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
     base = tuple(i for i in range(len(names)) if i not in novel)
     groups = {group: _members(own, names, f"{path}: group {group}") for group, own in content.get("groups", {}).items()}
     return Benchmark(
-        name=name,
+        name=f"{path.stem}/{split_name}",
         class_names=tuple(names),
         groups={"base": base, "novel": novel, **groups},
         file_ids_3d=tuple(entry["label_3d"] for entry in content["classes"]),

@@ -175,7 +175,7 @@ class Segmenter:
         A single phrase names no classes; masks are then told apart by the benchmark's own classes.
         """
         if classes is not None:
-            own = self.config.benchmark.partition("/")[0]
+            own = self.benchmark.name.partition("/")[0]
             if classes in (own, self.config.benchmark) and not queries and not background:
                 return benchmark_vocabulary(self.benchmark, self.config.evaluate.prompts)
             return parse_queries([*class_list(classes), *queries], self.reference, background)
