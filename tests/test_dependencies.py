@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
-MODULES = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"}
+MODULES = {"yaml": "pyyaml", "PIL": "pillow", "open_clip": "open-clip-torch"}
 """Names of modules that differ from their package's; written down, so that no package needs to be installed."""
 
 NOT_IMPORTED = {"torchvision": "open_clip needs the build that fits torch, from the same index"}

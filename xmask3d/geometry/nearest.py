@@ -6,9 +6,9 @@ import numpy as np
 def nearest(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """The nearest of some points for each query, by the Euclidean distance.
 
-    Gaps of a scan are wide, so many queries are metres away from a surface of points at nearly the same distance.
-    scipy's tree bounds distances by its cuts alone, and looks at most of a flat surface for each of those: about 1 ms a
-    query among half a million points. This tree keeps a tight box for each node: 3 us.
+    Gaps of a scan are wide, so many queries are metres away from a surface of points at nearly the same distance. A tree
+    cut at medians, scipy's default, has long thin boxes there and looks at most of the surface: about 3 ms a query among
+    half a million points. Cut in the middle of each box, as here, it takes 0.08 ms.
 
     Args:
         points: n x 3, at least one. queries: m x 3.
@@ -16,9 +16,9 @@ def nearest(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
     Returns:
         m int64, rows of `points`.
     """
-    from sklearn.neighbors import KDTree  # takes a second to import, and most commands never need it
+    from scipy.spatial import cKDTree  # takes time to import, and most commands never need it
 
-    return KDTree(points).query(queries, return_distance=False)[:, 0]
+    return cKDTree(points, balanced_tree=False, compact_nodes=False).query(queries)[1]
 
 
 def point_spacing(points: np.ndarray) -> float:
