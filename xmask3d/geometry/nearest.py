@@ -4,11 +4,11 @@ import numpy as np
 
 
 def nearest(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The nearest of some points for each query, by the Euclidean distance.
+    """Find the nearest of some points for each query, by the Euclidean distance.
 
-    Gaps of a scan are wide, so many queries are metres away from a surface of points at nearly the same distance. A tree
-    cut at medians, scipy's default, has long thin boxes there and looks at most of the surface: about 3 ms a query among
-    half a million points. Cut in the middle of each box, as here, it takes 0.08 ms.
+    Gaps of a scan are wide, so many queries are metres away from a surface of points at nearly the same distance.
+    A tree cut at medians, scipy's default, has long thin boxes there and looks at most of the surface: about 3 ms a
+    query among half a million points. Cut in the middle of each box, as here, it takes 0.08 ms.
 
     Args:
         points: n x 3, at least one. queries: m x 3.
