@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.diffusion import recorded_networks
-from xmask3d.models import activation_checkpointing as frozen_blocks
-from xmask3d.models.activation_checkpointing import keep_little, multiply_less, residual_block
+from xmask3d.models import activation_checkpointing as checkpointing
+from xmask3d.models.activation_checkpointing import multiply_less, residual_block, use_checkpointing
 from xmask3d.native import winograd
 
 
@@ -39,17 +39,17 @@ def gradients(unet: UNet2DConditionModel) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("worth, tokens", [(1, 256), (1, 64), (1 << 40, 256)])
 def test_values_and_gradients_are_those_of_diffusers(unet, worth: int, tokens: int, monkeypatch) -> None:
-    monkeypatch.setattr(frozen_blocks, "_is_plain", lambda block: False)
+    monkeypatch.setattr(checkpointing, "_is_plain", lambda block: False)
     expected = gradients(unet)
     monkeypatch.undo()
-    monkeypatch.setattr(frozen_blocks, "_WORTH", worth)
-    monkeypatch.setattr(frozen_blocks, "_TOKENS", tokens)
+    monkeypatch.setattr(checkpointing, "_WORTH", worth)
+    monkeypatch.setattr(checkpointing, "_TOKENS", tokens)
     changed = copy.deepcopy(unet)
-    keep_little(changed)
+    use_checkpointing(changed)
     assert changed.state_dict().keys() == unet.state_dict().keys()
     calls = []
-    checkpoint = frozen_blocks.checkpoint
-    monkeypatch.setattr(frozen_blocks, "checkpoint", lambda *a, **k: calls.append(a) or checkpoint(*a, **k))
+    checkpoint = checkpointing.checkpoint
+    monkeypatch.setattr(checkpointing, "checkpoint", lambda *a, **k: calls.append(a) or checkpoint(*a, **k))
     for ours, theirs in zip(gradients(changed), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     # Two convolutions, attention and feed-forward a layer; the first layer's input needs no gradient yet.
@@ -58,8 +58,8 @@ def test_values_and_gradients_are_those_of_diffusers(unet, worth: int, tokens: i
 
 
 def test_no_gradient_no_recomputation_and_the_input_stays(unet, monkeypatch) -> None:
-    monkeypatch.setattr(frozen_blocks, "_WORTH", 1)
-    monkeypatch.setattr(frozen_blocks, "checkpoint", None)
+    monkeypatch.setattr(checkpointing, "_WORTH", 1)
+    monkeypatch.setattr(checkpointing, "checkpoint", None)
     resnet = unet.down_blocks[0].resnets[0]
     x = torch.randn(1, resnet.in_channels, 8, 8).double()
     before, time = x.clone(), torch.randn(1, unet.time_embedding.linear_2.out_features).double()
@@ -72,7 +72,7 @@ def test_blocks_of_other_kinds_are_left_to_diffusers(unet) -> None:
     changed = copy.deepcopy(unet)
     block = changed.down_blocks[0].attentions[0].transformer_blocks[0]
     block.norm_type = "ada_norm"
-    keep_little(changed)
+    use_checkpointing(changed)
     assert type(changed.down_blocks[0].attentions[0]) is Transformer2DModel
     assert type(changed.down_blocks[0].attentions[1]) is not Transformer2DModel
     resnet = changed.down_blocks[0].resnets[0]
@@ -84,14 +84,14 @@ def test_blocks_of_other_kinds_are_left_to_diffusers(unet) -> None:
 
 
 def test_self_attention_is_computed_once(unet, monkeypatch) -> None:
-    monkeypatch.setattr(frozen_blocks, "_WORTH", 1)
+    monkeypatch.setattr(checkpointing, "_WORTH", 1)
     changed = copy.deepcopy(unet)
-    keep_little(changed)
+    use_checkpointing(changed)
     counted = []
 
     class Count(TorchDispatchMode):
         def __torch_dispatch__(self, operator, types, arguments=(), options=None):
-            if operator in frozen_blocks._ATTENTION:
+            if operator in checkpointing._ATTENTION:
                 counted.append(arguments[0].shape[-2] == arguments[1].shape[-2])
             return operator(*arguments, **(options or {}))
 
@@ -106,7 +106,7 @@ def test_self_attention_is_computed_once(unet, monkeypatch) -> None:
 @pytest.mark.parametrize("worth", [1, 1 << 40])
 def test_fewer_multiplications(unet, worth: int, monkeypatch) -> None:
     expected = gradients(unet)
-    monkeypatch.setattr(frozen_blocks, "_WORTH", worth)
+    monkeypatch.setattr(checkpointing, "_WORTH", worth)
     monkeypatch.setattr(winograd, "_CHANNELS", 1)
     monkeypatch.setattr(winograd, "_TILES", 0)
     calls = []

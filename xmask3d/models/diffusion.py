@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from xmask3d.errors import UserError
 from xmask3d.memory import LARGE, keep_little_freed_memory
-from xmask3d.models import row_tiling as bands
-from xmask3d.models.activation_checkpointing import keep_little, multiply_less, residual_block
+from xmask3d.models import row_tiling
+from xmask3d.models.activation_checkpointing import multiply_less, residual_block, use_checkpointing
 from xmask3d.models.frozen import FrozenNetworks
 
 # Variance of the first of the 1000 noising steps of Stable Diffusion; features are taken at that step.
@@ -92,7 +92,7 @@ class DiffusionFeatures(FrozenNetworks):
         truncate_vae(vae)
         truncate_unet(unet)
         if not checkpointing:  # which keeps still less
-            keep_little(unet)
+            use_checkpointing(unet)
         self.freeze("vae", vae)
         self.freeze("unet", unet)
         noise = shared_noise(unet.config.in_channels) if noise is None else noise
@@ -252,8 +252,8 @@ class DiffusionFeatures(FrozenNetworks):
 
     def _encode_latent(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoder, maps = self.vae.encoder, []
-        wide = bands.worthwhile(x, encoder.conv_in.out_channels)
-        x = bands.convolution(encoder.conv_in, x) if wide else encoder.conv_in(x)
+        wide = row_tiling.worthwhile(x, encoder.conv_in.out_channels)
+        x = row_tiling.convolution(encoder.conv_in, x) if wide else encoder.conv_in(x)
         first_tapped = len(encoder.down_blocks) - 2
         for level, block in enumerate(encoder.down_blocks):
             *resnets, last = block.resnets
@@ -319,10 +319,10 @@ def truncate_unet(unet: UNet2DConditionModel) -> None:
 
 
 def _downsampled(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer(x)` of a downsampling convolution, in bands where that saves much."""
+    """`layer(x)` of a downsampling convolution, tile by tile of rows where that saves memory."""
     plain = isinstance(layer, Downsample2D) and layer.use_conv and layer.norm is None and layer.padding == 0
-    if plain and bands.worthwhile(x):
-        return bands.convolution(layer.conv, x, padding=(0, 1, 0, 1))  # as the layer pads
+    if plain and row_tiling.worthwhile(x):
+        return row_tiling.convolution(layer.conv, x, padding=(0, 1, 0, 1))  # as the layer pads
     return layer(x)
 
 

@@ -1,7 +1,7 @@
-"""Convolutions of large maps, a band of rows at a time.
+"""Convolutions of large maps, a tile of rows at a time.
 
 A convolution of a 512 x 512 map of 128 channels (128 MiB) brings its whole input and result into an order of its own,
-and the norm and the activation before it take a map each. In bands all of that is a few rows; only the mean and the
+and the norm and the activation before it take a map each. In tiles all of that is a few rows; only the mean and the
 variance of a norm look at the whole map. Without gradient and on the CPU only: a GPU has its memory for this.
 """
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from xmask3d.native import winograd
 
-# Bytes of a map from which on bands are worth their calls, and of the band that is convolved at a time.
-_WORTH, _BAND = 64 << 20, 4 << 20
+# Bytes of a map from which on tiles are worth their calls, and of the tile that is convolved at a time.
+_WORTH, _TILE_BYTES = 64 << 20, 4 << 20
 
 
 def worthwhile(x: Tensor, channels: int | None = None) -> bool:
-    """Whether a map, B x C x H x W, is one to take in bands; where it gets other `channels`, by their number."""
+    """Whether a map, B x C x H x W, is one to take in tiles; where it gets other `channels`, by their number."""
     size = x.nbytes if channels is None else x[:, :1].numel() * channels * x.itemsize
     return x.is_cpu and size >= _WORTH and not torch.is_grad_enabled()
 
@@ -45,28 +45,28 @@ def convolution(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     size = (batch, conv.out_channels, rows_out, columns_out)
     out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
-    rows = max(_BAND // max(x[:, :, 0].nbytes, out[:, :, 0].nbytes), 1)
+    rows = max(_TILE_BYTES // max(x[:, :, 0].nbytes, out[:, :, 0].nbytes), 1)
     fewer = stride == 1 and (left, right) == (1, 1) and not channels_last and winograd.worthwhile(x, conv.weight)
     filters = winograd.Filters(conv.weight) if fewer else None
     rows = -(-rows // winograd.TILE) * winograd.TILE if fewer else rows
     for first in range(0, rows_out, rows):
         last = min(first + rows, rows_out)
         start, stop = first * stride - above, (last - 1) * stride + kernel - above
-        band = x[:, :, max(start, 0) : min(stop, height)]
+        tile = x[:, :, max(start, 0) : min(stop, height)]
         if before is not None:
-            band = before(band.clone())
+            tile = before(tile.clone())
         if filters:
-            winograd.convolve(band, filters, conv.bias, out[:, :, first:last], above=max(-start, 0))
+            winograd.convolve(tile, filters, conv.bias, out[:, :, first:last], above=max(-start, 0))
             continue
         edges = (left - inside, right - inside, max(-start, 0), max(stop - height, 0))
         if any(edges):
-            band = F.pad(band, edges)
-        out[:, :, first:last] = F.conv2d(band, conv.weight, conv.bias, conv.stride, (0, inside))
+            tile = F.pad(tile, edges)
+        out[:, :, first:last] = F.conv2d(tile, conv.weight, conv.bias, conv.stride, (0, inside))
     return out
 
 
 def normalisation(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function that gives a band of `x`, B x C x H' x W, the norm that `norm(x)` would give it; it writes into it."""
+    """A function that gives a tile of `x`, B x C x H' x W, the norm that `norm(x)` would give it; it writes into it."""
     mean, variance = _moments(x, norm.num_groups)
     scale = (variance + norm.eps).rsqrt()
     per_group = norm.num_channels // norm.num_groups
@@ -76,7 +76,7 @@ def normalisation(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
     # A mean far from 0 leaves a small difference of scaled values and shift: only what is left may be rounded.
     wide = mean.dtype
     scale, shift = (y[:, :, None, None].to(wide) for y in (scale, shift))
-    return lambda band: band.copy_(band.to(wide).mul_(scale).add_(shift))
+    return lambda tile: tile.copy_(tile.to(wide).mul_(scale).add_(shift))
 
 
 def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
@@ -84,7 +84,7 @@ def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
 
     def activated(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
         normalise = normalisation(norm, x)
-        return lambda band: F.silu(normalise(band), inplace=True)
+        return lambda tile: F.silu(normalise(tile), inplace=True)
 
     hidden = convolution(block.conv1, x, activated(block.norm1, x))
     if block.time_emb_proj is not None:
@@ -94,17 +94,17 @@ def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
 
 
 def _moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group of channels, B x groups in float32 or wider, from those of bands."""
-    rows = max(_BAND // x[:, :, 0].nbytes, 1)
+    """Mean and variance of each group of channels, B x groups in float32 or wider, from those of tiles."""
+    rows = max(_TILE_BYTES // x[:, :, 0].nbytes, 1)
     wide = torch.promote_types(x.dtype, torch.float32)
     means, variances, weights = [], [], []
-    for band in x.split(rows, 2):
-        values = band.to(wide).reshape(len(x), groups, -1)
+    for tile in x.split(rows, 2):
+        values = tile.to(wide).reshape(len(x), groups, -1)
         mean = values.mean(-1, keepdim=True)
         means.append(mean[..., 0])
         variances.append((values - mean).square_().mean(-1))  # a fraction of the time of torch.var_mean
-        weights.append(band.shape[2] / x.shape[2])
-    of_bands, within = torch.stack(means), torch.stack(variances)
-    share = of_bands.new_tensor(weights)[:, None, None]
-    mean = (of_bands * share).sum(0)
-    return mean, ((within + (of_bands - mean).square()) * share).sum(0)
+        weights.append(tile.shape[2] / x.shape[2])
+    of_tiles, within = torch.stack(means), torch.stack(variances)
+    share = of_tiles.new_tensor(weights)[:, None, None]
+    mean = (of_tiles * share).sum(0)
+    return mean, ((within + (of_tiles - mean).square()) * share).sum(0)
