@@ -50,6 +50,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     So do refusals of the system that no check foresees: a full disk, a file or folder that may not be written, or one
     where the other is expected.
     """
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read by torch: what Apple's GPU lacks, the CPU does
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of few characters prints ? for the others, and goes on
             stream.reconfigure(errors="replace")

@@ -46,7 +46,7 @@ def keep_little_freed_memory() -> None:
 
 def _threshold(large: int = LARGE) -> int:
     try:
-        never = "[never]" in _HUGE_PAGES.read_text()
+        never = "[never]" in _HUGE_PAGES.read_text(encoding="utf-8")
     except OSError:
         never = True
     return 1 << 30 if never else large

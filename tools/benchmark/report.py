@@ -43,7 +43,7 @@ def markdown(machine: Machine, measurements: Sequence[Measurement]) -> str:
 def write_json(path: Path, machine: Machine, measurements: Sequence[Measurement]) -> None:
     """Write everything that was measured."""
     content = {"machine": asdict(machine), "measurements": [asdict(measurement) for measurement in measurements]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> tuple[Machine, list[Measurement]]:
@@ -53,7 +53,7 @@ def read_json(path: Path) -> tuple[Machine, list[Measurement]]:
         UserError: there is no such file, or it holds something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         entries = [
             Measurement(**{**entry, "case": Case(**entry["case"]), **{name: tuple(entry[name]) for name in _TIMES}})
             for entry in content["measurements"]

@@ -51,13 +51,13 @@ def _timed(job: Job, cuda: bool) -> tuple[float, float]:
 def _reset_resident_peak() -> None:
     """Forget what preparation and the counted run took, as on a GPU; Linux only."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _resident_peak() -> int:
     """Largest resident memory of the process, bytes."""
     with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

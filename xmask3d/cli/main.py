@@ -86,7 +86,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--checkpoint", type=Path, help="file or run folder (default: newest run, else shipped model)")
     model.add_argument("--config", type=Path, help="its configuration, where it is not beside it")
-    model.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    model.add_argument("--device", help="such as cpu, cuda:0 or mps (default: a CUDA GPU if there is one)")
     model.add_argument("--batch-size", type=int, help="views at once; falls by itself when memory runs out")
     model.add_argument(
         "--trust-code", action="store_true", help="import parts that the model's configuration names by dotted path"

@@ -151,7 +151,7 @@ def read_matrix(path: Path) -> np.ndarray:
 
 def _read_square(path: Path) -> np.ndarray:
     try:
-        numbers = [float(word) for word in path.read_text().split()]
+        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing") from error
     except (OSError, ValueError) as error:

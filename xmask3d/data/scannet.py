@@ -280,7 +280,7 @@ def digest(files: list[Path], parameters: list) -> str:
 def read_captions(path: Path) -> dict[str, dict[str, str]]:
     """Read {scene: {view: sentence}}."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"captions {path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -300,7 +300,7 @@ def _frame_order(path: Path) -> tuple[int, str]:
 
 def _read_raw_labels(path: Path, count: int) -> np.ndarray:
     try:
-        labels = _parse_ids(path.read_text())
+        labels = _parse_ids(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; ScanNet200 needs the raw category id of every point") from error
     except (OSError, ValueError) as error:

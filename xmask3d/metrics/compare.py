@@ -92,7 +92,7 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as results ({error})") from error
     needed = {"benchmark", "protocol", "scenes", "scores"}

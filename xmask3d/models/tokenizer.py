@@ -67,7 +67,7 @@ class CompactTokenizer:
     def load(cls, path: Path, *, vocabulary_size: int, context_length: int = 77) -> "CompactTokenizer":
         """Read the JSON list at `path`; sizes as in the model's configuration. UserError if it is not such a list."""
         try:
-            kept = json.loads(Path(path).read_text())
+            kept = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}") from error
         if not isinstance(kept, list) or not all(isinstance(token, int) for token in kept):

@@ -86,7 +86,7 @@ def _digest() -> str:
     processor = Path("/proc/cpuinfo")
     if processor.exists():
         wanted = ("model name", "flags", "Features", "CPU part")
-        lines = {line for line in processor.read_text().splitlines() if line.startswith(wanted)}
+        lines = {line for line in processor.read_text(encoding="utf-8").splitlines() if line.startswith(wanted)}
         digest.update("\n".join(sorted(lines)).encode())
     else:
         digest.update(platform.processor().encode())
@@ -101,7 +101,7 @@ def _lock(path: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:

@@ -226,7 +226,7 @@ def _read_text(path: Path, units: float | None) -> Raw:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns of a file without data; said below in better words
-            first = path.open(errors="replace").readline()
+            first = path.open(encoding="utf-8", errors="replace").readline()
             skip = 1 if len(first.split()) == 1 else 0  # PTS files begin with the number of points
             table = np.loadtxt(path, ndmin=2, skiprows=skip, comments=("#", "//"))
     except (OSError, ValueError) as error:

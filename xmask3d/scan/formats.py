@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({_reason(error)})") from error
 
@@ -79,7 +79,7 @@ def _read_json(path: Path) -> Any:
 def read_numbers(path: Path) -> np.ndarray:
     """All numbers of a text file in order (`nan`, `inf` included)."""
     try:
-        text = path.read_text(errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
@@ -127,7 +127,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
         keys n (frame number or time stamp; None where lines have neither) and poses n x 4 x 4 as written.
     """
     rows = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             rows.append([float(number) for number in NUMBER.findall(line.replace(",", " "))])
     widths = {len(row) for row in rows}

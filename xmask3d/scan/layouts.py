@@ -173,7 +173,7 @@ def _tum(folder: Path) -> Recording | None:
 def _tum_list(path: Path) -> tuple[np.ndarray, list[str]]:
     rows = [
         line.split()
-        for line in path.read_text(errors="replace").splitlines()
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
         if line.strip() and not line.startswith("#")
     ]
     if not rows:

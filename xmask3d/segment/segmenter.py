@@ -291,7 +291,7 @@ class Segmenter:
 
     def _digest(self) -> str:
         """Tells models apart that have the same name: a sum over all weights."""
-        return repr(sum(float(value.double().sum()) for value in self.model.state_dict().values()))
+        return repr(sum(float(value.cpu().double().sum()) for value in self.model.state_dict().values()))
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:

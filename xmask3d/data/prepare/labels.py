@@ -118,7 +118,7 @@ def _whole_numbers(path: Path, key: str, value: Any) -> np.ndarray:
 
 def _read_json(path: Path, key: str) -> Any:
     try:
-        return json.loads(path.read_text())[key]
+        return json.loads(path.read_text(encoding="utf-8"))[key]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -122,7 +122,7 @@ class _Done:
 def _read_mark(mark: Path) -> _Done | None:
     """What a mark says; None where there is no mark, or a damaged one."""
     try:
-        content = json.loads(mark.read_text())
+        content = json.loads(mark.read_text(encoding="utf-8"))
         return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

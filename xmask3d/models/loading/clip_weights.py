@@ -150,7 +150,7 @@ def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(config, dict) or "text_cfg" not in config.get("model_cfg", {}):
