@@ -10,8 +10,9 @@ from xmask3d.build import build_model, build_reader, build_scene_views
 from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
 from xmask3d.config import Config, load_config
 from xmask3d.data.datasets import collate_usable
+from xmask3d.data.scene import choose_scenes
 from xmask3d.engine.accelerator import make_accelerator
-from xmask3d.engine.evaluate import choose_scenes, evaluate_scene
+from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError, run_tool
 from xmask3d.inference.labeller import Labeller
 from xmask3d.splits import load_benchmark

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from xmask3d.errors import UserError
 from xmask3d.geometry.camera import Intrinsics
 
 
@@ -80,3 +81,13 @@ class SceneReader(Protocol):
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
         """Files that decide which points a view sees, by which results are kept; none keeps nothing."""
+
+
+def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
+    """The wanted scenes in the reader's order, each once. Raises `UserError` for one that is not there."""
+    if wanted is None:
+        return list(reader.scene_names)
+    unknown = [name for name in wanted if name not in reader.scene_names]
+    if unknown:
+        raise UserError(f"scene {unknown[0]}: not in the validation split, which has {len(reader.scene_names)} scenes")
+    return [name for name in reader.scene_names if name in wanted]

@@ -19,7 +19,7 @@ from xmask3d.config import Config
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import collate_usable
 from xmask3d.data.sample import Sample
-from xmask3d.data.scene import Scene, SceneReader
+from xmask3d.data.scene import Scene, SceneReader, choose_scenes
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.results import Results, SceneResult
@@ -175,16 +175,6 @@ def _count(
         views=used,
         unseen=int((~fused.any(1)).sum()),
     )
-
-
-def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
-    """The wanted scenes in the reader's order, each once. Raises `UserError` for one that is not there."""
-    if wanted is None:
-        return list(reader.scene_names)
-    unknown = [name for name in wanted if name not in reader.scene_names]
-    if unknown:
-        raise UserError(f"scene {unknown[0]}: not in the validation split, which has {len(reader.scene_names)} scenes")
-    return [name for name in reader.scene_names if name in wanted]
 
 
 def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], reader: SceneReader) -> list[str]:

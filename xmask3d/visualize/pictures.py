@@ -147,13 +147,16 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
     Image.fromarray(picture).save(path)
 
 
-def save_bar_chart(path: Path, names: Sequence[str], values: Sequence[float], novel: np.ndarray, title: str) -> None:
+def save_bar_chart(
+    path: Path, names: Sequence[str], values: Sequence[float], novel: np.ndarray, title: str, quantity: str = "IoU"
+) -> None:
     """Draw one bar a class, novel ones in another colour.
 
     Args:
         path: PNG.
         names, values: K each, values in [0, 1].
         novel: K bool.
+        quantity: of which the values are.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
@@ -163,9 +166,11 @@ def save_bar_chart(path: Path, names: Sequence[str], values: Sequence[float], no
     places = np.arange(len(names))
     for is_novel, color, label in [(False, "#4878a8", "base"), (True, "#d9822b", "novel")]:
         chosen = novel[order] == is_novel
+        if not chosen.any():
+            continue
         axes.bar(places[chosen], np.asarray(values)[order][chosen] * 100, color=color, label=label)
     axes.set_xticks(places, [names[i] for i in order], rotation=60, ha="right", fontsize=7 if len(names) > 40 else 9)
-    axes.set_ylabel("IoU in %")
+    axes.set_ylabel(f"{quantity} in %")
     axes.set_ylim(0, 100)
     axes.margins(x=0.01)
     axes.set_title(title)
