@@ -2,8 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from xmask3d.geometry.camera import PUBLISHED_INTRINSICS, Intrinsics, project_points, visible_points
+from xmask3d.geometry.camera import PUBLISHED_INTRINSICS, Intrinsics, project_points, scale_matrix, visible_points
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "b_mapping"
 
@@ -79,3 +81,25 @@ def test_a_broken_pose_sees_nothing(broken):
 def test_no_points():
     pixels, visible = project_points(np.zeros((0, 3)), np.eye(4), PUBLISHED_INTRINSICS, (240, 320))
     assert pixels.shape == (0, 2) and visible.shape == (0,)
+
+
+@pytest.mark.parametrize("size", [(120, 160), (480, 640), (100, 333)])
+def test_resized_intrinsics_follow_what_resizing_does_to_pictures(size: tuple[int, int]) -> None:
+    """A picture whose pixels hold their own coordinates says after resizing where each came from."""
+    rows, columns = torch.meshgrid(torch.arange(240.0), torch.arange(320.0), indexing="ij")
+    resized = F.interpolate(torch.stack([rows, columns])[None], size, mode="bilinear", align_corners=False)[0]
+    camera = Intrinsics(280.0, 290.0, 150.0, 130.0)
+    new = camera.scaled((240, 320), size)
+    row, column = size[0] // 3, size[1] // 3
+    y, x = resized[:, row, column].tolist()
+    assert (column - new.cx) / new.fx == pytest.approx((x - camera.cx) / camera.fx, abs=1e-6)
+    assert (row - new.cy) / new.fy == pytest.approx((y - camera.cy) / camera.fy, abs=1e-6)
+    matrices = np.tile(np.array([[280.0, 0, 150], [0, 290, 130], [0, 0, 1]]), (3, 1, 1))
+    scaled = scale_matrix(matrices, (240, 320), size)
+    np.testing.assert_array_equal(scaled, np.tile([[new.fx, 0, new.cx], [0, new.fy, new.cy], [0, 0, 1]], (3, 1, 1)))
+
+
+def test_published_intrinsics() -> None:
+    assert Intrinsics(288.9353025, 288.9353025, 159.5, 119.5) == PUBLISHED_INTRINSICS
+    odd = Intrinsics(288.9, 288.9, 159.123456, 119.654321)
+    assert odd.scaled((240, 320), (240, 320)) == odd

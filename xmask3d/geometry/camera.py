@@ -15,17 +15,34 @@ class Intrinsics:
     cy: float
 
     def scaled(self, from_size: tuple[int, int], to_size: tuple[int, int]) -> "Intrinsics":
-        """The same camera on another grid; sizes are (height, width).
+        """The same camera for the resized picture, see `scale_matrix`; sizes are (height, width)."""
+        matrix = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
+        (fx, _, cx), (_, fy, cy), _ = scale_matrix(matrix, from_size, to_size).tolist()
+        return Intrinsics(fx, fy, cx, cy)
 
-        Focal lengths scale with the number of pixels, the principal point with the distance of the outer pixel centres.
-        """
-        rows, columns = to_size[0] / from_size[0], to_size[1] / from_size[1]
-        return Intrinsics(
-            fx=self.fx * columns,
-            fy=self.fy * rows,
-            cx=self.cx * (to_size[1] - 1) / (from_size[1] - 1),
-            cy=self.cy * (to_size[0] - 1) / (from_size[0] - 1),
-        )
+
+def scale_matrix(matrix: np.ndarray, from_size: tuple[int, int], to_size: tuple[int, int]) -> np.ndarray:
+    """Intrinsics of a picture that is resized.
+
+    One convention everywhere: pixel centres are at whole numbers, and a picture covers half a pixel more on each side,
+    from -0.5 to its width - 0.5. That area is what resizing stretches (`align_corners=False` of torch, Pillow, OpenCV),
+    so a coordinate c becomes (c + 0.5) * ratio - 0.5, and the middle of a picture stays in the middle. The published
+    cameras come out as they were published, since their principal point is the middle; a rule by the outer pixel
+    centres, (n - 1) / (N - 1), would agree there and nowhere else.
+
+    Args:
+        matrix: ... x 3 x 3.
+        from_size, to_size: (height, width).
+
+    Returns:
+        ... x 3 x 3 float64.
+    """
+    scaled = matrix.astype(float).copy()
+    for row, (before, after) in enumerate(((from_size[1], to_size[1]), (from_size[0], to_size[0]))):
+        ratio = after / before
+        scaled[..., row, :2] *= ratio
+        scaled[..., row, 2] = (scaled[..., row, 2] + 0.5) * ratio - 0.5
+    return scaled
 
 
 # ScanNet's depth camera as published with the benchmark, at 640 x 480 and on the frame grid of 320 x 240.

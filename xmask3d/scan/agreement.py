@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.camera import scale_matrix
 from xmask3d.scan.intrinsics import ASSUMED, TOLD
-from xmask3d.scan.recording import CONVENTIONS, Calibration, Recording, camera_to_world, resample, scale_matrix
+from xmask3d.scan.recording import CONVENTIONS, Calibration, Recording, camera_to_world, resample
 
 GROUPS = 12  # places along the recording
 SPREAD = (0, 1, 3, 6)  # frames of a place, in steps of at most 5

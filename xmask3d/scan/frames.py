@@ -4,9 +4,9 @@ import numpy as np
 
 from xmask3d.data.scene import View
 from xmask3d.errors import UserError
-from xmask3d.geometry.camera import visible_points
+from xmask3d.geometry.camera import scale_matrix, visible_points
 from xmask3d.scan.coverage import cells_of
-from xmask3d.scan.recording import Calibration, Recording, resample, scale_matrix
+from xmask3d.scan.recording import Calibration, Recording, resample
 from xmask3d.scan.views import (
     Box,
     as_intrinsics,

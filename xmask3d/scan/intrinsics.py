@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.camera import scale_matrix
 from xmask3d.scan import formats
-from xmask3d.scan.recording import Recording, scale_matrix
+from xmask3d.scan.recording import Recording
 
 ASSUMED = "no file, assumed"
 TOLD = "as told"

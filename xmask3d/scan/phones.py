@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.camera import scale_matrix
 from xmask3d.scan import formats
 from xmask3d.scan.frame_files import collect_files, frame_order, recording_of_files
-from xmask3d.scan.recording import Recording, scale_matrix
+from xmask3d.scan.recording import Recording
 
 
 def find_polycam(folder: Path) -> Recording | None:

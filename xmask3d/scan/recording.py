@@ -123,16 +123,6 @@ class Recording:
         return kept
 
 
-def scale_matrix(matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Intrinsics (... x 3 x 3) of pictures resized from `old` to `new` (height, width); pixel centres at integers."""
-    scaled = matrix.astype(float).copy()
-    for row, (before, after) in enumerate(((old[1], new[1]), (old[0], new[0]))):
-        ratio = after / before
-        scaled[..., row, :2] *= ratio
-        scaled[..., row, 2] = (scaled[..., row, 2] + 0.5) * ratio - 0.5
-    return scaled
-
-
 def resample(size: tuple[int, int], out: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns (nearest pixels) that shrink or stretch a picture of `size` to `out`, as for `scale_matrix`."""
     rows = np.clip(np.round((np.arange(out[0]) + 0.5) * size[0] / out[0] - 0.5), 0, size[0] - 1).astype(int)

@@ -12,6 +12,7 @@ from xmask3d.data.files import read_points
 from xmask3d.data.scannet import SCANNET, ScanNetReader
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
+from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.agreement import GOOD, Verdict, check_recording
 from xmask3d.scan.clouds import SUFFIXES, Cloud, map_origin, read_cloud
@@ -23,7 +24,7 @@ from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
 from xmask3d.scan.intrinsics import TOLD
 from xmask3d.scan.layouts import find_recording, point_clouds, shortened
 from xmask3d.scan.options import UNITS, ScanOptions
-from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample, scale_matrix
+from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample
 from xmask3d.scan.sensor_streams import open_sens
 from xmask3d.scan.views import lift
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from xmask3d.geometry.camera import Intrinsics
-from xmask3d.scan.recording import Calibration, Recording, scale_matrix
+from xmask3d.geometry.camera import Intrinsics, scale_matrix
+from xmask3d.scan.recording import Calibration, Recording
 
 SQUEEZE = 1.45  # how much wider or narrower than the grid a picture may be before it is cut in parts
 
