@@ -20,8 +20,9 @@ from xmask3d.data.batch import Batch, collate
 from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
-from xmask3d.inference.class_scores import SceneVotes, ViewLabels
+from xmask3d.inference.class_scores import ViewLabels
 from xmask3d.inference.labeller import Labeller
+from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 from xmask3d.splits import load_benchmark
 

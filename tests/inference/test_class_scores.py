@@ -5,25 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.golden import GOLDEN, load_case
+from tests.helpers.golden import GOLDEN
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
 from tests.parity.compare import Case
 from tests.parity.filler import fill_module
 from tests.parity.inference import _batch, _outputs
-from xmask3d.geometry.nearest import nearest
 from xmask3d.inference.class_scores import (
-    SceneVotes,
-    allowed_classes,
     base_probability,
     ensemble_scores,
-    fill_owners,
-    fill_unseen,
-    gate,
     gateable_classes,
     label_views,
-    soft_gate,
 )
 from xmask3d.models.fusion import Fuser, fuse_inference
+from xmask3d.models.gate import soft_gate
 from xmask3d.models.outputs import Fused
 from xmask3d.models.similarity import cosine_logits
 
@@ -53,17 +47,6 @@ def test_matches_recorded_labels_of_a_view() -> None:
     np.testing.assert_allclose(norms[given], case.outputs["view0/fused_rownorm"][given], rtol=1e-5)
 
 
-def test_recorded_votes_of_all_views() -> None:
-    inputs, outputs = load_case("h_inference")
-    for branch in ("fused", "2d", "3d"):
-        votes = SceneVotes(len(inputs["scene_points"]), 19)
-        for view in range(3):
-            index = torch.from_numpy(inputs[f"view{view}/point_index"]).long()
-            votes.add(index, torch.from_numpy(outputs[f"view{view}/label_{branch}"]))
-        labels = fill_unseen(inputs["scene_points"], votes.result().numpy())
-        np.testing.assert_array_equal(labels, outputs[f"scene_label_{branch}"])
-
-
 def labels_of(outputs, batch, novel=NOVEL, **options):
     gateable = gateable_classes(novel, options.get("gating", "hard"))
     fused = fuse_inference(Fuser(6, FRAME).to(outputs.points_3d.dtype), outputs, batch, gateable)
@@ -85,18 +68,6 @@ def test_gate_leaves_base_classes_to_base_points() -> None:
     assert torch.equal(
         ungated.features_3d, cosine_logits(outputs.points_3d, texts(outputs), outputs.temperature).argmax(-1)
     )
-    assert allowed_classes(torch.tensor([0.5]), NOVEL).tolist() == [NOVEL.tolist()]
-    assert gate(torch.tensor([[5.0, 1.0]]), torch.tensor([[False, True]])).argmax(-1).tolist() == [1]
-
-
-def test_a_soft_gate_shares_the_probability_among_each_kind() -> None:
-    novel = torch.tensor([False, False, True])
-    scores = torch.tensor([[0.6, 0.2, 0.2], [0.3, 0.3, 0.4]]).log()
-    shared = soft_gate(scores, torch.tensor([0.8, 0.45]), novel).exp()
-    torch.testing.assert_close(shared, torch.tensor([[0.6, 0.2, 0.2], [0.225, 0.225, 0.55]]))
-    torch.testing.assert_close(soft_gate(scores, torch.tensor([0.8, 0.45]), ~(novel | True)), scores)
-    sure = soft_gate(scores, torch.tensor([1.0, 0.0]), novel)
-    assert sure.isfinite().all() and sure.argmax(-1).tolist() == [0, 2]
 
 
 def test_points_and_their_mask_say_in_equal_parts_what_is_base() -> None:
@@ -149,16 +120,6 @@ def test_probabilities_that_underflow_make_no_nan() -> None:
     assert scores.argmax(-1).tolist() == [0, 2]
 
 
-def test_points_in_no_mask_follow_the_nearest_of_their_view() -> None:
-    owner = torch.tensor([3, -1, -1, 5, -1, -1])
-    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0], [10, 0, 0], [0, 0, 0], [1, 1, 1]])
-    views = torch.tensor([0, 0, 0, 0, 1, 1])
-    assert fill_owners(owner, points, views).tolist() == [3, 3, 5, 5, -1, -1]
-    assert owner.tolist() == [3, -1, -1, 5, -1, -1]
-    full = torch.tensor([1, 2])
-    assert torch.equal(fill_owners(full, points[:2], views[:2]), full)
-
-
 def test_views_without_any_mask_abstain_in_2d() -> None:
     batch = random_batch()
     outputs = random_outputs(batch)
@@ -182,70 +143,3 @@ def test_outputs_of_other_precisions(dtype: torch.dtype) -> None:
     exact = label_views(wide, batch, texts(outputs), NOVEL)
     assert labels.scores.dtype == torch.promote_types(dtype, torch.float32)
     assert (labels.fused == exact.fused).float().mean() > 0.9
-
-
-def test_votes_count_every_row_and_ties_go_to_the_lowest_class() -> None:
-    votes = SceneVotes(5, 4)
-    votes.add(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 3, 2, 1, -1]))
-    votes.add(torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 1, -1]))
-    assert votes.counts.sum() == 7 and votes.counts[2, 1] == 2
-    assert votes.result().tolist() == [3, 1, 1, -1, -1]
-
-
-def test_votes_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many points and classes the numbers compared take twice the memory of the votes."""
-    generator = torch.Generator().manual_seed(0)
-    votes = SceneVotes(50, 4)
-    votes.add(torch.randint(40, (60,), generator=generator), torch.randint(4, (60,), generator=generator))
-    ranked = votes.counts.long() * 4 + torch.arange(3, -1, -1)
-    expected = torch.where(votes.counts.any(1), ranked.argmax(1), -1)
-    monkeypatch.setattr("xmask3d.inference.class_scores.POINTS_AT_ONCE", 7)
-    sizes = []
-    argmax = torch.Tensor.argmax
-    monkeypatch.setattr(torch.Tensor, "argmax", lambda self, dim: sizes.append(len(self)) or argmax(self, dim))
-    assert votes.result().tolist() == expected.tolist()
-    assert sizes == [7] * 7 + [1]
-    assert expected.unique().tolist() == [-1, 0, 1, 2, 3]
-    assert SceneVotes(0, 4).result().tolist() == []
-
-
-def test_probabilities_add_up_to_the_same_in_any_order() -> None:
-    """Point 0: two views doubt, the third is sure; a majority of labels would say class 1."""
-    index = torch.tensor([0, 0, 0, 1, 2])
-    said = torch.tensor([[0.45, 0.55, 0], [0.45, 0.55, 0], [1, 0, 0], [0.2, 0.3, 0.5], [0, 0, 0]])
-    votes, turned = SceneVotes(4, 3), SceneVotes(4, 3)
-    votes.add_probabilities(index, said)
-    for row in reversed(range(5)):
-        turned.add_probabilities(index[[row]], said[[row]])
-    assert torch.equal(votes.counts, turned.counts)
-    assert votes.result().tolist() == [0, 2, -1, -1]
-    torch.testing.assert_close(
-        votes.counts[0] / votes.counts[0].sum(), torch.tensor([1.9, 1.1, 0]) / 3, atol=1e-4, rtol=0
-    )
-
-
-def test_unseen_points_take_the_nearest_label() -> None:
-    points = np.array([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4.9, 0, 0]])
-    assert fill_unseen(points, np.array([2, -1, 0, -1])).tolist() == [2, 2, 0, 0]
-    everything, nothing = np.array([1, 2, 3, 4]), np.full(4, -1)
-    assert fill_unseen(points, everything).tolist() == [1, 2, 3, 4]
-    assert fill_unseen(points, nothing).tolist() == [-1] * 4
-
-
-def test_neighbours_are_found_once_for_labels_with_the_same_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xmask3d.inference import class_scores as predict
-
-    trees = []
-
-    def count(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        trees.append(len(points))
-        return nearest(points, queries)
-
-    monkeypatch.setattr(predict, "nearest", count)
-    points = np.random.default_rng(0).random((50, 3))
-    first = np.where(np.arange(50) % 3 == 0, np.arange(50), -1)
-    second, third = np.where(first < 0, -1, first + 100), np.where(np.arange(50) < 5, 7, -1)
-    fill = predict.UnseenFiller(points)
-    for labels in (first, second, third):
-        np.testing.assert_array_equal(fill(labels), fill_unseen(points, labels))
-    assert trees == [17, 17, 17, 5, 5]

@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from xmask3d.build import build_model
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
-from xmask3d.inference.class_scores import SceneVotes, ViewLabels
+from xmask3d.inference.class_scores import ViewLabels
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.inference.votes import SceneVotes
 from xmask3d.splits import load_benchmark
 
 

@@ -9,7 +9,9 @@ from tests.parity.compare import Case, Results
 from tests.parity.filler import fill_module
 from tests.parity.fusion import FRAME, merged_masks, rank_among
 from xmask3d.data.batch import Batch
-from xmask3d.inference.class_scores import SceneVotes, fill_unseen, label_views
+from xmask3d.inference.class_scores import label_views
+from xmask3d.inference.fill import fill_unseen
+from xmask3d.inference.votes import SceneVotes
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.models.fusion import Fuser, fuse_inference, inference_scores
 from xmask3d.models.mask_decoder import MaskPrediction

@@ -25,8 +25,9 @@ from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
-from xmask3d.inference.class_scores import SceneVotes, UnseenFiller
+from xmask3d.inference.fill import UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.inference.votes import SceneVotes
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import check_headlines
 from xmask3d.splits import Benchmark, load_benchmark

@@ -5,7 +5,8 @@ from accelerate import Accelerator
 
 from xmask3d.config import EvaluateConfig
 from xmask3d.data.batch import Batch
-from xmask3d.inference.class_scores import SceneVotes, ViewLabels, gateable_classes, label_views
+from xmask3d.inference.class_scores import ViewLabels, gateable_classes, label_views
+from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.clip import ClipText, EncodedTokens
 from xmask3d.models.contracts import Encoded
 from xmask3d.models.outputs import Outputs

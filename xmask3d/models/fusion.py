@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmask3d.models.gate import allowed_classes, gate, is_gateable
 from xmask3d.models.outputs import Fused, gather_by_owner
 from xmask3d.models.similarity import at_least_float32
 
@@ -119,11 +120,9 @@ def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor
     Returns:
         B x Q.
     """
-    novel_or_null = F.pad(novel, (0, 1), value=False)
-    gateable = novel.any() & ~novel.all()
-    allowed = (novel_or_null != is_base[..., None]) | ~gateable
-    logits = at_least_float32(class_logits)
-    return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min).softmax(-1).amax(-1)
+    null = is_base[..., None] | ~is_gateable(novel)
+    allowed = torch.cat([allowed_classes(is_base, novel), null], -1)
+    return gate(at_least_float32(class_logits), allowed).softmax(-1).amax(-1)
 
 
 @torch.no_grad()

@@ -25,8 +25,10 @@ from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.voxels import axis_rotation, voxelise
-from xmask3d.inference.class_scores import SceneVotes, allowed_classes, gate, gateable_classes, label_views
+from xmask3d.inference.class_scores import gateable_classes, label_views
+from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.clip import cosine_logits
+from xmask3d.models.gate import allowed_classes, gate
 from xmask3d.models.outputs import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
@@ -303,7 +305,7 @@ class ScanLabeller:
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
             points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
             # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
-            allowed = allowed_classes(base, gateable_classes(novel, self.config.evaluate.gate))
+            allowed = allowed_classes(base > 0.5, gateable_classes(novel, self.config.evaluate.gate))
             scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed)
             index = torch.from_numpy(inner)
             classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.models.gate import allowed_classes, gate, log_softmax, soft_gate
 
 FORMAT = "xmask3d-features-1"
 CHUNK = 65_536  # rows compared at once
@@ -88,24 +89,21 @@ class PointFeatures:
         ratio, temperature = self._ratios(novel), np.float32(self.about["temperature"])
         labels, sureness = np.empty(len(self.fused), np.int64), np.empty(len(self.fused), np.float32)
         for rows, model, clip, covered in self._cosines(text):
-            model, clip = _log_softmax(temperature * model), _log_softmax(temperature * clip)
+            model, clip = log_softmax(temperature * model), log_softmax(temperature * clip)
             scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
-            scores = self._gated(scores, self.base[rows].astype(np.float32)[:, None], novel)
+            scores = self._gated(scores, self.base[rows].astype(np.float32), novel)
             labels[rows] = scores.argmax(-1)
-            sureness[rows] = np.exp(_log_softmax(scores).max(-1))
+            sureness[rows] = np.exp(log_softmax(scores).max(-1))
         return labels, sureness
 
     def _gated(self, scores: np.ndarray, base: np.ndarray, novel: np.ndarray) -> np.ndarray:
-        """Scores gated as the labels of the scan were (`engine.predict`); a place has no mask to share with."""
+        """Scores gated as the labels of the scan were (`inference.class_scores`); a place has no mask to share with."""
         gating = self.about.get("gate", "hard")
-        if gating == "none" or not novel.any() or novel.all():
+        if gating == "none":
             return scores
         if gating == "hard":
-            return np.where(novel == (base > 0.5), -np.inf, scores)
-        tiny = np.finfo(np.float32).tiny
-        among_base = _log_softmax(np.where(novel, -np.inf, scores)) + np.log(np.maximum(base, tiny))
-        among_novel = _log_softmax(np.where(novel, scores, -np.inf)) + np.log(np.maximum(1 - base, tiny))
-        return np.where(novel, among_novel, among_base)
+            return gate(scores, allowed_classes(base > 0.5, novel))
+        return soft_gate(scores, base, novel)
 
     def _ratios(self, novel: np.ndarray) -> np.ndarray:
         base_ratio, novel_ratio = float(self.about["base_ratio"]), float(self.about["novel_ratio"])
@@ -120,8 +118,3 @@ class PointFeatures:
             fused, clip = self.fused[rows].astype(np.float32), self.clip[rows].astype(np.float32)
             covered = np.abs(clip).max(-1, keepdims=True) > 0
             yield rows, fused @ text, clip @ text, covered
-
-
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
-    shifted = scores - scores.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

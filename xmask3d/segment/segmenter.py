@@ -22,7 +22,7 @@ from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_
 from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError
-from xmask3d.inference.class_scores import fill_unseen
+from xmask3d.inference.fill import fill_unseen
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY

@@ -1,0 +1,66 @@
+"""The gate between base and novel classes (paper section 3.5, Eq. 16): one rule for masks, points and saved features.
+
+For tensors and for numpy arrays: saved features are asked without torch, which takes long to import.
+"""
+
+from typing import Any
+
+import numpy as np
+
+
+def is_gateable(novel: Any) -> Any:
+    """Tell whether there is anything to gate: K bool to bool, false where all classes are novel, or none."""
+    return novel.any() & ~novel.all()
+
+
+def allowed_classes(is_base: Any, novel: Any) -> Any:
+    """Classes that the hard gate leaves: base classes to what is base, novel ones to the rest.
+
+    Args:
+        is_base: ... bool, of points or masks. novel: K bool; if all or none are, nothing is gated.
+
+    Returns:
+        ... x K bool.
+    """
+    return (novel != is_base[..., None]) | ~is_gateable(novel)
+
+
+def gate(scores: Any, allowed: Any) -> Any:
+    """Put the scores that are not allowed below all others, at the least finite number."""
+    library = _library(scores)
+    return library.where(allowed, scores, library.finfo(scores.dtype).min)
+
+
+def soft_gate(scores: Any, probability: Any, novel: Any) -> Any:
+    """Log probabilities that weigh base classes against novel ones by the binary head (paper Eq. 16).
+
+    Base classes share the probability of being base as their scores say, novel classes the rest. So a doubtful gate
+    leaves the choice to the class that stands out among its own kind.
+
+    Args:
+        scores: N x K log scores. probability: N, of being base. novel: K bool; if all or none are, nothing is gated.
+    """
+    if not is_gateable(novel):
+        return scores
+    library, lowest = _library(scores), -float("inf")
+    among_base = log_softmax(library.where(novel, lowest, scores))
+    among_novel = log_softmax(library.where(novel, scores, lowest))
+    tiny = library.finfo(probability.dtype).tiny
+    base, rest = (library.log(part.clip(min=tiny))[:, None] for part in (probability, 1 - probability))
+    return library.where(novel, among_novel + rest, among_base + base)
+
+
+def log_softmax(scores: Any) -> Any:
+    """Log probabilities over the last dimension."""
+    if not isinstance(scores, np.ndarray):
+        return scores.log_softmax(-1)
+    shifted = scores - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _library(values: Any) -> Any:
+    if isinstance(values, np.ndarray):
+        return np
+    import torch
+
+    return torch
