@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from xmask3d.config import Config, LossConfig, ModelConfig, UNetConfig
 from xmask3d.data.dataset_spec import DatasetSpec
-from xmask3d.data.datasets import SceneViews, TrainingViews, ValidationViews
+from xmask3d.data.datasets import TrainingViews, ValidationViews
 from xmask3d.data.scannet import LAYOUTS
 from xmask3d.data.scene import SceneReader
 from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
 from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
+from xmask3d.inference.labeller import Labeller
+from xmask3d.inference.settings import EvaluationSettings, LabelSettings
 from xmask3d.losses.criterion import Criterion
 from xmask3d.losses.loss import Loss
 from xmask3d.losses.point_losses import NovelSupervision
@@ -301,31 +304,32 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
     )
 
 
-def build_scene_views(
-    config: Config,
-    benchmark: Benchmark,
-    reader: SceneReader,
-    scene: str,
-    angle: float = 0.0,
-    rotation: int = 0,
-    with_label_map: bool = False,
-) -> SceneViews:
-    """All usable views of one scene for evaluation, turned by `angle` radians more than `evaluate.angle` says.
-
-    `rotation` is the number of the pass, on which the random rotations of `protocol=reference` depend;
-    `with_label_map` is for those who train on the views.
-    """
-    settings = scene_view_settings(config)
-    return SceneViews(
-        reader,
-        scene,
-        benchmark,
-        replace(settings, angle=settings.angle + angle),
-        max_views=config.evaluate.max_views,
+def evaluation_settings(config: Config) -> EvaluationSettings:
+    """Decisions by which the views of a scene become votes."""
+    evaluate = config.evaluate
+    return EvaluationSettings(
+        scene_view_settings(config),
+        max_views=evaluate.max_views,
+        rotations=evaluate.rotations,
+        batch_size=evaluate.batch_size,
+        workers=evaluate.workers,
         seed=config.seed,
-        rotation=rotation,
-        with_label_map=with_label_map,
     )
+
+
+def label_settings(config: Config) -> LabelSettings:
+    """Decisions by which the outputs of views become labels and votes."""
+    evaluate = config.evaluate
+    return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes)
+
+
+def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
+    """A labeller by all classes of a benchmark, whose names (or sentences) are encoded in each template."""
+    evaluate = config.evaluate
+    clip_text = assembly.clip_text.to(accelerator.device)
+    text = clip_text.encode_classes(benchmark.test_prompts(evaluate.prompts), evaluate.templates)
+    novel = torch.from_numpy(benchmark.novel_mask)
+    return Labeller(assembly.model.to(accelerator.device), text, novel, label_settings(config), accelerator)
 
 
 def open_clip_model(source: str) -> LoadedClip:

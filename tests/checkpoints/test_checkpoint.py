@@ -27,6 +27,7 @@ from xmask3d.checkpoints.checkpoint import (
     random_state,
     read_checkpoint,
     restore_random_state,
+    weights_digest,
 )
 from xmask3d.checkpoints.names import published_name
 from xmask3d.config import load_config
@@ -235,3 +236,21 @@ def test_a_digest_that_is_not_text(tmp_path: Path) -> None:
     path.with_name(path.name + ".sha256").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="its SHA-256 is not the one"):
         read_checkpoint(path)
+
+
+def test_digests_of_weights_tell_apart_what_sums_do_not() -> None:
+    weights = {"a": torch.tensor([1.0, 2.0]), "b": torch.zeros(2, 3, dtype=torch.bfloat16), "n": torch.tensor(3)}
+    digest = weights_digest(weights)
+    assert weights_digest(dict(reversed(weights.items()))) == digest and len(digest) == 64
+    others = [
+        {"a": torch.tensor([2.0, 1.0])},
+        {"a": torch.tensor([1.0, 2.0]).double()},
+        {"a": torch.tensor([[1.0, 2.0]])},
+        {"b": torch.zeros(3, 2, dtype=torch.bfloat16)},
+        {"c": torch.tensor([1.0, 2.0])},
+    ]
+    digests = {weights_digest(weights | other) for other in others}
+    assert len(digests) == 5 and digest not in digests
+    assert weights_digest({"a": torch.arange(6).view(2, 3).T}) == weights_digest(
+        {"a": torch.tensor([[0, 3], [1, 4], [2, 5]])}
+    )

@@ -13,17 +13,17 @@ import torch
 from accelerate import Accelerator
 
 from tests.helpers.runs import evaluate_run, run
-from xmask3d.build import build_model, build_reader, build_scene_views
-from xmask3d.checkpoints.checkpoint import apply_weights, load_weights
+from xmask3d.build import build_reader, evaluation_settings
 from xmask3d.config import load_config
 from xmask3d.data.batch import Batch, collate
 from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import ViewLabels
-from xmask3d.inference.labeller import Labeller
+from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
+from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
 
 SAME = ["train.ema=0.9"]
@@ -156,6 +156,8 @@ def test_settings_that_matter_change_the_digest(tiny: Path) -> None:
 class Oracle:
     """Stands in for a labeller: knows the truth, and errs where told to."""
 
+    settings = LabelSettings()
+
     def encode(self, batch: Batch) -> None:
         """Needs no picture."""
 
@@ -172,9 +174,9 @@ def test_votes_reach_their_points(tiny: Path) -> None:
     benchmark = load_benchmark(config.benchmark)
     reader = build_reader(config, benchmark, "val")
     name = reader.scene_names[0]
-    result = evaluate_scene(config, benchmark, reader, name, Oracle())
+    result = evaluate_scene(reader, benchmark, name, Oracle(), evaluation_settings(config))
     truth = reader.read_scene(name).labels
-    views = build_scene_views(config, benchmark, reader, name)
+    views = evaluation_settings(config).open_views(reader, benchmark, name)
     seen = np.zeros(len(truth), bool)
     for view in views:
         seen[view.point_index] = True
@@ -224,7 +226,7 @@ def test_each_pass_of_the_reference_protocol_rotates_anew(tiny: Path, monkeypatc
             seen.append(batch.voxel_coords)
             return super().__call__(batch, encodings)
 
-    evaluate_scene(config, benchmark, reader, reader.scene_names[0], Watching())
+    evaluate_scene(reader, benchmark, reader.scene_names[0], Watching(), evaluation_settings(config))
     first, second = seen
     assert first.shape != second.shape or not torch.equal(first, second)
 
@@ -236,15 +238,13 @@ def test_rotations_share_the_encodings_of_the_pictures(
     config = load_config(tiny, [*SAME, "evaluate.rotations=3", "evaluate.batch_size=1"])
     benchmark = load_benchmark(config.benchmark)
     reader = build_reader(config, benchmark, "val")
-    assembly = build_model(config)
-    apply_weights(assembly.model, load_weights(finished / "checkpoints" / "step-00000008.pt"), "checkpoint")
-    accelerator = Accelerator(cpu=True)
-    labeller = Labeller(assembly.model, assembly.clip_text, benchmark, config.evaluate, accelerator)
+    checkpoint = finished / "checkpoints" / "step-00000008.pt"
+    labeller = open_labeller(config, checkpoint, benchmark, Accelerator(cpu=True))
+    settings = evaluation_settings(config)
     name = reader.scene_names[0]
     expected = SceneVotes(len(reader.read_scene(name).points), benchmark.num_classes)
     for rotation in range(3):
-        views = build_scene_views(config, benchmark, reader, name, 2 * np.pi * rotation / 3, rotation)
-        for sample in views:
+        for sample in settings.open_views(reader, benchmark, name, rotation):
             batch = collate([sample])
             expected.add(batch.point_index, labeller(batch)[1].fused)
     encode, encoded = DiffusionFeatures.encode, []
@@ -254,7 +254,7 @@ def test_rotations_share_the_encodings_of_the_pictures(
         return encode(self, images)
 
     monkeypatch.setattr(DiffusionFeatures, "encode", counted)
-    result = evaluate_scene(config, benchmark, reader, name, labeller)
+    result = evaluate_scene(reader, benchmark, name, labeller, settings)
     assert result.views == 6 and encoded == [1, 1]
     seen = expected.counts.any(1).numpy()
     np.testing.assert_array_equal(result.labels["fused"][seen], expected.result().numpy()[seen])

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from xmask3d.build import build_model
+from xmask3d.build import build_labeller, build_model
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import ViewLabels
-from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.inference.labeller import BRANCHES, cast_votes
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.splits import load_benchmark
 
@@ -18,7 +18,7 @@ def text_of(config: Path, *overrides: str) -> torch.Tensor:
     settings = load_config(config, list(overrides))
     assembly = build_model(settings)
     benchmark = load_benchmark(settings.benchmark)
-    return Labeller(assembly.model, assembly.clip_text, benchmark, settings.evaluate, Accelerator(cpu=True)).text
+    return build_labeller(settings, assembly, benchmark, Accelerator(cpu=True)).text
 
 
 def test_several_prompts_of_a_class_are_averaged(tiny: Path) -> None:

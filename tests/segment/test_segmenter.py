@@ -12,11 +12,10 @@ from accelerate import Accelerator
 
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tiny import write_config
-from xmask3d.build import Assembly, build_model, build_reader
+from xmask3d.build import Assembly, build_labeller, build_model, build_reader, evaluation_settings
 from xmask3d.config import Config, load_config
 from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError
-from xmask3d.inference.labeller import Labeller
 from xmask3d.scan.scan import ScanOptions, open_scan
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.segmenter import Segmenter, find_source, scan_key
@@ -52,9 +51,9 @@ def scene_folder(config: Config) -> Path:
 def test_labels_of_a_class_list_are_the_evaluators(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
     config, assembly = setup
     accelerator, benchmark = Accelerator(cpu=True), load_benchmark(config.benchmark)
-    labeller = Labeller(assembly.model, assembly.clip_text, benchmark, config.evaluate, accelerator)
+    labeller = build_labeller(config, assembly, benchmark, accelerator)
     reader = build_reader(config, benchmark, "val")
-    expected = evaluate_scene(config, benchmark, reader, SCENE, labeller)
+    expected = evaluate_scene(reader, benchmark, SCENE, labeller, evaluation_settings(config))
     result = segmenter(scene_folder(config), classes="scannet20")
     np.testing.assert_array_equal(result.labels, expected.labels["fused"])
     assert result.names == list(benchmark.class_names) and len(np.unique(result.labels)) > 1

@@ -20,7 +20,7 @@ from tools.benchmark.sample import (
 )
 from tools.benchmark.sparse import PerOffsetManager
 from tools.benchmark.step import ROOMS, Maps, whole_diffusion
-from xmask3d.build import build_model, build_reader
+from xmask3d.build import build_labeller, build_model, build_reader, evaluation_settings
 from xmask3d.config import Config, load_config
 from xmask3d.data.batch import Batch
 from xmask3d.data.images import resize_bilinear
@@ -71,19 +71,14 @@ class Scenes:
         torch.manual_seed(0)
         self.config, self.folder, self.benchmark = config, folder, load_benchmark(config.benchmark)
         accelerator, assembly = make_accelerator("float32", cpu=device == "cpu"), build_model(config)
-        self.labeller = Labeller(
-            assembly.model.to(accelerator.device),
-            assembly.clip_text.to(accelerator.device),
-            self.benchmark,
-            config.evaluate,
-            accelerator,
-        )
+        self.labeller = build_labeller(config, assembly, self.benchmark, accelerator)
         self.whole: Maps | None = None
 
     def ours(self) -> np.ndarray:
         """What `tools/test.py` does with a scene."""
         reader = build_reader(self.config, self.benchmark, self.config.data.val_split)
-        return evaluate_scene(self.config, self.benchmark, reader, SCENE, self.labeller).labels["fused"]
+        settings = evaluation_settings(self.config)
+        return evaluate_scene(reader, self.benchmark, SCENE, self.labeller, settings).labels["fused"]
 
     def plain(self) -> np.ndarray:
         """All views read and held, then one after the other through all networks, with loops over queries."""

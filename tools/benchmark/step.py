@@ -14,7 +14,7 @@ from tools.benchmark.case import Case, Job, Request
 from tools.benchmark.features import whole_maps
 from tools.benchmark.sample import write_scene
 from tools.benchmark.sparse import multiply_adds
-from xmask3d.build import build_criterion, build_model, build_reader, build_scene_views, make_optimizer
+from xmask3d.build import build_criterion, build_model, build_reader, evaluation_settings, make_optimizer
 from xmask3d.config import Config, load_config
 from xmask3d.data.batch import Batch, collate
 from xmask3d.engine.feature_cache import FeatureCache
@@ -76,7 +76,7 @@ class Training:
         assembly = build_model(config)
         self.model, self.clip_text = assembly.model.to(device), assembly.clip_text.to(device)
         reader = build_reader(config, benchmark, config.data.train_split)
-        seen = build_scene_views(config, benchmark, reader, reader.scene_names[0], with_label_map=True)
+        seen = evaluation_settings(config).open_views(reader, benchmark, reader.scene_names[0], with_label_map=True)
         samples = [sample for index in range(len(seen)) if (sample := seen[index]) is not None]
         self.batch = collate(samples[:views]).to(device)
         self.batch.captions[:] = [f"view {view} of a room" for view in self.batch.views]

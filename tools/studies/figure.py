@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xmask3d.build import build_model, build_reader, build_scene_views
-from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.build import build_reader, evaluation_settings
+from xmask3d.checkpoints.checkpoint import find_checkpoint
 from xmask3d.config import Config, load_config
 from xmask3d.data.datasets import collate_usable
 from xmask3d.data.scene import choose_scenes
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError, run_tool
-from xmask3d.inference.labeller import Labeller
+from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
 from xmask3d.visualize.cloud import colors_to_bytes, label_palette
 from xmask3d.visualize.pictures import compare_labels, save_picture
@@ -37,12 +37,9 @@ def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: P
     reader = build_reader(config, benchmark, config.data.val_split)
     choose_scenes(reader, [scene])
     accelerator = make_accelerator(config.train.precision)
-    assembly = build_model(config)
-    apply_weights(assembly.model, load_weights(checkpoint), checkpoint)
-    model, clip_text = assembly.model.to(accelerator.device), assembly.clip_text.to(accelerator.device)
-    labeller = Labeller(model, clip_text, benchmark, config.evaluate, accelerator)
+    labeller, settings = open_labeller(config, checkpoint, benchmark, accelerator), evaluation_settings(config)
 
-    views = build_scene_views(config, benchmark, reader, scene)
+    views = settings.open_views(reader, benchmark, scene)
     sample = views[view] if 0 <= view < len(views) else None
     batch = collate_usable([sample])
     if batch is None:
@@ -54,12 +51,12 @@ def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: P
         mask_logits=outputs.mask_logits[0].float().cpu(),
         class_logits=outputs.class_logits[0][0].float().cpu(),
         pixels=batch.pixels.numpy(),
-        frame_size=model.fuser.frame_size,
+        frame_size=labeller.model.fuser.frame_size,
         truth=batch.classes.numpy(),
         predicted=labels.fused.cpu().numpy(),
         names=benchmark.class_names,
     )
-    result = evaluate_scene(config, benchmark, reader, scene, labeller)
+    result = evaluate_scene(reader, benchmark, scene, labeller, settings)
     cloud = reader.read_scene(scene)
     above = compare_labels(
         cloud.points,

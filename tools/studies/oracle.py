@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from xmask3d.build import build_model, build_reader
-from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.build import build_reader, evaluation_settings
+from xmask3d.checkpoints.checkpoint import find_checkpoint
 from xmask3d.config import Config, load_config
 from xmask3d.data.batch import Batch
 from xmask3d.data.scene import SceneReader
@@ -21,10 +21,12 @@ from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError, run_tool
 from xmask3d.inference.labeller import Encodings, Labeller
+from xmask3d.inference.settings import LabelSettings
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.models.fusion import sample_at_points
 from xmask3d.models.outputs import Outputs
-from xmask3d.splits import Benchmark, load_benchmark
+from xmask3d.open_model import open_labeller
+from xmask3d.splits import load_benchmark
 
 SURE = 10.0
 """Logit of what is known."""
@@ -47,15 +49,16 @@ class Truth:
 class TruthLabeller(Labeller):
     """A labeller that knows part of the truth."""
 
-    def __init__(self, *arguments: Any, reader: SceneReader, benchmark: Benchmark, truth: Truth) -> None:
+    def __init__(self, labeller: Labeller, settings: LabelSettings, reader: SceneReader, truth: Truth) -> None:
         """
         Args:
-            arguments: as of `Labeller`, without the benchmark.
+            labeller: one that knows nothing of the truth.
+            settings: decisions in place of its own.
             reader: of the scenes; its views need label maps for `truth.masks`.
+            truth: parts of the prediction that are replaced.
         """
-        model, clip_text, settings, accelerator = arguments
-        super().__init__(model, clip_text, benchmark, settings, accelerator)
-        self.reader, self.num_classes, self.truth = reader, benchmark.num_classes, truth
+        super().__init__(labeller.model, labeller.text, labeller.novel, settings, labeller.accelerator)
+        self.reader, self.truth = reader, truth
 
     def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:
         """Correct the model's outputs, and fuse the features again."""
@@ -88,7 +91,7 @@ class TruthLabeller(Labeller):
         labels = self.reader.read_view(scene, view).label_map
         if labels is None:
             raise UserError(f"view {view} of {scene}: no label picture, from which the true masks are made")
-        inside = labels == np.arange(self.num_classes)[:, None, None]
+        inside = labels == np.arange(len(self.novel))[:, None, None]
         return torch.from_numpy(np.where(inside, SURE, -SURE))
 
 
@@ -112,7 +115,7 @@ def _best_overlap(predicted: Tensor, true: Tensor, batch: Batch, frame_size: tup
     return (both / either.clamp(min=1)).argmax(-1)
 
 
-VARIANTS: dict[str, tuple[Truth, dict[str, float]]] = {
+VARIANTS: dict[str, tuple[Truth, dict[str, Any]]] = {
     "as predicted": (Truth(), {}),
     "true gate": (Truth(gate=True), {}),
     "true masks": (Truth(masks=True), {}),
@@ -130,17 +133,12 @@ def score_with_truth(config: Config, checkpoint: Path) -> Iterator[tuple[str, tu
     """
     accelerator, benchmark = make_accelerator(config.train.precision), load_benchmark(config.benchmark)
     reader = build_reader(config, benchmark, config.data.val_split)
-    assembly = build_model(config)
-    apply_weights(assembly.model, load_weights(checkpoint), checkpoint)
-    model, clip_text = assembly.model.to(accelerator.device), assembly.clip_text.to(accelerator.device)
+    plain, evaluation = open_labeller(config, checkpoint, benchmark, accelerator), evaluation_settings(config)
     for name, (truth, changes) in VARIANTS.items():
-        settings = config.evaluate.model_copy(update=changes)
-        labeller = TruthLabeller(
-            model, clip_text, settings, accelerator, reader=reader, benchmark=benchmark, truth=truth
-        )
+        labeller = TruthLabeller(plain, replace(plain.settings, **changes), reader, truth)
         matrix = ConfusionMatrix(benchmark.num_classes)
         for scene in tqdm(reader.scene_names, desc=name, unit="scene", leave=False, disable=None):
-            result = evaluate_scene(config, benchmark, reader, scene, labeller)
+            result = evaluate_scene(reader, benchmark, scene, labeller, evaluation)
             matrix.counts += torch.from_numpy(result.counts["fused"])
         scores = matrix.scores(benchmark.groups)
         yield name, (scores.headlines["hiou"], scores.miou["base"], scores.miou["novel"])

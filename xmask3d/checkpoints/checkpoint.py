@@ -6,12 +6,14 @@ synced and renamed, the digest first: a file that bears its final name is comple
 `step-00000300.pt` for the newest few steps and `best.pt`, a hard link to the best so far.
 """
 
+import hashlib
 import json
 import os
 import random
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -203,6 +205,15 @@ def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | s
             f"{len(unknown)} unknown, {len(other)} of another shape (first: {first})"
         )
     model.load_state_dict(weights)
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes of tensors, in the order of names, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def find_checkpoint(name: str, output: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, StackDataset
 from tqdm import tqdm
 
-from xmask3d.build import build_model, build_reader, build_scene_views
-from xmask3d.checkpoints.checkpoint import apply_weights, load_weights
+from xmask3d.build import build_reader, evaluation_settings
 from xmask3d.config import Config
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import collate_usable
@@ -27,9 +25,11 @@ from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
 from xmask3d.inference.fill import UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import check_headlines
+from xmask3d.open_model import open_labeller
 from xmask3d.splits import Benchmark, load_benchmark
 
 
@@ -70,19 +70,11 @@ def evaluate(
         ) from error
     todo = missing_scenes(accelerator, folder, names, reader)
     if todo:
-        weights = load_weights(checkpoint)
-        assembly = build_model(config)
-        apply_weights(assembly.model, weights, checkpoint)
-        labeller = Labeller(
-            assembly.model.to(accelerator.device),
-            assembly.clip_text.to(accelerator.device),
-            benchmark,
-            config.evaluate,
-            accelerator,
-        )
+        labeller = open_labeller(config, checkpoint, benchmark, accelerator)
+        settings = evaluation_settings(config)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
         for name in tqdm(mine, unit="scene", disable=None if accelerator.is_main_process else True, dynamic_ncols=True):
-            evaluate_scene(config, benchmark, reader, name, labeller).save(folder / "scenes" / f"{name}.npz")
+            evaluate_scene(reader, benchmark, name, labeller, settings).save(folder / "scenes" / f"{name}.npz")
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
@@ -107,14 +99,13 @@ def evaluate(
 
 
 def evaluate_scene(
-    config: Config, benchmark: Benchmark, reader: SceneReader, name: str, labeller: Labeller
+    reader: SceneReader, benchmark: Benchmark, name: str, labeller: Labeller, settings: EvaluationSettings
 ) -> SceneResult:
     """Label all points of one scene by all its views, and count hits and misses.
 
     Raises:
         UserError: the scene has no truth, or no frames.
     """
-    rotations = config.evaluate.rotations
     scene = reader.read_scene(name)
     if scene.labels is None:
         raise UserError(f"scene {name} has no labels to compare with; leave it out with --scenes")
@@ -122,14 +113,11 @@ def evaluate_scene(
         raise UserError(f"scene {name} has no frames to label it by (tools/check_data.py); leave it out with --scenes")
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
-    passes = (
-        build_scene_views(config, benchmark, reader, name, 2 * math.pi * rotation / rotations, rotation)
-        for rotation in range(rotations)
-    )
+    passes = (settings.open_views(reader, benchmark, name, rotation) for rotation in range(settings.rotations))
     loader = DataLoader(
         StackDataset(*passes),
-        batch_size=config.evaluate.batch_size,
-        num_workers=config.evaluate.workers,
+        batch_size=settings.batch_size,
+        num_workers=settings.workers,
         collate_fn=_collate_turns,
         worker_init_fn=ignore_signals,
     )
@@ -139,7 +127,7 @@ def evaluate_scene(
             if batch.views != views:  # turning the points leaves the pictures as they are
                 views, encodings = batch.views, labeller.encode(batch)
             outputs, labels = labeller(batch, encodings)
-            cast_votes(votes, batch.point_index, labels, config.evaluate.votes)
+            cast_votes(votes, batch.point_index, labels, labeller.settings.votes)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
             used += batch.size
     return _count(scene, benchmark, votes, binary, used)

@@ -13,14 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmask3d.config import Config
+from xmask3d.checkpoints.checkpoint import weights_digest
 from xmask3d.data.batch import Batch
-from xmask3d.data.datasets import TrainingViews
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
 from xmask3d.models.contracts import Encoded, ImageEncoder
-from xmask3d.models.xmask3d import XMask3D
 
 Key = tuple[str, str, str]  # scene, view, and what else the content depends on
 
@@ -106,21 +104,12 @@ class FeatureCache:
         return [self._clip_text([text]).cpu()]
 
 
-def open_feature_cache(
-    config: Config, model: XMask3D, clip_text: ClipText, views: TrainingViews, tokens: bool, tell: Callable[[str], None]
-) -> FeatureCache:
-    """Open the feature cache of a run's training views, of CLIP's tokens too, having told how much it will hold."""
-    cache = FeatureCache(model.image_features, model.mask_clip, clip_text, config.data.cache)
-    tell(cache.announce(views.all_views(), config.data.image_size, tokens))
-    return cache
-
-
 class _Store:
     """Lists of tensors by view, in a folder of safetensors files or in memory."""
 
     def __init__(self, folder: Path | None, kind: str, networks: Iterable[nn.Module]) -> None:
         self._known: dict[Key, list[Tensor]] = {}
-        self._folder = folder / f"{kind}-{weights_digest(networks)}" if folder else None
+        self._folder = folder / f"{kind}-{_digest(networks)}" if folder else None
 
     @property
     def bytes(self) -> int:
@@ -147,14 +136,10 @@ class _Store:
         return self._folder / scene / f"{view}-{rest}.safetensors"
 
 
-def weights_digest(networks: Iterable[nn.Module]) -> str:
+def _digest(networks: Iterable[nn.Module]) -> str:
     """Eight hexadecimal digits that tell one set of frozen weights from another."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for name, tensor in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().double().sum().cpu().numpy().tobytes())
-    return digest.hexdigest()[:8]
+    states = enumerate(network.state_dict() for network in networks)
+    return weights_digest({f"{number}.{name}": x for number, state in states for name, x in state.items()})[:8]
 
 
 def _views(batch: Batch) -> Iterator[tuple[Key, Tensor]]:

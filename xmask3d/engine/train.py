@@ -13,7 +13,14 @@ from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor
 from tqdm import tqdm
 
-from xmask3d.build import build_criterion, build_model, build_training_views, build_validation_views, make_optimizer
+from xmask3d.build import (
+    build_criterion,
+    build_labeller,
+    build_model,
+    build_training_views,
+    build_validation_views,
+    make_optimizer,
+)
 from xmask3d.checkpoints.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -27,7 +34,7 @@ from xmask3d.config import Config, save_config
 from xmask3d.data.batch import Batch
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
-from xmask3d.engine.feature_cache import open_feature_cache
+from xmask3d.engine.feature_cache import FeatureCache
 from xmask3d.engine.logs import RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, set_learning_rates
 from xmask3d.engine.resume_check import check_same_run
@@ -35,7 +42,6 @@ from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import validate
 from xmask3d.errors import UserError
-from xmask3d.inference.labeller import Labeller
 from xmask3d.metrics.scores import check_headlines, title_of
 from xmask3d.splits import load_benchmark
 
@@ -126,14 +132,14 @@ class Trainer:
         self.stepper, self.optimizer = self.accelerator.prepare(stepper, optimizer)
         if resumed and resumed.scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed.scaler)
-        self.feature_cache = None
+        self.feature_cache: FeatureCache | None = None
         if settings.keep_encodings and self.criterion.needs("masks"):  # nothing else reads them, but for the captions
+            parts = self.model.image_features, self.model.mask_clip, self.clip_text
+            cache = self.feature_cache = FeatureCache(*parts, config.data.cache)
             tokens = self.criterion.needs("clip", settings.epochs - 1)
-            self.feature_cache = open_feature_cache(
-                config, self.model, self.clip_text, self.views, tokens, self.accelerator.print
-            )
+            self.accelerator.print(cache.announce(self.views.all_views(), config.data.image_size, tokens))
         self.text = self.clip_text(self.benchmark.base_names)
-        self.labeller = Labeller(self.model, self.clip_text, self.benchmark, config.evaluate, self.accelerator)
+        self.labeller = build_labeller(config, assembly, self.benchmark, self.accelerator)
         set_seed(config.seed + self.accelerator.process_index)
         if resumed and len(resumed.rng) == self.accelerator.num_processes:
             restore_random_state(resumed.rng[self.accelerator.process_index])
@@ -284,7 +290,16 @@ class Trainer:
         views.set_epoch(epochs - 1)
         state = random_state()  # whatever draws numbers here must not change what training draws next
         with self.average.applied(self.model) if self.average else nullcontext():
-            result = validate(self.labeller, views, self.benchmark, self.config.data.workers, stop, self.draw_view)
+            result = validate(
+                self.labeller,
+                views,
+                self.benchmark,
+                self.config.evaluate.headlines,
+                self.config.evaluate.batch_size,
+                self.config.data.workers,
+                stop,
+                self.draw_view,
+            )
         restore_random_state(state)
         if result is None:
             return self.agree(stop.code, False)[0]

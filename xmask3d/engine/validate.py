@@ -21,6 +21,8 @@ def validate(
     labeller: Labeller,
     views: ValidationViews,
     benchmark: Benchmark,
+    headlines: Sequence[str],
+    batch_size: int,
     workers: int,
     stop: StopSignals,
     draw_view: Callable[..., np.ndarray] | None = None,
@@ -36,11 +38,11 @@ def validate(
         Scores by name (such as fused_hiou, 2d_miou_novel, binary_accuracy) and a picture of the first view of this
         process; None if a signal came to any process.
     """
-    accelerator, settings = labeller.accelerator, labeller.settings
+    accelerator = labeller.accelerator
     mine = range(accelerator.process_index, len(views), accelerator.num_processes)
     loader = DataLoader(
         Subset(views, list(mine)),
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         collate_fn=collate_usable,
         num_workers=workers,
         worker_init_fn=ignore_signals,
@@ -61,7 +63,7 @@ def validate(
         if picture is None and draw_view:
             picture = draw_view(**_first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
     reduced = {branch: matrix.reduce() for branch, matrix in matrices.items()}
-    scores = summarise(reduced, binary.reduce(), benchmark, settings.headlines)
+    scores = summarise(reduced, binary.reduce(), benchmark, headlines)
     stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
     return None if stopped else (scores, picture)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +10,11 @@ from torch import Tensor
 
 from xmask3d.data.batch import Batch
 from xmask3d.inference.fill import fill_owners
+from xmask3d.inference.settings import Gating
 from xmask3d.models.fusion import sum_per_sample
 from xmask3d.models.gate import allowed_classes, gate, soft_gate
 from xmask3d.models.outputs import Fused, Outputs, gather_by_owner
 from xmask3d.models.similarity import at_least_float32, cosine_logits
-
-Gating = Literal["hard", "soft", "none"]
 
 
 @dataclass

@@ -2,16 +2,16 @@
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
-from xmask3d.config import EvaluateConfig
 from xmask3d.data.batch import Batch
 from xmask3d.inference.class_scores import ViewLabels, gateable_classes, label_views
+from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
-from xmask3d.models.clip import ClipText, EncodedTokens
+from xmask3d.models.clip import EncodedTokens
 from xmask3d.models.contracts import Encoded
 from xmask3d.models.outputs import Outputs
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.splits import Benchmark
 
 BRANCHES = ("fused", "2d", "3d")
 # A batch's images as the frozen networks give them: for the image features, and CLIP's tokens.
@@ -23,24 +23,18 @@ class Labeller:
 
     Args:
         model: on the accelerator's device; put into evaluation mode at each call.
-        clip_text: encodes the class names (or the sentences of `settings.prompts`), each in `settings.templates`, once.
-        settings: exponents of the ensemble, prompts and templates.
+        text: K x D embeddings of the classes.
+        novel: K bool, true for novel classes.
+        settings: decisions by which outputs become labels.
         accelerator: its device and precision are used.
     """
 
     def __init__(
-        self,
-        model: XMask3D,
-        clip_text: ClipText,
-        benchmark: Benchmark,
-        settings: EvaluateConfig,
-        accelerator: Accelerator,
+        self, model: XMask3D, text: Tensor, novel: Tensor, settings: LabelSettings, accelerator: Accelerator
     ) -> None:
         self.model, self.settings, self.accelerator = model, settings, accelerator
-        text = clip_text.encode_classes(benchmark.test_prompts(settings.prompts), settings.templates)
-        self.text = text.to(accelerator.device)
-        self.novel = torch.from_numpy(benchmark.novel_mask).to(accelerator.device)
-        self.gateable = gateable_classes(self.novel, settings.gate)
+        self.text, self.novel = text.to(accelerator.device), novel.to(accelerator.device)
+        self.gateable = gateable_classes(self.novel, settings.gating)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, encodings: Encodings | None = None) -> tuple[Outputs, ViewLabels]:
@@ -55,7 +49,7 @@ class Labeller:
             self.novel,
             base_ratio=self.settings.base_ratio,
             novel_ratio=self.settings.novel_ratio,
-            gating=self.settings.gate,
+            gating=self.settings.gating,
             all_scores=self.settings.votes == "soft",
         )
         return outputs, labels
@@ -74,17 +68,17 @@ class Labeller:
             return self.model.image_features.encode(images), self.model.mask_clip.encode(images)
 
 
-def by_branch(labels: ViewLabels) -> dict[str, torch.Tensor]:
+def by_branch(labels: ViewLabels) -> dict[str, Tensor]:
     """N int64 labels of each of `BRANCHES`."""
     return {"fused": labels.fused, "2d": labels.features_2d, "3d": labels.features_3d}
 
 
-def cast_votes(votes: dict[str, SceneVotes], point_index: torch.Tensor, labels: ViewLabels, kind: str) -> None:
+def cast_votes(votes: dict[str, SceneVotes], point_index: Tensor, labels: ViewLabels, kind: str) -> None:
     """Let the rows of some views vote on their points, for each of `BRANCHES`.
 
     Args:
         point_index: N int64, see `SceneVotes.add`.
-        kind: "hard" or "soft", see `EvaluateConfig.votes`; "soft" needs the scores of all branches.
+        kind: "hard" or "soft", see `LabelSettings.votes`; "soft" needs the scores of all branches.
     """
     scores = {"fused": labels.scores, "2d": labels.scores_2d, "3d": labels.scores_3d}
     for branch, predicted in by_branch(labels).items():

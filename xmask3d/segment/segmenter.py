@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from xmask3d import __version__
-from xmask3d.build import build_model
-from xmask3d.checkpoints.checkpoint import apply_weights, find_checkpoint, load_weights
+from xmask3d.checkpoints.checkpoint import find_checkpoint, weights_digest
 from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError
 from xmask3d.inference.fill import fill_unseen
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
+from xmask3d.open_model import open_model
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.feature_accumulator import MAX_PLACES
@@ -161,9 +161,7 @@ class Segmenter:
         """
         source = find_source(checkpoint, config)
         settings = load_config(source.config, trusted=trust_code)
-        weights = load_weights(source.checkpoint)
-        assembly = build_model(settings)
-        apply_weights(assembly.model, weights, source.checkpoint)
+        assembly = open_model(settings, source.checkpoint)
         benchmark = load_benchmark(settings.benchmark)
         return cls(assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size)
 
@@ -219,7 +217,8 @@ class Segmenter:
         vocabulary = self.vocabulary(queries, background, classes)
         text = self.clip_text.encode_classes(vocabulary.texts, self.config.evaluate.templates)
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
-        key = (__version__, self.source, self._digest(), scan_key(scan), vocabulary, *settings, MAX_PLACES)
+        weights = weights_digest(self.model.state_dict())
+        key = (__version__, self.source, weights, scan_key(scan), vocabulary, *settings, MAX_PLACES)
         saved = SavedState(state, *key)
         labelled = self._labeller.run(scan, vocabulary, text, saved, report)
         features = self._features(scan, labelled)
@@ -288,10 +287,6 @@ class Segmenter:
             "origin": " ".join(map(repr, scan.origin.tolist())),
         }
         return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about)
-
-    def _digest(self) -> str:
-        """Tells models apart that have the same name: a sum over all weights."""
-        return repr(sum(float(value.cpu().double().sum()) for value in self.model.state_dict().values()))
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:

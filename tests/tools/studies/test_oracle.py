@@ -7,7 +7,7 @@ import torch
 
 from tests.helpers.outputs import FRAME, random_batch
 from tools.studies.oracle import SURE, VARIANTS, Truth, TruthLabeller, _best_overlap, score_with_truth
-from xmask3d.build import build_model, build_reader, build_scene_views
+from xmask3d.build import build_labeller, build_model, build_reader, evaluation_settings
 from xmask3d.config import load_config
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import collate_usable
@@ -20,14 +20,14 @@ def parts(tiny: Path) -> tuple:
     config = load_config(tiny)
     assembly, benchmark = build_model(config), load_benchmark(config.benchmark)
     reader = build_reader(config, benchmark, "val")
-    views = build_scene_views(config, benchmark, reader, reader.scene_names[0])
+    views = evaluation_settings(config).open_views(reader, benchmark, reader.scene_names[0])
     batch = collate_usable([views[i] for i in range(2)])
     assert batch is not None
 
     def make(truth: Truth) -> TruthLabeller:
         accelerator = make_accelerator("float32")
-        settings = (assembly.model, assembly.clip_text, config.evaluate, accelerator)
-        return TruthLabeller(*settings, reader=reader, benchmark=benchmark, truth=truth)
+        plain = build_labeller(config, assembly, benchmark, accelerator)
+        return TruthLabeller(plain, plain.settings, reader, truth)
 
     return make, benchmark, batch
 

@@ -1,0 +1,64 @@
+"""Decisions of labelling and evaluation, made once from the configuration."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from xmask3d.data.datasets import SceneViews
+from xmask3d.data.scene import SceneReader
+from xmask3d.data.view_settings import ViewSettings
+from xmask3d.splits import Benchmark
+
+Gating = Literal["hard", "soft", "none"]
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Decisions by which the outputs of views become labels and votes.
+
+    Attributes:
+        base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
+        gating: how the binary head chooses between base and novel classes, see `label_views`.
+        votes: what views vote with: "hard" for their best class, "soft" for all probabilities.
+    """
+
+    base_ratio: float = 0.65
+    novel_ratio: float = 0.35
+    gating: Gating = "hard"
+    votes: Literal["hard", "soft"] = "hard"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Decisions by which the views of a scene become votes.
+
+    Attributes:
+        views: settings of the samples.
+        max_views: at most this many views a scene, evenly spaced; None for all.
+        rotations: passes over the scene, each turned further about z.
+        batch_size, workers: views per forward, and loader processes.
+        seed: seed of random rotations, which the published evaluation has.
+    """
+
+    views: ViewSettings
+    max_views: int | None = None
+    rotations: int = 1
+    batch_size: int = 8
+    workers: int = 0
+    seed: int = 0
+
+    def open_views(
+        self, reader: SceneReader, benchmark: Benchmark, scene: str, rotation: int = 0, with_label_map: bool = False
+    ) -> SceneViews:
+        """Open the usable views of a scene for one of the passes; label maps are for those who train on the views."""
+        angle = self.views.angle + 2 * math.pi * rotation / self.rotations
+        return SceneViews(
+            reader,
+            scene,
+            benchmark,
+            replace(self.views, angle=angle),
+            max_views=self.max_views,
+            seed=self.seed,
+            rotation=rotation,
+            with_label_map=with_label_map,
+        )

@@ -1,0 +1,28 @@
+"""From a configuration and a checkpoint to a model that is ready for use."""
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from xmask3d.build import Assembly, build_labeller, build_model
+from xmask3d.checkpoints.checkpoint import apply_weights, load_weights
+from xmask3d.config import Config
+from xmask3d.inference.labeller import Labeller
+from xmask3d.splits import Benchmark
+
+
+def open_model(config: Config, checkpoint: Path) -> Assembly:
+    """Build the network of a configuration with the weights of a checkpoint, which is read first.
+
+    Raises:
+        UserError: a missing or damaged file, or one that does not fit the configuration.
+    """
+    weights = load_weights(checkpoint)
+    assembly = build_model(config)
+    apply_weights(assembly.model, weights, checkpoint)
+    return assembly
+
+
+def open_labeller(config: Config, checkpoint: Path, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
+    """Open a model that labels views by the classes of a benchmark, on the accelerator's device."""
+    return build_labeller(config, open_model(config, checkpoint), benchmark, accelerator)
