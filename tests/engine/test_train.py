@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -271,23 +272,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, mon
 
 
 def test_a_full_disk_names_what_is_intact(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xmask3d.checkpoints import checkpoint
+    save, saves = torch.save, []
 
-    write, saves = checkpoint._HashingWriter.write, []
-    init = checkpoint._HashingWriter.__init__
-
-    def count(self: checkpoint._HashingWriter, file: object) -> None:
-        saves.append(1)
-        init(self, file)
-
-    def full(self: checkpoint._HashingWriter, data: bytes) -> int:
+    def full(payload: object, file: BinaryIO) -> None:
+        saves.append(file)
         if len(saves) == 3:
-            self.error = OSError(28, "No space left on device")
-            raise self.error
-        return write(self, data)
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        save(payload, file)
 
-    monkeypatch.setattr(checkpoint._HashingWriter, "__init__", count)
-    monkeypatch.setattr(checkpoint._HashingWriter, "write", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"step-00000003.pt: .*No space left on device.*step-00000002.pt is intact"):
         train(load_config(tiny, [f"output={tmp_path}", "train.save_minutes=0"]))
     assert sorted(p.name for p in (tmp_path / "checkpoints").glob("*.pt")) == ["step-00000001.pt", "step-00000002.pt"]
