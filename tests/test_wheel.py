@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Run = Callable[..., str]
 
+OPTIONAL = "tensorboard embreex viser matplotlib laspy OpenEXR transformers"
+"""Modules that the core does without."""
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,14 +55,26 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     own = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
     borrowed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (own / "borrowed.pth").write_text("\n".join(borrowed))
+    (own / "sitecustomize.py").write_text(
+        "import os, sys\nsys.modules.update(dict.fromkeys(os.environ.get('MISSING', '').split()))\n"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
 
-    def run_in_place(*arguments: object) -> str:
+    def run_in_place(*arguments: object, missing: str = "", until: str = "", code: int = 0) -> str:
         command = [str(scripts / "xmask3d"), *map(str, arguments)]
-        done = subprocess.run(command, cwd=place, env=environment, text=True, capture_output=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        with subprocess.Popen(
+            command, cwd=place, env=environment | {"MISSING": missing}, text=True, encoding="utf-8",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            printed = ""
+            for line in process.stdout or ():
+                printed += line
+                if until and until in line:
+                    process.terminate()
+                    return printed
+        assert process.returncode == code, printed
+        return printed
 
     points = BoxRoom(1, spacing=0.1).points
     write_ply(place / "room.ply", points, np.full(points.shape, 128, np.uint8))
@@ -79,7 +94,23 @@ def test_the_wheel_holds_configurations_and_class_lists_and_no_data(wheel: Path)
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"xmask3d"}
 
 
-def test_a_scan_is_described_labelled_and_asked(run: Run) -> None:
-    assert "points" in run("info", "room.ply", "--unit", "m")
-    assert "the shipped small model" in run("segment", "room.ply", "--classes", "scannet20", "--unit", "m")
-    assert "answered in" in run("query", "segmented/room", "red chair", "floor")
+def test_a_scan_is_described_labelled_asked_and_shown(run: Run) -> None:
+    assert "points" in run("info", "room.ply", "--unit", "m", missing=OPTIONAL)
+    labelled = run("segment", "room.ply", "--classes", "scannet20", "--unit", "m", missing=OPTIONAL)
+    assert "the shipped small model" in labelled
+    assert "answered in" in run("query", "segmented/room", "red chair", "floor", missing=OPTIONAL)
+    assert "http://127.0.0.1:" in run("view", "segmented/room", "--port", 8090, until="http://")
+    assert "pip install 'xmask3d[view]'" in run("view", "segmented/room", missing="viser", code=1)
+
+
+def test_rooms_are_made_trained_on_and_evaluated(run: Run) -> None:
+    if "evaluate" not in run("--help"):
+        pytest.skip("training and evaluation are tools of the repository")
+    few = ["--train-rooms", 1, "--val-rooms", 1, "--views", 2, "--furniture", "procedural", "--workers", 1]
+    assert "pip install 'xmask3d[rooms]'" in run("rooms", "--out", "data/rooms", *few, missing="embreex", code=1)
+    assert "data/rooms" in run("rooms", "--out", "data/rooms", *few)
+    trained = run("train", "rooms/fast", "train.epochs=1", "data.workers=0", missing=OPTIONAL)
+    assert "pip install 'xmask3d[train]'" in trained and "complete: 1 epochs" in trained
+    table = run("evaluate", "rooms/fast", "newest", "train.epochs=1", missing=OPTIONAL)
+    assert "hIoU" in table and "pip install 'xmask3d[plots]'" in table
+    assert "did you mean 'rooms/B15N4'?" in run("train", "rooms/B15N5", code=1)
