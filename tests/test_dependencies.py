@@ -119,7 +119,7 @@ def test_the_line_names_the_extra() -> None:
 
 @pytest.mark.parametrize(
     ("package", "modules", "extra"),
-    [("viser", ["segment.viewer"], "view"), ("embreex", ["rooms.embree", "rooms.shading"], "rooms")],
+    [("viser", ["segment.viewer"], "view"), ("embreex", ["rooms.shading"], "rooms")],
 )
 def test_without_an_optional_package(
     package: str, modules: list[str], extra: str, monkeypatch: pytest.MonkeyPatch
