@@ -320,7 +320,8 @@ def evaluation_settings(config: Config) -> EvaluationSettings:
 def label_settings(config: Config) -> LabelSettings:
     """Decisions by which the outputs of views become labels and votes."""
     evaluate = config.evaluate
-    return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes)
+    regions = "none" if config.protocol == "reference" else evaluate.regions
+    return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes, regions)
 
 
 def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:

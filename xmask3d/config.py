@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from xmask3d.dotted import is_dotted
@@ -182,6 +183,11 @@ class EvaluateConfig(Section):
     votes: Literal["hard", "soft"] = Field(
         "hard", description="what views vote with on a point: their best class, as published, or all probabilities"
     )
+    regions: Literal["none", "votes", "gate"] = Field(
+        "none",
+        description="votes are summed over regions of the cloud, not of the paper; gate also decides between base and "
+        "novel classes region by region, by head and CLIP; needs votes: soft, none under protocol: reference",
+    )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
     max_points: int = Field(10_000_000, description="views with more visible points are left out")
@@ -205,6 +211,12 @@ class EvaluateConfig(Section):
     templates: list[str] = Field(
         ["{}"], min_length=1, description="sentences around a class name, {} in its place; embeddings are averaged"
     )
+
+    @model_validator(mode="after")
+    def _regions_sum_probabilities(self) -> "EvaluateConfig":
+        if self.regions != "none" and self.votes != "soft":
+            raise ValueError("regions sum probabilities; set evaluate.votes=soft, or evaluate.regions=none")
+        return self
 
     @field_validator("gate", mode="before")
     @classmethod

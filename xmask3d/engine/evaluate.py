@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
+from xmask3d.geometry.superpoints import superpoints
 from xmask3d.inference.fill import UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.inference.region_votes import RegionGate, label_regions
 from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.metrics.confusion import ConfusionMatrix
@@ -113,6 +116,8 @@ def evaluate_scene(
         raise UserError(f"scene {name} has no frames to label it by (tools/check_data.py); leave it out with --scenes")
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
+    regions = labeller.settings.regions
+    gate = RegionGate(len(scene.points)) if regions == "gate" and benchmark.num_base < benchmark.num_classes else None
     passes = (settings.open_views(reader, benchmark, name, rotation) for rotation in range(settings.rotations))
     loader = DataLoader(
         StackDataset(*passes),
@@ -127,10 +132,14 @@ def evaluate_scene(
             if batch.views != views:  # turning the points leaves the pictures as they are
                 views, encodings = batch.views, labeller.encode(batch)
             outputs, labels = labeller(batch, encodings)
-            cast_votes(votes, batch.point_index, labels, labeller.settings.votes)
+            ungated = labeller.novel if gate else None
+            cast_votes(votes, batch.point_index, labels, labeller.settings.votes, ungated)
+            if gate:
+                gate.add(batch.point_index, outputs, labeller.text, labeller.novel)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
             used += batch.size
-    return _count(scene, benchmark, votes, binary, used)
+    divisions = superpoints(scene.points, (scene.colors + 1) / 2) if regions != "none" else None
+    return _count(scene, benchmark, votes, binary, used, divisions, gate)
 
 
 def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
@@ -140,14 +149,24 @@ def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
 
 
 def _count(
-    scene: Scene, benchmark: Benchmark, votes: dict[str, SceneVotes], binary: SceneVotes, used: int
+    scene: Scene,
+    benchmark: Benchmark,
+    votes: dict[str, SceneVotes],
+    binary: SceneVotes,
+    used: int,
+    divisions: Sequence[np.ndarray] | None = None,
+    gate: RegionGate | None = None,
 ) -> SceneResult:
     assert scene.labels is not None
     truth = torch.from_numpy(np.array(scene.labels))  # a copy: files are read-only memory
-    labels, counts = {}, {}
+    labels, counts, shares = {}, {}, {}
     fill = UnseenFiller(scene.points)
     for branch in BRANCHES:
-        labels[branch] = fill(votes[branch].result().numpy())
+        if divisions is None:
+            labels[branch] = fill(votes[branch].result().numpy())
+        else:
+            found, shares[branch] = label_regions(votes[branch].counts.numpy(), divisions, benchmark.novel_mask, gate)
+            labels[branch] = fill(found)
         matrix = ConfusionMatrix(benchmark.num_classes)
         matrix.update(torch.from_numpy(labels[branch]), truth)
         counts[branch] = matrix.counts.numpy()
@@ -155,12 +174,12 @@ def _count(
     matrix = ConfusionMatrix(2)
     matrix.update(torch.from_numpy(is_base), torch.from_numpy(benchmark.binary_labels(scene.labels)))
     fused = votes["fused"].counts
-    share = fused.amax(1) / fused.sum(1).clamp(min=1)
+    share = (fused.amax(1) / fused.sum(1).clamp(min=1)).numpy() if divisions is None else shares["fused"]
     return SceneResult(
         labels={branch: values.astype(np.int16) for branch, values in labels.items()},
         counts=counts,
         binary_counts=matrix.counts.numpy(),
-        confidence=share.numpy().astype(np.float16),
+        confidence=share.astype(np.float16),
         views=used,
         unseen=int((~fused.any(1)).sum()),
     )

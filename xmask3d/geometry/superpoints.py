@@ -58,8 +58,9 @@ def superpoints(points: np.ndarray, colors: np.ndarray | None = None) -> list[np
         return [np.zeros(len(points), np.int64)]
     if len(points) > MAX_POINTS:
         cells = _thin(points)
-        means = [None if values is None else _means(values, cells.point_to_voxel) for values in (points, colors)]
-        return [region[cells.point_to_voxel] for region in superpoints(*means)]
+        cell = cells.point_to_voxel
+        means = _means(points, cell), None if colors is None else _means(colors, cell)
+        return [region[cell] for region in superpoints(*means)]
     fine, smooth = (surface_graph(points, colors, normal, color) for normal, color in ((16, 1), (32, 8)))
     divisions = []
     for graph, scales, scale_of_normals in ((fine, (1.0,), 0.2), (smooth, (0.3, 0.6), 0.1)):

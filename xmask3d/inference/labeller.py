@@ -6,6 +6,7 @@ from torch import Tensor
 
 from xmask3d.data.batch import Batch
 from xmask3d.inference.class_scores import ViewLabels, gateable_classes, label_views
+from xmask3d.inference.region_votes import among_their_kind
 from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.clip import EncodedTokens
@@ -73,12 +74,19 @@ def by_branch(labels: ViewLabels) -> dict[str, Tensor]:
     return {"fused": labels.fused, "2d": labels.features_2d, "3d": labels.features_3d}
 
 
-def cast_votes(votes: dict[str, SceneVotes], point_index: Tensor, labels: ViewLabels, kind: str) -> None:
+def cast_votes(
+    votes: dict[str, SceneVotes],
+    point_index: Tensor,
+    labels: ViewLabels,
+    kind: str,
+    ungated: Tensor | None = None,
+) -> None:
     """Let the rows of some views vote on their points, for each of `BRANCHES`.
 
     Args:
         point_index: N int64, see `SceneVotes.add`.
         kind: "hard" or "soft", see `LabelSettings.votes`; "soft" needs the scores of all branches.
+        ungated: K bool, the novel classes, to take the gate out of soft votes; see `among_their_kind`.
     """
     scores = {"fused": labels.scores, "2d": labels.scores_2d, "3d": labels.scores_3d}
     for branch, predicted in by_branch(labels).items():
@@ -87,4 +95,5 @@ def cast_votes(votes: dict[str, SceneVotes], point_index: Tensor, labels: ViewLa
             votes[branch].add(point_index, predicted)
         else:
             assert found is not None, "soft votes need all scores"
-            votes[branch].add_probabilities(point_index, found.softmax(-1) * (predicted >= 0)[:, None])
+            probabilities = found.softmax(-1) if ungated is None else among_their_kind(found.softmax(-1), ungated)
+            votes[branch].add_probabilities(point_index, probabilities * (predicted >= 0)[:, None])

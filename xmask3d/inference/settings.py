@@ -20,12 +20,15 @@ class LabelSettings:
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         gating: how the binary head chooses between base and novel classes, see `label_views`.
         votes: what views vote with: "hard" for their best class, "soft" for all probabilities.
+        regions: "votes" to sum soft votes over regions of the cloud; "gate" to choose between base and novel classes
+            region by region too, see `xmask3d.inference.region_votes`.
     """
 
     base_ratio: float = 0.65
     novel_ratio: float = 0.35
     gating: Gating = "hard"
     votes: Literal["hard", "soft"] = "hard"
+    regions: Literal["none", "votes", "gate"] = "none"
 
 
 @dataclass(frozen=True)
