@@ -186,3 +186,10 @@ def test_losses_of_ones_own_are_dotted_paths_with_weights(tmp_path: Path) -> Non
     assert "dotted paths of classes with weights" in message(path, "loss.extra={a.Edges: -1}")
     with pytest.raises(UserError, match=r"loss\.extra names code"):
         load_config(path, trusted=False)
+
+
+def test_regions_need_probabilities(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("evaluate: {regions: votes}\n")
+    with pytest.raises(UserError, match=r"evaluate: .*regions sum probabilities; set evaluate.votes=soft"):
+        load_config(path)

@@ -13,12 +13,13 @@ import torch
 from accelerate import Accelerator
 
 from tests.helpers.runs import evaluate_run, run
-from xmask3d.build import build_reader, evaluation_settings
+from xmask3d.build import build_reader, evaluation_settings, label_settings
 from xmask3d.config import load_config
 from xmask3d.data.batch import Batch, collate
 from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
+from xmask3d.geometry.superpoints import superpoints
 from xmask3d.inference.class_scores import ViewLabels
 from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
@@ -197,6 +198,25 @@ def test_votes_reach_their_points(tiny: Path) -> None:
     novel = np.isin(truth, benchmark.novel)
     assert result.binary_counts.sum(1).tolist() == [novel.sum(), (truth < 19).sum() - novel.sum()]
     assert result.binary_counts[0, 0] >= (novel & seen).sum()
+
+
+@pytest.mark.parametrize("regions", ["votes", "gate"])
+def test_regions_are_of_one_class_and_reach_points_that_nobody_saw(
+    regions: str, tiny: Path, finished: Path, tmp_path: Path
+) -> None:
+    checkpoint = finished / "checkpoints" / "step-00000008.pt"
+    config = load_config(tiny, [*SAME, "evaluate.votes=soft", "evaluate.gate=soft", f"evaluate.regions={regions}"])
+    results = evaluate(config, checkpoint, ["scene0003_00"], output=tmp_path)
+    assert results is not None
+    result = SceneResult.load(results.folder / "scenes" / "scene0003_00.npz")
+    scene = build_reader(config, results.benchmark, "val").read_scene("scene0003_00")
+    together = np.unique(np.stack(superpoints(scene.points, (scene.colors + 1) / 2)), axis=1, return_inverse=True)[1]
+    labels = result.labels["fused"]
+    for piece in np.unique(together):
+        assert len(np.unique(labels[together == piece])) == 1
+    assert result.unseen > 0 and (labels >= 0).all() and result.confidence.max() <= 1
+    published = load_config(tiny, [*SAME, "evaluate.votes=soft", f"evaluate.regions={regions}", "protocol=reference"])
+    assert label_settings(published).regions == "none"
 
 
 def test_scenes_that_cannot_be_scored(tiny: Path, finished: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_odds_are_of_the_mask_that_owns_the_point() -> None:
     row = int(covered.nonzero()[0])
     mask = outputs.clip_embeddings[batch.point_batch[row], outputs.fused.owner[row]]
     p = (14 * torch.nn.functional.cosine_similarity(mask[None], text)).softmax(0)
-    assert float(odds[row]) == pytest.approx(float((p[NOVEL].sum() / p[~NOVEL].sum()).log()), abs=1e-4)
+    assert float(odds[row].detach()) == pytest.approx(float((p[NOVEL].sum() / p[~NOVEL].sum()).log()), abs=1e-4)
 
 
 def test_the_gate_weighs_head_and_clip_over_the_region() -> None:
