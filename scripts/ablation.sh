@@ -43,5 +43,5 @@ no_novel_labels=$runs
 run baseline loss.mask_class=0 loss.mask=0 loss.dice=0 loss.point_fused=0 loss.caption_fused=0 \
     loss.caption_3d=0 loss.caption_2d=0 loss.binary=0 loss.mask_regularisation=0 evaluate.gate=none "$@"
 
-"$python" tools/compare.py "full=$full" "no mask regularisation=$no_regularisation" \
+"$python" -m xmask3d compare "full=$full" "no mask regularisation=$no_regularisation" \
     "no 3D condition=$no_condition" "no novel labels=$no_novel_labels" "baseline=$runs"

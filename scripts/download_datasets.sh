@@ -14,4 +14,4 @@ if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
     exit 0
 fi
 . "$here/scripts/venv.sh"
-exec "$python" "$here/tools/download.py" datasets "$@"
+exec "$python" -m xmask3d download "$@"

@@ -13,4 +13,4 @@ if [ "${1:---help}" = --help ] || [ "$1" = -h ]; then
     exit 0
 fi
 . "$here/scripts/launch.sh"
-launch tools/test.py "$@"
+launch evaluate "$@"

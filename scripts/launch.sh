@@ -1,8 +1,6 @@
-# Read by train.sh and eval.sh, which set $here: defines `launch TOOL ARGUMENTS`, which does not return.
+# Read by train.sh and eval.sh, which set $here: defines `launch COMMAND ARGUMENTS`, which does not return.
 
 launch() {
-    tool=$here/$1
-    shift
     venv=${XMASK3D_VENV:-$here/.venv}
     python=$venv/bin/python
     if [ ! -x "$python" ]; then
@@ -19,14 +17,14 @@ launch() {
     export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
     processes=${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
     if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
-        exec "$python" "$tool" "$@"
+        exec "$python" -m xmask3d "$@"
     fi
     if [ "${NNODES:-1}" = 1 ]; then
-        set -- --standalone --nproc-per-node "$processes" "$tool" "$@"
+        set -- --standalone --nproc-per-node "$processes" -m xmask3d "$@"
     else
         set -- --nnodes "$NNODES" --node-rank "${NODE_RANK:?set NODE_RANK to 0 ... NNODES - 1}" \
             --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" \
-            --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" "$tool" "$@"
+            --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" -m xmask3d "$@"
     fi
     exec "$python" -m xmask3d.cli.launch "$@"
 }

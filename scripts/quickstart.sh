@@ -3,7 +3,7 @@
 # Run again, it installs nothing twice, keeps the rooms, resumes the training or reports the finished run.
 #
 #   XMASK3D_CONFIG  configuration (default config/rooms/B15N4.yaml); arguments are overrides, such as train.epochs=2
-#   XMASK3D_ROOMS   arguments of tools/make_rooms.py (default: those the configuration was tuned for)
+#   XMASK3D_ROOMS   arguments of xmask3d rooms (default: those the configuration was tuned for)
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
@@ -12,4 +12,4 @@ if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
 fi
 . "$here/scripts/venv.sh"
 cd "$here"
-exec "$python" tools/quickstart.py "${XMASK3D_CONFIG:-config/rooms/B15N4.yaml}" "$@"
+exec "$python" -m xmask3d quickstart "${XMASK3D_CONFIG:-config/rooms/B15N4.yaml}" "$@"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from xmask3d.cli.main import build_parser
+from tests.helpers.command import run_command
+from xmask3d.cli.registry import COMMANDS, make_parser
 from xmask3d.config import REPOSITORY, load_config
 
 PAGES = ["README.md", "installation.md", *(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
@@ -77,19 +78,41 @@ def test_tools_of_the_pages_have_their_options() -> None:
         assert all(name.split("=")[0] in shown.stdout for name in names), (tool, names)
 
 
+def console_commands() -> list[list[str]]:
+    """Every command line of `xmask3d` in the pages: in shell blocks, and in words that are set as code."""
+    found = [words[1:] for words in commands() if words[0] == "xmask3d"]
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", (REPOSITORY / page).read_text(), flags=re.DOTALL)
+        found += [shlex.split(code)[1:] for code in re.findall(r"`(xmask3d [^`]+)`", text)]
+    return found
+
+
 def test_console_commands_of_the_pages_are_understood() -> None:
-    console = [words[1:] for words in commands() if words[0] == "xmask3d"]
-    assert {words[0] for words in console} >= {"segment", "query", "view"}
+    console = console_commands()
+    named = {words[0] for words in console}
+    assert named >= {"segment", "query", "view", "info", "rooms", "caption", "check", "convert", "export", "doctor"}
     for words in console:
-        assert build_parser().parse_args(words).command is not None
+        assert words[0] in (*COMMANDS, "--help", "--version"), words
+        if len(words) > 1 and words[1:] != ["--help"]:
+            make_parser(words[0]).parse(words[1:])
+
+
+def test_no_page_names_a_tool_that_is_not_there() -> None:
+    files = [*(REPOSITORY / page for page in PAGES), *(REPOSITORY / "xmask3d").rglob("*.py")]
+    files += [*(REPOSITORY / "scripts").glob("*.sh"), *(REPOSITORY / "config").rglob("*.yaml")]
+    for file in files:
+        for name in re.findall(r"\btools/[\w/]+\.py", file.read_text()):
+            assert (REPOSITORY / name).is_file(), (file, name)
 
 
 @pytest.mark.slow
-def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(tmp_path: Path) -> None:
+def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = [
         "config/rooms/fast.yaml", f"data.root={tmp_path / 'rooms'}", f"output={tmp_path / 'run'}", "train.epochs=1"
     ]  # fmt: skip
-    first = run(sys.executable, "tools/quickstart.py", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
+    first = run(sys.executable, "-m", "xmask3d", "quickstart", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
     assert first.returncode == 0, first.stderr
     assert "hIoU" in first.stdout and "Next" in first.stdout
     assert "find_unused_parameters" not in first.stdout + first.stderr
@@ -102,7 +125,7 @@ def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(tmp_path: 
 
     checkpoint = next((tmp_path / "run").rglob("*.pt"))
     before = checkpoint.stat().st_mtime_ns
-    second = run(sys.executable, "tools/quickstart.py", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
+    second = run(sys.executable, "-m", "xmask3d", "quickstart", *overrides, "--pictures", "1", XMASK3D_ROOMS=ROOMS)
     assert second.returncode == 0, second.stderr
     assert "complete" in second.stdout + second.stderr
     assert checkpoint.stat().st_mtime_ns == before
@@ -110,10 +133,9 @@ def test_quickstart_goes_from_rooms_to_a_table_and_does_nothing_twice(tmp_path: 
     table = run("sh", "scripts/eval.sh", overrides[0], "newest", *overrides[1:])
     assert table.returncode == 0, table.stderr
     assert "mIoU_n" in table.stdout
-    compared = run(sys.executable, "tools/compare.py", f"one={tmp_path / 'run'}")
-    assert "| one | 1 |" in compared.stdout
-    checked = run(sys.executable, "tools/check_data.py", *overrides)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert run_command("compare", f"one={tmp_path / 'run'}") == 0
+    assert "| one | 1 |" in capsys.readouterr().out
+    assert run_command("check", *overrides) == 0
 
 
 def test_a_user_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
@@ -147,7 +169,7 @@ def test_scripts_explain_themselves_and_do_nothing_else(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name, tool", [("quickstart", "quickstart.py"), ("ablation", "compare.py"), ("test", "pytest")]
+    "name, tool", [("quickstart", "xmask3d quickstart"), ("ablation", "xmask3d compare"), ("test", "pytest")]
 )
 def test_environments_are_found_from_other_folders(name: str, tool: str, tmp_path: Path) -> None:
     log = stand_in_for_python(tmp_path / "my venv")
@@ -194,8 +216,9 @@ def test_ablation_trains_and_compares_every_variant_with_every_seed(tmp_path: Pa
     done = run("sh", "scripts/ablation.sh", "train.epochs=2", **settings)
     assert done.returncode == 0, done.stderr
     calls = [line.split() for line in log.read_text().splitlines()]
-    trained = [words for words in calls if words[0].endswith("train.py")]
-    tested = [words for words in calls if words[0].endswith("test.py")]
+    calls = [words[2:] for words in calls if words[:2] == ["-m", "xmask3d"]]
+    trained = [words for words in calls if words[0] == "train"]
+    tested = [words for words in calls if words[0] == "evaluate"]
     assert len(trained) == len(tested) == 10
     for train, test in zip(trained, tested, strict=True):
         assert (test[1], test[2], *test[3:]) == (train[1], "newest", *train[2:])  # scored as it was trained
@@ -204,5 +227,5 @@ def test_ablation_trains_and_compares_every_variant_with_every_seed(tmp_path: Pa
     folders = [next(word for word in words if word.startswith("output=")).removeprefix("output=") for words in trained]
     assert len(set(folders)) == 10 and {words[3] for words in trained} == {"seed=7", "seed=8"}
     *_, last = calls
-    assert last[0].endswith("compare.py")
+    assert last[0] == "compare"
     assert all(folder in " ".join(last) for folder in folders)

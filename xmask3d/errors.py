@@ -52,8 +52,8 @@ def run_tool(main: Callable[[], int | None]) -> None:
     """
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read by torch: what Apple's GPU lacks, the CPU does
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console of few characters prints ? for the others, and goes on
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):  # a console of few characters prints escapes for the others
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
     except UserError as error:

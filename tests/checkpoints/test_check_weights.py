@@ -1,6 +1,5 @@
 import json
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from tests.helpers.command import run_command
 from tests.helpers.diffusion import SMALL_UNET_1, SMALL_VAE, compvis_state
 from tests.helpers.published import write_released
 from tests.helpers.tiny import write_config
-from tools import check_weights as command
 from xmask3d.build import build_model
 from xmask3d.checkpoints.check_weights import Finding, check_weights
 from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_weights
@@ -34,9 +33,8 @@ def find(config: Config, what: str, checkpoint: Path | None = None) -> Finding:
     return next(finding for finding in check_weights(config, checkpoint) if finding.what == what)
 
 
-def test_all_there(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["check_weights.py", str(tiny)])
-    assert command.main() == 0
+def test_all_there(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("check", tiny, "--weights") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["there", "there", "there", "all"]
     assert "width 32" in lines[0] and "AutoencoderKL of" in lines[1] and "1 x 4 x 32" in lines[2]
@@ -45,8 +43,7 @@ def test_all_there(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_everything_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["config/scannet/B12N7.yaml", f"model.diffusion={tmp_path / 'sd.ckpt'}", "model.clip=ViT-L-14/openai"]
-    monkeypatch.setattr(sys, "argv", ["check_weights.py", *arguments, "--checkpoint", str(tmp_path / "b12n7.pth.tar")])
-    assert command.main() == 1
+    assert run_command("check", *arguments, "--weights", "--checkpoint", tmp_path / "b12n7.pth.tar") == 1
     printed = capsys.readouterr().out
     assert printed.endswith("missing: CLIP, Stable Diffusion, embedding of the empty prompt, checkpoint\n")
     assert printed.count("get it: ") == printed.count("put it: ") == 4

@@ -1,17 +1,16 @@
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.command import run_command
 from tests.helpers.golden import GOLDEN
 from tests.helpers.published import write_released
 from tests.helpers.runs import run, train_run
 from tests.parity.compare import Case, compare
 from tests.parity.end_to_end import build_model as build_recorded
 from tests.parity.end_to_end import evaluate
-from tools import convert_checkpoint
 from xmask3d.build import build_model
 from xmask3d.checkpoints import convert as conversion
 from xmask3d.checkpoints.checkpoint import apply_weights, load_weights, read_checkpoint
@@ -27,22 +26,13 @@ def released(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_released(tmp_path_factory.mktemp("released") / "b15n4.pth.tar", layout)
 
 
-def tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
-    convert_checkpoint.main()
-
-
-def test_the_tool_goes_there_and_back(
-    tiny: Path,
-    released: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_command_goes_there_and_back(
+    tiny: Path, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     native, back = tmp_path / "native.safetensors", tmp_path / "new" / "back.pth.tar"
-    tool(monkeypatch, released, native, "--optimizer", "--config", tiny)
+    assert not run_command("convert", released, native, "--optimizer", "--config", tiny)
     assert "epoch 150, optimizer state of" in capsys.readouterr().out
-    tool(monkeypatch, native, back, "--optimizer", "--config", tiny)
+    assert not run_command("convert", native, back, "--optimizer", "--config", tiny)
     first, second = (torch.load(path, weights_only=True) for path in (released, back))
     assert list(first["state_dict"]) == list(second["state_dict"])
     assert all(torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"])

@@ -1,200 +1,208 @@
-"""The command as a user types it: a Kinect folder with no flag but words, further questions, and clear refusals."""
+"""The command as a whole: what is answered without imports, options given twice, consoles that cannot print a word."""
 
-import csv
+import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import save_file
 
-from tests.helpers.scenes import BoxRoom
-from tests.helpers.tiny import write_config
-from tests.scan.recordings import write_frames
-from xmask3d.build import build_model
-from xmask3d.cli import main as cli
-from xmask3d.config import REPOSITORY, load_config
+from tests.helpers.command import run_command
+from xmask3d import __version__
+from xmask3d.cli.main import run
+from xmask3d.cli.registry import COMMANDS, load_command, make_parser, overview
+from xmask3d.config import REPOSITORY
 from xmask3d.errors import UserError
-from xmask3d.geometry.ply import read_elements
-from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.visualize.cloud import write_ply
 
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a tiny model with their configuration beside them."""
-    root = tmp_path_factory.mktemp("model")
-    path = write_config(root)
-    torch.manual_seed(0)
-    model = build_model(load_config(path)).model
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, root / "model.safetensors")
-    path.rename(root / "model.yaml")
-    return root / "model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def kinect(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scans") / "büro 7"
-    write_frames(folder, BoxRoom(3), 4, color_size=(480, 640), depth_size=(480, 640))
-    return folder
+HEAVY = ("torch", "diffusers", "open_clip", "scipy")
+SCRIPT = """
+import json, sys
+from xmask3d.cli.main import main
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        codes.append(ended.code)
+json.dump([codes, [name for name in sys.argv[2:] if name in sys.modules]], sys.stderr)
+"""
 
 
-@pytest.fixture(scope="module")
-def segmented(checkpoint: Path, kinect: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The result of one run over the Kinect folder."""
-    out = tmp_path_factory.mktemp("out")
-    words = ["sofa|couch", "potted plant", "floor"]
-    code = cli.run(["segment", str(kinect), "--query", *words, "--background", "wall", "--instances",
-                    "--checkpoint", str(checkpoint), "--device", "cpu", "--out", str(out)])  # fmt: skip
-    assert code == 0
-    return out
-
-
-def test_kinect_folder_gives_every_output(segmented: Path) -> None:
-    vertex = read_elements(segmented / "labels.ply")["vertex"]
-    assert len(vertex) > 20_000 and {"red", "label", "confidence"} <= set(vertex.dtype.names)
-    assert set(np.unique(vertex["label"])) <= {-1, 0, 1, 2}
-    summary = json.loads((segmented / "summary.json").read_text(encoding="utf-8"))
-    assert summary["scan"] == "büro 7" and summary["views"] == 4 and summary["names"][0] == "sofa"
-    assert not any(line.startswith("warning") for line in summary["found"])
-    assert sum(c["points"] for c in summary["classes"].values()) + summary["unlabelled"] == len(vertex)
-    with (segmented / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["class"] for row in rows} == set(summary["classes"])
-    for row in rows:
-        points = np.stack([vertex[axis] for axis in "xyz"], 1)[vertex["label"] == summary["names"].index(row["class"])]
-        assert int(row["points"]) == len(points)
-        np.testing.assert_allclose([float(row[f"center_{axis}"]) for axis in "xyz"], points.mean(0), atol=2e-3)
-    for phrase in ("sofa", "potted_plant", "floor"):
-        heat = read_elements(segmented / f"heat_{phrase}.ply")["vertex"]
-        assert len(heat) == len(vertex) and heat["confidence"].std() > 0
-    assert Image.open(segmented / "overview.png").size[0] > 1000
-    assert (segmented / "scene.html").stat().st_size > 100_000
-    assert (segmented / "objects.csv").read_text(encoding="utf-8").startswith("object,class")
-
-
-def test_saved_features_are_asked_further(segmented: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["query", str(segmented), "something red", "--out", str(tmp_path / "more")]) == 0
-    said = capsys.readouterr().out
-    assert "something red" in said or "no place stands out" in said
-    assert float(said.split("answered in ")[1].split(" s")[0]) < 10
-    assert (tmp_path / "more" / "heat_something_red.ply").is_file()
-    assert cli.run(["query", str(segmented / "features.safetensors"), "bed", "chair", "--background", "floor"]) == 0
-    assert "answered in" in capsys.readouterr().out
-
-
-def test_questions_do_without_torch(tmp_path: Path) -> None:
-    """Importing torch alone takes longer than an answer may."""
-    rng = np.random.default_rng(0)
-    unit = rng.normal(size=(300, 128))
-    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float16)
-    about = {"scan": "room", "model": "none", "clip": "shipped", "temperature": "10", "base_ratio": "0.65",
-             "novel_ratio": "0.35", "names": "bed\nsofa", "base_names": "bed", "origin": "0 0 0", "views": "1",
-             "rotation": "1 0 0 0 1 0 0 0 1"}  # fmt: skip
-    points, ones = rng.random((300, 3)).astype(np.float32), np.ones(300, np.float16)
-    row, grey = np.arange(300, dtype=np.int32), np.full((300, 3), 128, np.uint8)
-    PointFeatures(points, grey, row, unit, unit, ones, ones.astype(np.int32), about).save(tmp_path / "room.features")
-    script = ("import sys; from xmask3d.cli.main import run; run(['query', sys.argv[1], 'sofa', 'bed']);"
-              "print('torch' in sys.modules, 'diffusers' in sys.modules)")  # fmt: skip
-    command = [sys.executable, "-c", script, str(tmp_path / "room.features")]
-    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
-    said = subprocess.run(command, check=True, text=True, capture_output=True, env=environment).stdout
-    assert "answered in" in said and said.endswith("False False\n")
-
-
-def test_info_describes_without_a_model(kinect: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["info", str(kinect), "--views", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "4 frames, colour 640 x 480" in said and "2 of 4 frames chosen" in said and "z is up" in said
-
-
-def test_millimetres_without_colour_by_shape_alone(checkpoint: Path, tmp_path: Path, capsys) -> None:
-    points = BoxRoom(1, spacing=0.1).points * 1000
-    points[5] = np.nan
-    np.savetxt(tmp_path / "room.xyz", points)
-    code = cli.run(["segment", str(tmp_path / "room.xyz"), "--query", "bed", "floor", "--checkpoint", str(checkpoint),
-                    "--out", str(tmp_path / "out")])  # fmt: skip
-    said = capsys.readouterr().out
-    assert code == 0 and "taken as millimetres" in said and "no colours" in said and "1 of" in said
-    vertex = read_elements(tmp_path / "out" / "labels.ply")["vertex"]
-    assert len(vertex) == len(points) - 1 and np.ptp(vertex["x"]) < 5
-
-
-def test_axes_that_point_down_are_no_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    points = BoxRoom(1, spacing=0.2).points
-    write_ply(tmp_path / "room.ply", points, np.zeros(points.shape, np.uint8))
-    assert cli.run(["info", str(tmp_path / "room.ply"), "--up", "-z", "--unit", "m"]) == 0
-    assert "up is -z, as told" in capsys.readouterr().out
-    assert cli.join_up(["a", "--up", "-x", "--up", "--views", "-y"]) == ["a", "--up=-x", "--up", "--views", "-y"]
-
-
-def test_results_and_their_features_are_found_again(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Two scans of one name, without --out; the features of the second elsewhere."""
-    monkeypatch.chdir(tmp_path)
-    points = BoxRoom(1, spacing=0.2).points
-    for home, extra in (("chess", []), ("heads", ["--save-features", "kept/heads.features"])):
-        Path(home).mkdir()
-        np.savetxt(f"{home}/room.xyz", points)
-        cli.run(["segment", f"{home}/room.xyz", "--query", "bed|sofa", "floor", "--unit", "m", "--device", "cpu",
-                 "--checkpoint", str(checkpoint), *extra])  # fmt: skip
-    said = capsys.readouterr().out
-    assert "results go to segmented/room-2: segmented/room holds those of another scan" in said
-    for home, folder in (("chess", "room"), ("heads", "room-2")):
-        summary = json.loads(Path("segmented", folder, "summary.json").read_text(encoding="utf-8"))
-        assert summary["path"] == str(tmp_path / home / "room.xyz") and summary["words"] == ["bed|sofa", "floor"]
-        assert not [path for path in Path("segmented", folder).iterdir() if path.name.startswith(".")]
-    assert not Path("segmented/room-2/features.safetensors").exists()
-    assert cli.run(["query", "segmented/room-2", "lamp", "bed", "--out", "more"]) == 0
-    assert cli.run(["query", "more", "chair"]) == 0  # the answer's folder leads to the same features
-    assert json.loads(Path("more/summary.json").read_text())["features"] == str(tmp_path / "kept/heads.features")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["segment", "nowhere", "--query", "sofa"], "nowhere: no such file or folder"),
-        (["segment", "nowhere"], "no words to look for"),
-        (["segment", "room.ply", "--query", "sofa", "--checkpoint", "none.pt"], "none.pt: no such file"),
-        (["segment", "room.ply", "--query", "a", "--up", "q"], "--up q: unknown"),
-        (["segment", "room.ply", "--query", "a", "--batch-size", "-1"], "--batch-size -1: at least one view"),
-        (["segment", "room.ply", "--query", "a", "--batch-size", "0"], "--batch-size 0: at least one view"),
-        (["segment", "room.ply", "--query", "a", "--out", "room.ply"], "--out room.ply: room.ply is a file"),
-        (["segment", "room.ply", "--query", "a", "--out", "room.ply/a"], "--out room.ply/a: room.ply is a file"),
-        (["segment", "room.ply", "--query", "a", "--save-features", "."], "--save-features .: a folder; name a file"),
-        (["query", "none.features", "sofa", "--out", "room.ply"], "--out room.ply: room.ply is a file"),
-        (["view", "room.ply", "--port", "99999"], "--port 99999: no port"),
-        (["view", "room.ply", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: cannot be served on"),
-        (["query", "none.features", "sofa"], "none.features: no such file"),
-        (["info", "room.las"], "reading LAS: needs a package"),
-    ],
-)
-def test_mistakes_get_one_line(
-    arguments: list[str], message: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "laspy", None)
-    write_ply(tmp_path / "room.ply", np.eye(3, dtype=np.float32), np.zeros((3, 3), np.uint8))
-    (tmp_path / "room.las").write_bytes(b"LASF")
-    if arguments[0] == "segment" and "--checkpoint" not in arguments:
-        arguments = [*arguments, "--checkpoint", str(checkpoint)]
-    # Nothing is loaded, nor worked on, first.
-    monkeypatch.setattr("xmask3d.segment.segmenter.Segmenter.from_checkpoint", None)
-    with pytest.raises(UserError, match=message) as caught:
-        cli.run(arguments)
-    assert "\n" not in str(caught.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"room.ply", "room.las"}
-
-
-def test_the_tool_ends_without_a_traceback(tmp_path: Path) -> None:
+def apart(*lines: list[str], modules: tuple[str, ...] = HEAVY, **environment: str) -> tuple[list, list, str, str]:
+    """Run command lines in one new process: exit codes, those of the modules that were imported, both outputs."""
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "segment.py"), str(tmp_path / "none"), "--query", "sofa",
-         "--checkpoint", "none.pt"],
-        capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}, check=False,
+        [sys.executable, "-c", SCRIPT, json.dumps(lines), *modules],
+        capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    error = done.stderr.decode()
+    start = error.rindex("[[")
+    codes, imported = json.loads(error[start:])
+    return codes, imported, done.stdout.decode(), error[:start]
+
+
+def test_help_and_mistyped_commands_import_nothing() -> None:
+    modules = (*HEAVY, "numpy", "pydantic", *(f"xmask3d.cli.{name}" for name in COMMANDS))
+    codes, imported, out, error = apart(["--help"], [], ["--version"], ["segmnt"], ["--query"], modules=modules)
+    assert codes == [0, 0, 0, 1, 1] and imported == []
+    assert all(name in out for name in COMMANDS) and f"xmask3d {__version__}\n" in out
+    assert "error: unknown command 'segmnt'; did you mean 'segment'?\n" in error and error.count("\n") == 2
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    codes, imported, out, error = apart(*([name, "--help"] for name in COMMANDS), modules=(*HEAVY, "numpy", "pydantic"))
+    assert codes == [0] * len(COMMANDS) and imported == [] and not error
+    assert out.count("usage: xmask3d ") == len(COMMANDS)
+
+
+def test_every_command_is_listed_and_documented() -> None:
+    for name in COMMANDS:
+        command = load_command(name)
+        assert command.__doc__ and f"  {name:12}" in overview()
+        assert make_parser(name).prog == f"xmask3d {name}"
+
+
+MISTAKES = [
+    (["train", "no.yaml"], "no.yaml"),
+    (["train", "config/rooms/B15N4.yaml", "train.epoch=3"], "did you mean 'epochs'?"),
+    (["train", "config/rooms/B15N4.yaml", "data.root=nowhere"], "no such folder"),
+    (["train", "config/rooms/B15N4.yaml", "data.root=.", "model.diffusion=none.ckpt"], "none.ckpt: no such file"),
+    (["train", "config/rooms/B15N4.yaml", "seed=1", "seed=2"], "seed is overridden already"),
+    (["train", "config/rooms/B15N4.yaml", "data={}", "data.root=x"], "data is overridden already"),
+    (["evaluate", "config/rooms/B15N4.yaml", "seed=1"], "checkpoint seed=1: no such file"),
+    (["evaluate", "config/rooms/B15N4.yaml", "none.pt"], "checkpoint none.pt: no such file"),
+    (["segment", "nowhere", "--query", "sofa"], "nowhere: no such file or folder"),
+    (["segment", ".", "--query", "sofa", "--checkpoint", "none.pt"], "checkpoint none.pt: no such file"),
+    (["segment", ".", "--query", "sofa", "--config", "none.yaml"], "configuration 'none.yaml': no such file"),
+    (["segment", ".", "--classes", "scannet21"], "no such class list"),
+    (["segment", ".", "--query", "sofa", "sofa"], "given twice"),
+    (["segment", ".", "--querry", "sofa"], "unknown option --querry; did you mean --query?"),
+    (["segment", ".", "--query", "sofa", "--up", "q"], "invalid choice: 'q'"),
+    (["query", "none.features", "sofa"], "none.features: no such file"),
+    (["view", "nowhere"], "nowhere: no such file or folder"),
+    (["info", "nowhere"], "nowhere: no such file or folder"),
+    (["rooms", "--out", "x", "--workers", "0"], "--workers 0: is 1 or more"),
+    (["rooms", "--out", "x", "--furniture", "nowhere"], "--furniture nowhere: no such folder"),
+    (["rooms"], "required: --out"),
+    (["prepare", "nowhere", "out"], "nowhere: no such folder"),
+    (["caption", "config/rooms/B15N4.yaml", "--batch", "0"], "--batch 0: is 1 or more"),
+    (["check", "config/rooms/B15N4.yaml", "--views", "0"], "--views 0: is 1 or more"),
+    (["check", "config/rooms/B15N4.yaml", "--data", "data.root=nowhere"], "no such folder"),
+    (["convert", "none.pth.tar", "x.safetensors"], "none.pth.tar: no such checkpoint"),
+    (["export", "nowhere", "out"], "nowhere: no config.yaml"),
+    (["download", "scannet_4d"], "there is no download 'scannet_4d'"),
+    (["compare", "runs"], "write NAME=PATH"),
+    (["config", "train.epoch"], "did you mean 'train.epochs'?"),
+    (["completion", "tcsh"], "invalid choice: 'tcsh'"),
+    (["quickstart", "seed=1"], "name the configuration before its changes"),
+]  # fmt: skip
+
+
+def test_mistakes_are_one_line_each_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    lines = [
+        [str(REPOSITORY / word) if word.startswith("config/") else word for word in line]
+        for line, _ in MISTAKES
+    ]  # fmt: skip
+    codes, imported, out, error = apart(*lines, modules=("torch", "diffusers", "open_clip"))
+    assert codes == [1] * len(MISTAKES) and imported == [] and not out
+    told = error.splitlines()
+    assert len(told) == len(MISTAKES)
+    for (line, message), text in zip(MISTAKES, told, strict=True):
+        assert text.startswith("error: ") and message in text, (line, text)
+
+
+WITHOUT_EFFECT = [
+    ["rooms", "--out", "x", "--furniture", "procedural", "--cache", "y"],
+    ["prepare", ".", "x", "--s3dis", "--step", "3"],
+    ["caption", "config/rooms/B15N4.yaml", "--novel"],
+    ["caption", "config/rooms/B15N4.yaml", "--model", "template", "--device", "cpu"],
+    ["check", "config/rooms/B15N4.yaml", "--weights", "--views", "3"],
+    ["check", "config/rooms/B15N4.yaml", "--data", "--checkpoint", "x"],
+    ["download", "b15n4", "--furniture-cache", "x"],
+    ["download", "b15n4", "--data", "x"],
+    ["download", "scannet_3d", "--pretrained", "x"],
+    ["download", "b15n4", "--keep-archives"],
+    ["download", "--list", "b15n4"],
+    ["download", "furniture", "--url", "http://x"],
+    ["convert", "README.md", "x.safetensors", "--steps-per-epoch", "4"],
+]
+
+
+@pytest.mark.parametrize("line", WITHOUT_EFFECT, ids=" ".join)
+def test_an_option_without_effect_is_refused(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UserError, match=r"--[a-z-]+ (is|has|prints) ?"):
+        run(line)
+
+
+def options() -> list[tuple[str, argparse.Action]]:
+    """Every option of every command."""
+    return [(name, action) for name in COMMANDS for action in make_parser(name)._actions if action.option_strings]
+
+
+def values(action: argparse.Action) -> list[str]:
+    """Values that an option takes."""
+    value = next(iter(action.choices)) if action.choices else "1"
+    return {None: [value], 0: []}.get(action.nargs, [value] * (action.nargs if isinstance(action.nargs, int) else 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "action"), options(), ids=lambda value: getattr(value, "dest", value))
+def test_no_option_silently_keeps_the_last_of_two(name: str, action: argparse.Action) -> None:
+    """What a command does with an option given twice: keep all values, refuse, or have one meaning anyway."""
+    if isinstance(action, argparse._HelpAction):
+        return
+    option, parser = action.option_strings[0], make_parser(name)
+    required = [word for each in parser._actions if each.required and each.dest != action.dest
+                for word in (each.option_strings[:1] + values(each))]  # fmt: skip
+    twice = [*required, option, *values(action), option, *values(action)]
+    if action.nargs == 0:
+        assert getattr(parser.parse(twice), action.dest) is True
+    elif action.nargs in ("+", "*"):
+        assert getattr(parser.parse(twice), action.dest) == 2 * values(action)
+    else:
+        with pytest.raises(UserError, match="given 2 times; give it once"):
+            parser.parse(twice)
+
+
+def test_repeated_words_add_up() -> None:
+    parsed = make_parser("segment").parse(["a", "--query", "sofa", "--query", "bed", "--background", "wall"])
+    assert parsed.query == ["sofa", "bed"] and parsed.given == {"query", "background"}
+    assert make_parser("info").parse(["a", "--up", "-z"]).up == "-z"
+    assert make_parser("train").parse(["a", "--", "--b"]).overrides == ["--b"]
+    with pytest.raises(UserError, match="given 2 times"):
+        make_parser("segment").parse(["a", "--unit=m", "--unit", "cm"])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_that_cannot_print_a_word_loses_nothing(encoding: str, tmp_path: Path) -> None:
+    scan = tmp_path / "комната 沙发.ply"
+    write_ply(scan, np.random.default_rng(0).random((500, 3)).astype(np.float32), np.zeros((500, 3), np.uint8))
+    codes, imported, out, error = apart(
+        ["info", str(scan)], ["info", str(tmp_path / "沙发")], modules=("torch",), PYTHONIOENCODING=encoding
+    )
+    assert codes == [0, 1] and imported == []  # a cloud is described without torch
+    assert "\\u6c99\\u53d1: point cloud" in out and "\\u6c99\\u53d1: no such file or folder" in error
+
+
+def test_output_that_nobody_reads_on_is_no_error() -> None:
+    command = f"{sys.executable} -m xmask3d config | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.startswith("top level: ") and not done.stderr
+
+
+def test_the_doors_are_the_commands() -> None:
+    for door, name in (("train", "train"), ("test", "evaluate")):
+        path = str(REPOSITORY / "tools" / f"{door}.py")
+        shown = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True,
+                               env={**os.environ, "PYTHONPATH": str(REPOSITORY)})  # fmt: skip
+        assert shown.stdout.startswith(f"usage: xmask3d {name} ")
+
+
+def test_codes_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("config", "train.epochs") == 0
+    assert "train.epochs = 150  [at least 1]" in capsys.readouterr().out
+    assert run_command("help", "train") == 0
+    assert "usage: xmask3d train" in capsys.readouterr().out

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.command import run_command
 from tests.helpers.scenes import write_scenes
-from tests.helpers.tools import run_tool
 from tests.helpers.views import PUBLISHED
 from xmask3d.data.check import check_split, describe
 from xmask3d.data.files import read_points, write_points
@@ -109,15 +109,15 @@ def test_labels_of_another_list(root):
     assert any("label ids are wrong" in problem for problem in check(root).problems)
 
 
-def test_tool(root, tmp_path, monkeypatch, capsys):
+def test_tool(root, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text("benchmark: scannet20/B15N4\n")
     arguments = (config, f"data.root={root}", "--workers", 1)
-    assert run_tool(monkeypatch, "check_data", *arguments) == 0
+    assert run_command("check", "--data", *arguments) == 0
     assert "nothing wrong" in capsys.readouterr().out
     bad = root / "scannet_2d" / "scene0002_00" / "pose" / "20.txt"
     bad.unlink()
-    assert run_tool(monkeypatch, "check_data", *arguments) == 1
+    assert run_command("check", "--data", *arguments) == 1
     captured = capsys.readouterr()
     assert captured.err.strip() == f"val: {bad}: missing" and "1 problems" in captured.out
 
@@ -188,7 +188,7 @@ def test_captions_are_asked_for_where_losses_are(root):
     path.unlink()
     assert check(root).problems == []
     problems = check(root, captions=True).problems
-    assert len(problems) == 1 and "captions.json" in problems[0] and "tools/caption_views.py" in problems[0]
+    assert len(problems) == 1 and "captions.json" in problems[0] and "xmask3d caption" in problems[0]
 
 
 def test_views_of_which_none_can_be_used(root):
@@ -204,9 +204,9 @@ def test_number_of_scenes_is_a_warning(root):
 
 
 @pytest.mark.parametrize("arguments", [["--views", "0"], ["--views", "-1"], ["data.frame_size=[0,0]"]])
-def test_tool_refuses_sizes_below_one(root, tmp_path, monkeypatch, capsys, arguments):
+def test_tool_refuses_sizes_below_one(root, tmp_path, capsys, arguments):
     config = tmp_path / "c.yaml"
     config.write_text("benchmark: scannet20/B15N4\n")
-    assert run_tool(monkeypatch, "check_data", config, f"data.root={root}", *arguments) == 1
+    assert run_command("check", "--data", config, f"data.root={root}", *arguments) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")

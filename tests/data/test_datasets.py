@@ -322,7 +322,7 @@ def test_nothing_loops_for_ever(own_root, benchmark):
     for scene in ("scene0000_00", "scene0001_00"):
         damage(own_root, scene)
     views = TrainingViews(SCANNET.open(own_root, "train", benchmark), benchmark, TRAINING)
-    with pytest.raises(UserError, match=r"2 scenes in a row.*check_data"):
+    with pytest.raises(UserError, match=r"2 scenes in a row.*xmask3d check"):
         views[1]
     few = TrainingViews(
         SCANNET.open(own_root, "train", benchmark), benchmark, replace(TRAINING, filter=ViewFilter(10**6))

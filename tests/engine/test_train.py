@@ -319,7 +319,7 @@ def test_training_without_captions_warns_once(tiny: Path, tmp_path: Path) -> Non
     overrides = [f"output={tmp_path / 'run'}", "train.epochs=1", "train.evaluate_every=0", "data.workers=0"]
     assert run(train_run, tiny, [*overrides, f"data.captions={captions}"], log=tmp_path / "log") == 0
     warnings = [line for line in (tmp_path / "run" / "train.log").read_text().splitlines() if "warning" in line]
-    assert len(warnings) == 1 and str(captions) in warnings[0] and "tools/caption_views.py" in warnings[0]
+    assert len(warnings) == 1 and str(captions) in warnings[0] and "xmask3d caption" in warnings[0]
     silent = [f"loss.caption_{name}=0" for name in ("fused", "3d", "2d")]
     assert Trainer(load_config(tiny, [f"output={tmp_path / 'a'}"])).missing_captions() is None
     other = load_config(tiny, [f"output={tmp_path / 'b'}", f"data.captions={captions}", *silent])

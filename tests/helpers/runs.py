@@ -53,7 +53,7 @@ def run(target: Callable[..., int | None], *arguments: Any, log: Path | None = N
 
 
 def train_run(config: Path, overrides: list[str], kill_at: int | None = None) -> int:
-    """What tools/train.py does; the process kills itself in the midst of step `kill_at` (from 0), as SIGKILL would."""
+    """What xmask3d train does; the process kills itself in the midst of step `kill_at` (from 0), as SIGKILL would."""
     from xmask3d.engine import train as module
 
     if kill_at is not None:
@@ -72,7 +72,7 @@ def train_run(config: Path, overrides: list[str], kill_at: int | None = None) ->
 
 
 def evaluate_run(config: Path, overrides: list[str], checkpoint: Path, output: Path) -> int:
-    """What tools/test.py does."""
+    """What xmask3d evaluate does."""
     from xmask3d.engine.evaluate import evaluate
 
     evaluate(load_config(config, overrides), checkpoint, output=output)

@@ -75,7 +75,7 @@ class Scenes:
         self.whole: Maps | None = None
 
     def ours(self) -> np.ndarray:
-        """What `tools/test.py` does with a scene."""
+        """What `xmask3d evaluate` does with a scene."""
         reader = build_reader(self.config, self.benchmark, self.config.data.val_split)
         settings = evaluation_settings(self.config)
         return evaluate_scene(reader, self.benchmark, SCENE, self.labeller, settings).labels["fused"]

@@ -92,7 +92,7 @@ class Training:
         self.clip_norm = config.train.clip_grad or float("inf")
 
     def kept(self) -> dict[str, Tensor]:
-        """What `tools/train.py` does with train.keep_encodings."""
+        """What `xmask3d train` does with train.keep_encodings."""
         losses = self.step(
             self.batch,
             self.text,

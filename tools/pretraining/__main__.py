@@ -5,9 +5,9 @@ import json
 import os
 from pathlib import Path
 
-from tools.make_rooms import CACHE
 from tools.pretraining.pretraining import Plan, pretrain
 from tools.pretraining.teachers import check_teachers
+from xmask3d.cli.arguments import FURNITURE_CACHE
 from xmask3d.errors import UserError, run_tool
 from xmask3d.rooms.generate import find_furniture
 from xmask3d.weights import STAND_INS
@@ -28,7 +28,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--furniture", default="auto", help="auto, or a folder that holds the furniture library (default %(default)s)"
     )
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where auto keeps the library (default %(default)s)")
+    parser.add_argument(
+        "--cache", type=Path, default=FURNITURE_CACHE, help="where auto keeps the library (default %(default)s)"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render (default: one a core)"
     )

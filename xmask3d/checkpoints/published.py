@@ -150,7 +150,7 @@ def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: not written by convert_checkpoint, so it lacks epoch and loss constants")
+        raise UserError(f"{path}: not written by xmask3d convert, so it lacks epoch and loss constants")
     published = json.loads(metadata["published"])
     weights = {name: x for name, x in found.items() if not name.startswith(OPTIMIZER_PREFIX)}
     names = {name: name if name in CONSTANTS else _published_or_same(name) for name in weights}

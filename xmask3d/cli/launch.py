@@ -1,6 +1,6 @@
-"""Start a tool in several processes by torchrun, without its tracebacks: what the tool says of a mistake is enough.
+"""Start a command in several processes by torchrun, without its tracebacks: the command's one line is enough.
 
-    python -m xmask3d.cli.launch --standalone --nproc-per-node 2 tools/train.py config/rooms/B15N4.yaml
+    python -m xmask3d.cli.launch --standalone --nproc-per-node 2 -m xmask3d train config/rooms/B15N4.yaml
 
 Takes torchrun's arguments; ends with the exit code of the process that failed first.
 """

@@ -272,14 +272,14 @@ def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, capt
     if training and report.unlabelled and not report.with_labels:
         report.problems.append(
             f"no view has a label picture, which training needs ({report.unlabelled[0]}: missing; "
-            "tools/prepare_scannet.py writes them)"
+            "xmask3d prepare writes them)"
         )
     elif training:
         report.problems += [f"{folder}: missing; training needs label pictures" for folder in report.unlabelled]
     if looked and not report.usable:
         report.problems.append(f"none of the {looked} views looked at can be used; the warnings name their scenes")
     if captions and looked and report.with_caption < looked:
-        text = "caption losses have weights (loss.caption_fused, _3d, _2d); tools/caption_views.py makes captions.json"
+        text = "caption losses have weights (loss.caption_fused, _3d, _2d); xmask3d caption makes captions.json"
         if report.with_caption:
             report.warnings.append(f"{looked - report.with_caption} of {looked} views have no caption: {text}")
         else:

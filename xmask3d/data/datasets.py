@@ -119,7 +119,7 @@ class TrainingViews(_Views):
                 return sample
         raise UserError(
             f"{tried} scenes in a row, from {names[index % len(names)]} on, have no view that can be trained on; "
-            "the warnings above and tools/check_data.py tell why"
+            "the warnings above and xmask3d check tell why"
         )
 
     def _draw(self, name: str, rng: np.random.Generator) -> Sample | None:
@@ -148,7 +148,7 @@ class TrainingViews(_Views):
     def _checked(sample: Sample) -> Sample:
         if sample.labels is None or sample.label_map is None:
             missing = "label pictures" if sample.label_map is None else "point labels"
-            raise UserError(f"scene {sample.scene} has no {missing}; training needs them (tools/prepare_scannet.py)")
+            raise UserError(f"scene {sample.scene} has no {missing}; training needs them (xmask3d prepare)")
         return sample
 
 

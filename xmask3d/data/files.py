@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -96,6 +95,8 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 
 def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.ndarray) -> None:
     """Write a scene as `read_points` reads it and as the published files are: a tuple of float arrays."""
+    import torch  # takes seconds, and those who only read need none of it
+
     value = (np.asarray(points, np.float32), np.asarray(colors, np.float32), np.asarray(labels, np.float64))
     buffer = io.BytesIO()  # given a path, torch would keep the temporary name in the file
     torch.save(value, buffer, pickle_protocol=4)

@@ -113,7 +113,7 @@ def evaluate_scene(
     if scene.labels is None:
         raise UserError(f"scene {name} has no labels to compare with; leave it out with --scenes")
     if not scene.view_names:
-        raise UserError(f"scene {name} has no frames to label it by (tools/check_data.py); leave it out with --scenes")
+        raise UserError(f"scene {name} has no frames to label it by (xmask3d check); leave it out with --scenes")
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
     regions = labeller.settings.regions

@@ -185,7 +185,7 @@ class Trainer:
             return None
         return (
             f"no view of split '{data.train_split}' has a caption in {data.captions or data.root / 'captions.json'}, "
-            "though caption losses have weights; make it with tools/caption_views.py, or set loss.caption_fused, "
+            "though caption losses have weights; make it with xmask3d caption, or set loss.caption_fused, "
             "loss.caption_3d and loss.caption_2d to 0"
         )
 

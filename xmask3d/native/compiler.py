@@ -109,11 +109,17 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile() -> bytes:
-    """The library, compiled in the system's folder for temporary files, which has room where a cache is full."""
+def find_compiler() -> list[str]:
+    """Find the command of the C++ compiler: of the variable CXX, else the first that is there; empty if none is."""
     chosen = os.environ.get("CXX", "").split()
     if not chosen or not shutil.which(chosen[0]):
         chosen = [path for path in map(shutil.which, _COMPILERS) if path][:1]
+    return chosen
+
+
+def _compile() -> bytes:
+    """The library, compiled in the system's folder for temporary files, which has room where a cache is full."""
+    chosen = find_compiler()
     if not chosen:
         raise BuildError("no C++ compiler found")
     log.info("compiling the sparse convolutions, once on this machine")

@@ -117,8 +117,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     processed = _processed_paths(path)
     if processed is not None:
         return _open_processed(*processed, options)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
+    check_exists(path)
     if path.is_file() and path.suffix.lower() == ".sens":
         return _open_recording(open_sens(path), options)
     if path.is_file():
@@ -142,6 +141,12 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
         f"{path}: found no scan{_half_of_one(path)}; expected colour, depth and pose files (see docs/own_scan.md), "
         f"a .sens file, or a point cloud ({', '.join(SUFFIXES)})"
     )
+
+
+def check_exists(path: Path) -> None:
+    """Raise `UserError` where a path names neither a file or folder nor a scene of a processed data set."""
+    if not path.exists() and _processed_paths(path) is None:
+        raise UserError(f"{path}: no such file or folder")
 
 
 def _half_of_one(path: Path) -> str:

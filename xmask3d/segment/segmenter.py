@@ -53,7 +53,7 @@ def find_source(
     """Find weights and their configuration.
 
     Args:
-        checkpoint: a file, a run's folder, a folder of `tools/export_model.py`, or None for the newest run below
+        checkpoint: a file, a run's folder, a folder of `xmask3d export`, or None for the newest run below
             `runs`, else the shipped small model.
         config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
         runs: `runs` in the working folder and, from a checkout, in the repository, by default.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "rooms-B15N4"
-"""The model that is used where nothing else is trained or named; a folder of `tools/export_model.py`."""
+"""The model that is used where nothing else is trained or named; a folder of `xmask3d export`."""
 
 STAND_INS = Path(__file__).parent / "stand-ins"
 """The small CLIP and Stable Diffusion that are pre-trained by `python -m tools.pretraining`."""

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.command import run_command
 from tests.helpers.scenes import write_scenes
-from tests.helpers.tools import run_tool
 from xmask3d.data.prepare.captions import ModelCaptioner, TemplateCaptioner, caption_views
 from xmask3d.data.scannet import SCANNET
 from xmask3d.data.scene import View
@@ -69,25 +69,25 @@ def test_goes_on_where_it_was(root, tmp_path):
     assert caption_views([reader], captioner, out) == 0 and len(asked) == 5
 
 
-def test_tool(root, tmp_path, monkeypatch, capsys):
+def test_tool(root, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
     out = tmp_path / "new.json"
     arguments = (tmp_path / "c.yaml", f"data.root={root}", f"data.captions={out}", "--model", "template")
-    assert run_tool(monkeypatch, "caption_views", *arguments) == 0
+    assert run_command("caption", *arguments) == 0
     captions = json.loads(out.read_text())
     assert sorted(captions) == ["scene0000_00", "scene0001_00", "scene0002_00"]
     assert all(text.startswith("a photo of a room") for views in captions.values() for text in views.values())
     assert "9 views captioned" in capsys.readouterr().out
 
 
-def test_only_what_a_caption_needs_is_read(tmp_path, monkeypatch, capsys):
+def test_only_what_a_caption_needs_is_read(tmp_path, capsys):
     root, out = write_scenes(tmp_path / "scans", views=3, spacing=0.2), tmp_path / "c.json"
     frames = root / "scannet_2d" / "scene0000_00"
     (frames / "pose" / "0.txt").write_text("inf " * 16)
     (frames / "label" / "20.png").write_bytes(b"no picture")
     (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
     arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template", "--out", out)
-    assert run_tool(monkeypatch, "caption_views", *arguments) == 1
+    assert run_command("caption", *arguments) == 1
     captured = capsys.readouterr()
     assert "8 views captioned, 1 left out" in captured.out
     assert f"view skipped: {frames / 'label' / '20.png'}: " in captured.err
@@ -110,12 +110,12 @@ def test_sentences_survive_a_refused_view(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("--batch", "0", "--batch is 1 or more"), ("--out", "{}", "is a folder"), ("--out", "{}/c.yaml/x", "written")],
+    [("--batch", "0", "--batch 0: is 1 or more"), ("--out", "{}", "is a folder"), ("--out", "{}/c.yaml/x", "written")],
 )
-def test_wrong_options_are_one_line(root, tmp_path, monkeypatch, capsys, option, value, message):
+def test_wrong_options_are_one_line(root, tmp_path, capsys, option, value, message):
     (tmp_path / "c.yaml").write_text("benchmark: scannet20/B15N4\n")
-    arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template", "--out", tmp_path / "c.json")
-    assert run_tool(monkeypatch, "caption_views", *arguments, option, value.format(tmp_path)) == 1
+    arguments = (tmp_path / "c.yaml", f"data.root={root}", "--model", "template")
+    assert run_command("caption", *arguments, option, value.format(tmp_path)) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     with pytest.raises(UserError, match="1 or more"):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.command import run_command
 from tests.helpers.raw_scannet import sens_frame, sens_header, write_raw_scene, write_table
 from tests.helpers.scenes import BoxRoom
-from tests.helpers.tools import run_tool
 from tests.helpers.views import TRAINING
 from xmask3d.data.datasets import TrainingViews
 from xmask3d.data.files import read_picture, read_points
@@ -148,21 +148,21 @@ def test_a_damaged_mark_counts_as_not_done(raw, tmp_path, content):
     assert prepare_scene("scene0001_00", "train", settings).skipped
 
 
-def test_tool(raw, tmp_path, monkeypatch, capsys):
+def test_tool(raw, tmp_path, capsys):
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt")
-    assert run_tool(monkeypatch, "prepare_scannet", raw, tmp_path, *lists, "--workers", 2) == 0
+    assert run_command("prepare", raw, tmp_path, *lists, "--workers", 2) == 0
     assert "2 scenes ready, 0 failed" in capsys.readouterr().out
     assert (tmp_path / "scannet_3d" / "val" / "scene0001_00_vh_clean_2.pth").is_file()
     assert len(list((tmp_path / "scannet_2d" / "scene0001_00" / "color").iterdir())) == 1
 
 
-def test_tool_reports_a_failure_and_goes_on(raw, tmp_path, monkeypatch, capsys):
+def test_tool_reports_a_failure_and_goes_on(raw, tmp_path, capsys):
     broken = tmp_path / "raw"
     shutil.copytree(raw, broken)
     path = broken / "scans" / "scene0000_00" / "scene0000_00.sens"
     path.write_bytes(path.read_bytes()[:-20])
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt", "--workers", 1)
-    assert run_tool(monkeypatch, "prepare_scannet", broken, tmp_path / "out", *lists) == 1
+    assert run_command("prepare", broken, tmp_path / "out", *lists) == 1
     captured = capsys.readouterr()
     assert "1 scenes ready, 1 failed" in captured.out
     assert f"failed: {path}: ends early" in captured.err
@@ -195,7 +195,7 @@ def test_malformed_annotations_are_reported_and_others_prepared(
 ):
     broken, path = damage_in(tmp_path, raw, name, content)
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt", "--workers", 1)
-    assert run_tool(monkeypatch, "prepare_scannet", broken, tmp_path / "out", *lists) == 1
+    assert run_command("prepare", broken, tmp_path / "out", *lists) == 1
     captured = capsys.readouterr()
     assert "1 scenes ready, 1 failed" in captured.out
     failed = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
@@ -238,9 +238,9 @@ def test_lists_that_are_none(tmp_path, content):
         (("--step", "0"), "1 or more"),
     ],
 )
-def test_tool_errors_are_one_line(raw, tmp_path, monkeypatch, capsys, arguments, message):
+def test_tool_errors_are_one_line(raw, tmp_path, capsys, arguments, message):
     arguments = [a.format(raw=raw) for a in arguments]
-    assert run_tool(monkeypatch, "prepare_scannet", raw, tmp_path, *arguments) == 1
+    assert run_command("prepare", raw, tmp_path, *arguments) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.helpers.tools import run_tool
+from tests.helpers.command import run_command
 from xmask3d.data.prepare.s3dis import prepare_room, read_room
 from xmask3d.data.scannet import S3DIS
 from xmask3d.errors import UserError
@@ -58,9 +58,9 @@ def test_s3dis_damaged_objects_are_refused(tmp_path, content, message):
         read_room(folder)
 
 
-def test_s3dis_tool_and_reader(tmp_path, monkeypatch, capsys):
+def test_s3dis_tool_and_reader(tmp_path, capsys):
     root, out = write_s3dis(tmp_path / "raw"), tmp_path / "out"
-    assert run_tool(monkeypatch, "prepare_scannet", root, out, "--s3dis", "--workers", 1) == 0
+    assert run_command("prepare", root, out, "--s3dis", "--workers", 1) == 0
     assert "2 rooms ready" in capsys.readouterr().out
     benchmark = load_benchmark("s3dis/B8N4")
     assert S3DIS.open(out, "train", benchmark).scene_names == ["Area_1_office_1"]
@@ -69,4 +69,4 @@ def test_s3dis_tool_and_reader(tmp_path, monkeypatch, capsys):
     assert scene.labels.tolist() == [8] * 30 + [9] * 30 + [12] * 30 and scene.view_names == []
     before = (out / "s3dis_3d" / "val" / "Area_5_office_1.pth").stat().st_mtime_ns
     assert prepare_room(root / "Area_5" / "office_1", out).stat().st_mtime_ns == before
-    assert run_tool(monkeypatch, "prepare_scannet", tmp_path, out, "--s3dis") == 1
+    assert run_command("prepare", tmp_path, out, "--s3dis") == 1

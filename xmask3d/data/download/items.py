@@ -100,7 +100,7 @@ ITEMS: dict[str, Item] = {
         "openscene_2d.zip",
         "data",
         "scannet_2d",
-        "training needs label pictures too: tools/prepare_scannet.py makes them from raw ScanNet",
+        "training needs label pictures too: xmask3d prepare makes them from raw ScanNet",
     ),
     "sd_model": Item(
         "datasets",

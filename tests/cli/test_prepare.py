@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.command import run_command
 from tests.helpers.raw_scannet import write_raw_scene, write_table
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tiny import write_config
-from tests.helpers.tools import run_tool
 from xmask3d.config import REPOSITORY
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a tool that has no state in this process; returns what it printed."""
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that leaves no state in this process; returns what it printed."""
 
-    def run(name: str, *arguments: object) -> str:
-        code = run_tool(monkeypatch, name, *arguments)
+    def run(*arguments: object) -> str:
+        code = run_command(*arguments)
         printed = capsys.readouterr()
         assert code == 0, printed.err
         return printed.out
@@ -28,9 +28,10 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def tool(name: str, *arguments: object) -> str:
-    command = [sys.executable, str(REPOSITORY / "tools" / f"{name}.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+def apart(*arguments: object) -> str:
+    """Run a command in a process of its own; returns what it printed."""
+    command = [sys.executable, "-m", "xmask3d", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -44,16 +45,16 @@ def test_raw_recordings_become_a_table(tmp_path: Path, here: Callable[..., str])
         write_raw_scene(raw, f"scene000{index}_00", BoxRoom(index, 0.05))
         (raw / f"{split}.txt").write_text(f"scene000{index}_00\n")
     lists = ("--train-list", raw / "train.txt", "--val-list", raw / "val.txt")
-    here("prepare_scannet", raw, data, *lists, "--workers", 1)
+    here("prepare", raw, data, *lists, "--workers", 1)
     config = write_config(tmp_path, data=data)
     # 4 views an epoch in one step of 4.
     settings = ["train.epochs=1", "train.batch_size=4", "evaluate.rotations=2", "evaluate.templates=['{}','a {}']"]
-    assert "views captioned" in here("caption_views", config, "--model", "template")
-    assert "nothing wrong" in here("check_data", config, "--workers", 1)
-    assert "all there" in here("check_weights", config)
-    assert "complete: 1 epochs, 1 steps" in tool("train", config, *settings)
+    assert "views captioned" in here("caption", config, "--model", "template")
+    checked = here("check", config, "--workers", 1)
+    assert "nothing wrong" in checked and "all weights are there" in checked
+    assert "complete: 1 epochs, 1 steps" in apart("train", config, *settings)
     output = tmp_path / "evaluation"
-    printed = tool("test", config, "newest", "protocol=reference", *settings, "--out", output)
+    printed = apart("evaluate", config, "newest", "protocol=reference", *settings, "--out", output)
     assert "hIoU" in printed and "protocol reference" in printed
     results = json.loads(next(output.rglob("results.json")).read_text())
     assert results["scenes"] == ["scene0001_00"] and 0 <= results["scores"]["fused"]["hiou"] <= 1

@@ -61,7 +61,7 @@ def test_from_training_to_a_table_by_two_processes(tmp_path: Path) -> None:
     trained = command("sh", REPOSITORY / "scripts" / "train.sh", config, "train.epochs=1", **two)
     assert trained.returncode == 0, trained.stderr
     assert "2 process(es) on cpu" in trained.stdout and "complete: 1 epochs, 4 steps" in trained.stdout
-    again = command(sys.executable, REPOSITORY / "tools" / "train.py", config, "train.epochs=1")
+    again = command(sys.executable, "-m", "xmask3d", "train", config, "train.epochs=1")
     assert again.returncode == 0 and "complete" in again.stdout
     tested = command("sh", REPOSITORY / "scripts" / "eval.sh", config, "newest", "--pictures", 1, "seed=1", **two)
     assert tested.returncode == 0, tested.stderr

@@ -1,0 +1,116 @@
+"""Arguments that several commands share, and checks of what they name that import nothing heavy."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmask3d.errors import UserError
+
+if TYPE_CHECKING:
+    from xmask3d.config import Config
+    from xmask3d.scan.options import ScanOptions
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d"
+"""Folder of the user's for what is downloaded or compiled once."""
+FURNITURE_CACHE = CACHE / "furniture"
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """Add the configuration and its overrides."""
+    parser.add_argument(
+        "config", metavar="CONFIG", help="configuration: a file, or a shipped one such as scannet/B15N4"
+    )
+    add_overrides(parser)
+
+
+def add_overrides(parser: ArgumentParser) -> None:
+    """Add `key=value` overrides of a configuration."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes of keys, such as train.epochs=10 output=runs/mine"
+    )
+
+
+def read_config(options: Namespace) -> "Config":
+    """Load the configuration that a command line names.
+
+    Raises:
+        UserError: a mistake in it, or a key that is overridden twice.
+    """
+    from xmask3d.config import load_config
+
+    keys: list[str] = []
+    for override in options.overrides:
+        key = override.partition("=")[0]
+        for earlier in keys:
+            if f"{key}.".startswith(f"{earlier}.") or f"{earlier}.".startswith(f"{key}."):
+                raise UserError(f"override '{override}': {earlier} is overridden already; give each key once")
+        keys.append(key)
+    return load_config(options.config, options.overrides)
+
+
+def check_data_folder(config: "Config") -> None:
+    """Raise `UserError` where the data of a configuration is not there at all."""
+    from xmask3d.dotted import is_dotted
+    from xmask3d.resources import find_file
+
+    root = find_file(config.data.root)
+    if not root.is_dir() and not is_dotted(config.data.layout):  # a data set of one's own may need no folder
+        raise UserError(
+            f"data.root {root}: no such folder; make rooms with xmask3d rooms --out {config.data.root}, "
+            "get ScanNet with xmask3d download, or name another with data.root=FOLDER"
+        )
+
+
+def check_diffusion(config: "Config") -> None:
+    """Raise `UserError` where the diffusion model of a configuration is not there."""
+    from xmask3d.resources import find_file
+
+    source = config.model.diffusion
+    if source != "shipped" and not find_file(source).exists():
+        raise UserError(
+            f"model.diffusion {find_file(source)}: no such file or folder; get it with xmask3d download sd_model, or "
+            "name another with model.diffusion=PATH"
+        )
+
+
+def add_workers(parser: ArgumentParser) -> None:
+    """Add the number of processes."""
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"
+    )
+
+
+def check_least(options: Namespace, *names: str) -> None:
+    """Raise `UserError` for the first of some options, by attribute, that is below 1; None counts as any."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: is 1 or more")
+
+
+def add_reading(parser: ArgumentParser) -> None:
+    """Add what a user may say about how a scan is to be read; everything is found out without it."""
+    group = parser.add_argument_group("how to read the scan (found out unless given)")
+    group.add_argument("--views", type=int, metavar="N", help="use the N frames that together see most")
+    group.add_argument("--depth-scale", type=float, metavar="UNITS", help="units per metre of depth files, as 1000")
+    group.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of colour pictures")
+    group.add_argument("--poses", metavar="KIND", help="camera-to-world or world-to-camera (also with ', y up')")
+    group.add_argument("--unit", choices=("m", "cm", "mm"), help="unit of a point cloud")
+    group.add_argument("--up", choices=("z", "y", "x", "-z", "-y", "-x"), help="axis that points up")
+    group.add_argument("--voxel-size", type=float, default=0.02, metavar="M", help="spacing of fused points (0.02)")
+
+
+def reading_options(options: Namespace) -> "ScanOptions":
+    """Make `ScanOptions` of parsed arguments."""
+    from xmask3d.scan.options import ScanOptions
+
+    return ScanOptions(
+        views=options.views,
+        depth_scale=options.depth_scale,
+        intrinsics=tuple(options.intrinsics) if options.intrinsics else None,
+        poses=options.poses,
+        unit=options.unit,
+        up=options.up,
+        voxel_size=options.voxel_size,
+    )

@@ -1,0 +1,31 @@
+"""Put evaluations side by side as a Markdown table; runs of one name are averaged."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from xmask3d.errors import UserError
+
+BRANCHES = ("fused", "2d", "3d")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of `xmask3d compare`."""
+    parser.epilog = "example: xmask3d compare full=runs/seed1,runs/seed2 baseline=runs/baseline"
+    parser.add_argument("rows", nargs="+", metavar="NAME=PATH[,PATH]", help="results.json files or run folders")
+    parser.add_argument(
+        "--branches", nargs="+", action="extend", choices=BRANCHES, help="features to tabulate (default: all)"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Print the table."""
+    from xmask3d.metrics.compare import markdown, read_row
+
+    rows = []
+    for text in options.rows:
+        name, equals, paths = text.partition("=")
+        if not equals:
+            raise UserError(f"'{text}': write NAME=PATH")
+        rows.append(read_row(name, [Path(path) for path in paths.split(",")]))
+    print(markdown(rows, options.branches or list(BRANCHES)))
+    return 0

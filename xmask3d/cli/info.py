@@ -1,0 +1,20 @@
+"""Describe a scan: its kind, how it is read, and what is odd about it."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from xmask3d.cli.arguments import add_reading, reading_options
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of `xmask3d info`."""
+    parser.add_argument("scan", type=Path, help="folder of a recording, .sens file, point cloud, or processed scene")
+    add_reading(parser)
+
+
+def run(options: Namespace) -> int:
+    """Print the description."""
+    from xmask3d.scan.scan import open_scan
+
+    print(open_scan(options.scan, reading_options(options)).describe())
+    return 0

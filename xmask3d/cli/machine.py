@@ -1,0 +1,207 @@
+"""The machine as `xmask3d doctor` finds it: a function a section, each yielding findings."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from xmask3d import __version__
+from xmask3d.cli.arguments import CACHE, FURNITURE_CACHE
+from xmask3d.errors import UserError
+
+EXTRAS = {
+    "train": "logs in TensorBoard",
+    "rooms": "rendering of rooms",
+    "view": "the live viewer",
+    "plots": "bar charts and pictures of evaluations",
+    "formats": "LAS and EXR files of scans",
+    "captions": "sentences about views by an image-to-text model",
+    "pretrain": "pre-training of the stand-ins for CLIP and Stable Diffusion",
+    "dev": "the tests of a checkout",
+}
+"""What each extra of the package is for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        state: "there", "missing" where all works without it, "broken" where something needed does not work.
+        text: what was found. advice: what to do about it.
+    """
+
+    state: Literal["there", "missing", "broken"]
+    text: str
+    advice: str = ""
+
+    def lines(self) -> list[str]:
+        """Describe it for the console."""
+        mark = {"there": "ok", "missing": "--", "broken": "BROKEN"}[self.state]
+        return [f"  {mark:7}{self.text}"] + ([f"         {self.advice}"] if self.advice else [])
+
+
+def find_python() -> Iterator[Finding]:
+    """Find Python and this package."""
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding("there", f"Python {platform.python_version()} on {system}, {sys.prefix}")
+    yield Finding("there", f"xmask3d {__version__}, {Path(__file__).parents[1]}")
+
+
+def find_torch() -> Iterator[Finding]:
+    """Find torch, what it computes on, and whether it works."""
+    try:
+        import torch
+
+        total = float(torch.ones(2, 2).sum())
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding("broken", f"torch: {_first_line(error)}", "reinstall it; see installation.md")
+        return
+    if total != 4:
+        yield Finding("broken", f"torch {torch.__version__} adds 1 + 1 + 1 + 1 to {total}", "reinstall it")
+    yield Finding("there", f"torch {torch.__version__}, {torch.get_num_threads()} threads on {os.cpu_count()} cores")
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield Finding("there", f"GPU {index}: {device.name}, {device.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPUs"
+        yield Finding("missing", f"no GPU ({built})", "everything runs on the CPU; published sizes need a GPU to train")
+
+
+def find_compiler() -> Iterator[Finding]:
+    """Find a C++ compiler, and build or load the compiled loops."""
+    from xmask3d.native import compiler
+    from xmask3d.native.library import library
+
+    found = " ".join(compiler.find_compiler())
+    try:
+        library()
+    except compiler.BuildError as error:
+        advice = "plain torch is used, several times slower on a CPU; install g++ or clang++, or name one in CXX"
+        yield Finding("missing", f"compiled loops: {error}", advice)
+    except ImportError as error:
+        yield Finding("missing", f"compiled loops: not tried, {_first_line(error)}")
+    else:
+        yield Finding("there", f"compiled loops; compiler {found or 'none, but they were built before'}")
+
+
+def find_weights() -> Iterator[Finding]:
+    """Find the shipped weights and the newest run."""
+    from safetensors import SafetensorError, safe_open
+
+    from xmask3d import weights
+
+    files = [weights.SHIPPED / "model.safetensors", *sorted(weights.STAND_INS.rglob("*.safetensors"))]
+    for path in files:
+        name = path.relative_to(Path(weights.__file__).parent)
+        try:
+            with safe_open(str(path), "numpy") as file:
+                count = len(list(file.keys()))
+            yield Finding("there", f"shipped {name}: {count} tensors, {_size(path.stat().st_size)}")
+        except (SafetensorError, OSError) as error:
+            yield Finding("broken", f"shipped {name}: {_first_line(error)}", "install the package again")
+    try:
+        from xmask3d.segment.segmenter import find_source
+
+        yield Finding("there", f"xmask3d segment uses {find_source().words}")
+    except (UserError, ImportError) as error:
+        yield Finding("broken", f"no model for xmask3d segment: {_first_line(error)}")
+
+
+def find_packages() -> Iterator[Finding]:
+    """Find the packages that are needed, and those of the extras."""
+    try:
+        required = metadata.requires("xmask3d") or []
+    except metadata.PackageNotFoundError:
+        text = "xmask3d is not installed, only found by its path; which packages it needs is not known here"
+        yield Finding("missing", text, "sh scripts/install.sh installs it")
+        return
+    groups: dict[str, list[str]] = {"": []}
+    for requirement in required:
+        named = re.match(r"[\w.-]+", requirement)
+        of_extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        # What some platforms do without is not asked for; an extra made of others has nothing of its own.
+        if named and named.group() != "xmask3d" and (of_extra or ";" not in requirement):
+            groups.setdefault(of_extra.group(1) if of_extra else "", []).append(named.group())
+    state: Literal["missing", "broken"]
+    for extra, names in groups.items():
+        missing = [name for name in names if not _installed(name)]
+        if not extra:
+            about, state, cure = (
+                f"{len(names)} needed packages",
+                "broken",
+                "sh scripts/install.sh, or pip install xmask3d",
+            )
+        else:
+            about, state = f"[{extra}] {EXTRAS.get(extra, 'further packages')}", "missing"
+            cure = f"pip install 'xmask3d[{extra}]'"
+        if missing:
+            yield Finding(state, f"{about}: {', '.join(missing)} missing", cure)
+        else:
+            yield Finding("there", about)
+
+
+def find_caches() -> Iterator[Finding]:
+    """Find the folders in which things are kept, and how large they are."""
+    home = Path.home() / ".cache"
+    hub = Path(os.environ.get("HF_HOME") or home / "huggingface")
+    places = {
+        "compiled loops": CACHE,
+        "furniture": FURNITURE_CACHE,
+        "Hugging Face": hub,
+        "CLIP": home / "clip",
+    }
+    for name, place in places.items():
+        size = folder_size(place, {FURNITURE_CACHE} - {place})
+        yield Finding("there", f"{name}: {place}, {_size(size) if place.is_dir() else 'nothing yet'}")
+    free = shutil.disk_usage(Path.cwd()).free
+    yield Finding("there", f"free here: {_size(free)}")
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "program": find_python,
+    "torch": find_torch,
+    "compiler": find_compiler,
+    "weights": find_weights,
+    "packages": find_packages,
+    "caches": find_caches,
+}
+"""The functions that look, by the title under which their findings are printed."""
+
+
+def folder_size(folder: Path, left_out: set[Path]) -> int:
+    """Add up the bytes of the files below a folder, without those below some folders; links count as nothing."""
+    total = 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if Path(root, name) not in left_out]
+        for name in files:
+            path = Path(root, name)
+            if not path.is_symlink():
+                total += path.stat().st_size
+    return total
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,75 @@
+"""A parser of command lines that drops nothing: an option given twice adds up or is refused."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from xmask3d.errors import UserError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose mistakes are one line, with arguments and options in any order."""
+
+    def __init__(self, **keywords: Any) -> None:
+        # Abbreviations would make two spellings of one option, and change meaning with every new one.
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UserError` in place of printing the usage."""
+        raise UserError(f"{' '.join(message.split())}; see {self.prog} --help")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line.
+
+        Returns:
+            The options, and as `given` the set of names of those that the command line has.
+
+        Raises:
+            UserError: an unknown option, one that is given twice and can keep one value only, or any other mistake.
+        """
+        arguments = self._join_negative(arguments)
+        given = self._given(arguments)
+        for action in given:
+            if given.count(action) > 1 and isinstance(action, argparse._StoreAction):
+                self.error(f"{action.option_strings[0]}: given {given.count(action)} times; give it once")
+        options = self.parse_intermixed_args(arguments)
+        options.given = frozenset(action.dest for action in given)
+        return options
+
+    def _given(self, arguments: Sequence[str]) -> list[argparse.Action]:
+        """Find the options of a command line in order, repetitions included."""
+        known, given = self._option_string_actions, []
+        for argument in arguments:
+            if argument == "--":
+                break
+            name = argument.partition("=")[0]
+            if name in known:
+                given.append(known[name])
+            elif name.startswith("--"):
+                near = difflib.get_close_matches(name, known, 1)
+                self.error(f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        return given
+
+    def _join_negative(self, arguments: Sequence[str]) -> list[str]:
+        """Write `--up -z` as `--up=-z`, for options whose choices have it: argparse takes -z for an option."""
+        joined: list[str] = []
+        for argument in arguments:
+            action = self._option_string_actions.get(joined[-1]) if joined else None
+            if action and action.choices and argument.startswith("-") and argument in action.choices:
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        return joined
+
+
+def refuse_given(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Raise `UserError` for the first of some options that the command line has, since it would have no effect.
+
+    Args:
+        names: of the options, as attributes.
+        reason: completes the sentence that begins with the option, such as "is for raw ScanNet".
+    """
+    for name in names:
+        if name in options.given:
+            raise UserError(f"--{name.replace('_', '-')} {reason}; leave it out")

@@ -1,0 +1,90 @@
+"""Bring raw ScanNet (or the text release of S3DIS) into the layout that training and evaluation read.
+
+Needs, per ScanNet scene: <scene>_vh_clean_2.ply, and for labels <scene>_vh_clean_2.labels.ply, for the 200 classes
+<scene>.aggregation.json and <scene>_vh_clean_2.0.010000.segs.json, for frames <scene>.sens and
+<scene>_2d-label-filt.zip. Run it again after an interruption, or when more of these have come; what is done is skipped.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from pathlib import Path
+
+from xmask3d.cli.arguments import add_workers, check_least
+from xmask3d.cli.parser import refuse_given
+from xmask3d.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of `xmask3d prepare`."""
+    parser.add_argument("raw", type=Path, help="folder of the raw release (it has scans/ or Area_1/ ...)")
+    parser.add_argument("out", type=Path, help="folder of the processed layout, such as data/scannet")
+    parser.add_argument("--train-list", type=Path, metavar="FILE", help="file with the training scenes, one a line")
+    parser.add_argument("--val-list", type=Path, metavar="FILE", help="file with the validation scenes")
+    parser.add_argument("--test-list", type=Path, metavar="FILE", help="file with test scenes (without labels)")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="table of labels (default: RAW/scannetv2-labels.combined.tsv)"
+    )
+    parser.add_argument(
+        "--step", type=int, default=20, metavar="N", help="export every n-th frame (default %(default)s)"
+    )
+    add_workers(parser)
+    parser.add_argument("--s3dis", action="store_true", help="RAW is S3DIS; area 5 becomes val, the others train")
+
+
+def run(options: Namespace) -> int:
+    """Prepare every scene that the command line names; 1 if one failed."""
+    check_least(options, "step", "workers")
+    if not options.raw.is_dir():
+        raise UserError(f"{options.raw}: no such folder; name that of the raw release")
+    if options.s3dis:
+        scannet_only = ["train_list", "val_list", "test_list", "labels", "step"]
+        refuse_given(options, scannet_only, "is for ScanNet, not for S3DIS")
+        return _s3dis(options)
+    return _scannet(options)
+
+
+def _scannet(options: Namespace) -> int:
+    from xmask3d.data.prepare.many import read_list, run_all
+
+    lists = {"train": options.train_list, "val": options.val_list, "test": options.test_list}
+    scenes = [(name, split) for split, path in lists.items() if path for name in read_list(path)]
+    if not scenes:
+        raise UserError("give --train-list and --val-list: the official scannetv2_train.txt and scannetv2_val.txt")
+    twice = [name for name, count in Counter(name for name, _ in scenes).items() if count > 1]
+    if twice:
+        raise UserError(f"scene {twice[0]} is in two lists, or twice in one")
+    table = options.labels or options.raw / "scannetv2-labels.combined.tsv"
+    if not table.is_file():
+        raise UserError(f"{table}: missing; it comes with raw ScanNet, or name it with --labels")
+
+    from xmask3d.data.prepare.raw_scannet import Settings, prepare_scene
+
+    settings = Settings(options.raw, options.out, table, options.step)
+    failures = done = skipped = lacking = 0
+    for _, result in run_all(prepare_scene, ((name, split, settings) for name, split in scenes), options.workers):
+        if isinstance(result, UserError):
+            failures += 1
+            print(f"failed: {result}", file=sys.stderr)
+            continue
+        done, skipped = done + 1, skipped + result.skipped
+        lacking += result.skipped and bool(result.notes)
+        for note in result.notes if not result.skipped else []:
+            print(f"{result.scene}: {note}", file=sys.stderr)
+    before = f" ({skipped} from before, {lacking} of them with parts left out)" if skipped else ""
+    print(f"{options.out}: {done} scenes ready{before}, {failures} failed")
+    return 1 if failures else 0
+
+
+def _s3dis(options: Namespace) -> int:
+    from xmask3d.data.prepare.many import run_all
+    from xmask3d.data.prepare.s3dis import find_rooms, prepare_room
+
+    failures = 0
+    rooms = find_rooms(options.raw)
+    for _, result in run_all(prepare_room, ((room, options.out) for room in rooms), options.workers):
+        if isinstance(result, UserError):
+            failures += 1
+            print(f"failed: {result}", file=sys.stderr)
+    print(f"{options.out}: {len(rooms) - failures} rooms ready, {failures} failed")
+    return 1 if failures else 0

@@ -1,0 +1,122 @@
+"""Label a scan by any words, and write coloured clouds, tables, pictures and a page that opens in any browser."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from xmask3d.cli.arguments import add_reading, reading_options
+from xmask3d.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of `xmask3d segment`."""
+    parser.epilog = """examples:
+  xmask3d segment my_scan/ --query "sofa|couch" "potted plant" --background wall floor
+  xmask3d segment room.ply --query "something to sit on"
+  xmask3d segment my_scan/ --classes scannet20 --save-features room.features"""
+    parser.add_argument("scan", type=Path, help="folder of a recording, .sens file, point cloud, or processed scene")
+    words = parser.add_argument_group("what to look for")
+    words.add_argument("--query", nargs="+", action="extend", default=[], metavar="WORD",
+                       help="several: every point gets one; one: where is it? a|b are synonyms")  # fmt: skip
+    words.add_argument("--classes", metavar="LIST", help="a shipped class list, such as scannet20 or scannet200")
+    words.add_argument("--background", nargs="+", action="extend", default=[], metavar="WORD",
+                       help="words that count as unlabelled")  # fmt: skip
+    words.add_argument("--instances", action="store_true", help="also tell objects apart")
+    model = parser.add_argument_group("model")
+    model.add_argument("--checkpoint", type=Path, help="file or run folder (default: newest run, else shipped model)")
+    model.add_argument("--config", type=Path, help="its configuration, where it is not beside it")
+    model.add_argument("--device", help="such as cpu, cuda:0 or mps (default: a CUDA GPU if there is one)")
+    model.add_argument(
+        "--batch-size", type=int, metavar="N", help="views at once; falls by itself when memory runs out"
+    )
+    model.add_argument(
+        "--trust-code", action="store_true", help="import parts that the model's configuration names by dotted path"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, help="folder of the results (default: segmented/<scan>)")
+    output.add_argument("--save-features", type=Path, metavar="FILE",
+                        help="for `xmask3d query` (default: features.safetensors in the folder)")  # fmt: skip
+    add_reading(parser)
+
+
+def check(options: Namespace) -> None:
+    """Look for every mistake that shows without a network or a look into the scan.
+
+    Raises:
+        UserError: there is one.
+    """
+    if not options.query and not options.classes:
+        raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UserError(f"--batch-size {options.batch_size}: at least one view at once is needed")
+    if options.checkpoint and not options.checkpoint.exists():
+        raise UserError(f"checkpoint {options.checkpoint}: no such file")
+
+    from xmask3d.scan.scan import check_exists
+    from xmask3d.segment import folder
+    from xmask3d.segment.vocabulary import Reference, class_list, parse_queries
+
+    listed = class_list(options.classes) if options.classes else []
+    parse_queries([*listed, *options.query], Reference([], []), options.background)
+    if options.config:
+        from xmask3d.config import load_config
+
+        load_config(options.config, trusted=options.trust_code)
+    if options.out or options.save_features:
+        folder.check_places(options.out or folder.RESULTS, options.save_features)
+    check_exists(options.scan)
+    reading_options(options).check()
+
+
+def run(options: Namespace) -> int:
+    """Segment, write the results, print the table."""
+    check(options)
+
+    from tqdm import tqdm
+
+    from xmask3d.cli.result_table import print_result
+    from xmask3d.scan.scan import open_scan
+    from xmask3d.segment import folder
+    from xmask3d.segment.result_files import write_result
+    from xmask3d.segment.segmenter import Segmenter, find_source
+
+    source = find_source(options.checkpoint, options.config)
+    scan = open_scan(options.scan, reading_options(options))
+    out = options.out or folder.default_folder(scan.name, options.scan)
+    features = options.save_features or out / folder.FEATURES
+    folder.check_places(out, features)
+    print(scan.describe())
+    print(f"model: {source.words}")
+    segmenter = Segmenter.from_checkpoint(
+        source.checkpoint, source.config, options.device, options.batch_size, options.trust_code
+    )
+    segmenter.source = source.words
+    if not options.out and out.name != scan.name:
+        print(f"results go to {out}: {out.with_name(scan.name)} holds those of another scan")
+    folder.begin(out, options.scan)
+    with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
+
+        def report(done: int, total: int) -> None:
+            progress.update(done - progress.n)
+
+        result = segmenter(
+            scan,
+            options.query,
+            background=options.background,
+            classes=options.classes,
+            objects=options.instances,
+            state=out / folder.STATE,
+            report=report,
+        )
+    result.features.save(features)
+    result.about |= {"path": str(options.scan.resolve()), "features": folder.name_features(features, out)}
+    if not options.classes:
+        result.about["words"] = options.query
+    files = write_result(result, out)
+    folder.end(out)
+    print_result(result)
+    if len(options.query) > 1 and not options.background:
+        print("every point got one of your words; leave the rest unlabelled with, say, --background wall floor ceiling")
+    print(f"\nfurther words: xmask3d query {features} ...")
+    print(f"look at it: open {next(file for file in files if file.suffix == '.html')}, or xmask3d view {out}")
+    print(f"everything is in {out}")
+    return 0
