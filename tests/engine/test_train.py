@@ -15,9 +15,9 @@ from tests.helpers.runs import finish, run, start, train_run
 from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_weights, read_checkpoint
 from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import load_config
-from xmask3d.engine import train as module
+from xmask3d.engine import trainer as module
 from xmask3d.engine.resume_check import check_same_run
-from xmask3d.engine.train import Trainer, train
+from xmask3d.engine.train import missing_captions, open_trainer, train
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
@@ -289,7 +289,7 @@ def test_a_full_disk_names_what_is_intact(tiny: Path, tmp_path: Path, monkeypatc
 
 def test_another_configuration_is_refused(finished: Path, tiny: Path) -> None:
     overrides = [*SAME, f"output={finished}", "train.epochs=9", "train.log_every=7", "evaluate.novel_ratio=0.1"]
-    trainer = Trainer(load_config(tiny, overrides))
+    trainer = open_trainer(load_config(tiny, overrides))
     assert (trainer.step, trainer.total_steps) == (8, 36)
     with pytest.raises(UserError) as caught:
         train(load_config(tiny, [*overrides, "train.lr_3d=0.5", "model.queries=7"]))
@@ -321,6 +321,7 @@ def test_training_without_captions_warns_once(tiny: Path, tmp_path: Path) -> Non
     warnings = [line for line in (tmp_path / "run" / "train.log").read_text().splitlines() if "warning" in line]
     assert len(warnings) == 1 and str(captions) in warnings[0] and "xmask3d caption" in warnings[0]
     silent = [f"loss.caption_{name}=0" for name in ("fused", "3d", "2d")]
-    assert Trainer(load_config(tiny, [f"output={tmp_path / 'a'}"])).missing_captions() is None
-    other = load_config(tiny, [f"output={tmp_path / 'b'}", f"data.captions={captions}", *silent])
-    assert Trainer(other).missing_captions() is None
+    for options in ([f"output={tmp_path / 'a'}"], [f"output={tmp_path / 'b'}", f"data.captions={captions}", *silent]):
+        config = load_config(tiny, options)
+        trainer = open_trainer(config)
+        assert missing_captions(config, trainer.criterion, trainer.views) is None

@@ -54,7 +54,8 @@ def run(target: Callable[..., int | None], *arguments: Any, log: Path | None = N
 
 def train_run(config: Path, overrides: list[str], kill_at: int | None = None) -> int:
     """What xmask3d train does; the process kills itself in the midst of step `kill_at` (from 0), as SIGKILL would."""
-    from xmask3d.engine import train as module
+    from xmask3d.engine import trainer as module
+    from xmask3d.engine.train import train
 
     if kill_at is not None:
         forward = module.TrainingStep.forward
@@ -68,7 +69,7 @@ def train_run(config: Path, overrides: list[str], kill_at: int | None = None) ->
 
         deadly.step = 0
         module.TrainingStep.forward = deadly
-    return module.train(load_config(config, overrides))
+    return train(load_config(config, overrides))
 
 
 def evaluate_run(config: Path, overrides: list[str], checkpoint: Path, output: Path) -> int:

@@ -7,7 +7,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from torch import Tensor
 from tqdm import tqdm
+
+
+class LossWindow:
+    """Losses since the last report."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps, self._start = 0, time.monotonic()
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add the losses of a step."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._steps += 1
+
+    def means(self, accelerator: Accelerator) -> tuple[dict[str, float], float]:
+        """Average over steps and processes; also the seconds of a step."""
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name].float() for name in names])
+        means = accelerator.reduce(sums, reduction="mean") / self._steps
+        return dict(zip(names, means.tolist(), strict=True)), (time.monotonic() - self._start) / self._steps
 
 
 class RunLog:

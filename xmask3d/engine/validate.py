@@ -1,6 +1,7 @@
 """Validation while training: some views of every scene, on the points each sees, without votes. Not the evaluation."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -17,13 +18,27 @@ from xmask3d.models.outputs import Outputs
 from xmask3d.splits import Benchmark
 
 
+@dataclass(frozen=True)
+class ValidationSettings:
+    """Decisions about validations.
+
+    Attributes:
+        headlines: scores to report, the first of which tells the best checkpoint.
+        views_per_scene: views of each scene that are looked at.
+        batch_size, workers: views per forward, and loader processes.
+    """
+
+    headlines: Sequence[str]
+    views_per_scene: int
+    batch_size: int
+    workers: int
+
+
 def validate(
     labeller: Labeller,
     views: ValidationViews,
     benchmark: Benchmark,
-    headlines: Sequence[str],
-    batch_size: int,
-    workers: int,
+    settings: ValidationSettings,
     stop: StopSignals,
     draw_view: Callable[..., np.ndarray] | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None] | None:
@@ -42,9 +57,9 @@ def validate(
     mine = range(accelerator.process_index, len(views), accelerator.num_processes)
     loader = DataLoader(
         Subset(views, list(mine)),
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         collate_fn=collate_usable,
-        num_workers=workers,
+        num_workers=settings.workers,
         worker_init_fn=ignore_signals,
     )
     device = accelerator.device
@@ -63,7 +78,7 @@ def validate(
         if picture is None and draw_view:
             picture = draw_view(**_first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
     reduced = {branch: matrix.reduce() for branch, matrix in matrices.items()}
-    scores = summarise(reduced, binary.reduce(), benchmark, headlines)
+    scores = summarise(reduced, binary.reduce(), benchmark, settings.headlines)
     stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
     return None if stopped else (scores, picture)
 
