@@ -12,4 +12,4 @@ from xmask3d.segment.labelling import ScanLabeller
 def test_batches_of_no_view_are_refused(batch_size: int) -> None:
     unused: Any = None
     with pytest.raises(UserError, match=f"--batch-size {batch_size}: at least one view at once"):
-        ScanLabeller(unused, unused, unused, unused, batch_size)
+        ScanLabeller(unused, unused, unused, unused, unused, batch_size=batch_size)

@@ -12,8 +12,8 @@ import open_clip
 import torch
 from huggingface_hub import try_to_load_from_cache
 
+from xmask3d.build_untrained import has_own_sizes, network_of
 from xmask3d.checkpoints.checkpoint import FORMAT, read_payload
-from xmask3d.checkpoints.convert import has_own_sizes, network_of
 from xmask3d.checkpoints.export import read_about
 from xmask3d.checkpoints.published import Layout, read_native, read_published
 from xmask3d.config import Config

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from xmask3d.build import build_model, make_optimizer
-from xmask3d.build_untrained import build_untrained
+from xmask3d.build import make_optimizer
+from xmask3d.build_untrained import network_of
 from xmask3d.checkpoints.checkpoint import FORMAT, Checkpoint, read_checkpoint, read_payload, save_checkpoint
 from xmask3d.checkpoints.names import package_name, published_name
 from xmask3d.checkpoints.published import (
@@ -24,7 +24,6 @@ from xmask3d.checkpoints.published import (
 from xmask3d.config import Config
 from xmask3d.errors import UserError
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 # Of the published runs: 19216 samples in steps of 64.
@@ -71,22 +70,8 @@ def convert(
         named = target.with_name(f"step-{run.step:08d}.pt")  # training goes on from the highest number
         if target.name != named.name:
             raise UserError(f"{target}: this is step {run.step} of the run; name it {named}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            save_checkpoint(run, target)
-        except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+        save_checkpoint(run, target)
     return checkpoint
-
-
-def network_of(config: Config) -> XMask3D:
-    """The network of a configuration, without weights unless a folder says what sizes its CLIP has."""
-    return build_model(config).model if has_own_sizes(config) else build_untrained(config)
-
-
-def has_own_sizes(config: Config) -> bool:
-    """Whether the foundation models are small ones in folders, so that no published checkpoint fits."""
-    return config.model.clip == "shipped" or find_file(config.model.clip).is_dir()
 
 
 def _read(source: Path, config: Config | None, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmask3d.build import scan_view_settings
-from xmask3d.config import Config
 from xmask3d.data.batch import collate
 from xmask3d.data.datasets import SceneViews
 from xmask3d.data.sample import Sample
+from xmask3d.data.view_settings import ViewSettings
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.voxels import axis_rotation, voxelise
 from xmask3d.inference.class_scores import gateable_classes, label_views
+from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.clip import cosine_logits
 from xmask3d.models.gate import allowed_classes, gate
@@ -130,10 +130,12 @@ class ScanLabeller:
 
     Args:
         model: in evaluation mode, on `device`.
-        config: of the run that the model is from.
-        benchmark: of that configuration.
+        benchmark: classes that the model was trained on.
         device: where to compute.
-        batch_size: views at once, `config.evaluate.batch_size` by default.
+        views: settings of the samples.
+        labels: decisions by which outputs become labels and votes.
+        precision: autocast type; float16 counts as float32 on a CPU.
+        batch_size: views at once; falls when memory runs out.
 
     Raises:
         UserError: a batch of no view.
@@ -142,14 +144,16 @@ class ScanLabeller:
     def __init__(
         self,
         model: XMask3D,
-        config: Config,
         benchmark: Benchmark,
         device: torch.device,
-        batch_size: int | None = None,
+        views: ViewSettings,
+        labels: LabelSettings,
+        precision: str = "float32",
+        batch_size: int = 8,
     ) -> None:
-        self.model, self.config, self.benchmark, self.device = model, config, benchmark, device
         check_batch_size(batch_size)
-        self.batch_size = config.evaluate.batch_size if batch_size is None else batch_size
+        self.model, self.benchmark, self.device = model, benchmark, device
+        self.views, self.labels, self.precision, self.batch_size = views, labels, precision, batch_size
 
     def run(
         self,
@@ -196,7 +200,7 @@ class ScanLabeller:
 
     def _batches(self, scan: Scan, start: int) -> Iterator[tuple[list[Sample], int]]:
         """Usable samples of the next views, and how many views that were; the next batch is read meanwhile."""
-        views = SceneViews(scan, scan.scene.name, self.benchmark, scan_view_settings(self.config))
+        views = SceneViews(scan, scan.scene.name, self.benchmark, self.views)
 
         def read(first: int) -> tuple[list[Sample], int]:
             rows = range(first, min(first + self.batch_size, len(views)))
@@ -240,9 +244,9 @@ class ScanLabeller:
     def _forward(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> tuple:
         """Points of some views: number in the scan, class, votes, fused and CLIP feature, base probability, mask."""
         batch = collate(samples).to(self.device)
-        settings = self.config.evaluate
+        settings = self.labels
         with self._precision():
-            outputs = self.model(batch, text, mask_clip=True, novel=gateable_classes(novel, settings.gate))
+            outputs = self.model(batch, text, mask_clip=True, novel=gateable_classes(novel, settings.gating))
         labels = label_views(
             outputs,
             batch,
@@ -250,7 +254,7 @@ class ScanLabeller:
             novel,
             base_ratio=settings.base_ratio,
             novel_ratio=settings.novel_ratio,
-            gating=settings.gate,
+            gating=settings.gating,
         )
         fused = outputs.fused
         clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
@@ -264,7 +268,7 @@ class ScanLabeller:
         return batch.point_index, groups[labels.fused], votes, fused.points_fused, clip, base, mask
 
     def _precision(self) -> contextlib.AbstractContextManager:
-        precision = self.config.train.precision
+        precision = self.precision
         if precision == "float32" or (self.device.type == "cpu" and precision == "float16"):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, getattr(torch, precision))
@@ -295,9 +299,9 @@ class ScanLabeller:
     def _label_cloud(self, scan: Scan, result: Labelled, text: Tensor, novel: Tensor, groups: Tensor) -> None:
         """The 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
         points, colors = scan.scene.points, scan.scene.colors
-        rotation = axis_rotation(2, self.config.evaluate.angle)
+        rotation = axis_rotation(2, self.views.angle)
         for inner, near in _tiles(points):
-            voxels = voxelise(points[near], self.config.data.voxel_size, rotation)
+            voxels = voxelise(points[near], self.views.voxel_size, rotation)
             coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0)))).to(self.device)
             features = torch.from_numpy(colors[near][voxels.first_point]).to(self.device)
             with self._precision():
@@ -305,7 +309,7 @@ class ScanLabeller:
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
             points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
             # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
-            allowed = allowed_classes(base > 0.5, gateable_classes(novel, self.config.evaluate.gate))
+            allowed = allowed_classes(base > 0.5, gateable_classes(novel, self.labels.gating))
             scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed)
             index = torch.from_numpy(inner)
             classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)

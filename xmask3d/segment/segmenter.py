@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from xmask3d import __version__
+from xmask3d.build import label_settings, scan_view_settings
 from xmask3d.checkpoints.checkpoint import find_checkpoint, weights_digest
 from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.config import Config, load_config
@@ -140,7 +141,15 @@ class Segmenter:
         self.model, self.clip_text = model.to(self.device).eval(), clip_text.to(self.device)
         self.config, self.benchmark, self.source = config, benchmark, source
         self.reference = Reference.of(benchmark)
-        self._labeller = ScanLabeller(self.model, config, benchmark, self.device, batch_size)
+        self._labeller = ScanLabeller(
+            self.model,
+            benchmark,
+            self.device,
+            scan_view_settings(config),
+            label_settings(config),
+            config.train.precision,
+            config.evaluate.batch_size if batch_size is None else batch_size,
+        )
 
     @classmethod
     def from_checkpoint(
