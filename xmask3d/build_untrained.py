@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import open_clip
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from xmask3d.build import assemble
+from xmask3d.build import assemble, build_model
 from xmask3d.models.clip import MaskClip
-from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.loading.clip_weights import build_clip
-from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG
+from xmask3d.models.loading.diffusion_weights import build_diffusion
+from xmask3d.resources import find_file
 
 if TYPE_CHECKING:
     from xmask3d.config import Config
@@ -32,9 +31,7 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
     clip_config = open_clip.get_model_config(config.model.clip.partition("/")[0]) or open_clip.get_model_config(CLIP)
     with torch.device(device):
         clip = build_clip({**clip_config, "quick_gelu": True})
-        diffusion = DiffusionFeatures(
-            AutoencoderKL.from_config(VAE_CONFIG),
-            UNet2DConditionModel.from_config(UNET_CONFIG_1),
+        diffusion = build_diffusion(
             noise=torch.randn(1, 4, 64, 64),
             checkpointing=config.model.checkpointing,
             dtype=getattr(torch, config.model.diffusion_precision),
@@ -49,6 +46,16 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
             frame_size=config.data.frame_size,
             backend=config.sparse.backend,
         )
+
+
+def network_of(config: Config) -> XMask3D:
+    """The network of a configuration, without weights unless a folder says what sizes its CLIP has."""
+    return build_model(config).model if has_own_sizes(config) else build_untrained(config)
+
+
+def has_own_sizes(config: Config) -> bool:
+    """Whether the foundation models are small ones in folders, so that no published checkpoint fits."""
+    return config.model.clip == "shipped" or find_file(config.model.clip).is_dir()
 
 
 def trainable_values(model: XMask3D) -> int:

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xmask3d.geometry.camera import PUBLISHED_INTRINSICS, Intrinsics, project_points, scale_matrix, visible_points
+from tests.helpers.projection import project_points
+from xmask3d.geometry.camera import PUBLISHED_INTRINSICS, Intrinsics, scale_matrix, visible_points
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "b_mapping"
 

@@ -9,7 +9,8 @@ import yaml
 from safetensors.torch import save_file
 
 from tests.helpers.scenes import write_scenes
-from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion, save_diffusion
+from tests.helpers.stored_diffusion import save_diffusion
+from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
 
 WIDTH, CONTEXT = 32, 32
 UNET = {"stem": 4, "layers": [1] * 8, "planes": [4, 4, 8, 8, 8, 8, 4, 4], "out_channels": 8}

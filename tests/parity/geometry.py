@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 
+from tests.helpers.projection import project_points
 from tests.parity.compare import Case, Results
 from xmask3d.errors import UserError
-from xmask3d.geometry.camera import Intrinsics, project_points
+from xmask3d.geometry.camera import Intrinsics
 from xmask3d.geometry.voxels import axis_rotation, fnv_hash, quantise, random_rotation_scale, voxelise
 
 

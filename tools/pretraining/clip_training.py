@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import trange
 
-from tools.pretraining.clip_regions import Encoded, encode_regions, image_patches
+from tools.pretraining.clip_regions import Encoded, encode_regions
 from tools.pretraining.dataset import Pool
-from tools.pretraining.features import FeaturePool, patch_coverage
+from tools.pretraining.features import FeaturePool
 from tools.pretraining.vocabulary import (
-    BENCHMARK_CLASSES,
     CONCEPTS,
     all_texts,
     sample_concept_texts,
@@ -320,33 +319,3 @@ def _contrast(images: Tensor, texts: Tensor) -> Tensor:
     logits = TEMPERATURE * images @ texts.T
     truth = torch.arange(len(images))
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
-
-
-@torch.no_grad()
-def region_accuracy(
-    clip: CLIP,
-    tokenizer: CompactTokenizer,
-    pool: Pool,
-    names: tuple[str, ...] = BENCHMARK_CLASSES,
-    batch_size: int = 64,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Classify the regions of a pool by the bare names of the benchmark's classes, as MaskCLIP does.
-
-    Returns:
-        K x K counts (truth by rows), and the same counts for made models left out.
-    """
-    text = F.normalize(encode_tokens(clip, tokenizer(list(names))), dim=-1)
-    confusion, library = np.zeros((2, len(names), len(names)), np.int64)
-    for start in range(0, len(pool), batch_size):
-        part = slice(start, start + batch_size)
-        images = torch.from_numpy(pool.images[part]).permute(0, 3, 1, 2).float() / 255
-        coverage = patch_coverage(torch.from_numpy(pool.regions[part]), pool.concepts.shape[1], VISION["patch_size"])
-        with torch.autocast("cpu", torch.bfloat16):
-            features = encode_regions(clip.visual, image_patches(clip.visual, images), coverage > 0).regions
-        predicted = (F.normalize(features.float(), dim=-1) @ text.T).argmax(-1).numpy()
-        for row, truth in enumerate(pool.concepts[part]):
-            for number, (true, guess) in enumerate(zip(truth, predicted[row], strict=True)):
-                if 0 <= true < len(names):
-                    confusion[true, guess] += 1
-                    library[true, guess] += not pool.keys[start + row][number].startswith("made/")
-    return confusion, library

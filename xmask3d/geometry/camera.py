@@ -50,7 +50,7 @@ SCANNET_DEPTH_INTRINSICS = Intrinsics(577.870605, 577.870605, 319.5, 239.5)
 PUBLISHED_INTRINSICS = SCANNET_DEPTH_INTRINSICS.scaled((480, 640), (240, 320))
 
 
-def project_points(
+def visible_points(
     points: np.ndarray,
     pose: np.ndarray,
     intrinsics: Intrinsics,
@@ -72,27 +72,6 @@ def project_points(
         depth: height x width, metres, 0 where unknown; without it every point in front of the camera is unoccluded.
         border: pixels at the edge that see nothing.
         tolerance: share of the depth.
-
-    Returns:
-        N x 2 int64 (row, column), zero where invisible, and N bool.
-    """
-    index, pixels = visible_points(points, pose, intrinsics, size, depth, border, tolerance)
-    all_pixels = np.zeros((len(points), 2), np.int64)
-    visible = np.zeros(len(points), bool)
-    all_pixels[index], visible[index] = pixels, True
-    return all_pixels, visible
-
-
-def visible_points(
-    points: np.ndarray,
-    pose: np.ndarray,
-    intrinsics: Intrinsics,
-    size: tuple[int, int],
-    depth: np.ndarray | None = None,
-    border: int = 10,
-    tolerance: float = 0.25,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`project_points` for the visible points alone.
 
     Returns:
         n int64, ascending indices of the visible points, and n x 2 int64 (row, column).

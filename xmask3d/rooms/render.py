@@ -114,23 +114,3 @@ def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -
     pose = np.eye(4)
     pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, position
     return pose
-
-
-def portrait_view(
-    mesh: Mesh, azimuth: float, elevation: float, height: int, width: int, fill: float = 0.85
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pose and intrinsics of a camera that shows one mesh whole.
-
-    Args:
-        azimuth: radians, 0 looks at the front (from -y), counter-clockwise seen from above.
-        elevation: radians above the horizon.
-        fill: share of the picture that the mesh's enclosing sphere spans.
-    """
-    low, high = mesh.bounds
-    center, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
-    focal = 1.4 * min(height, width)
-    distance = 2 * focal * radius / (fill * min(height, width)) + 1e-3
-    direction = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
-    pose = look_at(center + direction * distance, center)
-    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    return pose, intrinsics

@@ -23,10 +23,11 @@ from tests.helpers.diffusion import (
     rename_unet,
     rename_vae,
 )
+from tests.helpers.stored_diffusion import save_diffusion
 from tests.parity.filler import fill_module
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures
-from xmask3d.models.loading.diffusion_weights import check_diffusion, load_diffusion, save_diffusion
+from xmask3d.models.loading.diffusion_weights import check_diffusion, load_diffusion
 
 PROMPTS = {64: 1, 128: 2}
 

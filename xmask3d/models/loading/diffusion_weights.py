@@ -10,12 +10,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
-from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, encode_empty_prompt, folder_empty_prompt
+from xmask3d.models.loading.empty_prompt import encode_empty_prompt, folder_empty_prompt
 from xmask3d.models.loading.tensor_files import TensorFile, open_tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
@@ -140,22 +139,6 @@ def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dic
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable weight file: {error}") from error
     return network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, path
-
-
-def save_diffusion(folder: Path, features: DiffusionFeatures, empty_prompt: Tensor, dtype: torch.dtype) -> None:
-    """Write a folder that `load_diffusion` reads, without the parts that the features do not need.
-
-    Args:
-        folder: made if missing.
-        empty_prompt: 1 x T x C.
-        dtype: of the stored tensors.
-    """
-    for name, network in (("vae", features.vae), ("unet", features.unet)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        network.save_config(folder / name)
-        tensors = {key: tensor.to(dtype).contiguous() for key, tensor in network.state_dict().items()}
-        save_file(tensors, folder / name / WEIGHT_FILES[0])
-    save_file({"empty_prompt": empty_prompt.to(dtype).contiguous()}, folder / EMPTY_PROMPT_FILE)
 
 
 def _truncated(network: nn.Module) -> nn.Module:
