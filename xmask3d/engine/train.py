@@ -1,6 +1,7 @@
 """Training from a configuration: composes the parts of a run and lets a `Trainer` take the steps."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -29,12 +30,6 @@ from xmask3d.engine.validate import ValidationSettings
 from xmask3d.losses.criterion import Criterion
 from xmask3d.metrics.scores import check_headlines
 from xmask3d.splits import load_benchmark
-
-SCHEDULED = {
-    "epochs", "batch_size", "accumulate", "warmup_steps", "clip_grad", "log_every", "save_every", "save_minutes",
-    "checkpoints", "evaluate_every", "picture_every",
-}  # fmt: skip
-"""Keys of `train` that a schedule has under the same names."""
 
 
 def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> int:
@@ -82,9 +77,10 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
     batches = EpochBatches(len(views), train.batch_size, config.seed, process, processes, train.accumulate)
     kept = frozenset(epoch * batches.steps_per_epoch for epoch in train.checkpoints)
     folder = CheckpointFolder(config.output / "checkpoints", train.keep, kept)
+    scheduled = {field.name for field in fields(Schedule)}  # those of `train` have the same names there
     return Trainer(
         output=config.output,
-        schedule=Schedule(seed=config.seed, workers=config.data.workers, **train.model_dump(include=SCHEDULED)),
+        schedule=Schedule(seed=config.seed, workers=config.data.workers, **train.model_dump(include=scheduled)),
         validation=ValidationSettings(
             config.evaluate.headlines, train.evaluate_views, config.evaluate.batch_size, config.data.workers
         ),
