@@ -18,7 +18,7 @@ REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 
 class UserError(Exception):
-    """A mistake in input, data or setup: one line that says what, where and what to do. Tools print it, exit code 1."""
+    """A mistake in input, data or setup: one line that says what, where and what to do; exit code 1."""
 
 
 def missing_extra(what: str, extra: str) -> UserError:
