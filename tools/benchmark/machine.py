@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xmask3d.sparse.products import Weight
-
 _SIZE = 1024
 _SECONDS = 0.5
 
@@ -54,8 +52,8 @@ def describe_machine(device: str, threads: int) -> Machine:
 
 def _rate(device: str, kind: torch.dtype) -> float:
     left = torch.randn(_SIZE, _SIZE, device=device).to(kind)
-    weight = Weight(left.clone(), _SIZE)
-    weight.product(left)
+    weight = left.clone()
+    _ = left @ weight
     best = float("inf")
     end = time.perf_counter() + _SECONDS
     while time.perf_counter() < end:
@@ -63,9 +61,9 @@ def _rate(device: str, kind: torch.dtype) -> float:
     return round(_SIZE**3 / best / 1e9, 1)
 
 
-def _timed_product(weight: Weight, left: Tensor) -> float:
+def _timed_product(weight: Tensor, left: Tensor) -> float:
     start = time.perf_counter()
-    weight.product(left)
+    _ = left @ weight
     if left.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xmask3d.sparse.products import Weight, add_outer
-
 # Target rows a block: enough for a product at full speed, few enough that what was gathered is still in the cache.
 _ROWS_CPU = 512
 _ROWS_CPU_16_BIT = 1024
@@ -33,10 +31,10 @@ def gather_product(source: Tensor, table: Tensor, weight: Tensor) -> Tensor:
     """
     taps, inner, width = weight.shape
     blocks = _Blocks(source, table)
-    prepared = Weight(weight.reshape(taps * inner, width), blocks.rows)
+    matrix = weight.reshape(taps * inner, width)
     out = source.new_empty((table.shape[0], width))
     for start, stop, gathered in blocks:
-        out[start:stop] = prepared.product(gathered)[: stop - start]
+        out[start:stop] = (gathered @ matrix)[: stop - start]
     return out
 
 
@@ -57,16 +55,16 @@ def gather_product_outer(
     """
     taps, inner = table.shape[1], source.shape[1]
     blocks = _Blocks(source, table)
-    prepared = out = None
+    matrix = out = None
     if weight is not None:
-        prepared = Weight(weight.reshape(taps * inner, -1), blocks.rows)
+        matrix = weight.reshape(taps * inner, -1)
         out = source.new_empty((table.shape[0], weight.shape[2]))
     wide = torch.promote_types(source.dtype, torch.float32)
     total = torch.zeros((left.shape[1], taps * inner), dtype=wide, device=source.device)
     for start, stop, gathered in blocks:
-        if prepared is not None and out is not None:
-            out[start:stop] = prepared.product(gathered)[: stop - start]
-        total = add_outer(total, _filled(left[start:stop], blocks.rows), gathered)
+        if matrix is not None and out is not None:
+            out[start:stop] = (gathered @ matrix)[: stop - start]
+        total += _filled(left[start:stop], blocks.rows).t() @ gathered
     return out, total.view(-1, taps, inner).permute(1, 2, 0)
 
 
@@ -83,13 +81,13 @@ def product_select(source: Tensor, slot: Tensor, weight: Tensor) -> Tensor:
     """
     taps, inner, width = weight.shape
     rows = _block_rows(source, taps * width, source.shape[0])
-    prepared = Weight(weight.permute(1, 0, 2).reshape(inner, taps * width), rows)
+    matrix = weight.permute(1, 0, 2).reshape(inner, taps * width)
     out = source.new_empty((slot.shape[0], width))
     starts = torch.arange(0, source.shape[0] + rows, rows, device=slot.device)
     bounds = torch.searchsorted(slot, starts * taps).tolist()
     for block, (first, last) in enumerate(pairwise(bounds)):
         part = _filled(source[block * rows : (block + 1) * rows], rows)
-        every = prepared.product(part).view(rows * taps, width)
+        every = (part @ matrix).view(rows * taps, width)
         torch.index_select(every, 0, slot[first:last] - block * rows * taps, out=out[first:last])
     return out
 
