@@ -67,18 +67,6 @@ def test_trained_weights_must_not_change_before_the_backward_pass(small_counts) 
 
 
 @compiled
-@pytest.mark.parametrize("above", [0, 1])
-def test_lines_of_larger_maps(above: int) -> None:
-    whole, weight, bias = case(2, 3, 5, 20, 9)
-    band = whole[:, :, 4:15]  # its planes lie apart, as do those of the result
-    out = torch.full((2, 5, 30, 9), 7.0)
-    lines = 9 + 2 * above
-    convolve(band, Filters(weight), bias, out[:, :, 3 : 3 + lines], above=above)
-    assert_near(out[:, :, 3 : 3 + lines], F.conv2d(band, weight, bias, padding=(above, 1)))
-    assert (out[:, :, :3] == 7).all() and (out[:, :, 3 + lines :] == 7).all()
-
-
-@compiled
 @pytest.mark.parametrize("wrong", ["maps", "bias", "channels", "width"])
 def test_shapes_that_do_not_fit_are_refused_before_memory_is_touched(wrong: str) -> None:
     x, weight, bias = case(1, 3, 5, 8, 8)

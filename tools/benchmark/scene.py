@@ -204,7 +204,7 @@ def _scores(
 
 
 def _voxels(batch: Batch) -> Voxels:
-    """Kernel maps of its own for each network, and a product for each tap, as back ends without oneDNN have it."""
+    """Kernel maps of its own for each network, and a product for each tap."""
     voxels, manager = Voxels(batch.voxel_coords, batch.voxel_features, batch.size), PerOffsetManager(batch.voxel_coords)
     voxels.__dict__["sparse"] = SparseTensor(manager.arrange(batch.voxel_features), 1, manager)
     return voxels

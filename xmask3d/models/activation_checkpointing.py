@@ -19,7 +19,6 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from xmask3d.models import row_tiling
 from xmask3d.native import winograd
 
 # Numbers of a tensor from which on the memory is worth the calls; those of small networks stay below.
@@ -32,8 +31,6 @@ def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
     """`block(x, time)` of a `ResnetBlock2D`, B x C x H x W to B x C' x H x W."""
     if not _is_plain(block):
         return block(x, time)
-    if row_tiling.worthwhile(x):
-        return row_tiling.residual_block(block, x, time)
     hidden = _recompute(lambda x: block.conv1(_activated(block.norm1, x)), x)
     if block.time_emb_proj is not None:
         hidden = hidden + block.time_emb_proj(F.silu(time))[:, :, None, None]

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xmask3d.errors import UserError
 from xmask3d.memory import LARGE, keep_little_freed_memory
-from xmask3d.models import row_tiling
 from xmask3d.models.activation_checkpointing import multiply_less, residual_block, use_checkpointing
 from xmask3d.models.frozen import FrozenNetworks
 
@@ -252,8 +250,7 @@ class DiffusionFeatures(FrozenNetworks):
 
     def _encode_latent(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoder, maps = self.vae.encoder, []
-        wide = row_tiling.worthwhile(x, encoder.conv_in.out_channels)
-        x = row_tiling.convolution(encoder.conv_in, x) if wide else encoder.conv_in(x)
+        x = encoder.conv_in(x)
         first_tapped = len(encoder.down_blocks) - 2
         for level, block in enumerate(encoder.down_blocks):
             *resnets, last = block.resnets
@@ -263,7 +260,7 @@ class DiffusionFeatures(FrozenNetworks):
                 maps.append(x)
             x = residual_block(last, x, None)
             for downsampler in block.downsamplers or ():
-                x = _downsampled(downsampler, x)
+                x = downsampler(x)
         x = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(encoder.mid_block(x))))
         if self.vae.quant_conv is not None:
             x = self.vae.quant_conv(x)
@@ -316,14 +313,6 @@ def truncate_unet(unet: UNet2DConditionModel) -> None:
     if getattr(last, "attentions", None) is not None:
         last.attentions = last.attentions[: config.layers_per_block]
     unet.conv_norm_out = unet.conv_out = None
-
-
-def _downsampled(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer(x)` of a downsampling convolution, tile by tile of rows where that saves memory."""
-    plain = isinstance(layer, Downsample2D) and layer.use_conv and layer.norm is None and layer.padding == 0
-    if plain and row_tiling.worthwhile(x):
-        return row_tiling.convolution(layer.conv, x, padding=(0, 1, 0, 1))  # as the layer pads
-    return layer(x)
 
 
 def _layers(block: nn.Module) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:

@@ -86,15 +86,14 @@ class Filters:
         return torch.mm(self.mixture, weight.reshape(-1, 9).T).view(36, *weight.shape[:2])
 
 
-def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor, *, above: int = 1) -> None:
+def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor) -> None:
     """Write a convolution of `x` into `out`.
 
     Args:
-        x: B x C x H x W in float32 on the CPU, with each line in one piece; a zero surrounds it left and right.
+        x: B x C x H x W in float32 on the CPU, with each line in one piece; zeros surround it.
         filters: of C' x C x 3 x 3.
         bias: C'.
         out: B x C' x H' x W with each line in one piece.
-        above: lines of zeros above `x`; below there are as many as `out` asks for.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -122,7 +121,7 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor, *, a
         for first in range(0, tile_rows, rows):
             count = min(rows, tile_rows - first)
             maps = entered.view(-1)[: 36 * channels * count * columns].view(36, channels, -1)
-            top = first * TILE - above
+            top = first * TILE - 1
             library().xm_winograd_enter(
                 address(image), *_strides(image), *map(c_int, (channels, height, width, top, count)), address(maps),
                 threads(),
