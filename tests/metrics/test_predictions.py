@@ -167,3 +167,14 @@ def test_counts_that_vanished_are_named(tmp_path: Path) -> None:
     (tmp_path / "statistics.npz").write_bytes(b"no")
     with pytest.raises(UserError, match=r"statistics\.npz: missing or damaged"):
         load_statistics(read_row("a", [tmp_path]))
+
+
+def test_classes_that_a_resample_did_not_draw_do_not_count_as_wrong() -> None:
+    truth = [np.repeat([0, 5], 50), np.repeat([1, 9], 50), np.repeat([0, 12], 50)]
+    pairs = [(SceneTruth(f"scene{k}", labels), ScenePrediction("", "index", labels)) for k, labels in enumerate(truth)]
+    results = score_predictions(pairs, BENCHMARK, resamples=100)
+    # All that is predicted is right: 2 of 15 base classes, 3 of 4 novel ones and 5 of 19 occur.
+    assert results.values["miou_novel"] == pytest.approx(3 / 4) and results.values["miou_all"] == pytest.approx(5 / 19)
+    only_first = results.statistics.headlines(np.array([[3, 0, 0]]))
+    assert only_first["miou_novel"][0] == pytest.approx(1 / 2)  # toilet occurs nowhere and counts 0
+    assert only_first["f_miou"][0] == 1.0 and only_first["miou_all"][0] == pytest.approx(2 / 16)

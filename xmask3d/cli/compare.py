@@ -1,4 +1,4 @@
-"""Put evaluations side by side as a Markdown table; runs of one name are averaged."""
+"""Put evaluations and scored predictions side by side as a Markdown table; runs of one name are averaged."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the table."""
-    from xmask3d.metrics.compare import markdown, read_row
+    from xmask3d.metrics.compare import check_comparable, many_scenes, markdown, paired, read_row
 
     rows = []
     for text in options.rows:
@@ -27,5 +27,12 @@ def run(options: Namespace) -> int:
         if not equals:
             raise UserError(f"'{text}': write NAME=PATH")
         rows.append(read_row(name, [Path(path) for path in paths.split(",")]))
+    check_comparable(rows)
     print(markdown(rows, options.branches or list(BRANCHES)))
+    for other in rows[1:] if many_scenes(rows) else []:
+        print()
+        try:
+            print("\n".join(paired(rows[0], other)))
+        except UserError as error:  # results alone, without what they were counted from
+            print(f"no interval of the difference: {error}")
     return 0

@@ -1,9 +1,10 @@
-"""Evaluate a checkpoint on whole scenes: hIoU, base and novel mIoU, IoU per class, pictures."""
+"""Evaluate a checkpoint on whole scenes: hIoU, base and novel mIoU, IoU per class, pictures; or score predictions."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from xmask3d.cli.arguments import check_data_folder, check_diffusion, read_config
+from xmask3d.cli.score import SCORING, add_scoring, score, write
 from xmask3d.errors import UserError
 
 
@@ -14,17 +15,27 @@ def add_arguments(parser: ArgumentParser) -> None:
         "torchrun --nproc-per-node N -m xmask3d evaluate ..."
     )
     parser.add_argument("config", metavar="CONFIG", help="configuration of the run, such as config/scannet/B15N4.yaml")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="'newest' or 'best' of the run's output, or a file")
+    parser.add_argument(
+        "checkpoint", nargs="?", metavar="CHECKPOINT", help="'newest' or 'best' of the run's output, or a file"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as evaluate.rotations=3")
     parser.add_argument(
         "--scenes", nargs="+", action="extend", metavar="NAME", help="scenes to use (default: the whole split)"
     )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="scenes to draw and write as clouds")
     parser.add_argument("--out", type=Path, help="folder for the results (default: evaluation in the run's output)")
+    add_scoring(parser)
 
 
 def run(options: Namespace) -> int:
     """Evaluate, write everything, print the table."""
+    if options.predictions:
+        return run_scoring(options)
+    useless = [name for name in SCORING if name in options.given]
+    if useless:
+        raise UserError(f"--{useless[0].replace('_', '-')}: only with --predictions")
+    if not options.checkpoint:
+        raise UserError("name a CHECKPOINT ('newest' or 'best' of the run's output, or a file), or give --predictions")
     if options.checkpoint not in ("newest", "best") and not Path(options.checkpoint).is_file():
         raise UserError(f"checkpoint {options.checkpoint}: no such file; name one, or 'newest' or 'best' of the run")
     if options.out and options.out.is_file():
@@ -44,4 +55,27 @@ def run(options: Namespace) -> int:
         draw_evaluation(results, build_reader(config, results.benchmark, config.data.val_split), options.pictures)
         print(results.table())
         print(f"\nresults: {results.folder}")
+    return 0
+
+
+def run_scoring(options: Namespace) -> int:
+    """Score predictions that are there already, write everything, print the table."""
+    if options.checkpoint and "=" in options.checkpoint:  # the first override stands where a checkpoint would
+        options.overrides.insert(0, options.checkpoint)
+    elif options.checkpoint:
+        raise UserError(f"--predictions: scores files in place of a checkpoint; leave out {options.checkpoint}")
+    if "pictures" in options.given:
+        raise UserError("--pictures: only of a checkpoint; scored predictions get a bar chart")
+    if options.out and options.out.is_file():
+        raise UserError(f"--out {options.out}: is a file; name a folder")
+    if not options.predictions.is_dir():
+        raise UserError(f"--predictions {options.predictions}: no such folder")
+    config = read_config(options)
+    check_data_folder(config)
+
+    results = score(options, config)
+    folder = options.out or config.output / "predictions" / results.method
+    write(results, folder)
+    print(results.table())
+    print(f"\nresults: {folder}")
     return 0

@@ -22,8 +22,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "training and evaluation": {
         "quickstart": "build rooms, train on them, evaluate, draw",
         "train": "train, or resume, the run of a configuration",
-        "evaluate": "score a checkpoint on a benchmark",
-        "compare": "put evaluations side by side",
+        "evaluate": "score a checkpoint, or files of predictions, on a benchmark",
+        "compare": "put evaluations and scored predictions side by side",
         "convert": "convert a checkpoint from one format to another",
         "export": "write a trained model as a small folder",
     },

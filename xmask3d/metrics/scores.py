@@ -58,7 +58,7 @@ class Tally:
 
     def members(self, group: str) -> list[int]:
         """Class ids of a group. Raises `UserError` for one that the class list does not have."""
-        if group == ALL:
+        if group == ALL and ALL not in self.groups:
             return list(range(len(self.counts)))
         if group not in self.groups:
             raise UserError(f"no class group '{group}' in this class list (its groups: {', '.join(self.groups)}, all)")

@@ -103,12 +103,22 @@ class Statistics:
         functions = semantic_headlines(self.groups, self.protocol.rules)
         values: dict[str, list[float]] = {name: [] for name in functions}
         flat = self.counts.reshape(len(self.counts), -1).astype(np.float64)
+        occurring = self.counts.sum((0, 2)) > 0
         for start in range(0, len(times), RESAMPLES_AT_ONCE):
             for counts in times[start : start + RESAMPLES_AT_ONCE] @ flat:
-                tally = Tally(counts.reshape(self.counts.shape[1:]), self.groups)
+                tally = self._resampled(counts.reshape(self.counts.shape[1:]), occurring)
                 for name, function in functions.items():
                     values[name].append(function(tally))
         return {name: np.array(column) for name, column in values.items()}
+
+    def _resampled(self, counts: np.ndarray, occurring: np.ndarray) -> Tally:
+        """Counts of a resample, whose groups lack the classes that only this resample has no point of.
+
+        A class that no scene has counts 0 where the protocol says so; one that was not drawn says nothing.
+        """
+        kept = (counts.sum(1) > 0) | ~occurring
+        groups = {ALL: range(len(kept)), **self.groups}
+        return Tally(counts, {name: [i for i in ids if kept[i]] for name, ids in groups.items()})
 
     def _instance(self, times: np.ndarray) -> dict[str, np.ndarray]:
         if self.matches is None:
