@@ -1,6 +1,5 @@
 """Point clouds in every format and condition."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,67 +8,11 @@ import trimesh
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import write_elements
+from xmask3d.scan.cloud_raw import to_bytes
 from xmask3d.scan.clouds import read_cloud
 
 POINTS = np.random.default_rng(0).uniform(0, 3, (200, 3)).astype(np.float32)
 COLORS = np.random.default_rng(1).integers(0, 256, (200, 3)).astype(np.uint8)
-
-
-def pcd_header(form: str, color: bool = True) -> bytes:
-    extra = ("rgb", "4", "F", "1") if color else ()
-    lines = ["# .PCD v0.7", "VERSION 0.7"]
-    for key, values in (("FIELDS", "x y z"), ("SIZE", "4 4 4"), ("TYPE", "F F F"), ("COUNT", "1 1 1")):
-        lines.append(" ".join([key, values, *extra[:1]]))
-        extra = extra[1:]
-    lines += [f"WIDTH {len(POINTS)}", "HEIGHT 1", "VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {len(POINTS)}", f"DATA {form}"]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def packed_colors() -> np.ndarray:
-    """Colours as PCL packs them: bits of an integer under the name of a float."""
-    red, green, blue = COLORS.astype(np.uint32).T
-    return (red << 16 | green << 8 | blue).view(np.float32)
-
-
-def lzf_literals(data: bytes) -> bytes:
-    """LZF that only copies, and one back reference at its end to have one."""
-    out = bytearray()
-    for start in range(0, len(data), 32):
-        part = data[start : start + 32]
-        out += bytes([len(part) - 1]) + part
-    return bytes(out)
-
-
-@pytest.mark.parametrize("form", ["ascii", "binary", "binary_compressed"])
-def test_pcd(tmp_path: Path, form: str) -> None:
-    path = tmp_path / "wolke.pcd"
-    table = np.concatenate([POINTS, packed_colors()[:, None]], 1)
-    if form == "ascii":
-        words = packed_colors().view(np.uint32)
-        rows = [f"{x:.9g} {y:.9g} {z:.9g} {c}" for (x, y, z), c in zip(POINTS, words, strict=True)]
-        body = "\n".join(rows).encode()
-        header = pcd_header(form).replace(b"TYPE F F F F", b"TYPE F F F U")
-    elif form == "binary":
-        body, header = table.astype("<f4").tobytes(), pcd_header(form)
-    else:
-        flat = table.T.astype("<f4").tobytes()
-        packed = lzf_literals(flat)
-        body, header = struct.pack("<II", len(packed), len(flat)) + packed, pcd_header(form)
-    path.write_bytes(header + body)
-    cloud = read_cloud(path)
-    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
-    np.testing.assert_array_equal(cloud.colors, COLORS)
-    path.write_bytes((header + body)[:-300])
-    with pytest.raises(UserError, match=r"wolke\.pcd: damaged"):
-        read_cloud(path)
-
-
-def test_lzf_back_references() -> None:
-    from xmask3d.scan.clouds import _lzf
-
-    # "abc", then 6 bytes from 3 back (overlapping what is written), then "x".
-    packed = bytes([2]) + b"abc" + bytes([(4 << 5), 2]) + bytes([0]) + b"x"
-    assert _lzf(packed, 10) == b"abcabcabcx"
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -137,32 +80,6 @@ def test_meshes_in_millimetres_are_sampled_alike(tmp_path: Path, name: str, told
     np.testing.assert_allclose(np.abs(cloud.points).max(0), [2, 1.5, 1.25], atol=1e-5)
 
 
-def test_directions_are_no_colours(tmp_path: Path) -> None:
-    normals = np.random.default_rng(2).normal(size=(200, 3))
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    for values in (normals, np.abs(normals)):  # of a closed surface, and where all happen to look one way
-        np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, values], 1), fmt="%.4f")
-        cloud = read_cloud(tmp_path / "a.xyz")
-        assert cloud.colors is None and any("no colours (normals?)" in note for note in cloud.notes)
-    red = np.tile([1.0, 0, 0], (200, 1))  # floats that are colours though each is of length 1
-    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, red], 1))
-    np.testing.assert_array_equal(read_cloud(tmp_path / "a.xyz").colors, red * 255)
-    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, COLORS, normals], 1))
-    cloud = read_cloud(tmp_path / "a.xyz")
-    assert cloud.colors is None and any("9 numbers a line: read as x y z" in note for note in cloud.notes)
-
-
-@pytest.mark.parametrize(("words", "opaque"), [("r g b alpha", 255), ("r g b alpha", 1), ("intensity r g b", None)])
-def test_seven_numbers_a_line(tmp_path: Path, words: str, opaque: int | None) -> None:
-    one = np.full((200, 1), -3 if opaque is None else opaque)
-    np.savetxt(
-        tmp_path / "a.xyz", np.concatenate([POINTS, one, COLORS] if opaque is None else [POINTS, COLORS, one], 1)
-    )
-    cloud = read_cloud(tmp_path / "a.xyz")
-    np.testing.assert_array_equal(cloud.colors, COLORS)
-    assert f"7 numbers a line: read as x y z {words}" in cloud.notes
-
-
 @pytest.mark.parametrize("colored", [True, False])
 def test_obj_of_points_alone(tmp_path: Path, colored: bool) -> None:
     rows = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in POINTS]
@@ -195,3 +112,32 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, mess
     with pytest.raises(UserError, match=message) as caught:
         read_cloud(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("outlier", [1.0000001, 1.02, 300.0])
+def test_one_colour_above_the_range_is_clipped(tmp_path: Path, outlier: float) -> None:
+    colors = COLORS / 255
+    colors[7] = outlier
+    expected = COLORS.copy()
+    expected[7] = 255
+    rows = "".join(f"v {' '.join(map(str, row))}\n" for row in np.concatenate([POINTS, colors], 1).tolist())
+    (tmp_path / "a.obj").write_text(rows)
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.obj").colors, expected)
+    np.testing.assert_array_equal(to_bytes(np.float32(colors)), expected)
+    colors[8] = np.nan
+    np.testing.assert_array_equal(to_bytes(colors)[8], 0)
+
+
+def test_ranges_of_whole_numbers() -> None:
+    wide = COLORS.astype(np.uint16)
+    np.testing.assert_array_equal(to_bytes(wide * 256 + 255), COLORS)
+    wide[3] = 65535  # a white point among bytes
+    np.testing.assert_array_equal(to_bytes(wide), np.where(wide > 255, 255, COLORS))
+    np.testing.assert_array_equal(to_bytes(COLORS.astype(np.float64)), COLORS)
+
+
+@pytest.mark.parametrize("color", [0, 1, 128, 255])
+def test_one_colour_for_all_points_is_none(tmp_path: Path, color: int) -> None:
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, np.full((200, 3), color)], 1))
+    cloud = read_cloud(tmp_path / "a.xyz")
+    assert cloud.colors is None and any("every point has the same colour" in note for note in cloud.notes)

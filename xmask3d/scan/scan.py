@@ -132,7 +132,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     recording = find_recording(path)
     if recording is not None:
         return _open_recording(recording, options)
-    clouds = point_clouds(path, [suffix for suffix in SUFFIXES if suffix != ".txt"])
+    clouds = point_clouds(path, [suffix for suffix in SUFFIXES if suffix not in (".txt", ".csv")])
     if len(clouds) == 1:
         return _open_cloud(clouds[0], options)
     if clouds:

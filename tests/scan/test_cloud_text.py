@@ -1,0 +1,96 @@
+"""Clouds as lines of numbers: titles, separators, and what the columns are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmask3d.errors import UserError
+from xmask3d.scan.clouds import read_cloud
+
+POINTS = np.random.default_rng(0).uniform(0, 3, (200, 3)).astype(np.float32)
+COLORS = np.random.default_rng(1).integers(0, 256, (200, 3)).astype(np.uint8)
+ROWS = np.concatenate([POINTS, COLORS], 1)
+
+
+def lines(rows: np.ndarray, parting: str = " ", point: str = ".") -> str:
+    return "".join(parting.join(f"{value:.6f}".replace(".", point) for value in row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("spaces.asc", lines(ROWS)),
+        ("tabs.txt", lines(ROWS, "\t")),
+        ("commas.csv", lines(ROWS, ",")),
+        ("commas and spaces.txt", lines(ROWS, ", ")),
+        ("semicolons.txt", lines(ROWS, ";")),
+        ("decimal comma.txt", lines(ROWS, " ", ",")),
+        ("decimal comma and semicolons.csv", "x;y;z;r;g;b\n" + lines(ROWS, ";", ",")),
+        ("title.xyz", "X Y Z R G B\n" + lines(ROWS)),
+        ("units in titles.txt", "X [m] Y [m] Z [m] R G B\n" + lines(ROWS)),
+        ("quoted.csv", '"X","Y","Z","Red","Green","Blue"\n' + lines(ROWS, ",")),
+        ("title and count.txt", "//X Y Z R G B\n200\n" + lines(ROWS)),
+        ("comments.txt", "# a scan\n" + lines(ROWS[:1]).strip() + " # first\n# on\n" + lines(ROWS[1:])),
+        ("colours first.csv", "\ufeffr,g,b,time,x,y,z\n" + lines(np.c_[COLORS, np.arange(200), POINTS], ",")),
+        ("several scans.pts", f"120\n{lines(ROWS[:120])}80\n{lines(ROWS[120:])}"),
+    ],
+)
+def test_separators_titles_and_counts(tmp_path: Path, name: str, content: str) -> None:
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / name).write_text(content, encoding=encoding)
+        cloud = read_cloud(tmp_path / name)
+        np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
+        np.testing.assert_array_equal(cloud.colors, COLORS)
+
+
+@pytest.mark.parametrize(
+    "order", ["r g b label", "r g b nx ny nz", "nx ny nz r g b", "r g b label instance", "intensity r g b label",
+              "r g b nx ny nz label", "intensity r g b nx ny nz"]
+)  # fmt: skip
+@pytest.mark.parametrize("scale", [1, 255])
+def test_columns_without_titles(tmp_path: Path, order: str, scale: int) -> None:
+    generator = np.random.default_rng(2)
+    normals = generator.normal(size=(200, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    columns = dict(zip(["r", "g", "b"], COLORS.T / scale, strict=True))
+    columns |= dict(zip(["nx", "ny", "nz"], normals.T, strict=True))
+    columns |= {"label": generator.integers(-1, 5, 200), "instance": generator.integers(0, 30, 200)}
+    columns["intensity"] = generator.uniform(-2048, 2047, 200)
+    rows = np.concatenate([POINTS, np.stack([columns[name] for name in order.split()], 1)], 1)
+    np.savetxt(tmp_path / "a.txt", rows, fmt="%.6f")
+    cloud = read_cloud(tmp_path / "a.txt")
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+    said = order.replace("instance", "label")
+    assert f"{rows.shape[1]} numbers a line: read as x y z {said}" in cloud.notes
+
+
+@pytest.mark.parametrize("content", ["a,b\nc,d\n", "x y z\n", "1 2 3\n1 2\n", "1 2 3\n1 2 wall\n", "\0\0\n\0"])
+def test_other_text_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError, match=r"a\.csv: ") as caught:
+        read_cloud(tmp_path / "a.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_directions_are_no_colours(tmp_path: Path) -> None:
+    normals = np.random.default_rng(2).normal(size=(200, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    for values in (normals, np.abs(normals)):  # of a closed surface, and where all happen to look one way
+        np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, values], 1), fmt="%.4f")
+        cloud = read_cloud(tmp_path / "a.xyz")
+        assert cloud.colors is None and any("no colours (normals?)" in note for note in cloud.notes)
+    red = np.tile([[1.0, 0, 0], [0, 1, 0]], (100, 1))  # floats that are colours though each is of length 1
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, red], 1))
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.xyz").colors, red * 255)
+
+
+@pytest.mark.parametrize(("words", "opaque"), [("r g b alpha", 255), ("r g b alpha", 1), ("intensity r g b", None)])
+def test_seven_numbers_a_line(tmp_path: Path, words: str, opaque: int | None) -> None:
+    one = np.full((200, 1), -3 if opaque is None else opaque)
+    np.savetxt(
+        tmp_path / "a.xyz", np.concatenate([POINTS, one, COLORS] if opaque is None else [POINTS, COLORS, one], 1)
+    )
+    cloud = read_cloud(tmp_path / "a.xyz")
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+    assert f"7 numbers a line: read as x y z {words}" in cloud.notes

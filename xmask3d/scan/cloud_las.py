@@ -1,0 +1,32 @@
+"""LAS and LAZ, the formats of laser scans, read by laspy."""
+
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError, missing_extra
+from xmask3d.scan.cloud_raw import Raw, to_bytes
+
+
+def read_las(path: Path, units: float | None) -> Raw:
+    """Read points and colours.
+
+    Args:
+        path: the file.
+        units: units a metre where they are known.
+    """
+    try:
+        import laspy
+    except ImportError as error:
+        raise missing_extra(f"{path}: reading LAS", "formats") from error
+    try:
+        las = laspy.read(str(path))
+        points = np.stack([las.x, las.y, las.z], 1)
+    except Exception as error:
+        # laspy's and its back ends' errors have no common base.
+        raise UserError(f"{path}: cannot be read as LAS ({str(error)[:100]})") from error
+    names = set(las.point_format.dimension_names)
+    colors = None
+    if {"red", "green", "blue"} <= names:
+        colors = to_bytes(np.stack([np.asarray(las[name]) for name in ("red", "green", "blue")], 1))
+    return Raw(points, colors, [], units)

@@ -1,0 +1,115 @@
+"""PCD, the format of the Point Cloud Library, version 0.7: ascii, binary and binary_compressed."""
+
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.scan.cloud_raw import Raw, to_bytes
+
+
+def read_pcd(path: Path, units: float | None) -> Raw:
+    """Read points and colours.
+
+    Args:
+        path: the file.
+        units: units a metre where they are known.
+    """
+    try:
+        with path.open("rb") as stream:
+            header = _pcd_header(stream)
+            data = stream.read()
+        kinds = {"F": "f", "I": "i", "U": "u"}
+        counts = header.get("COUNT", ["1"] * len(header["FIELDS"]))
+        columns = [
+            (name.lower() if name != "_" else f"_{i}", kinds[kind] + size, int(count))
+            for i, (name, kind, size, count) in enumerate(
+                zip(header["FIELDS"], header["TYPE"], header["SIZE"], counts, strict=True)
+            )
+        ]
+        table = _pcd_table(data, columns, header["DATA"][0], int(header["POINTS"][0]))
+        points = np.stack([table[axis].reshape(-1) for axis in "xyz"], 1)
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: damaged, or not a PCD with x, y, z ({str(error)[:100]})") from error
+    return Raw(points, _pcd_colors(table), [], units)
+
+
+def _pcd_colors(table: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Colours of a field that packs their bytes, or of three fields."""
+    packed = next((name for name in ("rgb", "rgba") if name in table), None)
+    if packed is not None:
+        words = np.ascontiguousarray(table[packed].reshape(-1).astype(table[packed].dtype.str)).view(np.uint32)
+        return np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8)
+    for channels in (("r", "g", "b"), ("red", "green", "blue")):
+        if all(channel in table for channel in channels):
+            return to_bytes(np.stack([table[channel].reshape(-1) for channel in channels], 1))
+    return None
+
+
+def _pcd_header(stream) -> dict[str, list[str]]:
+    header: dict[str, list[str]] = {}
+    while "DATA" not in header:
+        line = stream.readline()
+        if not line or len(header) > 20:
+            raise ValueError("no DATA line")
+        words = line.decode("ascii", "replace").split()
+        if words and not words[0].startswith("#"):
+            header[words[0].upper()] = words[1:]
+    return header
+
+
+def _pcd_table(data: bytes, columns: list[tuple[str, str, int]], form: str, count: int) -> dict[str, np.ndarray]:
+    if form == "ascii":
+        widths = [width for _, _, width in columns]
+        rows = np.array(data.split(), dtype=object).reshape(count, sum(widths))
+        starts = np.cumsum([0, *widths])
+        return {
+            name: _pcd_ascii(rows[:, start : start + width], kind)
+            for (name, kind, width), start in zip(columns, starts[:-1], strict=True)
+        }
+    if form == "binary":
+        record = np.dtype([(name, "<" + kind, (width,)) for name, kind, width in columns])
+        table = np.frombuffer(data, record, count)
+        return {name: table[name] for name, _, _ in columns}
+    if form == "binary_compressed":
+        packed, size = np.frombuffer(data[:8], "<u4")
+        flat = _lzf(data[8 : 8 + int(packed)], int(size))
+        result, place = {}, 0
+        for name, kind, width in columns:
+            values = np.frombuffer(flat, "<" + kind, count * width, place)
+            result[name], place = values.reshape(count, width), place + values.nbytes
+        return result
+    raise ValueError(f"unknown DATA {form}")
+
+
+def _pcd_ascii(values: np.ndarray, kind: str) -> np.ndarray:
+    floats = values.astype(np.float64)
+    if kind == "f4" and np.all(floats == np.floor(floats)) and np.abs(floats).max(initial=0) > 1 << 20:
+        return floats.astype(np.uint32)  # colours written as the integer that their bits mean
+    return floats.astype(kind)
+
+
+def _lzf(data: bytes, size: int) -> bytes:
+    """Undo LZF compression (literal runs and back references)."""
+    out = bytearray()
+    place = 0
+    while place < len(data):
+        control = data[place]
+        place += 1
+        if control < 32:
+            out += data[place : place + control + 1]
+            place += control + 1
+            continue
+        length = control >> 5
+        if length == 7:
+            length += data[place]
+            place += 1
+        start = len(out) - ((control & 31) << 8) - data[place] - 1
+        place += 1
+        if start < 0:
+            raise ValueError("damaged compressed data")
+        for i in range(length + 2):  # may overlap what it writes
+            out.append(out[start + i])
+    if len(out) != size:
+        raise ValueError("damaged compressed data")
+    return bytes(out)

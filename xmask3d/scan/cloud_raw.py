@@ -1,0 +1,56 @@
+"""Points and colours as a file has them, and the range that its colour numbers are in."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+HIGH = 0.98  # quantile of the numbers above 0 that decides their range: a few outliers do not
+
+
+class Raw(NamedTuple):
+    """Contents of a file.
+
+    Attributes:
+        points: n x 3.
+        colors: n x 3 uint8, or None where the file has none.
+        notes: what was found and done, one sentence each.
+        units: units a metre, where they were given or had to be known.
+        painted: the colours are a mesh's, where a single one may be meant.
+    """
+
+    points: np.ndarray
+    colors: np.ndarray | None
+    notes: list[str]
+    units: float | None
+    painted: bool = False
+
+
+def to_bytes(colors: np.ndarray) -> np.ndarray:
+    """Bring colours to uint8, from numbers in 0..1, 0..255 or 0..65535.
+
+    A high quantile decides which of these is meant, and what lies above is clipped: one number a hair above 1, or one
+    white point of 65535 among bytes, would else make a room black. Numbers that are not finite become 0.
+
+    Args:
+        colors: any shape.
+    """
+    if colors.dtype == np.uint8:
+        return colors
+    whole = not np.issubdtype(colors.dtype, np.floating)
+    values = np.where(np.isfinite(colors), colors, 0)
+    lit = values[values > 0]
+    high = float(np.quantile(lit, HIGH, method="lower")) if len(lit) else 0.0
+    if high > 2 * 255:
+        return (np.clip(values, 0, 65535) // 256).astype(np.uint8)
+    scale = 255 if not whole and high <= 2 else 1
+    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+
+
+def single_color(colors: np.ndarray) -> tuple[int, ...] | None:
+    """Find the one colour that all but at most one of a thousand points have, or None.
+
+    Args:
+        colors: n x 3 uint8.
+    """
+    color = np.median(colors, axis=0).astype(np.uint8)
+    return tuple(color.tolist()) if (colors != color).any(1).mean() <= 0.001 else None

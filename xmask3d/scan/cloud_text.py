@@ -1,0 +1,179 @@
+"""Clouds as lines of numbers: columns found by their titles, or by what their numbers can be."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.scan.cloud_raw import Raw, to_bytes
+
+TEXT_SUFFIXES = (".xyz", ".txt", ".pts", ".asc", ".csv")
+TITLES = {
+    "x": "x px posx pointx coordx coordinatex xcoord xcoordinate east easting",
+    "y": "y py posy pointy coordy coordinatey ycoord ycoordinate north northing",
+    "z": "z pz posz pointz coordz coordinatez zcoord zcoordinate height elevation",
+    "r": "r red rf colorr colourr diffusered",
+    "g": "g green gf colorg colourg diffusegreen",
+    "b": "b blue bf colorb colourb diffuseblue",
+}
+"""Titles of columns, in small letters without spaces and signs."""
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+SAMPLE = 100_000  # lines that are looked at to tell what a column is
+FEW = 100  # different whole numbers that a column of labels has at most
+
+
+def read_text(path: Path, units: float | None) -> Raw:
+    """Read lines of x y z, with colours and other numbers in any order beside them.
+
+    Numbers are parted by spaces, tabs, commas or semicolons, and may have a decimal comma where a comma does not part
+    them. Lines of one number, which say how many points follow, are passed over.
+
+    Args:
+        path: the file.
+        units: units a metre where they are known.
+    """
+    try:
+        encoding = "utf-16" if path.open("rb").read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        with path.open(encoding=encoding, errors="replace") as file:
+            head, titles = [], [""]
+            for line in file:
+                numbers = _count(line)
+                if numbers > 1:
+                    head.append(line)
+                elif not numbers and line.strip():
+                    if head:
+                        break
+                    titles.append(line)
+                if len(head) == 50:
+                    break
+        with path.open(encoding=encoding, errors="replace") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of a file without data; said below in better words
+            comma, parting = _separators(head)
+            table = np.loadtxt(_rows(file, len(titles) - 1, comma, parting), ndmin=2, comments=("#", "//"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not lines of x y z [r g b] ({str(error)[:100]})") from error
+    if not table.size:
+        if len(titles) > 1:
+            raise UserError(f"{path}: not lines of x y z [r g b] (it has no line of numbers)")
+        return Raw(np.zeros((0, 3)), None, [], units)
+    width = table.shape[1]
+    if width < 3:
+        raise UserError(f"{path}: lines have {width} numbers, expected x y z [r g b]")
+    named = _by_titles(titles[-1], width)
+    if named:
+        position, color, notes = named
+    else:
+        position, (color, notes) = [0, 1, 2], _by_numbers(table, path.suffix.lower() == ".pts")
+    return Raw(table[:, position], to_bytes(table[:, color]) if color else None, notes, units)
+
+
+def _count(line: str) -> int:
+    """Count the numbers of a line; 0 where it holds anything else but a comment."""
+    words = _split(re.split("#|//", line)[0], ";,")
+    return len(words) if all(NUMBER.fullmatch(word) for word in words) else 0
+
+
+def _split(line: str, parting: str) -> list[str]:
+    return [word for word in re.split(f"[{parting}\\s]+", line.strip()) if word]
+
+
+def _separators(lines: list[str]) -> tuple[bool, str]:
+    """Whether numbers have a decimal comma, and the signs that part them besides spaces."""
+    semicolons = any(";" in line for line in lines)
+    words = [word for line in lines for word in _split(line, ";")]
+    inside = all(re.fullmatch(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?|[-+]?nan", word, re.IGNORECASE) for word in words)
+    spaced = semicolons or (bool(lines) and min(len(_split(line, ";")) for line in lines) >= 3)
+    return inside and spaced and any("," in word for word in words), ";" if semicolons else ","
+
+
+def _rows(lines: Iterator[str], skip: int, comma: bool, parting: str) -> Iterator[str]:
+    """Lines of several numbers, parted by spaces, with decimal points."""
+    table = str.maketrans({"," if comma else parting: "." if comma else " ", ";": " "})
+    for line in lines:
+        if skip and line.strip() and not _count(line):
+            skip -= 1
+            continue
+        line = line.translate(table)
+        if " " in line.strip() or "\t" in line.strip():
+            yield line
+
+
+def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] | None:
+    """Columns of x y z, those of r g b (or none), and a note; None where the titles do not say."""
+    line = re.sub(r"\(.*?\)|\[.*?\]", "", line.strip().lstrip("#/!% "))
+    for parting in (";", ",", "\t", r"\s"):
+        names = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in re.split(f"{parting}+", line.strip(" \t;,\n"))]
+        if len(names) == width:
+            break
+    else:
+        return None
+    found = {
+        key: next((i for i, name in enumerate(names) if name in known.split()), -1) for key, known in TITLES.items()
+    }
+    position, color = [found[key] for key in "xyz"], [found[key] for key in "rgb"]
+    if min(position) < 0:
+        return None
+    used = {*position, *color}
+    notes = [f"columns by their titles; {', '.join(names[i] for i in range(width) if i not in used)} not used"]
+    return position, color if min(color) >= 0 else [], notes if len(used - {-1}) < width else []
+
+
+def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], list[str]]:
+    """Columns of r g b (or none) after x y z, and how the columns are read where that is a guess."""
+    width = table.shape[1]
+    rows = table[:: max(1, len(table) // SAMPLE)]
+    rows = rows[np.isfinite(rows).all(1)]
+    roles, rest = ["x", "y", "z", *["-"] * (width - 3)], list(range(3, width))
+    if width == 3 or not len(rows):
+        return [], []
+    for i in range(3, width - 2):
+        if _are_normals(rows[:, i : i + 3]):
+            roles[i : i + 3], rest = ["nx", "ny", "nz"], [j for j in rest if not i <= j < i + 3]
+            break
+    color: list[int] = []
+    while len(rest) >= 3 and not color:
+        enough = len(rest) > 3 + intensity_first
+        if enough and (_are_colors(rows[:, rest[:3]]) or _are_colors(rows[:, rest[-4:-1]])) and _is_label(rows, rest):
+            roles[rest[-1]] = "alpha" if np.ptp(rows[:, rest[-1]]) == 0 and rows[0, rest[-1]] in (1, 255) else "label"
+            rest.pop()
+        elif _are_colors(rows[:, rest[-3:]]):
+            color = rest[-3:]
+        elif _is_label(rows, rest):
+            roles[rest.pop()] = "label"
+        else:
+            break
+    for i, name in zip(color, "rgb", strict=bool(color)):
+        roles[i] = name
+    if len(rest) == 4 and color:
+        roles[rest[0]] = "intensity"
+    if width == 6 and not color:
+        return [], ["6 numbers a line: read as x y z; three of the others are no colours (normals?)"]
+    if not color:
+        return [], [f"{width} numbers a line: read as x y z, the others are not used{' (normals?)' * ('nx' in roles)}"]
+    return color, [f"{width} numbers a line: read as {' '.join(roles)}"] if width > 6 else []
+
+
+def _are_normals(values: np.ndarray) -> bool:
+    """Whether n x 3 finite numbers are directions: nearly all of length 1, and no plain red, green, blue."""
+    unit = np.abs(np.linalg.norm(values, axis=1) - 1) < 0.02
+    zero = (values == 0).all(1)  # of places where none was found
+    return bool(unit.any() and (unit | zero).mean() > 0.95 and not np.isin(values, (0, 1)).all())
+
+
+def _are_colors(values: np.ndarray) -> bool:
+    """Whether n x 3 finite numbers may be colours: none below 0, and whole or about 0..1."""
+    if values.min() < 0:
+        return False
+    whole = (values == np.rint(values)).all()
+    return bool(values.max() <= 65535 if whole else np.quantile(values, 0.98) <= 2 or np.quantile(values, 0.98) > 16)
+
+
+def _is_label(rows: np.ndarray, rest: list[int]) -> bool:
+    """Whether the last of some columns holds few whole numbers, fewer than another has."""
+    last = rows[:, rest[-1]]
+    different = len(np.unique(last))
+    more = max(len(np.unique(rows[:, i])) for i in rest[:-1])
+    return bool((last == np.rint(last)).all() and different <= FEW and different < more)
