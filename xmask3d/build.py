@@ -1,12 +1,13 @@
 """From a configuration to networks, losses and data: the only place that turns keys into sizes."""
 
+import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from xmask3d.config import Config, LossConfig, ModelConfig, UNetConfig
 from xmask3d.data.dataset_spec import DatasetSpec
@@ -24,6 +25,7 @@ from xmask3d.losses.point_losses import NovelSupervision
 from xmask3d.losses.terms import BinaryLoss, CaptionLoss, MaskRegularisation, PointLoss, SetLoss
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import ConditionedDiffusion, EmptyConditioner, ImplicitConditioner
+from xmask3d.models.contracts import ImageFeatures, PointNetwork, misfit
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fuser
 from xmask3d.models.loading.clip_weights import LoadedClip, load_clip
@@ -61,17 +63,18 @@ def build_model(config: Config) -> Assembly:
     """
     sizes = config.model
     clip, tokenizer = open_clip_model(sizes.clip)
-    diffusion, empty_prompt = load_diffusion(
-        diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
-        checkpointing=sizes.checkpointing,
-        dtype=getattr(torch, sizes.diffusion_precision),
-        channels_last=sizes.diffusion_channels_last,
-    )
+    diffusion = None
+    if sizes.image_features is None:
+        diffusion = load_diffusion(
+            diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
+            checkpointing=sizes.checkpointing,
+            dtype=getattr(torch, sizes.diffusion_precision),
+            channels_last=sizes.diffusion_channels_last,
+        )
     clip_text = ClipText(clip, tokenizer)
     model = assemble(
         sizes,
         diffusion=diffusion,
-        empty_prompt=empty_prompt,
         mask_clip=MaskClip(clip),
         null_embedding=clip_text([""]),
         frame_size=config.data.frame_size,
@@ -83,10 +86,9 @@ def build_model(config: Config) -> Assembly:
 def assemble(
     sizes: ModelConfig,
     *,
-    diffusion: DiffusionFeatures,
-    empty_prompt: torch.Tensor,
+    diffusion: tuple[DiffusionFeatures, Tensor] | None,
     mask_clip: MaskClip,
-    null_embedding: torch.Tensor,
+    null_embedding: Tensor,
     frame_size: tuple[int, int] = (240, 320),
     backend: str = "auto",
 ) -> XMask3D:
@@ -94,8 +96,8 @@ def assemble(
 
     Args:
         sizes: of the trainable parts.
-        diffusion: decides the channels of the feature maps.
-        empty_prompt: 1 x T x context_dim.
+        diffusion: features, and the embedding of the empty prompt, 1 x T x context_dim; None where the configuration
+            names image features of its own.
         mask_clip: embeds masks.
         null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
         frame_size: height and width of the grid that the points' pixels are on.
@@ -103,18 +105,17 @@ def assemble(
     """
     width = null_embedding.shape[-1]
     # In this order, which decides the random weights that a seed gives each part.
-    point_encoder = PointEncoder(_mink_unet(sizes.point_unet), sizes.point_unet.out_channels, width)
+    point_encoder = _point_network(sizes, width)
     binary_head = BinaryHead(_mink_unet(sizes.binary_unet), sizes.binary_unet.out_channels)
-    make_conditioner = {"point": ImplicitConditioner, "none": _empty_conditioner}[sizes.condition]
-    conditioner = make_conditioner(width, empty_prompt, diffusion.time_dim)
+    image_features, conditioner = _image_features(sizes, width, diffusion)
     return XMask3D(
         point_encoder=point_encoder,
         binary_head=binary_head,
-        image_features=ConditionedDiffusion(diffusion, conditioner),
+        image_features=image_features,
         conditioner=conditioner,
         pyramid=FeaturePyramid(
-            diffusion.channels,
-            diffusion.strides,
+            image_features.channels,
+            image_features.strides,
             channels=sizes.pyramid_channels,
             mid_channels=sizes.pyramid_mid_channels,
             checkpointing=sizes.checkpointing,
@@ -348,5 +349,42 @@ def _mink_unet(sizes: UNetConfig) -> MinkUNet:
     return MinkUNet(3, sizes.out_channels, sizes.planes, sizes.layers, sizes.stem)
 
 
-def _empty_conditioner(width: int, empty_prompt: torch.Tensor, time_dim: int) -> EmptyConditioner:
-    return EmptyConditioner(empty_prompt, time_dim)
+def _point_network(sizes: ModelConfig, width: int) -> PointNetwork:
+    if path := sizes.point_network:
+        return _own_part("model.point_network", path, sizes.point_network_options, PointNetwork, width)
+    return PointEncoder(_mink_unet(sizes.point_unet), sizes.point_unet.out_channels, width)
+
+
+def _image_features(
+    sizes: ModelConfig, width: int, diffusion: tuple[DiffusionFeatures, Tensor] | None
+) -> tuple[ImageFeatures, nn.Module | None]:
+    """The image features, and the condition that checkpoints know by a path of its own."""
+    if path := sizes.image_features:
+        return _own_part("model.image_features", path, sizes.image_features_options, ImageFeatures, width), None
+    assert diffusion is not None, "the built-in features need a diffusion model"
+    features, empty_prompt = diffusion
+    conditioner: ImplicitConditioner | EmptyConditioner
+    if sizes.condition == "point":
+        conditioner = ImplicitConditioner(width, empty_prompt, features.time_dim)
+    else:
+        conditioner = EmptyConditioner(empty_prompt, features.time_dim)
+    return ConditionedDiffusion(features, conditioner), conditioner
+
+
+def _own_part(key: str, path: str, options: dict[str, Any], contract: type, width: int) -> Any:
+    """Make a network that the configuration names by dotted path.
+
+    Raises:
+        UserError: it cannot be imported, does not take the options, or does not fit its contract.
+    """
+    make = import_dotted(path, key)
+    try:
+        inspect.signature(make).bind(dim=width, **options)
+    except TypeError as error:
+        raise UserError(f"{key}: {path} does not take dim and {key}_options={options} ({error})") from error
+    part = make(dim=width, **options)
+    if problem := misfit(part, contract):
+        raise UserError(
+            f"{key}: {path} is no {contract.__name__}: {problem}; xmask3d/models/contracts.py says what it needs"
+        )
+    return part

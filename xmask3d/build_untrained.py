@@ -8,6 +8,7 @@ import open_clip
 import torch
 
 from xmask3d.build import assemble, build_model
+from xmask3d.errors import UserError
 from xmask3d.models.clip import MaskClip
 from xmask3d.models.loading.clip_weights import build_clip
 from xmask3d.models.loading.diffusion_weights import build_diffusion
@@ -39,8 +40,7 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
         )
         return assemble(
             config.model,
-            diffusion=diffusion,
-            empty_prompt=torch.randn(1, PROMPT_TOKENS, PROMPT_WIDTH),
+            diffusion=(diffusion, torch.randn(1, PROMPT_TOKENS, PROMPT_WIDTH)),
             mask_clip=MaskClip(clip),
             null_embedding=torch.randn(1, clip_config["embed_dim"]),
             frame_size=config.data.frame_size,
@@ -49,7 +49,14 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
 
 
 def network_of(config: Config) -> XMask3D:
-    """The network of a configuration, without weights unless a folder says what sizes its CLIP has."""
+    """Build the network that published checkpoints fit, without weights unless a folder says what sizes its CLIP has.
+
+    Raises:
+        UserError: the configuration names networks of its own.
+    """
+    for key in ("image_features", "point_network"):
+        if path := getattr(config.model, key):
+            raise UserError(f"model.{key} is {path}: published checkpoints are of the built-in networks only")
     return build_model(config).model if has_own_sizes(config) else build_untrained(config)
 
 

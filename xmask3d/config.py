@@ -92,6 +92,14 @@ class ModelConfig(Section):
     )
     diffusion_channels_last: bool = Field(False, description="memory layout of the frozen diffusion model")
     condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
+    image_features: str | None = Field(
+        None, description="dotted path of an ImageFeatures of your own; null for the diffusion model"
+    )
+    image_features_options: dict[str, Any] = Field({}, description="keyword arguments of model.image_features")
+    point_network: str | None = Field(
+        None, description="dotted path of a PointNetwork of your own; null for the MinkUNet of model.point_unet"
+    )
+    point_network_options: dict[str, Any] = Field({}, description="keyword arguments of model.point_network")
     point_unet: UNetConfig = UNetConfig()
     binary_unet: UNetConfig = UNetConfig(layers=(2, 2, 2, 2, 2, 2, 2, 2), planes=(32, 64, 128, 256, 128, 128, 96, 96))
     pyramid_channels: Grouped = Field(512, description="channels of the projected feature maps")
@@ -104,6 +112,13 @@ class ModelConfig(Section):
     mask_ffn: PositiveInt = Field(2048, description="inner channels of its feed-forward blocks")
     queries: int = Field(50, ge=1, description="mask queries")
     checkpointing: bool = Field(False, description="trade time for memory in diffusion UNet and projections")
+
+    @field_validator("image_features", "point_network")
+    @classmethod
+    def _names_a_class(cls, path: str | None) -> str | None:
+        if path is not None and not is_dotted(path):
+            raise ValueError("no dotted path, such as package.module.class")
+        return path
 
     @field_validator("heads")
     @classmethod
@@ -296,6 +311,8 @@ def dotted_paths(config: Config) -> list[tuple[str, str]]:
     """List the keys of a configuration that name parts by dotted path, with the path: what may be imported."""
     named = [("data.layout", config.data.layout)]
     named += [("loss.extra", name) for name in config.loss.extra]
+    own = (("model.image_features", config.model.image_features), ("model.point_network", config.model.point_network))
+    named += [(key, name) for key, name in own if name]
     named += [("evaluate.headlines", name) for name in config.evaluate.headlines]
     return [(key, name) for key, name in named if is_dotted(name)]
 

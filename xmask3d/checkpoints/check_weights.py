@@ -63,7 +63,9 @@ def check_weights(config: Config, checkpoint: Path | None = None) -> list[Findin
     Args:
         checkpoint: to look at; by default the published one, for a benchmark that has one on its own data.
     """
-    findings = [_clip(config.model.clip), _diffusion(config.model.diffusion), _empty_prompt(config.model.diffusion)]
+    findings = [_clip(config.model.clip)]
+    if not config.model.image_features:
+        findings += [_diffusion(config.model.diffusion), _empty_prompt(config.model.diffusion)]
     if checkpoint or _is_published(config):
         findings.append(_checkpoint(config, checkpoint))
     return findings
@@ -196,18 +198,17 @@ def _checkpoint(config: Config, given: Path | None) -> Finding:
 def _checkpoint_content(config: Config, path: Path) -> str:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-    layout = Layout.of(network_of(config))
     about = read_about(path) if path.suffix == ".safetensors" else {}
     if "from_sha256" in about:  # exported, with the benchmark it was trained on
         _check_benchmark(path, about.get("benchmark"), config)
         return f"exported model, step {about.get('step', 'unknown')}"
     if path.suffix == ".safetensors":
-        checkpoint = read_native(path, layout)
+        checkpoint = read_native(path, Layout.of(network_of(config)))
     elif (payload := read_payload(path)).get("format") == FORMAT:
         _check_benchmark(path, (payload.get("config") or {}).get("benchmark"), config)
         return f"checkpoint of a run, step {payload.get('step')}"
     else:
-        checkpoint = read_published(path, layout)
+        checkpoint = read_published(path, Layout.of(network_of(config)))
     classes = len(checkpoint.tensors["criterion.empty_weight"]) - 1
     if classes != load_benchmark(config.benchmark).num_base:
         raise UserError(f"{path}: trained on {classes} base classes, not on those of {config.benchmark}")

@@ -37,7 +37,7 @@ class Export:
     change: float
 
 
-def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
+def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: bool = False) -> Export:
     """Write `model.safetensors` and `config.yaml` of a run into a folder that `--checkpoint` takes.
 
     Weights become float16, except running statistics and whatever float16 cannot hold; paths of the machine that
@@ -47,14 +47,15 @@ def export_model(run: Path, out: Path, checkpoint: str = "best") -> Export:
         run: folder of the run, with `config.yaml` and `checkpoints/`.
         out: made when missing.
         checkpoint: "best" (the newest where there is no best), "newest", or a file.
+        trust_code: import networks that the run's configuration names by dotted path.
 
     Raises:
-        UserError: no run, a damaged checkpoint, frozen networks that only this machine has, or a folder
-            that cannot be written.
+        UserError: no run, one that names code without being trusted, a damaged checkpoint, frozen networks that only
+            this machine has, or a folder that cannot be written.
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: no config.yaml; name the folder of a run, such as runs/rooms-B15N4")
-    config = load_config(run / "config.yaml")
+    config = load_config(run / "config.yaml", trusted=trust_code)
     source = _checkpoint(run, checkpoint)
     weights = load_weights(source)
     shipped = portable(config)  # before anything is written, since it may refuse
@@ -82,7 +83,8 @@ def portable(config: Config) -> Config:
     Raises:
         UserError: CLIP or the diffusion model is a local file, which no other machine has.
     """
-    for key, value in (("clip", config.model.clip), ("diffusion", config.model.diffusion)):
+    model = config.model
+    for key, value in (("clip", model.clip), ("diffusion", model.diffusion if not model.image_features else "")):
         if Path(value).is_absolute():
             raise UserError(f"model.{key} is {value}: a file of this machine; an exported model needs one all can get")
     portable = config.model_copy(deep=True)

@@ -15,6 +15,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run, such as runs/rooms-B15N4")
     parser.add_argument("out", type=Path, help="folder to write, such as my_model")
     parser.add_argument("--checkpoint", default="best", help="'best' (default), 'newest', or a file")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="import networks that the run's configuration names by dotted path"
+    )
 
 
 def run(options: Namespace) -> int:
@@ -26,7 +29,7 @@ def run(options: Namespace) -> int:
 
     from xmask3d.checkpoints.export import export_model
 
-    written = export_model(options.run, options.out, options.checkpoint)
+    written = export_model(options.run, options.out, options.checkpoint, options.trust_code)
     print(
         f"{written.path}: {written.numbers / 1e6:.2f} M numbers, {written.size / 1e6:.1f} MB; "
         f"rounding changed no tensor by more than {written.change:.1e} of its largest value"

@@ -60,7 +60,7 @@ def check(options: Namespace) -> None:
     if options.config:
         from xmask3d.config import load_config
 
-        load_config(options.config, trusted=options.trust_code)
+        load_config(options.config)
     if options.out or options.save_features:
         folder.check_places(options.out or folder.RESULTS, options.save_features)
     check_exists(options.scan)
@@ -87,7 +87,7 @@ def run(options: Namespace) -> int:
     print(scan.describe())
     print(f"model: {source.words}")
     segmenter = Segmenter.from_checkpoint(
-        source.checkpoint, source.config, options.device, options.batch_size, options.trust_code
+        source.checkpoint, options.config, options.device, options.batch_size, options.trust_code
     )
     segmenter.source = source.words
     if not options.out and out.name != scan.name:

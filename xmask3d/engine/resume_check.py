@@ -40,9 +40,10 @@ def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int)
 
 
 def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} to {"a.b": 1}; losses of one's own are one value."""
+    """{"a": {"b": 1}} to {"a.b": 1}; options of parts of one's own are one value."""
     flat: dict[str, object] = {}
     for key, value in values.items():
-        inner = isinstance(value, dict) and prefix + key != "loss.extra"
+        own = prefix + key == "loss.extra" or key.endswith("_options")
+        inner = isinstance(value, dict) and not own
         flat |= _flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
+from xmask3d.models.pyramid import COARSEST_STRIDE, FINEST_STRIDE
+
 if TYPE_CHECKING:
     from xmask3d.sparse import Voxels
 
@@ -57,8 +59,8 @@ class ImageFeatures(ImageEncoder, Protocol):
 
     Attributes:
         channels: of each map.
-        strides: pixels of the image per cell of each map. Strides from 4 to 32 must all occur, in powers of two;
-            finer and coarser maps are resized to these.
+        strides: pixels of the image per cell of each map: 4, 8, 16 and 32, each at least once. Maps that are finer or
+            coarser are resized to the nearest of these.
     """
 
     @property
@@ -77,3 +79,25 @@ class ImageFeatures(ImageEncoder, Protocol):
         Returns:
             For each of `channels` a map B x C x H/stride x W/stride.
         """
+
+
+def misfit(part: object, contract: type) -> str | None:
+    """Find what keeps an object from fulfilling a contract: one phrase, or None where it fits.
+
+    Args:
+        part: made network.
+        contract: one of this file's.
+    """
+    if not isinstance(part, nn.Module):
+        return "it is no torch.nn.Module"
+    names = {name for base in contract.__mro__ if base.__module__ == __name__ for name in vars(base)}
+    missing = sorted(name for name in names if not name.startswith("_") and not hasattr(part, name))
+    if type(part).forward is nn.Module.forward:
+        missing.append("forward")
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    if contract is ImageFeatures:
+        levels = sorted({min(max(stride, FINEST_STRIDE), COARSEST_STRIDE) for stride in part.strides})
+        if levels != [4, 8, 16, 32] or len(part.channels) != len(part.strides):
+            return f"its maps have strides {list(part.strides)} and channels {list(part.channels)}, see the contract"
+    return None

@@ -162,14 +162,15 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a checkpoint; see `find_source` for what None means.
 
-        With `trust_code` the parts that its configuration names by dotted path are imported, which runs their code.
+        Parts that its configuration names by dotted path are imported, which runs their code, if the caller gives the
+        configuration himself or says `trust_code`.
 
         Raises:
             UserError: missing or damaged file, one that does not fit its configuration, or a configuration that names
                 code without being trusted.
         """
         source = find_source(checkpoint, config)
-        settings = load_config(source.config, trusted=trust_code)
+        settings = load_config(source.config, trusted=trust_code or config is not None)
         assembly = open_model(settings, source.checkpoint)
         benchmark = load_benchmark(settings.benchmark)
         return cls(assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size)
