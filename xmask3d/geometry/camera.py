@@ -1,4 +1,4 @@
-"""Pinhole cameras: which scene points a posed depth frame sees, and at which pixel (paper section 3.1)."""
+"""Pinhole cameras: the scene points that a posed depth frame sees, and their pixels (paper section 3.1)."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ class Intrinsics:
     cy: float
 
     def scaled(self, from_size: tuple[int, int], to_size: tuple[int, int]) -> "Intrinsics":
-        """The same camera for the resized picture, see `scale_matrix`; sizes are (height, width)."""
+        """Return the same camera for the resized picture, see `scale_matrix`; sizes are (height, width)."""
         matrix = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
         (fx, _, cx), (_, fy, cy), _ = scale_matrix(matrix, from_size, to_size).tolist()
         return Intrinsics(fx, fy, cx, cy)
 
 
 def scale_matrix(matrix: np.ndarray, from_size: tuple[int, int], to_size: tuple[int, int]) -> np.ndarray:
-    """Intrinsics of a picture that is resized.
+    """Return the intrinsics of a resized picture.
 
     One convention everywhere: pixel centres are at whole numbers, and a picture covers half a pixel more on each side,
     from -0.5 to its width - 0.5. That area is what resizing stretches (`align_corners=False` of torch, Pillow, OpenCV),
@@ -112,7 +112,7 @@ def _in_frustum(
     border: int,
     farthest: float,
 ) -> np.ndarray:
-    """Indices of all points that may be seen, and of few others: those on the inner side of six planes.
+    """Return indices of all points that may be seen, and of few others: those on the inner side of six planes.
 
     In float32, with a pixel of margin and all that rounding can do: quick, and never too few.
     """

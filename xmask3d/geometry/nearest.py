@@ -1,4 +1,4 @@
-"""Nearest neighbours that stay quick for points far from all others, and the typical distance between points."""
+"""Nearest neighbours, fast also for points far from all others, and the typical distance between points."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def nearest(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 
 def point_spacing(points: np.ndarray) -> float:
-    """Typical distance in metres across which neighbouring points touch: half as much again as between them."""
+    """Return the distance in metres up to which neighbours touch: 1.5 times their typical spacing."""
     from scipy.spatial import cKDTree  # as above
 
     if len(points) < 2:

@@ -1,4 +1,4 @@
-"""PLY files as structured arrays: one a kind of element (vertex, face ...), a column a property.
+"""PLY files as structured arrays: one array per kind of element (vertex, face ...), one column per property.
 
 Text and binary of either byte order. Nothing that a header says is believed before it fits the size of the file.
 """
@@ -20,7 +20,7 @@ LARGEST_HEADER = 1 << 20  # bytes
 
 
 class Property(NamedTuple):
-    """A column: its name, the kind of its numbers, and of a list also the kind of the number that says its length."""
+    """Column: its name, the type of its numbers, and for a list also the type of its length."""
 
     name: str
     kind: str
@@ -28,14 +28,14 @@ class Property(NamedTuple):
 
 
 class Element(NamedTuple):
-    """A kind of element: its name, the number of its rows in the file, and its columns."""
+    """Kind of element: its name, the number of its rows in the file, and its columns."""
 
     name: str
     rows: int
     properties: list[Property]
 
     def row(self, lengths: list[int], order: str = "=") -> np.dtype:
-        """Type of a row whose lists have these lengths; the column before a list, named `length of ...`, holds its own.
+        """Return the type of a row whose lists have these lengths; before each list is its length, `length of ...`.
 
         Args:
             lengths: one number a column, 0 for columns that are no lists.
@@ -100,7 +100,7 @@ def write_elements(path: Path, elements: dict[str, np.ndarray]) -> None:
 
 
 def _read_header(file: BinaryIO) -> tuple[str, list[Element], bytes, int]:
-    """Byte order ("" of text), elements, line ending, and the position of the first row."""
+    """Read byte order ("" for text), elements, line ending, and the position of the first row."""
     head = file.read(LARGEST_HEADER)
     first = re.match(rb"ply[ \t]*(\r\n|\n|\r)", head)
     if not first:
@@ -138,7 +138,7 @@ def _kind(name: str) -> str:
 
 
 def _read_rows(file: BinaryIO, element: Element, order: str, left: int) -> np.ndarray:
-    """Rows of an element, which begin here in a file that has `left` bytes more."""
+    """Read the rows of an element, which begin here in a file with `left` bytes left."""
     lengths = [0] * len(element.properties)
     if not element.rows:
         return np.zeros(0, element.row(lengths))
@@ -187,7 +187,7 @@ def _walk(data: bytes, element: Element, order: str, count: int) -> tuple[int, l
 
 
 def _read_lines(file: BinaryIO, element: Element) -> np.ndarray:
-    """Rows of text, a line each."""
+    """Read rows of text, one per line."""
     lines: list[str] = []
     while len(lines) < element.rows:
         line = file.readline()

@@ -1,4 +1,4 @@
-"""Over-segmentation of a point cloud into regions that hardly ever cross a border between things.
+"""Over-segmentation of a point cloud into regions that hardly ever cross a border between objects.
 
 Felzenszwalb and Huttenlocher's graph segmentation (IJCV 2004) over nearest neighbours: two regions grow together while
 the lightest edge between them is no heavier than what holds either together. Only edges of the minimum spanning tree
@@ -24,7 +24,7 @@ SMALLEST = 20  # points of a region
 
 @dataclass(frozen=True)
 class SurfaceGraph:
-    """Neighbouring points of a cloud and how much their surfaces differ.
+    """Neighbouring points of a cloud, and the differences between their surfaces.
 
     Attributes:
         first, second: E int64, points of each edge, first < second; edges are sorted and distinct.
@@ -148,7 +148,7 @@ def segment_graph(graph: SurfaceGraph, weights: np.ndarray, scale: float, smalle
 
 
 def _spanning_tree(graph: SurfaceGraph, weights: np.ndarray) -> list[tuple[int, int, float]]:
-    """Edges of the minimum spanning forest, lightest first."""
+    """Return edges of the minimum spanning forest, lightest first."""
     # To scipy a weight of zero is no edge. Ranks in place of weights leave no ties for it to break.
     ranks = np.empty(len(weights))
     ranks[np.argsort(weights, kind="stable")] = np.arange(1, len(weights) + 1)
@@ -170,13 +170,13 @@ def _thin(points: np.ndarray) -> Voxels:
 
 
 def _means(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Mean of the rows of each cell."""
+    """Return the mean of the rows of each cell."""
     counts = np.bincount(cell)
     return np.stack([np.bincount(cell, column) / counts for column in np.asarray(values, np.float64).T], 1)
 
 
 def _normals(points: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Unit normals, N x 3: the direction in which the points of each neighbourhood (N x n rows) vary least."""
+    """Return unit normals, N x 3: the direction in which the points of each neighbourhood (N x n rows) vary least."""
     normals = np.empty_like(points)
     for start in range(0, len(points), POINTS_AT_ONCE):
         near = points[index[start : start + POINTS_AT_ONCE]]

@@ -1,4 +1,4 @@
-"""Voxels of a point cloud, with one sort, and the random rotation and scale before it."""
+"""Voxels of a point cloud, found with one sort, and the random rotation and scaling before it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ _FNV_PRIME = np.uint64(1099511628211)
 
 @dataclass(frozen=True)
 class Voxels:
-    """The occupied cells of a grid.
+    """Occupied cells of a grid.
 
     Attributes:
         coords: V x 3 int32, distinct, each axis starting at 0.
@@ -90,7 +90,7 @@ def _sort_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fnv_hash(cells: np.ndarray) -> np.ndarray:
-    """Fowler-Noll-Vo style 64-bit hash of integer rows (N x D), the order of voxels in the published pipeline."""
+    """Compute a Fowler-Noll-Vo style 64-bit hash of integer rows (N x D): the voxel order of the published pipeline."""
     value = np.full(len(cells), _FNV_OFFSET, np.uint64)
     for axis in np.asarray(cells).astype(np.int64).astype(np.uint64).T:
         value = (value * _FNV_PRIME) ^ axis  # wraps around on purpose
@@ -98,7 +98,7 @@ def fnv_hash(cells: np.ndarray) -> np.ndarray:
 
 
 def axis_rotation(axis: int, angle: float) -> np.ndarray:
-    """3 x 3 rotation by `angle` (radians, right-handed) about x, y or z (0, 1, 2)."""
+    """Return the 3 x 3 rotation by `angle` (radians, right-handed) about x, y or z (0, 1, 2)."""
     c, s = np.cos(angle), np.sin(angle)
     i, j = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)

@@ -1,4 +1,4 @@
-"""From outputs of views to class scores and labels of their points (paper section 3.5, Eq. 15)."""
+"""Class scores and labels of points from the outputs of views (paper section 3.5, Eq. 15)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def gateable_classes(novel: Tensor, gating: Gating) -> Tensor:
 
 
 def base_probability(own: Tensor, fused: Fused, size: int) -> Tensor:
-    """What points and the masks that own them say of being base, in equal parts: a thing is wholly base or novel.
+    """Return the probability of being base, by points and masks in equal parts: an object is all base or all novel.
 
     Args:
         own: N, the binary head's probability of each point. size: B, number of views.

@@ -1,4 +1,4 @@
-"""Labels of points that have none: those of their nearest neighbours."""
+"""Fill of unlabelled points with the labels of their nearest neighbours."""
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def fill_unseen(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class UnseenFiller:
-    """`fill_unseen` for several labels of the same points: neighbours are found once for those with the same gaps."""
+    """Filler of several labels of the same points: neighbours are found once for those with the same gaps."""
 
     def __init__(self, points: np.ndarray) -> None:
         """`points`: n x 3."""
@@ -47,7 +47,7 @@ class UnseenFiller:
         self._known: list[tuple[np.ndarray, np.ndarray]] = []  # gaps, and the neighbour of each
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
-        """Labels and result as of `fill_unseen`."""
+        """Return labels and result of `fill_unseen`."""
         unseen = labels < 0
         if not unseen.any() or unseen.all():
             return labels

@@ -1,4 +1,4 @@
-"""A model with the class texts of a benchmark: batches of views in, labels out."""
+"""Labeller: a model with the class texts of a benchmark. Batches of views in, labels out."""
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +20,7 @@ Encodings = tuple[Encoded, EncodedTokens]
 
 
 class Labeller:
-    """Labels views by all K classes of a benchmark.
+    """Model that labels views by all K classes of a benchmark.
 
     Args:
         model: on the accelerator's device; put into evaluation mode at each call.
@@ -39,7 +39,7 @@ class Labeller:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, encodings: Encodings | None = None) -> tuple[Outputs, ViewLabels]:
-        """Outputs and labels of a batch, which may lie on any device; `encodings`: of the same images."""
+        """Return outputs and labels of a batch, which may lie on any device; `encodings`: of the same images."""
         self.model.eval()
         batch = batch.to(self.accelerator.device)
         outputs = self.run(batch, encodings)
@@ -56,21 +56,21 @@ class Labeller:
         return outputs, labels
 
     def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:
-        """What the model says of a batch on its device."""
+        """Run the model on a batch that is on its device."""
         encoded, tokens = encodings or (None, None)
         with self.accelerator.autocast():
             return self.model(batch, self.text, mask_clip=True, novel=self.gateable, encoded=encoded, tokens=tokens)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Encodings:
-        """What depends on the images of a batch alone, for several calls that differ in their points."""
+        """Compute the part that depends on a batch's images alone, for several calls that differ in their points."""
         images = batch.images.to(self.accelerator.device)
         with self.accelerator.autocast():
             return self.model.image_features.encode(images), self.model.mask_clip.encode(images)
 
 
 def by_branch(labels: ViewLabels) -> dict[str, Tensor]:
-    """N int64 labels of each of `BRANCHES`."""
+    """Return N int64 labels of each of `BRANCHES`."""
     return {"fused": labels.fused, "2d": labels.features_2d, "3d": labels.features_3d}
 
 

@@ -1,4 +1,4 @@
-"""Votes of views decided region by region of the cloud: a thing is of one class, and wholly base or wholly novel.
+"""Votes of views by region of the cloud: an object has one class, and is all base or all novel.
 
 What views say of single points is summed over regions (`xmask3d.geometry.superpoints`); all points of a region, seen or
 not, take its class; several divisions of the cloud are averaged. With `RegionGate` the choice between base and novel
@@ -81,7 +81,7 @@ class RegionGate:
         self._sums.index_add_(0, point_index.cpu(), whole)
 
     def base_probability(self, region: np.ndarray) -> np.ndarray:
-        """Probability of each of R regions of being base; 1/2 for a region that no view shows.
+        """Return the probability of each of R regions of being base; 1/2 for a region that no view shows.
 
         Args:
             region: n int, region of each point.

@@ -8,7 +8,7 @@ POINTS_AT_ONCE = 1 << 12  # whose votes are compared
 
 
 class SceneVotes:
-    """Vote of a scene's views on each of its points: a label a view as published, or the probabilities of all."""
+    """Votes of a scene's views on each of its points: one label per view as published, or all probabilities."""
 
     def __init__(self, num_points: int, num_classes: int, device: torch.device | str = "cpu") -> None:
         self._votes = torch.zeros(num_points, num_classes, dtype=torch.int32, device=device)
@@ -40,7 +40,7 @@ class SceneVotes:
         return self._votes
 
     def result(self) -> Tensor:
-        """Class id with most votes for every point, the lowest of equals; -1 where no view voted."""
+        """Return the class id with most votes for every point, the lowest of equals; -1 where no view voted."""
         classes = self._votes.shape[1]
         lower_first = torch.arange(classes - 1, -1, -1, device=self._votes.device)
         # argmax does not promise which of equals it takes: make the lower id the larger number. Some points at a time,

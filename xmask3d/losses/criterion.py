@@ -1,4 +1,4 @@
-"""All losses of a training step, weighted (paper Eq. 9-14)."""
+"""Weighted sum of all losses of a training step (paper Eq. 9-14)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xmask3d.models.outputs import Outputs
 
 
 class Criterion(nn.Module):
-    """Weighs and sums a list of losses; has no parameters.
+    """Weighted sum of a list of losses, without parameters.
 
     Losses are computed in float32 (float64 if the outputs are), also under autocast. The only wait for the device is
     the transfer of the matching costs.
@@ -65,7 +65,7 @@ class Criterion(nn.Module):
         uniform: Uniform | None = None,
         targets: TargetCount | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses by name.
+        """Return weighted losses by name.
 
         Args:
             outputs: of a forward with the C base texts and auxiliary predictions; without masks, all losses that need
@@ -118,7 +118,7 @@ class Criterion(nn.Module):
         )
 
     def active(self, epoch: int) -> list[Loss]:
-        """Losses that take part in an epoch."""
+        """Return the losses that take part in an epoch."""
         return [loss for loss in self.losses if loss.start <= epoch and (loss.weight or "clip" not in loss.needs)]
 
     def needs(self, need: Need, epoch: int | None = None) -> bool:
@@ -128,7 +128,7 @@ class Criterion(nn.Module):
 
     @property
     def groups(self) -> dict[str, str]:
-        """Heading of each loss on the console, by its name in the results of `forward`."""
+        """Return the console heading of each loss, by its name in the results of `forward`."""
         return {name: loss.group for loss in self.losses for name in (loss.name, f"{loss.name}_aux")}
 
     def count_targets(self, batch: Batch) -> TargetCount:

@@ -1,4 +1,4 @@
-"""Contract of a loss, and what a training step hands to it."""
+"""Contract of a loss, and the inputs that a training step gives it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Loss(Protocol):
-    """One term of the training loss; a class that derives from this one inherits the defaults.
+    """Term of the training loss; a class that derives from this one inherits the defaults.
 
     Attributes:
         name: name in logs.
@@ -50,7 +50,7 @@ class Loss(Protocol):
 
 @dataclass(eq=False)
 class LossStep:
-    """A batch, the network's outputs for it, and what several losses make of them; all in float32 or wider.
+    """Batch, outputs of the network for it, and what several losses derive from them; all in float32 or wider.
 
     Attributes:
         outputs: of a forward with the C base texts.
@@ -85,34 +85,34 @@ class LossStep:
 
     @property
     def fused(self) -> Fused:
-        """What masks give to points; only for losses that need masks."""
+        """Features that masks give to points; only for losses that need masks."""
         assert self.outputs.fused is not None, "the loss does not say that it needs masks"
         return self.outputs.fused
 
     def point_features(self, kind: Literal["fused", "3d"]) -> tuple[Tensor, Tensor]:
-        """Distinct features U x D, and N int64, the row of each point."""
+        """Return distinct features U x D, and N int64, the row of each point."""
         if kind == "fused":
             return self._fused_rows, self.fused.point_to_row
         return self.voxels, self.outputs.point_to_voxel
 
     @cached_property
     def voxels(self) -> Tensor:
-        """V x D, the 3D feature of each voxel."""
+        """Return the 3D feature of each voxel, V x D."""
         return at_least_float32(self.outputs.voxels_3d)
 
     @cached_property
     def class_embeddings(self) -> Tensor:
-        """(C + 1) x D, null last."""
+        """Text embeddings of the classes, (C + 1) x D, null last."""
         return at_least_float32(self.outputs.class_embeddings)
 
     @cached_property
     def temperature(self) -> Tensor:
-        """Scalar, multiplies cosine similarities."""
+        """Factor of cosine similarities, a scalar."""
         return at_least_float32(self.outputs.temperature)
 
     @cached_property
     def captioned(self) -> Tensor:
-        """B bool, views that have a sentence."""
+        """Views that have a sentence, B bool."""
         captioned = torch.tensor([bool(caption) for caption in self.batch.captions])
         return captioned.to(self.labels.device, non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""The set loss on masks and their classes (paper Eq. 12; Mask2Former, arXiv 2112.01527)."""
+"""Set loss on masks and their classes (paper Eq. 12; Mask2Former, arXiv 2112.01527)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMPORTANCE = 0.75
 
 
 def class_loss(class_logits: Tensor, matching: Matching, layer: int, no_object: float) -> Tensor:
-    """Cross entropy of query classes; unmatched queries are null.
+    """Compute the cross entropy of query classes; unmatched queries are null.
 
     Args:
         class_logits: B x Q x (C + 1), null last.
@@ -38,7 +38,7 @@ def class_loss(class_logits: Tensor, matching: Matching, layer: int, no_object: 
 def mask_losses(
     mask_logits: Tensor, label_maps: Tensor, matching: Matching, layer: int, num_points: int, uniform: Uniform
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy and dice of the M matched masks, at points where the prediction is uncertain.
+    """Compute binary cross entropy and dice of the M matched masks, at points where the prediction is uncertain.
 
     Args:
         mask_logits: B x Q x h x w. label_maps: B x H x W int64.
@@ -64,7 +64,7 @@ def mask_losses(
 
 @torch.no_grad()
 def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tensor:
-    """Points of each mask: three quarters where the logit is nearest to 0 among candidates, the rest uniform.
+    """Draw points of each mask: three quarters where the logit is nearest to 0 among candidates, the rest uniform.
 
     Args:
         logits: M x 1 x h x w.
@@ -81,13 +81,13 @@ def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tenso
 
 
 class TargetCount:
-    """Target masks of a batch per process, averaged over processes, at least 1.
+    """Number of target masks of a batch per process, averaged over processes, at least 1.
 
     Made before the model runs, it is summed over the processes meanwhile, so none waits for the others in mid-step.
     """
 
     def __init__(self, label_maps: Tensor, num_labels: int) -> None:
-        """Every process of a group makes one at the same place of its step.
+        """Start the sum over processes; every process of a group makes one at the same place of its step.
 
         Args:
             label_maps: B x H x W int64 in 0..num_labels - 1; every label of a map, null too, is a target mask.
@@ -98,7 +98,7 @@ class TargetCount:
             self._exchange, self._processes = dist.all_reduce(self._sum, async_op=True), dist.get_world_size()
 
     def mean(self) -> Tensor:
-        """Scalar float32; waits for the processes that have yet to make theirs."""
+        """Return the mean, a scalar float32; waits for the processes that have yet to make theirs."""
         if self._exchange is not None:
             self._exchange.wait()
         return (self._sum / self._processes).clamp(min=1)
@@ -115,7 +115,7 @@ def set_losses(
     num_points: int,
     uniform: Uniform,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class, mask and dice losses of L predictions, not weighted: three tensors of L numbers (paper Eq. 12).
+    """Compute class, mask and dice losses of L predictions, not weighted: three tensors of L numbers (paper Eq. 12).
 
     Those of class are means over queries; those of masks are sums over pairs, divided by the mean of `targets`.
     """

@@ -69,7 +69,7 @@ def match(
 def matching_cost(
     mask_logits: Tensor, class_logits: Tensor, points: Tensor, label_maps: Tensor, weights: tuple[float, float, float]
 ) -> Tensor:
-    """Cost of giving each query each label's mask.
+    """Compute the cost of giving each query each label's mask.
 
     Args:
         mask_logits: B x Q x h x w. class_logits: B x Q x (C + 1). label_maps: B x H x W.
@@ -93,7 +93,7 @@ def matching_cost(
 
 
 def _assign(costs: np.ndarray) -> np.ndarray:
-    """Pairs 3 x L x M (sample, query, label) of the least cost, from L x B x Q x labels, infinite where absent."""
+    """Return pairs 3 x L x M (sample, query, label) of the least cost, from L x B x Q x labels, infinite if absent."""
     present = [np.flatnonzero(costs[0, b, 0] != np.inf) for b in range(costs.shape[1])]
     pairs = []
     for layer in costs:

@@ -16,7 +16,7 @@ NovelSupervision = Literal["reference", "none"]
 
 
 def point_cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, balance: float = 0.0) -> Tensor:
-    """Mean cross entropy over the points with a base label; 0 where there is none.
+    """Compute the mean cross entropy over the points with a base label; 0 where there is none.
 
     Args:
         logits: U x (C + 1), null last. labels: N int64; C (null) is ignored.
@@ -33,13 +33,13 @@ def point_cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, balance: f
 
 
 def never_all_ignored(labels: Tensor, null: int) -> Tensor:
-    """The labels, N int64; where all are null, the first becomes the last base class, as the published loss has it."""
+    """Return the labels, N int64; if all are null, the first becomes the last base class, as in the published loss."""
     first = torch.arange(len(labels), device=labels.device) == 0
     return torch.where((labels == null).all() & first, null - 1, labels)
 
 
 def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tensor) -> Tensor:
-    """Mean feature of each sample's points, size x D, 0 for a sample without points.
+    """Average the features of each sample's points, size x D, 0 for a sample without points.
 
     Args:
         features: U x D. point_batch: N int64.
@@ -50,7 +50,7 @@ def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tens
 
 
 def count_pairs(first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
-    """How often each pair of two whole numbers occurs: N int64 each to `shape` int32.
+    """Count how often each pair of two whole numbers occurs: N int64 each to `shape` int32.
 
     Integers add up the same in any order, so this is repeatable on a GPU too.
     """
@@ -61,7 +61,7 @@ def count_pairs(first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def mean_mask_feature(embeddings: Tensor, owner: Tensor, point_batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean 2D feature of each sample's covered points, from how many points each mask owns.
+    """Average the 2D features of each sample's covered points, given how many points each mask owns.
 
     Args:
         embeddings: B x Q x D. owner: N int64, -1 where uncovered. point_batch: N int64.
@@ -77,7 +77,7 @@ def mean_mask_feature(embeddings: Tensor, owner: Tensor, point_batch: Tensor) ->
 
 
 def caption_loss(features: Tensor, captions: Tensor, valid: Tensor) -> Tensor:
-    """1 - cosine of a view's mean feature and its caption, averaged over the samples that have both.
+    """Compute 1 - cosine of a view's mean feature and its caption, averaged over the samples that have both.
 
     Args:
         features: B x D. captions: B x D text embeddings. valid: B bool.
@@ -87,7 +87,7 @@ def caption_loss(features: Tensor, captions: Tensor, valid: Tensor) -> Tensor:
 
 
 def binary_targets(batch: Batch, num_base: int, supervision: NovelSupervision) -> Tensor:
-    """What is known of the points: N int64, 1 base, 0 novel, -1 unknown.
+    """Return the binary target of each point: N int64, 1 base, 0 novel, -1 unknown.
 
     With "none" no label of a novel class is read: 0 then means *unlabelled*, that is novel or never annotated.
     """
@@ -96,7 +96,7 @@ def binary_targets(batch: Batch, num_base: int, supervision: NovelSupervision) -
 
 
 def binary_loss(logits: Tensor, targets: Tensor, positive_weight: float) -> Tensor:
-    """Cross entropy of base (1) against novel (0) over the points where either is known (paper Eq. 13).
+    """Compute the cross entropy of base (1) against novel (0) over the points where either is known (paper Eq. 13).
 
     Args:
         logits: N. targets: N int64 in {1, 0, -1}.
@@ -109,7 +109,7 @@ def binary_loss(logits: Tensor, targets: Tensor, positive_weight: float) -> Tens
 
 
 def binary_loss_unlabelled(logits: Tensor, targets: Tensor, positive_weight: float, base_share: float) -> Tensor:
-    """The binary loss when nobody has labelled novel classes: learning from base and unlabelled points.
+    """Compute the binary loss without labels of novel classes: learning from base and unlabelled points.
 
     Unlabelled points are novel ones and a share of base ones that nobody annotated. The risk of novel points is
     therefore estimated as that of unlabelled points less the share that base points have in it, and kept from

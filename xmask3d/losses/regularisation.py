@@ -1,4 +1,4 @@
-"""Mask regularisation: 3D features of a mask are pulled to CLIP's embedding of it (paper Eq. 10, section 3.4)."""
+"""Mask regularisation: 3D features of a mask are pulled to its CLIP embedding (paper Eq. 10, section 3.4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mask_regularisation(
     point_batch: Tensor,
     frame_size: tuple[int, int],
 ) -> Tensor:
-    """1 - cosine of the mean 3D feature under a mask and its CLIP embedding, averaged over the chosen masks.
+    """Compute 1 - cosine of a mask's mean 3D feature and its CLIP embedding, averaged over the chosen masks.
 
     Args:
         voxels_3d: V x D. point_to_voxel: N int64, voxel whose feature each point has.
@@ -61,7 +61,7 @@ def mask_regularisation(
 
 @torch.no_grad()
 def covered_points(point_logits: Tensor, point_batch: Tensor, size: int) -> Tensor:
-    """Which masks each point is under, N x Q bool; masks of few points have none.
+    """Return the masks that cover each point, N x Q bool; masks of few points have none.
 
     Where a sample has no mask of enough points, its first mask has all of them.
     """
@@ -74,7 +74,7 @@ def covered_points(point_logits: Tensor, point_batch: Tensor, size: int) -> Tens
 
 @torch.no_grad()
 def eligible_masks(inside: Tensor, targets: Tensor, point_batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Which masks are clearly novel, and which are clearly base: B x Q bool each.
+    """Return the masks that are clearly novel, and those that are clearly base: B x Q bool each.
 
     Args:
         inside: N x Q bool. targets: N int64, 1 base, 0 novel. point_batch: N int64.
@@ -89,7 +89,7 @@ def eligible_masks(inside: Tensor, targets: Tensor, point_batch: Tensor, size: i
 
 @torch.no_grad()
 def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int], wanted: Tensor) -> Tensor:
-    """Mean probability of each mask's pixels above 0.5 on the frame grid: B x Q, 0 for a mask without pixels.
+    """Average each mask's probabilities above 0.5 on the frame grid: B x Q, 0 for a mask without pixels.
 
     Args:
         mask_logits: B x Q x h x w.
@@ -112,7 +112,7 @@ def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int], wanted: Te
 
 @torch.no_grad()
 def choose_masks(is_novel: Tensor, is_base: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    """The most confident masks that are clearly novel, and those that are clearly base.
+    """Choose the most confident masks that are clearly novel, and those that are clearly base.
 
     Args:
         is_novel, is_base: B x Q bool. confidence: B x Q.

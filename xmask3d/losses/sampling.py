@@ -1,4 +1,4 @@
-"""Reading masks and label maps at points of the unit square."""
+"""Sampling of masks and label maps at points of the unit square."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sample_logits(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_labels(label_maps: Tensor, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """The four labels around each point and their bilinear weights.
+    """Return the four labels around each point and their bilinear weights.
 
     The value at a point of the binary mask of any class is the sum of the weights of its labels, so that no binary
     mask need be made.
@@ -59,6 +59,6 @@ def sample_labels(label_maps: Tensor, image: Tensor, points: Tensor) -> tuple[Te
 
 
 def present_labels(label_maps: Tensor, num_labels: int) -> Tensor:
-    """Which of the labels 0..num_labels - 1 each map contains: B x H x W int64 to B x num_labels bool."""
+    """Find which of the labels 0..num_labels - 1 each map contains: B x H x W int64 to B x num_labels bool."""
     present = torch.zeros(len(label_maps), num_labels, dtype=torch.bool, device=label_maps.device)
     return present.scatter_(1, label_maps.flatten(1), True)

@@ -50,7 +50,7 @@ class SetLoss:
         return [SetPart(name, weight, index, self) for index, (name, weight) in enumerate(weights.items())]
 
     def __call__(self, step: LossStep) -> tuple[Tensor, Tensor, Tensor]:
-        """Class, mask and dice loss of every prediction, not weighted."""
+        """Compute class, mask and dice loss of every prediction, not weighted."""
         label_maps = step.batch.label_maps
         assert label_maps is not None
         mask_logits = [at_least_float32(prediction.mask_logits) for prediction in step.outputs.masks]
@@ -89,7 +89,7 @@ class SetPart(Loss):
     needs: frozenset[Need] = frozenset({"masks", "random"})
 
     def compute(self, step: LossStep) -> Tensor:
-        """See `Loss`."""
+        """Compute the loss, see `Loss`."""
         return step.once(self.shared)[self.index]
 
 
@@ -107,7 +107,7 @@ class PointLoss(Loss):
         self.needs = MASKS if self.feature == "fused" else NOTHING
 
     def compute(self, step: LossStep) -> Tensor:
-        """See `Loss`."""
+        """Compute the loss, see `Loss`."""
         features, row_of = step.point_features(self.feature)
         logits = cosine_logits(features, step.class_embeddings, step.temperature)
         return point_cross_entropy(logits, step.labels, row_of, self.balance)
@@ -127,7 +127,7 @@ class CaptionLoss(Loss):
         self.needs = captions if self.feature == "3d" else captions | MASKS
 
     def compute(self, step: LossStep) -> Tensor:
-        """See `Loss`."""
+        """Compute the loss, see `Loss`."""
         point_batch = step.batch.point_batch
         if self.feature == "2d":
             mean, covered = mean_mask_feature(step.fused.embeddings, step.fused.owner, point_batch)
@@ -155,7 +155,7 @@ class BinaryLoss(Loss):
     group: str = "binary"
 
     def compute(self, step: LossStep) -> Tensor:
-        """See `Loss`."""
+        """Compute the loss, see `Loss`."""
         logits, targets = at_least_float32(step.outputs.binary_logits), step.binary_targets
         if self.supervision == "reference":
             return binary_loss(logits, targets, self.positive_weight)
@@ -173,7 +173,7 @@ class MaskRegularisation(Loss):
     needs: frozenset[Need] = frozenset({"masks", "clip"})
 
     def compute(self, step: LossStep) -> Tensor:
-        """See `Loss`."""
+        """Compute the loss, see `Loss`."""
         outputs = step.outputs
         assert outputs.clip_embeddings is not None, "regularising needs CLIP's view of the masks"
         return mask_regularisation(

@@ -1,1 +1,1 @@
-"""C++ loops compiled on the user's machine, where it has a compiler; every use has a way in plain torch beside it."""
+"""C++ loops compiled on the user's machine, where it has a compiler; plain torch can replace each of them."""

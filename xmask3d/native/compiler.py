@@ -1,4 +1,4 @@
-"""Compile the C++ sources beside this file once a machine, and load the result.
+"""Compilation of the C++ sources beside this file, once per machine, and loading of the result.
 
 The library is kept in the user's cache folder under a digest of sources, flags and processor, so that another version
 or another processor that shares the folder has its own. It is written under a temporary name and renamed, behind a
@@ -34,7 +34,7 @@ _SECONDS = 300
 
 
 class BuildError(Exception):
-    """The library cannot be had on this machine; one line says why."""
+    """Error: the library is not available on this machine; one line gives the reason."""
 
 
 def load_library() -> ctypes.CDLL:
@@ -74,7 +74,7 @@ def _cache_folders() -> list[Path]:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether nobody else can put a library there for us to run."""
+    """Return True where nobody else can place a library in the folder for this program to run."""
     state = folder.stat()
     return not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
 
@@ -95,7 +95,7 @@ def _digest() -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process at a time, where the system and the folder know locks; a lock ends with its process."""
+    """Admit one process at a time, where the system and the folder support locks; a lock ends with its process."""
     try:
         import fcntl
     except ImportError:
@@ -118,7 +118,7 @@ def find_compiler() -> list[str]:
 
 
 def _compile() -> bytes:
-    """The library, compiled in the system's folder for temporary files, which has room where a cache is full."""
+    """Compile the library in the system's folder for temporary files, which has room where a cache is full."""
     chosen = find_compiler()
     if not chosen:
         raise BuildError("no C++ compiler found")

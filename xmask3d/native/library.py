@@ -1,4 +1,4 @@
-"""The compiled library, and what its calls need of tensors."""
+"""Compiled library, and the access of its calls to tensors."""
 
 import functools
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def library() -> CDLL:
-    """The compiled library.
+    """Load the compiled library.
 
     Raises:
         BuildError: it cannot be had here.
@@ -24,7 +24,7 @@ def library() -> CDLL:
 
 
 def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
-    """Why loops cannot be used on this machine; empty if they can.
+    """Return the reason why loops cannot be used on this machine; empty if they can.
 
     Args:
         loops: what they compute, for the log.
@@ -41,10 +41,10 @@ def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
 
 
 def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
-    """Where a tensor's numbers are, `offset` bytes further on; null for none."""
+    """Return the address of a tensor's numbers, `offset` bytes further on; null for none."""
     return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
 
 
 def threads() -> c_int:
-    """How many threads torch uses, and so the loops."""
+    """Return the number of threads that torch uses, and with it the loops."""
     return c_int(torch.get_num_threads())

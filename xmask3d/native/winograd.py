@@ -29,7 +29,7 @@ _WEIGHTS = torch.einsum("ia,jb->ijab", _G, _G).reshape(36, 9).float()
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.conv2d(x, weight, bias, padding=1)` of 3 x 3 weights, by the faster way.
+    """Compute `torch.nn.functional.conv2d(x, weight, bias, padding=1)` of 3 x 3 weights, by the faster method.
 
     Args:
         x: B x C x H x W.
@@ -45,7 +45,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def worthwhile(x: Tensor, weight: Tensor) -> bool:
-    """Whether `x`, B x C x H x W, is one to convolve so with `weight`, C' x C x 3 x 3, on this machine."""
+    """Return True where this method is the faster one for `x`, B x C x H x W, with `weight`, C' x C x 3 x 3, here."""
     return (
         x.is_cpu
         and x.dtype == weight.dtype == torch.float32
@@ -59,7 +59,7 @@ def worthwhile(x: Tensor, weight: Tensor) -> bool:
 
 
 class Filters:
-    """Weights made ready for the products, all at once or, where the maps are small beside them, a part at a time."""
+    """Weights prepared for the products, all at once or, where the maps are small beside them, a part at a time."""
 
     def __init__(self, weight: Tensor, *, turned: bool = False) -> None:
         """
@@ -73,13 +73,13 @@ class Filters:
         self._whole: Tensor | None = None
 
     def whole(self) -> Tensor:
-        """36 x C' x C, kept."""
+        """Return all prepared weights, 36 x C' x C, which are kept."""
         if self._whole is None:
             self._whole = self.part(0, self.channels_out)
         return self._whole
 
     def part(self, first: int, last: int) -> Tensor:
-        """36 x (last - first) x C."""
+        """Return a part of the prepared weights, 36 x (last - first) x C."""
         if self._whole is not None:
             return self._whole[:, first:last]
         weight = self.weight[first:last]
@@ -167,13 +167,13 @@ def _whole(x: Tensor, filters: Filters, bias: Tensor | None) -> Tensor:
 
 
 def _strides(image: Tensor) -> tuple[c_int64, c_int64]:
-    """Numbers from a plane to the next, and from a line to the next, of C x H x W."""
+    """Return the numbers between neighbouring planes and between neighbouring lines of C x H x W."""
     return c_int64(image.stride(0)), c_int64(image.stride(1))
 
 
 @functools.cache
 def failure() -> str:
-    """Why the loops cannot be used on this machine; empty if they can."""
+    """Return the reason why the loops cannot be used on this machine; empty if they can."""
     return failure_of("convolutions of 3 x 3", _check)
 
 

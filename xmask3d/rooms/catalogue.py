@@ -1,4 +1,4 @@
-"""Which models of the furniture library are what.
+"""Hand-written catalogue: the class of each model of the furniture library.
 
 Written by hand, model by model: names alone mislead ("Desk lamp" is no desk, "Table tennis" no table, "Toilet brush" no
 toilet). What is not listed is not used.

@@ -37,7 +37,7 @@ MAX_TEXELS = 128
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """Where a library model's mesh lies: a member of a .sh3f zip, its rotation (3 x 3 by rows), and a cached copy."""
+    """Place of a library model's mesh: a member of a .sh3f zip, its rotation (3 x 3 by rows), and a cached copy."""
 
     archive: Path
     member: str
@@ -72,7 +72,7 @@ class FurnitureModel:
 
     @property
     def class_name(self) -> str:
-        """Name of its class."""
+        """Name of the model's class."""
         return CLASS_NAMES[self.class_id]
 
 
@@ -94,12 +94,12 @@ def load_catalogue(root: Path) -> list[FurnitureModel]:
 
 
 def load_mesh(model: FurnitureModel) -> Mesh:
-    """The mesh of a model, at the model's size, on the floor at the origin, front facing -y, z up."""
+    """Load the mesh of a model, at the model's size, on the floor at the origin, front facing -y, z up."""
     return _load_mesh(model.source, model.size, model.key)
 
 
 def procedural_models(split: str, seed: int = 0, per_kind: int = 6) -> list[FurnitureModel]:
-    """Furniture made by rule, for every class.
+    """Generate furniture by rule, for every class.
 
     Styles (proportions, colours, details) are drawn from ranges that differ between the splits.
 
@@ -265,7 +265,7 @@ def _convert(part: "trimesh.Trimesh") -> Mesh:
 
 
 def _shrink(image: Image.Image) -> ByteArray:
-    """An RGB texture no larger than needed; see-through texels show the mean of the others."""
+    """Shrink an RGB texture to no more than is needed; transparent texels show the mean of the others."""
     small = image.convert("RGBA")
     small.thumbnail((MAX_TEXELS, MAX_TEXELS), Image.Resampling.BOX)
     array = np.asarray(small).astype(np.float64)

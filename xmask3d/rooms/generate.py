@@ -1,4 +1,4 @@
-"""Make a whole set of rooms: many processes, the same result from the same seed, and what is finished is kept."""
+"""Generation of a whole set of rooms by many processes: one seed gives one result, and finished rooms are kept."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ were pre-trained on the training half, and must not have seen the other."""
 
 @dataclass(frozen=True)
 class Job:
-    """One room to make. `furniture` is the folder of archives, or None for procedural furniture only."""
+    """Request for one room. `furniture` is the folder of archives, or None for procedural furniture only."""
 
     out: Path
     split: str
@@ -59,12 +59,12 @@ class Job:
 
     @property
     def record(self) -> Path:
-        """Where the finished room is recorded."""
+        """Path of the record of the finished room."""
         return self.out / "records" / f"{self.scene}.json"
 
     @property
     def identity(self) -> dict[str, object]:
-        """Everything that the room follows from."""
+        """Everything that the finished room depends on."""
         return {
             "split": self.split,
             "index": self.index,
@@ -76,7 +76,7 @@ class Job:
 
 
 def find_furniture(choice: str, cache: Path) -> Path | None:
-    """The folder of furniture archives that a choice names, or None for procedural furniture.
+    """Return the folder of furniture archives that a choice names, or None for procedural furniture.
 
     Args:
         choice: "procedural"; "auto" for the library if it can be had, else procedural; or a folder with .sh3f archives.
@@ -134,7 +134,7 @@ def make_rooms(
 
 
 def is_finished(job: Job) -> bool:
-    """Whether a room of the same arguments is complete."""
+    """Return True where a room of the same arguments is complete."""
     cloud, _ = scene_files(job.out, job.split, job.scene)
     try:
         return cloud.is_file() and json.loads(job.record.read_text())["identity"] == job.identity
@@ -164,7 +164,7 @@ def make_room(job: Job) -> str:
 
 @lru_cache(maxsize=2)
 def models_of(furniture: Path | None, seed: int) -> dict[str, list[FurnitureModel]]:
-    """Furniture for training and validation rooms, the library's (if any) and what is made by rule."""
+    """Return furniture for training and validation rooms: that of the library (if any) and that made by rule."""
     made = [model for split in ("train", "val") for model in procedural_models(split, seed, VARIANTS)]
     return split_models(made + ([] if furniture is None else load_catalogue(furniture)), SPLIT_SEED)
 
@@ -194,7 +194,7 @@ def _remove_others(out: Path, scenes: set[str]) -> None:
 
 
 def _refuse_others_scenes(out: Path, jobs: list[Job]) -> None:
-    """Scenes that this did not make have no record, and shall not be written over."""
+    """Refuse to write over scenes without a record, which this generator did not make."""
     if (out / "records").is_dir():
         return
     for job in jobs:
@@ -245,7 +245,7 @@ def _summarise(out: Path, jobs: list[Job]) -> None:
 
 
 def attribution(models: list[FurnitureModel]) -> str:
-    """Whom the licences ask to name: a line per library model."""
+    """Return the attribution that the licences ask for: a line per library model."""
     lines = ["Rooms made by xmask3d. The furniture below was rescaled and recoloured.", ""]
     library = sorted(
         (model for model in models if not isinstance(model.source, ProceduralSource)), key=lambda model: model.key

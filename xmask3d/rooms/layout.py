@@ -1,4 +1,4 @@
-"""Where things stand: a rectangular room, and pieces placed in it without touching each other."""
+"""Layout of a room: a rectangular room, and pieces placed in it without touching each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ GAP = 0.02
 
 
 class DoesNotFit(Exception):
-    """A piece that a room must have finds no place: the caller tries another arrangement."""
+    """Error: a piece that a room must have finds no place, so the caller tries another arrangement."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Box:
     high: Vector
 
     def overlaps(self, other: "Box", margin: float = 0.0) -> bool:
-        """Whether the blocks come nearer than `margin` along every axis."""
+        """Return True where the blocks come nearer than `margin` along every axis."""
         return all(self.low[i] < other.high[i] + margin and other.low[i] < self.high[i] + margin for i in range(3))
 
 
@@ -61,7 +61,7 @@ class Piece:
 
     @cached_property
     def box(self) -> Box:
-        """The block of space it takes."""
+        """Block of space that the piece takes."""
         w, d, h = self.size
         c, s = abs(np.cos(self.angle)), abs(np.sin(self.angle))
         half_x, half_y = float(w * c + d * s) / 2, float(w * s + d * c) / 2
@@ -69,7 +69,7 @@ class Piece:
         return Box((x - half_x, y - half_y, z), (x + half_x, y + half_y, z + h))
 
     def mesh(self) -> Mesh:
-        """Its mesh in the room's frame."""
+        """Return the mesh of the piece in the room's frame."""
         mesh = load_mesh(self.model).scaled(self.scale).turned(self.angle).moved(self.position)
         if self.tint is not None:
             color, strength = self.tint
@@ -87,18 +87,18 @@ class Room:
     reserved: list[Box] = field(default_factory=list)
 
     def length(self, wall: int) -> float:
-        """Length of a wall in metres."""
+        """Return the length of a wall in metres."""
         return self.size[0] if wall in (NORTH, SOUTH) else self.size[1]
 
     def at_wall(self, wall: int, along: float, away: float) -> tuple[float, float]:
-        """The point (x, y) that lies `along` metres along a wall and `away` metres from it."""
+        """Return the point (x, y) that lies `along` metres along a wall and `away` metres from it."""
         width, depth, _ = self.size
         return {NORTH: (along, depth - away), WEST: (away, along), SOUTH: (along, away), EAST: (width - away, along)}[
             wall
         ]
 
     def is_free(self, box: Box, ignore: Sequence[Piece] = ()) -> bool:
-        """Whether a block lies inside the room and touches no piece and no reserved space."""
+        """Return True where a block lies inside the room and touches no piece and no reserved space."""
         inside = all(box.low[i] >= -1e-6 and box.high[i] <= self.size[i] + 1e-6 for i in range(3))
         if not inside or any(box.overlaps(space) for space in self.reserved):
             return False
@@ -128,8 +128,7 @@ class Room:
 
 
 def beside(piece: Piece, side: float, front: float = 0.0) -> tuple[float, float]:
-    """The point (x, y) `side` metres to the right of a piece's middle, as one who stands before it sees it, and `front`
-    metres before it."""
+    """Return the point (x, y) `side` metres right of a piece's middle, seen from the front, and `front` before it."""
     c, s = np.cos(piece.angle), np.sin(piece.angle)
     x, y = side, -front
     return float(piece.position[0] + c * x - s * y), float(piece.position[1] + s * x + c * y)

@@ -17,7 +17,7 @@ Color = Sequence[float]
 
 
 def solid_texture(color: ArrayLike) -> ByteArray:
-    """A texture of one texel. Args: color: red, green, blue in [0, 1]. Returns 1 x 1 x 3 uint8."""
+    """Make a texture of one texel. Args: color: red, green, blue in [0, 1]. Returns 1 x 1 x 3 uint8."""
     return np.round(np.clip(np.asarray(color, np.float64), 0, 1) * 255).astype(np.uint8).reshape(1, 1, 3)
 
 
@@ -53,37 +53,37 @@ class Mesh:
         return high - low
 
     def moved(self, offset: ArrayLike) -> "Mesh":
-        """A copy shifted by (x, y, z) metres."""
+        """Return a copy shifted by (x, y, z) metres."""
         return replace(self, vertices=(self.vertices + np.asarray(offset, np.float32)).astype(np.float32))
 
     def scaled(self, factors: ArrayLike) -> "Mesh":
-        """A copy scaled about the origin by one factor or by (x, y, z) factors."""
+        """Return a copy scaled about the origin by one factor or by (x, y, z) factors."""
         return replace(self, vertices=(self.vertices * np.asarray(factors, np.float32)).astype(np.float32))
 
     def turned(self, angle: float) -> "Mesh":
-        """A copy turned about the z axis by an angle in radians, counter-clockwise seen from above."""
+        """Return a copy turned about the z axis by an angle in radians, counter-clockwise seen from above."""
         c, s = np.cos(angle), np.sin(angle)
         rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
         return replace(self, vertices=(self.vertices @ rotation.T).astype(np.float32))
 
     def standing(self) -> "Mesh":
-        """A copy whose bounding box stands on the floor, centred at the origin."""
+        """Return a copy whose bounding box stands on the floor, centred at the origin."""
         low, high = self.bounds
         middle = (low + high) / 2
         return self.moved([-middle[0], -middle[1], -low[2]])
 
     def normals(self) -> FloatArray:
-        """F x 3 unit normals, zero for a degenerate face."""
+        """Return f x 3 unit normals, zero for a degenerate face."""
         normal = self._area_vectors()
         length = np.maximum(_length(normal), 1e-20)
         return np.stack([(axis / length).astype(np.float32) for axis in normal], 1)
 
     def areas(self) -> FloatArray:
-        """F areas in square metres."""
+        """Return f areas in square metres."""
         return (_length(self._area_vectors()) / 2).astype(np.float32)
 
     def _area_vectors(self) -> list[NDArray[np.float64]]:
-        """Axes of the faces' normals, twice as long as the faces are large; a third of the time of `np.cross`."""
+        """Return the face normals, twice as long as the faces are large, in a third of the time of `np.cross`."""
         axes = np.ascontiguousarray(self.vertices.T, np.float64)
         first, second, third = (axes.take(corner, 1) for corner in self.faces.T)
         u, v = second - first, third - first
@@ -130,7 +130,7 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def polygons(corners: ArrayLike, image: ByteArray, texel_size: float = 1.0) -> Mesh:
-    """Flat quadrilaterals, textured in metres.
+    """Build flat quadrilaterals, textured in metres.
 
     Args:
         corners: N x 4 x 3, counter-clockwise seen from the front.
@@ -157,7 +157,7 @@ def polygons(corners: ArrayLike, image: ByteArray, texel_size: float = 1.0) -> M
 
 
 def box(low: ArrayLike, high: ArrayLike, image: ByteArray | Color, texel_size: float = 1.0) -> Mesh:
-    """An axis-aligned box between two corners, with a texture or a plain colour."""
+    """Build an axis-aligned box between two corners, with a texture or a plain colour."""
     (x0, y0, z0), (x1, y1, z1) = np.asarray(low, np.float64), np.asarray(high, np.float64)
     quads = [
         [(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)],
@@ -171,7 +171,7 @@ def box(low: ArrayLike, high: ArrayLike, image: ByteArray | Color, texel_size: f
 
 
 def lathe(profile: ArrayLike, image: ByteArray | Color, sides: int = 16, stretch: tuple[float, float] = (1, 1)) -> Mesh:
-    """A surface of revolution about the z axis.
+    """Build a surface of revolution about the z axis.
 
     Args:
         profile: N x 2 rows (radius, height) from bottom to top.
@@ -187,13 +187,13 @@ def lathe(profile: ArrayLike, image: ByteArray | Color, sides: int = 16, stretch
 
 
 def sheet(grid: ArrayLike, image: ByteArray | Color, texel_size: float = 1.0) -> Mesh:
-    """A surface through a grid of points R x C x 3, for cloth and round things."""
+    """Build a surface through a grid of points R x C x 3, for cloth and round things."""
     points = np.asarray(grid, np.float64)
     corners = np.stack([points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1]], 2)
     return polygons(corners.reshape(-1, 4, 3), as_texture(image), texel_size)
 
 
 def as_texture(image: ByteArray | Color) -> ByteArray:
-    """A texture from a texture or from a colour in [0, 1]."""
+    """Return a texture, given a texture or a colour in [0, 1]."""
     array = np.asarray(image)
     return array if array.ndim == 3 else solid_texture(array)

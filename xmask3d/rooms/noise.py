@@ -1,11 +1,11 @@
-"""What a real depth camera adds: noise that grows with distance, holes, grain, wrong exposure."""
+"""Noise of a real depth camera: depth noise that grows with distance, holes, grain, wrong exposure."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A slightly soft, grainy picture, H x W x 3 uint8.
+    """Make a picture slightly soft and grainy, H x W x 3 uint8.
 
     Args:
         color: H x W x 3.
@@ -23,7 +23,7 @@ def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Gener
 
 
 def _blurred(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Along the first axis; beyond the edge lies the edge."""
+    """Blur along the first axis; edge pixels are repeated beyond the edge."""
     result = 2 * image
     result[1:] += image[:-1]
     result[:1] += image[:1]
@@ -34,7 +34,7 @@ def _blurred(image: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Millimetres as a structured-light camera gives them, 0 where it sees nothing.
+    """Return depth in millimetres as a structured-light camera measures it, 0 where it sees nothing.
 
     The standard deviation follows Khoshelham and Elberink (2012): 1.4 mm/m^2 times the squared distance. Pixels at
     jumps of depth are lost often, and some small patches everywhere.
@@ -55,7 +55,7 @@ def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArra
 def _measured(
     depth: NDArray[np.float32], normal: NDArray[np.float32], chance: NDArray[np.float32]
 ) -> NDArray[np.uint16]:
-    """Noise and loss at jumps. Args: H x W each: metres, and normal and uniform random numbers."""
+    """Add noise to depth and lose pixels at jumps. Args: H x W each: metres, and normal and uniform random numbers."""
     noisy = depth + (0.001 + 0.0014 * depth**2) * normal
     jump = np.zeros(depth.shape, bool)
     limit = 0.05 * np.maximum(depth, 0.5)

@@ -1,5 +1,4 @@
-"""Get the furniture library: Debian's package sweethome3d-furniture, unpacked into a folder of the user's; nothing is
-installed and no special rights are needed."""
+"""Download of the furniture library: Debian's package sweethome3d-furniture, unpacked without installing anything."""
 
 import io
 import os
@@ -24,7 +23,7 @@ SOURCE = re.compile(r"^(?:deb|URIs:)\s(?:.*?\s)??(https?://\S*debian/?)(?=\s|$)"
 
 
 def get_furniture(cache: Path) -> Path:
-    """The folder with the furniture archives; downloads and unpacks them once.
+    """Return the folder with the furniture archives, which are downloaded and unpacked once.
 
     Tries what is there, then `apt-get download`, then the mirrors that `mirrors` finds; the SHA-256 is checked.
 
@@ -72,7 +71,7 @@ def unpack(package: Path, target: Path) -> None:
 
 
 def _member(content: bytes, name: bytes) -> bytes:
-    """A member of an ar archive (which a Debian package is), by the beginning of its name."""
+    """Return a member of an ar archive (which a Debian package is), by the beginning of its name."""
     position = 8
     while position + 60 <= len(content):
         header = content[position : position + 60]
@@ -84,7 +83,7 @@ def _member(content: bytes, name: bytes) -> bytes:
 
 
 def _by_apt(cache: Path) -> bool:
-    """Whether `apt-get download` brought the right file."""
+    """Run `apt-get download`; return True where it brought the right file."""
     if not shutil.which("apt-get"):
         return False
     try:
@@ -95,7 +94,7 @@ def _by_apt(cache: Path) -> bool:
 
 
 def mirrors(apt: Path = APT) -> list[str]:
-    """Addresses of Debian mirrors: of the environment variable XMASK3D_DEBIAN_MIRROR, then of apt's own sources."""
+    """Return addresses of Debian mirrors: from the variable XMASK3D_DEBIAN_MIRROR, then from apt's own sources."""
     found = [os.environ[MIRROR]] if os.environ.get(MIRROR) else []
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
         try:

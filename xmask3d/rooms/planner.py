@@ -1,4 +1,4 @@
-"""Choose furniture and find places for it: along walls, in corners, around tables."""
+"""Choice of furniture and of places for it: along walls, in corners, around tables."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ LIBRARY_SHARE = 0.65
 
 
 class Planner:
-    """Fills one room.
+    """Planner that furnishes one room.
 
     Args:
         room: still empty.
@@ -44,11 +44,11 @@ class Planner:
             self.by_kind.setdefault(model.kind, []).append(model)
 
     def chance(self, probability: float) -> bool:
-        """True with a probability."""
+        """Return True with a given probability."""
         return bool(self.rng.random() < probability)
 
     def pick(self, *kinds: str, longest: float = 99.0, made: bool | None = None) -> Piece:
-        """A piece of one of some kinds at the origin, slightly rescaled and often recoloured.
+        """Pick a piece of one of several kinds, at the origin, slightly rescaled and often recoloured.
 
         Args:
             longest: upper limit of its width in metres; ignored if nothing is so small.
@@ -120,23 +120,23 @@ class Planner:
         return None
 
     def need(self, piece: Piece | None) -> Piece:
-        """The piece itself. Raises: DoesNotFit if it is None."""
+        """Return the piece itself. Raises: DoesNotFit if it is None."""
         if piece is None:
             raise DoesNotFit(self.room.kind)
         return piece
 
     def wall_of(self, piece: Piece) -> int:
-        """The wall that a piece's back is turned to."""
+        """Return the wall that the back of a piece faces."""
         return round(piece.angle / (np.pi / 2)) % 4
 
     def door(self) -> None:
-        """A door in any wall, with free floor before it."""
+        """Place a door in any wall, with free floor before it."""
         piece = resized(self.pick("door"), depth=0.06)
         placed = self.need(self.along_wall(piece, z=0.0, clear=0.7, away=0.0))
         self.room.reserve_before(placed, self.wall_of(placed), 0.75)
 
     def window(self, curtains: float, small: bool = False) -> Piece | None:
-        """A window, with a pair of curtains at some probability; tall things stay away from it."""
+        """Place a window, with a pair of curtains at some probability; tall pieces stay away from it."""
         piece = self.pick("window", longest=1.0 if small else 99)
         top = self.room.size[2] - 0.2
         height = min(piece.size[2], 1.0 if small else 1.5)
@@ -222,7 +222,7 @@ class Planner:
         return placed if self.room.put(placed) else None
 
     def _hang(self, window: Piece, panel: Piece, rod: float) -> bool:
-        """A curtain on either side of a window; all or nothing."""
+        """Hang a curtain on either side of a window, both or none."""
         wall = self.wall_of(window)
         along = window.position[0] if wall in (NORTH, SOUTH) else window.position[1]
         panels = []
@@ -257,12 +257,12 @@ class Planner:
 
 
 def moved(piece: Piece, position: Vector, angle: float) -> Piece:
-    """The same piece elsewhere."""
+    """Return the same piece at another position."""
     return Piece(piece.model, position, angle, piece.scale, piece.tint)
 
 
 def resized(piece: Piece, width: float | None = None, depth: float | None = None, height: float | None = None) -> Piece:
-    """The same piece with some of its sizes set, in metres."""
+    """Return the same piece with some of its sizes replaced, in metres."""
     wanted = (width, depth, height)
     scale = tuple(
         s if want is None else want / m for s, want, m in zip(piece.scale, wanted, piece.model.size, strict=True)

@@ -1,4 +1,4 @@
-"""Fuse posed pictures to a point cloud, as a scanner does."""
+"""Fusion of posed pictures to a point cloud, as a scanner does it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from xmask3d.rooms.render import Frame
 
 @dataclass(frozen=True)
 class Picture:
-    """What a camera saw. Args: pose: 4 x 4, camera to world; step: of how many rows and columns one is used."""
+    """Picture of one camera. Args: pose: 4 x 4, camera to world; step: interval of the rows and columns in use."""
 
     frame: Frame
     pose: NDArray[np.float64]
@@ -21,7 +21,7 @@ class Picture:
 def fuse(
     pictures: Sequence[Picture], intrinsics: NDArray[np.float64], factor: int, spacing: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
-    """One point a cell, where some camera saw a surface: the mean of the instance with most pixels there.
+    """Return one point per cell in which a camera saw a surface: the mean of the instance with most pixels there.
 
     Args:
         intrinsics: 3 x 3 or larger, of a whole frame.
@@ -55,7 +55,7 @@ def _arrays(frame: Frame) -> tuple[NDArray, NDArray, NDArray, NDArray]:
 
 
 def _lift(picture: Picture, k: NDArray[np.float64], factor: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """World points (N x 3), colours in [0, 1], instances and labels of the pixels that hit something."""
+    """Return world points (N x 3), colours in [0, 1], instances and labels of the pixels that hit something."""
     color, depth, instance, label = (array[:: picture.step, :: picture.step] for array in _arrays(picture.frame))
     rows, columns = np.nonzero(instance >= 0)
     z = depth[rows, columns].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Furniture made by rule: which kinds, in which sizes, in which styles. `shapes` builds the meshes."""
+"""Furniture made by rule: its kinds, sizes and styles. `shapes` builds the meshes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ SIZES: dict[str, tuple[Range, Range, Range, float]] = {
 
 @dataclass(frozen=True)
 class ProceduralSource:
-    """What a mesh made by rule follows from; equal sources give equal meshes."""
+    """Recipe of a mesh made by rule; equal sources give equal meshes."""
 
     kind: str
     split: str
@@ -56,7 +56,7 @@ class ProceduralSource:
     variant: int
 
     def style(self) -> Style:
-        """The random choices of this piece, from the start."""
+        """Return the random choices of this piece, from their start."""
         return Style(
             np.random.default_rng([self.seed, self.variant, *self.kind.encode(), *self.split.encode()]), self.split
         )
@@ -71,7 +71,7 @@ class ProceduralSource:
 def procedural_variants(
     split: str, seed: int, per_kind: int
 ) -> Iterator[tuple[ProceduralSource, tuple[float, float, float], float]]:
-    """Every kind `per_kind` times: source, size in metres, elevation in metres."""
+    """Return every kind `per_kind` times: source, size in metres, elevation in metres."""
     for kind, (width, depth, height, elevation) in SIZES.items():
         for variant in range(per_kind):
             source = ProceduralSource(kind, split, seed, variant)

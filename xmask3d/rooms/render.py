@@ -1,4 +1,4 @@
-"""Draw meshes by ray casting: colour, depth, instance and label of every pixel."""
+"""Rendering of meshes by ray casting: colour, depth, instance and label of every pixel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from xmask3d.rooms.shading import Hits, Light, Looks, RayCaster
 
 @dataclass(frozen=True)
 class Frame:
-    """What a camera sees.
+    """Rendered view of a camera.
 
     Attributes:
         color: H x W x 3 uint8.
@@ -103,7 +103,7 @@ class Renderer:
 
 
 def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:
-    """Camera-to-world matrix (4 x 4) of an upright camera at `eye` that looks at `target`; z is up in the world."""
+    """Return the camera-to-world matrix (4 x 4) of an upright camera at `eye` that looks at `target`; z is up."""
     position = np.asarray(eye, np.float64)
     forward = np.asarray(target, np.float64) - position
     forward /= np.linalg.norm(forward)

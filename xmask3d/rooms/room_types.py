@@ -1,4 +1,4 @@
-"""Recipes of rooms: what belongs into a bedroom, a kitchen, a bathroom and so on, and where."""
+"""Recipes of rooms: the furniture of a bedroom, a kitchen, a bathroom and so on, and its places."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,7 +28,7 @@ ATTEMPTS = 40
 
 
 def furnish(kind: str, models: Sequence[FurnitureModel], rng: np.random.Generator) -> Room:
-    """A furnished room.
+    """Furnish a room of a given kind.
 
     Args:
         kind: one of `CYCLE`.
@@ -52,7 +52,7 @@ def furnish(kind: str, models: Sequence[FurnitureModel], rng: np.random.Generato
 
 
 def bedroom(plan: Planner) -> None:
-    """A bed against a wall with nightstands, wardrobe, window with curtains; often a desk, a bookshelf, an armchair."""
+    """Place a bed against a wall, nightstands, a wardrobe, a window; often a desk, a bookshelf, an armchair."""
     plan.door()
     bed = plan.need(plan.along_wall(plan.pick("bed", "bunk bed"), center=True, clear=0.5))
     stand = plan.pick("nightstand")
@@ -69,7 +69,7 @@ def bedroom(plan: Planner) -> None:
 
 
 def living_room(plan: Planner) -> None:
-    """A sofa, a coffee table before it, armchairs, a bookshelf, a TV stand, plants, pictures, curtains."""
+    """Place a sofa, a coffee table before it, armchairs, a bookshelf, a TV stand, plants, pictures, curtains."""
     plan.door()
     plan.need(plan.window(curtains=0.9))
     sofa = plan.need(plan.along_wall(plan.pick("sofa", "corner sofa"), center=True, clear=1.2))
@@ -98,7 +98,7 @@ def living_room(plan: Planner) -> None:
 
 
 def office(plan: Planner) -> None:
-    """One or two desks with chairs, bookshelves, a filing cabinet, sometimes a sofa or a table with chairs."""
+    """Place one or two desks with chairs, bookshelves, a filing cabinet, sometimes a sofa or a table with chairs."""
     plan.door()
     plan.need(plan.window(curtains=0.4))
     plan.need(_desk(plan))
@@ -127,7 +127,7 @@ def office(plan: Planner) -> None:
 
 
 def dining_room(plan: Planner) -> None:
-    """A table with chairs all around, a sideboard, perhaps a bar with stools."""
+    """Place a table with chairs all around, a sideboard, perhaps a bar with stools."""
     plan.door()
     plan.need(plan.window(curtains=0.8))
     table = plan.need(plan.in_middle(resized(plan.pick("dining table"), height=0.75), clear=0.75))
@@ -152,7 +152,7 @@ def dining_room(plan: Planner) -> None:
 
 
 def kitchen(plan: Planner) -> None:
-    """Cabinets under a counter with a sink, a cooker, a refrigerator, wall cabinets above; a table or an island."""
+    """Place cabinets under a counter with a sink, a cooker, a refrigerator, wall cabinets; a table or an island."""
     wall = int(plan.rng.integers(0, 4))
     _kitchen_row(plan, wall)
     plan.door()
@@ -178,7 +178,7 @@ def kitchen(plan: Planner) -> None:
 
 
 def bathroom(plan: Planner) -> None:
-    """A bathtub with a shower curtain, a toilet, a wash basin with a mirror."""
+    """Place a bathtub with a shower curtain, a toilet, a wash basin with a mirror."""
     tub = plan.need(plan.along_wall(plan.pick("bathtub"), corner=True, clear=0.5))
     _shower_curtain(plan, tub)
     plan.door()
@@ -201,7 +201,7 @@ def _some(plan: Planner, wishes: Sequence[tuple[str, float]]) -> None:
 
 
 def _desk(plan: Planner) -> Piece | None:
-    """A desk at a wall and a chair that looks at it."""
+    """Place a desk at a wall and a chair that looks at it."""
     desk = plan.along_wall(plan.pick("desk", longest=2.0), clear=0.9)
     if desk is not None:
         chair = plan.pick("office chair", "chair")
@@ -220,7 +220,7 @@ def _flank(plan: Planner, base: Piece, piece: Piece, side: int) -> None:
 
 
 def _shower_curtain(plan: Planner, tub: Piece) -> None:
-    """A curtain along the outer edge of a bathtub, drawn part of the way."""
+    """Hang a curtain along the outer edge of a bathtub, drawn part of the way."""
     curtain = plan.pick("shower curtain")
     width = tub.size[0] * float(plan.rng.uniform(0.4, 0.6))
     z = 0.12
@@ -237,7 +237,7 @@ def _shower_curtain(plan: Planner, tub: Piece) -> None:
 
 
 def _kitchen_row(plan: Planner, wall: int) -> None:
-    """Base units side by side from one corner, worktops over neighbours, a refrigerator at the end."""
+    """Place base units side by side from one corner, worktops over neighbours, a refrigerator at the end."""
     depth, top = 0.6, 0.86
     counter = resized(plan.pick("counter"), depth=depth + 0.03)
     stove = plan.pick("stove")
@@ -278,7 +278,7 @@ def _in_row(plan: Planner, wall: int, unit: Piece, start: float, flip: bool) -> 
 
 
 def _worktop(plan: Planner, wall: int, run: Sequence[Piece], counter: Piece, top: float, sink: bool) -> None:
-    """A counter over neighbouring base units, a sink on it, wall cabinets above."""
+    """Place a counter over neighbouring base units, a sink on it, wall cabinets above."""
     axis = 0 if wall in (NORTH, SOUTH) else 1
     low, high = min(unit.box.low[axis] for unit in run), max(unit.box.high[axis] for unit in run)
     slab = resized(counter, width=high - low)

@@ -86,7 +86,7 @@ _ROOM_WORDS = {
 
 
 def word_for(kind: str, rng: np.random.Generator) -> str:
-    """One of the words for a kind; the class's own name in almost half of the cases."""
+    """Choose one of the words for a kind; the class's own name in almost half of the cases."""
     if kind in CLASS_OF_KIND and CLASS_OF_KIND[kind] != "otherfurniture" and rng.random() < 0.45:
         return CLASS_OF_KIND[kind]
     return str(rng.choice(WORDS[kind]))
@@ -95,7 +95,7 @@ def word_for(kind: str, rng: np.random.Generator) -> str:
 def describe(
     kinds: Sequence[str], shares: Sequence[float], room: str, rng: np.random.Generator, at_most: int = 5
 ) -> str:
-    """A sentence about a picture.
+    """Compose a sentence about a picture.
 
     Args:
         kinds: kind of every instance in the picture.

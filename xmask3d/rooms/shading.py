@@ -1,4 +1,4 @@
-"""How surfaces look under a room's light, and rays that are followed to them by embreex and shaded by NumPy."""
+"""Shading of surfaces under a room's light: embreex casts the rays, NumPy shades their hits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays end: N faces (-1 for a miss), distances along the given directions, and colours in [0, 1]."""
+    """Hits of rays: N faces (-1 for a miss), distances along the given directions, and colours in [0, 1]."""
 
     face: NDArray[np.int32]
     distance: NDArray[np.float32]
@@ -50,7 +50,7 @@ class Hits:
 
 @dataclass(frozen=True)
 class Looks:
-    """What a triangle's look follows from. All textures lie end to end, so that one look-up serves all pixels.
+    """Appearance of every triangle. All textures lie end to end, so that one look-up serves all pixels.
 
     Attributes:
         normals: F x 3.
@@ -81,7 +81,7 @@ class Looks:
 
 
 class RayCaster:
-    """Rays to a mesh's faces. Numbers of one kind lie together (a row an axis): NumPy is slow on rows of two or three.
+    """Ray caster. Each axis is one contiguous row, since NumPy is slow on rows of two or three numbers.
 
     Args:
         mesh: in the world frame.
@@ -118,7 +118,7 @@ class RayCaster:
         return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
 
     def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of a face's corners 1 and 2.
+        """Return the unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of corners 1 and 2.
 
         Returns:
             N x 3 in [0, 1].
@@ -155,7 +155,7 @@ class RayCaster:
         return lit
 
     def _lamp_light(self, points: FloatArray, normal: Sequence[FloatArray]) -> FloatArray:
-        """Share of the lamp's light at N points, float32. Args: points, normal: three axes of N numbers each."""
+        """Return the lamp's share of light at N points, float32. Args: points, normal: three axes of N numbers each."""
         light = self.light
         towards = [lamp - axis for lamp, axis in zip(np.asarray(light.lamp, np.float32), points, strict=True)]
         square = np.maximum(_dot(towards, towards), 1e-3)
@@ -173,7 +173,7 @@ class RayCaster:
 
 
 def _advanced(starts: FloatArray, rays: FloatArray, distance: FloatArray) -> FloatArray:
-    """Where N rays are at their distances, N x 3; the three axes lie each on its own."""
+    """Return the points of N rays at their distances, N x 3; each of the three axes is contiguous."""
     points = np.empty((3, len(rays)), np.float32)
     for axis, start, ray in zip(points, starts.T, rays.T, strict=True):
         np.multiply(ray, distance, out=axis)
@@ -182,5 +182,5 @@ def _advanced(starts: FloatArray, rays: FloatArray, distance: FloatArray) -> Flo
 
 
 def _dot(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> FloatArray:
-    """Products of N pairs of vectors, each given by its three axes."""
+    """Return the dot products of N pairs of vectors, each given by its three axes."""
     return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]

@@ -19,7 +19,7 @@ WET = ("bathroom", "kitchen")
 
 @dataclass(frozen=True)
 class BuiltRoom:
-    """A room ready to be seen.
+    """Room ready for rendering.
 
     Attributes:
         room: what stands where.
@@ -49,7 +49,7 @@ def build_room(room: Room, rng: np.random.Generator) -> BuiltRoom:
 
 
 def room_light(room: Room, rng: np.random.Generator) -> Light:
-    """Daylight from a side and a lamp under the ceiling, in a random mix and warmth."""
+    """Choose daylight from a side and a lamp under the ceiling, in a random mix and warmth."""
     width, depth, height = room.size
     turn, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.1)
     warmth = rng.uniform(-0.05, 0.09)
@@ -129,7 +129,7 @@ def _ceiling(room: Room) -> Mesh:
 
 
 def _rug(room: Room, rng: np.random.Generator) -> Mesh | None:
-    """A thin rug near the middle, in half of the dry rooms."""
+    """Lay a thin rug near the middle, in half of the dry rooms."""
     if room.kind in WET or rng.random() < 0.5:
         return None
     w, d, _ = room.size

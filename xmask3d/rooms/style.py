@@ -16,7 +16,7 @@ SLOTS = {"train": (0, 1, 3, 4, 6, 7), "val": (2, 5)}
 
 
 class Style:
-    """A stream of choices whose numbers never coincide between the splits.
+    """Stream of random choices whose numbers never coincide between the splits.
 
     Args:
         rng: where the choices come from.
@@ -30,38 +30,38 @@ class Style:
         self.slots = SLOTS[split]
 
     def between(self, low: float, high: float) -> float:
-        """A number of this split's parts of a range."""
+        """Draw a number from this split's parts of a range."""
         slot = self.slots[self.rng.integers(len(self.slots))]
         return float(low + (high - low) * (slot + self.rng.uniform(0.02, 0.98)) / 8)
 
     def choice(self, options: Sequence[Option]) -> Option:
-        """One of several; shared by both splits."""
+        """Choose one of several values, which both splits share."""
         return options[int(self.rng.integers(len(options)))]
 
     def chance(self, probability: float) -> bool:
-        """True with a probability."""
+        """Return True with a given probability."""
         return bool(self.rng.random() < probability)
 
     def count(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
+        """Draw a whole number, both ends included."""
         return int(self.rng.integers(low, high + 1))
 
     def paint(
         self, value: tuple[float, float] = (0.3, 0.95), saturation: tuple[float, float] = (0.1, 0.75)
     ) -> tuple[float, float, float]:
-        """A colour of any hue."""
+        """Draw a colour of any hue."""
         return textures.hsv(self.between(0, 1), self.between(*saturation), self.between(*value))
 
     def white(self) -> tuple[float, float, float]:
-        """A white, as of porcelain or enamel, warm or cold."""
+        """Draw a white, as of porcelain or enamel, warm or cold."""
         return textures.hsv(self.between(0.05, 0.6), self.between(0, 0.07), self.between(0.84, 1))
 
     def metal(self) -> tuple[float, float, float]:
-        """A grey, from black iron to chrome."""
+        """Draw a grey, from black iron to chrome."""
         return textures.hsv(self.between(0.5, 0.7), self.between(0, 0.08), self.choice([0.15, 0.35, 0.6, 0.75]))
 
     def wood(self) -> ByteArray:
-        """Wood, from birch to wenge; sometimes painted white or grey."""
+        """Draw a wood, from birch to wenge; sometimes painted white or grey."""
         if self.chance(0.25):
             return textures.wood(self.rng, textures.hsv(self.between(0.05, 0.6), 0.05, self.between(0.55, 0.95)))
         return textures.wood(
@@ -69,11 +69,11 @@ class Style:
         )
 
     def cloth(self) -> ByteArray:
-        """Upholstery or linen of any colour."""
+        """Draw upholstery or linen of any colour."""
         return textures.cloth(self.rng, self.paint((0.3, 0.95), (0.05, 0.75)))
 
     def stone(self) -> ByteArray:
-        """Granite or marble, dark or light."""
+        """Draw granite or marble, dark or light."""
         return textures.stone(
             self.rng, textures.hsv(self.between(0, 1), self.between(0, 0.15), self.between(0.2, 0.92))
         )

@@ -11,19 +11,19 @@ SIDE = 64
 
 
 def hsv(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    """Red, green, blue in [0, 1] of a hue (which wraps around), a saturation and a value."""
+    """Convert a hue (which wraps around), a saturation and a value to red, green, blue in [0, 1]."""
     return hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
 
 
 def wood(rng: np.random.Generator, color: Color) -> ByteArray:
-    """Grain along the texture's width."""
+    """Draw wood with its grain along the texture's width."""
     rows = _smooth_noise(rng, (SIDE, SIDE), (1, 12))
     fine = _smooth_noise(rng, (SIDE, SIDE), (0.6, 4))
     return _tint(color, 1 + 0.09 * rows + 0.04 * fine)
 
 
 def cloth(rng: np.random.Generator, color: Color) -> ByteArray:
-    """A weave with slight stains; sometimes striped or checked in a second shade."""
+    """Draw a weave with slight stains; sometimes striped or checked in a second shade."""
     shade = 1 + 0.05 * rng.standard_normal((SIDE, SIDE)) + 0.05 * _smooth_noise(rng, (SIDE, SIDE), (8, 8))
     pattern, period = rng.integers(0, 5), int(rng.choice([8, 16, 32]))
     stripes = (np.arange(SIDE) // (period // 2)) % 2
@@ -35,14 +35,14 @@ def cloth(rng: np.random.Generator, color: Color) -> ByteArray:
 
 
 def stone(rng: np.random.Generator, color: Color) -> ByteArray:
-    """Speckled granite or veined marble."""
+    """Draw speckled granite or veined marble."""
     clouds = _smooth_noise(rng, (SIDE, SIDE), (5, 5))
     veins = np.exp(-30 * np.abs(_smooth_noise(rng, (SIDE, SIDE), (9, 9))))
     return _tint(color, 1 + 0.08 * clouds + 0.07 * rng.standard_normal((SIDE, SIDE)) - 0.2 * veins)
 
 
 def tiles(rng: np.random.Generator, color: Color, count: int = 2, chequered: bool = False) -> ByteArray:
-    """Square tiles with darker or lighter joints, on request light and dark in turn."""
+    """Draw square tiles with darker or lighter joints, on request light and dark in turn."""
     step = SIDE // count
     cell = rng.uniform(-0.06, 0.06, (count, count))
     if chequered:
@@ -54,7 +54,7 @@ def tiles(rng: np.random.Generator, color: Color, count: int = 2, chequered: boo
 
 
 def planks(rng: np.random.Generator, color: Color) -> ByteArray:
-    """Boards along the texture's width with dark gaps and staggered ends."""
+    """Draw boards along the texture's width with dark gaps and staggered ends."""
     count = 4
     step = SIDE // count
     shade = 1 + 0.1 * _smooth_noise(rng, (SIDE, SIDE), (1, 14))
@@ -67,14 +67,14 @@ def planks(rng: np.random.Generator, color: Color) -> ByteArray:
 
 
 def plaster(rng: np.random.Generator, color: Color) -> ByteArray:
-    """A painted wall, almost even."""
+    """Draw a painted wall, almost even."""
     return _tint(
         color, 1 + 0.015 * _smooth_noise(rng, (SIDE, SIDE), (6, 6)) + 0.012 * rng.standard_normal((SIDE, SIDE))
     )
 
 
 def wallpaper(rng: np.random.Generator, color: Color) -> ByteArray:
-    """Broad faint stripes or dots."""
+    """Draw broad faint stripes or dots."""
     axis = np.arange(SIDE)
     if rng.random() < 0.6:
         shade = np.broadcast_to(1 - 0.1 * ((axis // int(rng.choice([8, 16]))) % 2), (SIDE, SIDE)).copy()
@@ -85,14 +85,14 @@ def wallpaper(rng: np.random.Generator, color: Color) -> ByteArray:
 
 
 def carpet(rng: np.random.Generator, color: Color) -> ByteArray:
-    """Even pile with noise."""
+    """Draw an even pile with noise."""
     return _tint(
         color, 1 + 0.09 * rng.standard_normal((SIDE, SIDE)) + 0.04 * _smooth_noise(rng, (SIDE, SIDE), (10, 10))
     )
 
 
 def painting(rng: np.random.Generator) -> ByteArray:
-    """A landscape, blocks of colour, or soft blobs."""
+    """Draw a landscape, blocks of colour, or soft blobs."""
     rows, columns = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     image = np.empty((SIDE, SIDE, 3))
     image[:] = hsv(rng.random(), rng.uniform(0.05, 0.6), rng.uniform(0.5, 1))
@@ -116,7 +116,7 @@ def painting(rng: np.random.Generator) -> ByteArray:
 
 
 def outdoors(rng: np.random.Generator) -> ByteArray:
-    """What a window shows by day: bright sky above blurred green."""
+    """Draw the view from a window by day: bright sky above blurred green."""
     rows = np.linspace(0, 1, SIDE)[:, None]
     horizon = rng.uniform(0.55, 0.85) + 0.05 * _smooth_noise(rng, (1, SIDE), (1, 6))
     sky = np.asarray(hsv(rng.uniform(0.53, 0.6), rng.uniform(0.08, 0.3), 1.0))
@@ -133,7 +133,7 @@ def recolored(image: ByteArray, tint: Color, strength: float) -> ByteArray:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: tuple[float, float]) -> NDArray[np.float64]:
-    """Periodic Gaussian noise of unit variance, smooth over `scale` texels along each axis."""
+    """Draw periodic Gaussian noise of unit variance, smooth over `scale` texels along each axis."""
     frequencies = [
         np.fft.fftfreq(size)[:, None] if axis == 0 else np.fft.fftfreq(size)[None, :] for axis, size in enumerate(shape)
     ]

@@ -1,4 +1,4 @@
-"""Where the cameras are: at eye height on free floor, looking at things, as someone who scans a room would."""
+"""Viewpoints of the cameras: at eye height on free floor, looking at things, as a person scans a room."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ Pose = NDArray[np.float64]
 
 
 def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candidates_per_view: int = 4) -> list[Pose]:
-    """Camera-to-world poses of the frames, in the order in which someone walks.
+    """Choose camera-to-world poses of the frames, in the order of a walk.
 
     Of many random views those are kept that show things, and among them those that show what others do not.
 
@@ -53,7 +53,7 @@ def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candida
 
 
 def _small_intrinsics(factor: int) -> NDArray[np.float64]:
-    """Intrinsics of the picture that holds every `factor`-th row and column of a frame."""
+    """Return the intrinsics of the picture that holds every `factor`-th row and column of a frame."""
     small = INTRINSICS.copy()
     small[:2, :3] /= factor
     return small
@@ -65,7 +65,7 @@ def small_view(built: BuiltRoom, pose: Pose, factor: int) -> Frame:
 
 
 def _random_view(built: BuiltRoom, index: int, rng: np.random.Generator) -> Pose:
-    """A view from free floor at one of the pieces in turn, or across the room."""
+    """Draw a view from free floor at one of the pieces in turn, or across the room."""
     room = built.room
     eye_height = min(float(rng.uniform(1.25, 1.75)), room.size[2] - 0.4)
     spots = [_free_spot(built, eye_height, rng) for _ in range(2)]
@@ -92,7 +92,7 @@ def _random_view(built: BuiltRoom, index: int, rng: np.random.Generator) -> Pose
 
 
 def _free_spot(built: BuiltRoom, height: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A point at eye height that is in no piece; above low things only if the floor is full."""
+    """Draw a point at eye height that is in no piece; above low things only if the floor is full."""
     room = built.room
     margin = 0.3
     best, best_room = None, -1.0
@@ -116,7 +116,7 @@ def _free_spot(built: BuiltRoom, height: float, rng: np.random.Generator) -> NDA
 
 
 def _visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | None:
-    """Share of the picture that each instance fills, or None for a view that nobody would keep."""
+    """Return the share of the picture that each instance fills, or None for a view that shows too little."""
     count = np.bincount(frame.instance[frame.instance >= 0], minlength=len(built.kinds)) / frame.instance.size
     bare = np.array([kind in ("floor", "wall", "ceiling", "rug") for kind in built.kinds])
     things = np.where(bare, 0, count)

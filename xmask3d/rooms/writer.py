@@ -1,4 +1,4 @@
-"""Write one room as processed ScanNet: a labelled point cloud, posed frames, label images and captions."""
+"""Writer of one room as processed ScanNet: a labelled point cloud, posed frames, label images and captions."""
 
 import io
 import json
@@ -40,7 +40,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class RoomFiles:
-    """What a written room holds: a sentence per frame stem, point count, and the frames in which each class appears."""
+    """Content of a written room: a sentence per frame stem, point count, and the frames in which each class appears."""
 
     captions: dict[str, str]
     points: int
@@ -48,12 +48,12 @@ class RoomFiles:
 
 
 def scene_files(out: Path, split: str, scene: str) -> tuple[Path, Path]:
-    """The point cloud's path and the folder of frames."""
+    """Return the point cloud's path and the folder of frames."""
     return out / "scannet_3d" / split / f"{scene}_vh_clean_2.pth", out / "scannet_2d" / scene
 
 
 def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, rng: np.random.Generator) -> RoomFiles:
-    """Film a room and write its files; the point cloud last, so that its presence means a complete room.
+    """Render a room and write its files; the point cloud comes last, so that its presence means a complete room.
 
     What the scene held before is removed: frames of another room would count as views of this one.
 
@@ -86,7 +86,7 @@ def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, 
 
 
 def caption(built: BuiltRoom, frame: Frame, rng: np.random.Generator) -> str:
-    """A sentence about what a frame shows."""
+    """Compose a sentence about what a frame shows."""
     count = np.bincount(frame.instance[frame.instance >= 0], minlength=len(built.kinds))
     visible = np.flatnonzero(count)
     return sentences.describe(
@@ -112,13 +112,13 @@ def scan(
 
 
 def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
-    """A camera's automatic exposure, not always right: the factor that brings the mean to a usual brightness."""
+    """Draw a camera's automatic exposure, not always right: the factor that brings the mean to a usual brightness."""
     mean = float(np.mean([frame.color.mean() for frame in frames])) / 255
     return float(np.clip(rng.uniform(0.42, 0.56) / max(mean, 1e-3), 0.7, 1.8))
 
 
 def matrix_text(matrix: NDArray[np.float64]) -> str:
-    """A matrix as ScanNet writes it: a row a line."""
+    """Format a matrix as ScanNet writes it: one line per row."""
     return "\n".join(" ".join(f"{value:.6f}" for value in row) for row in matrix) + "\n"
 
 
@@ -135,7 +135,7 @@ def _write_frame(
 
 
 def encode_png(image: NDArray) -> bytes:
-    """A grey PNG file. Args: image: H x W uint8 or uint16. In half of Pillow's time, which tries every filter a row.
+    """Encode a grey PNG file in half of Pillow's time. Args: image: H x W uint8 or uint16.
 
     Raises:
         ValueError: another shape or type.

@@ -1,4 +1,4 @@
-"""What a back end of sparse convolution offers, and the choice of one by name."""
+"""Interface of a back end of sparse convolution, and the choice of one by name."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,7 +15,7 @@ BACKENDS = ("auto", "native", "torch", "minkowski")
 
 
 class CoordinateManager(ABC):
-    """The coordinates of one batch at every level, and the convolutions on them.
+    """Coordinates of one batch at every level, and the convolutions on them.
 
     Made once a batch and shared by every network that reads it, so that kernel maps are built once. Features at a level
     have one row for each row of `coordinates(stride)`; that order may differ from the order given (see `arrange`).
@@ -25,7 +25,7 @@ class CoordinateManager(ABC):
 
     @abstractmethod
     def coordinates(self, stride: int) -> Tensor:
-        """V x 4 int32 rows (batch, x, y, z) at a tensor stride, in units of the finest grid."""
+        """Return v x 4 int32 rows (batch, x, y, z) at a tensor stride, in units of the finest grid."""
 
     @abstractmethod
     def arrange(self, rows: Tensor) -> Tensor:
@@ -33,27 +33,27 @@ class CoordinateManager(ABC):
 
     @abstractmethod
     def restore(self, rows: Tensor) -> Tensor:
-        """The inverse of `arrange`."""
+        """Invert `arrange`."""
 
     @abstractmethod
     def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
-        """Submanifold convolution at a level: V x A features, K^3 x A x B weight -> V x B."""
+        """Apply a submanifold convolution at a level: V x A features, K^3 x A x B weight -> V x B."""
 
     def pointwise(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
-        """Convolution of kernel 1 at a level: V x A features, A x B weight -> V x B."""
+        """Apply a convolution of kernel 1 at a level: V x A features, A x B weight -> V x B."""
         return functional.linear(features, weight.t())
 
     @abstractmethod
     def downsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
-        """2x2x2 convolution of stride 2 from level `stride` to `2 * stride`; 8 x A x B weight."""
+        """Apply a 2x2x2 convolution of stride 2 from level `stride` to `2 * stride`; 8 x A x B weight."""
 
     @abstractmethod
     def upsample(self, features: Tensor, weight: Tensor, stride: int) -> Tensor:
-        """2x2x2 transposed convolution of stride 2 from level `stride` to `stride / 2`; 8 x A x B weight."""
+        """Apply a 2x2x2 transposed convolution of stride 2, from level `stride` to `stride / 2`; 8 x A x B weight."""
 
 
 class _Permutation(torch.autograd.Function):
-    """Rows in another order. Its gradient is the inverse, where that of indexing would sort the indices to add up."""
+    """Permutation of rows. Its gradient is the inverse permutation; that of indexing would sort the indices first."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class _Permutation(torch.autograd.Function):
 
 
 class TorchCoordinateManager(CoordinateManager):
-    """The back end in plain torch, for every device and type."""
+    """Back end in plain torch, for every device and type."""
 
     def __init__(self, coordinates: Tensor) -> None:
         self._maps = CoordinateMaps(coordinates)
@@ -121,7 +121,7 @@ def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> Coordinate
 
 
 def autocast_type(tensor: Tensor) -> torch.dtype:
-    """The type of products of a tensor: that of autocast, if it is on and the tensor is not double."""
+    """Return the compute type of a tensor: that of autocast, if it is on and the tensor is not double."""
     kind = tensor.device.type
     if tensor.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

@@ -80,15 +80,15 @@ class _Transposed(torch.autograd.Function):
 
 
 def submanifold_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """V x A features, K^3 x A x B weight -> V x B on the same coordinates."""
+    """Convolve v x A features, K^3 x A x B weight -> V x B on the same coordinates."""
     return _Submanifold.apply(features, weight, kernel_map)
 
 
 def strided_convolution(features: Tensor, weight: Tensor, stride_map: StrideMap) -> Tensor:
-    """Fine F x A features, 8 x A x B weight -> coarse T x B."""
+    """Convolve fine F x A features, 8 x A x B weight -> coarse T x B."""
     return _Strided.apply(features, weight, stride_map)
 
 
 def transposed_convolution(features: Tensor, weight: Tensor, stride_map: StrideMap) -> Tensor:
-    """Coarse T x A features, 8 x A x B weight -> fine F x B."""
+    """Convolve coarse T x A features, 8 x A x B weight -> fine F x B."""
     return _Transposed.apply(features, weight, stride_map)

@@ -1,4 +1,4 @@
-"""Voxel coordinates of a batch, their coarser levels, and who neighbours whom.
+"""Voxel coordinates of a batch, their coarser levels, and the kernel maps between neighbours.
 
 A level is named by its tensor stride s = 1, 2, 4 ...: coordinates are multiples of s in units of the finest grid.
 Rows of every level are kept in Morton order, so that rows near in memory are near in space and the children of a coarse
@@ -22,7 +22,7 @@ _TABLE_ROWS_AT_ONCE = 16384
 
 @dataclass(frozen=True)
 class KernelMap:
-    """Which source rows each target row reads, tap by tap.
+    """Source rows that each target row reads, one per tap.
 
     Attributes:
         table: T x K int32 source rows; `source_rows` where a tap finds no voxel.
@@ -35,7 +35,7 @@ class KernelMap:
 
 @dataclass(frozen=True)
 class StrideMap:
-    """The link between a level and the next coarser one.
+    """Link between a level and the next coarser one.
 
     Attributes:
         children: T x 8 int32 fine rows of each coarse row (tap = x + 2y + 4z); the number of fine rows for none.
@@ -47,7 +47,7 @@ class StrideMap:
 
     @property
     def down(self) -> KernelMap:
-        """The map of a strided convolution."""
+        """Map of a strided convolution."""
         return KernelMap(self.children, self.slot.shape[0])
 
 
@@ -58,7 +58,7 @@ class _Level:
 
 
 class CoordinateMaps:
-    """Coordinates of every level and the kernel maps between them, each built once, when first asked for.
+    """Coordinates of every level and the kernel maps between them, each built once, at its first use.
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice; any sign, batch index from 0.
@@ -89,7 +89,7 @@ class CoordinateMaps:
         self._strides: dict[int, StrideMap] = {}
 
     def coordinates(self, stride: int) -> Tensor:
-        """V x 4 int32 rows (batch, x, y, z) of a level, in units of the finest grid."""
+        """Return v x 4 int32 rows (batch, x, y, z) of a level, in units of the finest grid."""
         return self._level(stride).coordinates
 
     def neighbours(self, stride: int, kernel_size: int) -> KernelMap:
@@ -170,7 +170,7 @@ class CoordinateMaps:
 
 
 def kernel_offsets(kernel_size: int) -> Tensor:
-    """K^3 x 3 int64 offsets of a kernel's taps, x fastest: centred for odd sizes, from 0 for even ones."""
+    """Return K^3 x 3 int64 offsets of a kernel's taps, x fastest: centred for odd sizes, from 0 for even ones."""
     start = -(kernel_size // 2) if kernel_size % 2 else 0
     line = torch.arange(start, start + kernel_size)
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
@@ -212,7 +212,7 @@ def _check(coordinates: Tensor) -> None:
 
 
 def _bits_an_axis(coordinates: Tensor, origin: Tensor) -> int:
-    """Bits that hold any coordinate of a level or of a neighbour; the batch index needs the rest of the key."""
+    """Return the bits that hold any coordinate of a level or of a neighbour; the batch index needs the other bits."""
     if not coordinates.shape[0]:
         return 1
     extent = int((coordinates[:, 1:].amax(0) - origin).max()) + _MARGIN + 1

@@ -1,4 +1,4 @@
-"""The three loops that all sparse convolutions are made of.
+"""Three loops on which all sparse convolutions are built.
 
 Everything is output-stationary: a block of target rows gathers what it reads into one buffer (a zero row stands for the
 missing), and one dense product with all taps finishes the block. No tensor of V x K x C is ever made.
@@ -41,7 +41,7 @@ def gather_product(source: Tensor, table: Tensor, weight: Tensor) -> Tensor:
 def gather_product_outer(
     source: Tensor, table: Tensor, weight: Tensor | None, left: Tensor
 ) -> tuple[Tensor | None, Tensor]:
-    """`gather_product`, and in the same pass the outer product of the target rows with what they gather.
+    """Compute `gather_product`, and in the same pass the outer product of the target rows with their gathered rows.
 
     Args:
         source: S x A.
@@ -69,7 +69,7 @@ def gather_product_outer(
 
 
 def product_select(source: Tensor, slot: Tensor, weight: Tensor) -> Tensor:
-    """`source[slot // K] @ weight[slot % K]` for every slot.
+    """Compute `source[slot // K] @ weight[slot % K]` for every slot.
 
     Args:
         source: S x A.
@@ -93,7 +93,7 @@ def product_select(source: Tensor, slot: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Blocks:
-    """Iterate over blocks of target rows: (start, stop, rows x K*A gathered). The buffer serves every block.
+    """Iterator over blocks of target rows: (start, stop, rows x K*A gathered). All blocks share one buffer.
 
     Every block has the same number of rows (the last one is filled with zeros), since oneDNN prepares once per shape.
     """
@@ -121,7 +121,7 @@ def _filled(rows: Tensor, count: int, value: int = 0) -> Tensor:
 
 
 def _block_rows(source: Tensor, width: int, targets: int) -> int:
-    """Rows a block, where each gathers or makes `width` values: as many as pay, and not many more than there are."""
+    """Return the rows of a block, each of which gathers or makes `width` values: enough to be fast, few to spare."""
     if source.is_cpu:
         rows = _ROWS_CPU if source.element_size() > 2 else _ROWS_CPU_16_BIT
         rows = max(rows, _ROWS_A_THREAD * torch.get_num_threads())

@@ -27,7 +27,7 @@ class Convolution(nn.Module):
         nn.init.normal_(self.kernel, std=math.sqrt(2 / (kernel_size**3 * out_channels)))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """V x in -> V x out on the same voxels, or on those of the next coarser level for stride 2."""
+        """Convolve V x in -> V x out on the same voxels, or on those of the next coarser level for stride 2."""
         features = x.features.to(autocast_type(x.features))
         if self.kernel_size == 1:
             return x.with_features(x.manager.pointwise(features, self.kernel, x.stride))
@@ -52,7 +52,7 @@ class TransposedConvolution(nn.Module):
         nn.init.uniform_(self.kernel, -bound, bound)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """V x in at stride s -> V' x out at stride s / 2."""
+        """Convolve V x in at stride s -> V' x out at stride s / 2."""
         features = x.features.to(autocast_type(x.features))
         return SparseTensor(x.manager.upsample(features, self.kernel, x.stride), x.stride // 2, x.manager)
 

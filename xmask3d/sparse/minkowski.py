@@ -1,4 +1,4 @@
-"""The optional back end on MinkowskiEngine, for comparison and for set-ups that have it."""
+"""Optional back end on MinkowskiEngine, for comparison and for set-ups that have it."""
 
 import collections
 import collections.abc
@@ -32,7 +32,7 @@ def import_minkowski() -> ModuleType:
 
 
 class MinkowskiCoordinateManager(CoordinateManager):
-    """One `MinkowskiEngine.CoordinateManager` and its keys, level by level."""
+    """Adapter of `MinkowskiEngine.CoordinateManager` and its keys, level by level."""
 
     def __init__(self, coordinates: Tensor) -> None:
         self._engine = engine = import_minkowski()

@@ -1,4 +1,4 @@
-"""A sparse tensor: features of the occupied voxels of a batch."""
+"""Sparse tensor: features of the occupied voxels of a batch."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,15 +31,15 @@ class SparseTensor:
 
     @property
     def batch_size(self) -> int:
-        """Number of samples: the largest batch index of the finest level and one."""
+        """Number of samples: the largest batch index of the finest level plus one."""
         return self.manager.batch_size
 
     def with_features(self, features: Tensor) -> "SparseTensor":
-        """The same voxels with other features (V x C')."""
+        """Return the same voxels with other features (V x C')."""
         return replace(self, features=features)
 
     def features_as_given(self) -> Tensor:
-        """V x C features in the row order of the coordinates from which the batch was made; finest level only."""
+        """Return V x C features in the row order of the coordinates given for the batch; finest level only."""
         if self.stride != 1:
             raise ValueError(f"rows of stride {self.stride} have no order of their own")
         return self.manager.restore(self.features)
@@ -65,7 +65,7 @@ def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") 
 
 @dataclass(frozen=True)
 class Voxels:
-    """Occupied voxels of a batch, as every 3D network gets them.
+    """Occupied voxels of a batch, the input of every 3D network.
 
     Attributes:
         coordinates: V x 4 int32 or int64 rows (sample, x, y, z), no row twice, any sign.
@@ -81,7 +81,7 @@ class Voxels:
 
     @cached_property
     def sparse(self) -> SparseTensor:
-        """Sparse tensor of the voxels, made once: networks that convolve share its kernel maps."""
+        """Sparse tensor of the voxels, made once, so that networks which convolve share its kernel maps."""
         return sparse_tensor(self.coordinates, self.features, self.backend)
 
 
@@ -93,7 +93,7 @@ def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
 
 
 def max_pool_samples(features: Tensor, batch_index: Tensor, num_samples: int) -> Tensor:
-    """Largest value of every channel over the rows of each sample.
+    """Return the largest value of every channel over the rows of each sample.
 
     Args:
         features: V x C.

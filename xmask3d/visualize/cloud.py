@@ -11,7 +11,7 @@ UNLABELLED = (90, 90, 90)
 
 
 def label_palette(num_classes: int) -> np.ndarray:
-    """Colours that neighbours in a class list do not share.
+    """Choose colours so that neighbours in a class list differ.
 
     Returns:
         (K + 1) x 3 uint8; the last row, dark grey, is for ignored and unknown points (also reached by index -1).
@@ -26,7 +26,7 @@ def label_palette(num_classes: int) -> np.ndarray:
 
 
 def colors_to_bytes(colors: np.ndarray) -> np.ndarray:
-    """Colours of a `Scene`, n x 3 in [-1, 1], as n x 3 uint8."""
+    """Convert colours of a `Scene`, n x 3 in [-1, 1], to n x 3 uint8."""
     return np.rint((np.clip(colors, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""One picture of a labelled scan: colours and labels from several sides, with a legend."""
+"""Picture of a labelled scan: colours and labels from several sides, with a legend."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ HEAT_STEPS = 1024  # shades; more than a byte a colour can tell apart
 
 
 def heat_colors(values: np.ndarray) -> np.ndarray:
-    """n values to n x 3 uint8, dark blue (1st percentile) to red (99.5th)."""
+    """Map n values to n x 3 uint8, dark blue (1st percentile) to red (99.5th)."""
     values = np.nan_to_num(np.asarray(values, np.float32))
     low, high = np.percentile(values, (1, 99.5)) if len(values) else (0.0, 1.0)
     place = np.clip((values - np.float32(low)) / np.float32(max(high - low, 1e-9)), 0, 1)
@@ -34,7 +34,7 @@ def _heat_table() -> np.ndarray:
 
 
 def label_colors(labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
-    """Colours of classes, n x 3 uint8, shaded by the scan's own brightness so that shapes stay visible.
+    """Colour points by class, n x 3 uint8, shaded by the scan's own brightness so that shapes stay visible.
 
     Unlabelled points are grey.
 

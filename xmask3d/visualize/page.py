@@ -1,4 +1,4 @@
-"""A scene as one HTML file that opens without a server: points, labels and heat maps in a small WebGL viewer."""
+"""HTML page of a scene that opens without a server: points, labels and heat maps in a small WebGL viewer."""
 
 import base64
 import html
@@ -19,7 +19,7 @@ MAX_BYTES = 24_000_000
 
 @dataclass
 class HeatMap:
-    """How well points fit a phrase.
+    """Fit of points to a phrase.
 
     Attributes:
         name: the phrase.
@@ -32,7 +32,7 @@ class HeatMap:
     row: np.ndarray | None = None
 
     def of_points(self) -> np.ndarray:
-        """n values."""
+        """Return n values, one per point."""
         return self.values if self.row is None else self.values[self.row]
 
 
@@ -101,7 +101,7 @@ def write_page(
 
 
 def thin_rows(count: int, limit: int) -> np.ndarray:
-    """At most `limit` of `count` rows, spread at random so that no pattern shows, in order."""
+    """Choose at most `limit` of `count` rows, in order, spread at random so that no pattern shows."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, limit, replace=False))
@@ -112,7 +112,7 @@ def _encode(values: np.ndarray) -> str:
 
 
 def _heat(heat: HeatMap, kept: np.ndarray) -> dict:
-    """Values as bytes between their 1st and last percentile."""
+    """Convert values to bytes between their 1st and last percentile."""
     values = np.nan_to_num(heat.of_points().astype(np.float64))
     low, high = (float(v) for v in np.percentile(values, (1, 99.5))) if len(values) else (0.0, 1.0)
     high = max(high, low + 1e-6)

@@ -124,7 +124,7 @@ def compare_labels(
     names: Sequence[str],
     palette: np.ndarray,
 ) -> np.ndarray:
-    """Input, truth and prediction of a scene side by side, with a legend of the classes that occur.
+    """Draw input, truth and prediction of a scene side by side, with a legend of the classes that occur.
 
     Args:
         points: n x 3. input_colors: n x 3 uint8.
@@ -180,7 +180,7 @@ def save_bar_chart(
 
 
 def _view_axes(points: np.ndarray, elevation: float, azimuth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coordinates of points to the right, upwards and towards the viewer."""
+    """Return the coordinates of points to the right, upwards and towards the viewer."""
     tilt, turn = np.radians(elevation), np.radians(azimuth)
     x = np.cos(turn) * points[:, 0] - np.sin(turn) * points[:, 1]
     y = np.sin(turn) * points[:, 0] + np.cos(turn) * points[:, 1]
@@ -189,7 +189,7 @@ def _view_axes(points: np.ndarray, elevation: float, azimuth: float) -> tuple[np
 
 
 def _splat_radius(points: np.ndarray, extent: float) -> int:
-    """Half the side of a splat in pixels, such that neighbouring points touch; `extent` is metres a pixel."""
+    """Return half the side of a splat in pixels so that neighbouring points touch; `extent` is metres per pixel."""
     if len(points) < 2:
         return 2
     some = points[:: max(1, len(points) // 500)]

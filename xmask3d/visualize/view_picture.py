@@ -1,4 +1,4 @@
-"""What the model makes of one view, as a picture."""
+"""Picture of one view with the model's masks and labels."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def draw_view(
     predicted: np.ndarray,
     names: Sequence[str],
 ) -> np.ndarray:
-    """Image, predicted masks in the colours of their classes, truth and prediction of the points, side by side.
+    """Draw image, predicted masks in the colours of their classes, truth and prediction of the points, side by side.
 
     Args:
         image: H x W x 3 uint8, stretched to the network's input; the picture has the shape of the frame again.

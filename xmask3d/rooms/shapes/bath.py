@@ -14,7 +14,7 @@ from xmask3d.rooms.style import Style
 
 
 def toilet(style: Style, size: Size) -> Mesh:
-    """A bowl on a foot, a seat with a lid, a cistern behind."""
+    """Build a bowl on a foot, a seat with a lid, a cistern behind."""
     w, d, h = size
     white = style.white()
     lid = white if style.chance(0.7) else textures.hsv(0.08, style.between(0.3, 0.6), 0.5)
@@ -56,7 +56,7 @@ def toilet(style: Style, size: Size) -> Mesh:
 
 
 def sink(style: Style, size: Size) -> Mesh:
-    """A wash basin on a pedestal or a small cabinet, with a tap."""
+    """Build a wash basin on a pedestal or a small cabinet, with a tap."""
     w, d, h = size
     white = style.white()
     bowl_height = style.between(0.16, 0.22)
@@ -77,7 +77,7 @@ def sink(style: Style, size: Size) -> Mesh:
 
 
 def counter_sink(style: Style, size: Size) -> Mesh:
-    """A basin that sits on a worktop: steel or porcelain, with a tap."""
+    """Build a basin that sits on a worktop: steel or porcelain, with a tap."""
     w, d, h = size
     color = style.white() if style.chance(0.4) else textures.hsv(0.58, 0.04, style.between(0.55, 0.75))
     depth = 0.06 if style.chance(0.6) else 0.1
@@ -85,7 +85,7 @@ def counter_sink(style: Style, size: Size) -> Mesh:
 
 
 def bathtub(style: Style, size: Size) -> Mesh:
-    """A built-in tub with a straight apron, or a free-standing oval one; taps at one end."""
+    """Build a built-in tub with a straight apron, or a free-standing oval one; taps at one end."""
     w, d, h = size
     white = style.white()
     if style.chance(0.35):
@@ -117,7 +117,7 @@ def bathtub(style: Style, size: Size) -> Mesh:
 
 
 def _basin(w: float, d: float, h: float, color: tuple[float, float, float]) -> Mesh:
-    """A rectangular block with an oval hollow, standing on z = 0."""
+    """Build a rectangular block with an oval hollow, standing on z = 0."""
     radius_x, radius_y = w / 2 * 0.84, d / 2 * 0.74
     darker = tuple(0.88 * c for c in color)
     hollow = lathe([(0, h * 0.2), (0.6, h * 0.22), (0.9, h * 0.55), (1, h)], darker, 20).scaled((radius_x, radius_y, 1))
@@ -127,7 +127,7 @@ def _basin(w: float, d: float, h: float, color: tuple[float, float, float]) -> M
 
 
 def _deck(w: float, d: float, radius_x: float, radius_y: float, h: float, color: tuple[float, float, float]) -> Mesh:
-    """A flat rectangle at height h with an oval hole."""
+    """Build a flat rectangle at height h with an oval hole."""
     angle = np.linspace(0, 2 * np.pi, 29)
     oval = np.stack([np.cos(angle) * radius_x, np.sin(angle) * radius_y], -1)
     # The same angles on the rectangle's edge: stretch each direction until it hits a side.
@@ -138,7 +138,7 @@ def _deck(w: float, d: float, radius_x: float, radius_y: float, h: float, color:
 
 
 def _tap(style: Style, height: float) -> Mesh:
-    """A standing tap whose spout points to -y."""
+    """Build a standing tap whose spout points to -y."""
     metal = textures.hsv(0.58, 0.03, 0.7)
     reach = style.between(0.1, 0.16)
     return merge(

@@ -14,7 +14,7 @@ from xmask3d.rooms.style import Style
 
 
 def bed(style: Style, size: Size) -> Mesh:
-    """Frame, mattress, blanket, pillows and a headboard at the back (+y)."""
+    """Build a bed: frame, mattress, blanket, pillows and a headboard at the back (+y)."""
     w, d, h = size
     frame, linen, blanket = style.wood(), style.white(), style.cloth()
     base, top = style.between(0.2, 0.34), style.between(0.45, 0.6)
@@ -42,7 +42,7 @@ def bed(style: Style, size: Size) -> Mesh:
 
 
 def chair(style: Style, size: Size) -> Mesh:
-    """Four legs, a seat, a back of slats or a panel."""
+    """Build a chair: four legs, a seat, a back of slats or a panel."""
     w, d, h = size
     wood, seat_height = style.wood(), style.between(0.43, 0.48)
     leg = style.between(0.03, 0.05)
@@ -66,7 +66,7 @@ def chair(style: Style, size: Size) -> Mesh:
 
 
 def office_chair(style: Style, size: Size) -> Mesh:
-    """A five-star foot, a column, an upholstered seat and back, armrests."""
+    """Build an office chair: a five-star foot, a column, an upholstered seat and back, armrests."""
     w, d, h = size
     cloth, metal = style.cloth(), style.metal()
     seat = style.between(0.44, 0.52)
@@ -87,7 +87,7 @@ def office_chair(style: Style, size: Size) -> Mesh:
 
 
 def sofa(style: Style, size: Size) -> Mesh:
-    """Arms, back, seat cushions and some throw cushions on short legs."""
+    """Build a sofa: arms, back, seat cushions and some throw cushions on short legs."""
     w, d, h = size
     cloth, leg = style.cloth(), style.between(0.04, 0.14)
     arm, seat = style.between(0.1, 0.24), style.between(0.38, 0.46)
@@ -113,7 +113,7 @@ def sofa(style: Style, size: Size) -> Mesh:
 
 
 def table(style: Style, size: Size) -> Mesh:
-    """A top on four legs, or a round top on a foot."""
+    """Build a top on four legs, or a round top on a foot."""
     w, d, h = size
     wood, thick = style.wood(), style.between(0.025, 0.05)
     if style.chance(0.25):
@@ -132,7 +132,7 @@ def table(style: Style, size: Size) -> Mesh:
 
 
 def coffee_table(style: Style, size: Size) -> Mesh:
-    """A low table, often with a shelf below."""
+    """Build a low table, often with a shelf below."""
     w, d, _ = size
     parts = [table(style, size)]
     if style.chance(0.5):
@@ -141,7 +141,7 @@ def coffee_table(style: Style, size: Size) -> Mesh:
 
 
 def desk(style: Style, size: Size) -> Mesh:
-    """A top with drawers on one or both sides, a modesty panel, and a screen, keyboard or papers on it."""
+    """Build a desk: a top, drawers on one or both sides, a modesty panel, and a screen, keyboard or papers."""
     w, d, h = size
     wood, thick = style.wood(), 0.03
     block = style.between(0.34, 0.42)
@@ -159,7 +159,7 @@ def desk(style: Style, size: Size) -> Mesh:
 
 
 def lamp(style: Style, size: Size) -> Mesh:
-    """A floor lamp: foot, rod, shade."""
+    """Build a floor lamp: foot, rod, shade."""
     w, _, h = size
     metal = style.metal()
     foot = lathe([(0.14, 0), (0.14, 0.02), (0.013, 0.03), (0.013, h - 0.25)], metal, 12)

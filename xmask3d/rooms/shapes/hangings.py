@@ -1,4 +1,4 @@
-"""What is in or on a wall, made by rule: doors, windows, curtains, pictures, mirrors.
+"""Doors, windows, curtains, pictures and mirrors made by rule: everything in or on a wall.
 
 Each function takes a style and a size (width, depth, height) in metres and returns a mesh roughly of that size,
 standing on the floor around the origin, front facing -y.
@@ -13,7 +13,7 @@ from xmask3d.rooms.style import Style
 
 
 def door(style: Style, size: Size) -> Mesh:
-    """A leaf in a frame, with panels or a pane and a handle."""
+    """Build a door: a leaf in a frame, with panels or a pane and a handle."""
     w, d, h = size
     leaf, frame = style.wood(), style.wood() if style.chance(0.4) else style.white()
     trim, front = 0.07, -d / 2 + 0.02
@@ -35,7 +35,7 @@ def door(style: Style, size: Size) -> Mesh:
 
 
 def window(style: Style, size: Size) -> Mesh:
-    """A frame with mullions before a bright view, and a sill."""
+    """Build a window: a frame with mullions before a bright view, and a sill."""
     w, d, h = size
     frame = style.white() if style.chance(0.7) else style.wood()
     bar = style.between(0.045, 0.07)
@@ -52,7 +52,7 @@ def window(style: Style, size: Size) -> Mesh:
 
 
 def picture(style: Style, size: Size) -> Mesh:
-    """A painting in a frame, sometimes with a mount."""
+    """Build a painting in a frame, sometimes with a mount."""
     w, d, h = size
     rim, mount = style.between(0.02, 0.06), style.between(0.0, 0.08)
     frame = style.wood() if style.chance(0.6) else style.metal()
@@ -75,7 +75,7 @@ def picture(style: Style, size: Size) -> Mesh:
 
 
 def mirror(style: Style, size: Size) -> Mesh:
-    """A pale pane in a frame."""
+    """Build a pale pane in a frame."""
     w, d, h = size
     return merge(
         [
@@ -86,7 +86,7 @@ def mirror(style: Style, size: Size) -> Mesh:
 
 
 def curtain(style: Style, size: Size) -> Mesh:
-    """Pleated cloth that hangs from a rod."""
+    """Build a curtain: pleated cloth that hangs from a rod."""
     w, _, h = size
     waves = style.between(9, 14) * w
     return merge(
@@ -98,7 +98,7 @@ def curtain(style: Style, size: Size) -> Mesh:
 
 
 def shower_curtain(style: Style, size: Size) -> Mesh:
-    """Thin cloth with broad folds, rings and a rod; white, pastel or printed."""
+    """Build a shower curtain: thin cloth with broad folds, rings and a rod; white, pastel or printed."""
     w, d, h = size
     cloth = (
         textures.cloth(style.rng, style.white())
@@ -114,7 +114,7 @@ def shower_curtain(style: Style, size: Size) -> Mesh:
 
 
 def _drape(style: Style, size: Size, waves: float, image: ByteArray, flare: float) -> Mesh:
-    """A wavy sheet w x h whose folds are d deep; `flare` widens the folds towards the floor."""
+    """Build a wavy sheet w x h whose folds are d deep; `flare` widens the folds towards the floor."""
     w, d, h = size
     columns, rows = max(24, int(waves * 6)), 5
     u = np.linspace(0, 1, columns)

@@ -7,14 +7,14 @@ Size = tuple[float, float, float]
 
 
 def legs(w: float, d: float, h: float, side: float, image: ByteArray | tuple[float, float, float]) -> list[Mesh]:
-    """Four legs in the corners of w x d, h high."""
+    """Build four legs in the corners of w x d, h high."""
     return [
         box((x, y, 0), (x + side, y + side, h), image) for x in (-w / 2, w / 2 - side) for y in (-d / 2, d / 2 - side)
     ]
 
 
 def cushion(size: Size, image: ByteArray | tuple[float, float, float]) -> Mesh:
-    """A box with bevelled edges, standing on z = 0."""
+    """Build a box with bevelled edges, standing on z = 0."""
     w, d, h = size
     bevel = min(size) * 0.3
     outline = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]

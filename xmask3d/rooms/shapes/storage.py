@@ -13,7 +13,7 @@ from xmask3d.rooms.style import Style
 
 
 def storage(style: Style, size: Size, rows: int, columns: int, plinth: float = 0.06) -> Mesh:
-    """A body with doors or drawers, each with a handle."""
+    """Build a cabinet: a body with doors or drawers, each with a handle."""
     w, d, h = size
     body, front = style.wood(), style.wood()
     if style.chance(0.5):
@@ -41,33 +41,33 @@ def storage(style: Style, size: Size, rows: int, columns: int, plinth: float = 0
 
 
 def wardrobe(style: Style, size: Size) -> Mesh:
-    """Tall doors side by side."""
+    """Build a wardrobe: tall doors side by side."""
     return storage(style, size, rows=1, columns=max(2, round(size[0] / 0.5)))
 
 
 def dresser(style: Style, size: Size) -> Mesh:
-    """Drawers in one or two columns."""
+    """Build a dresser: drawers in one or two columns."""
     return storage(style, size, rows=style.count(3, 4), columns=1 if size[0] < 0.95 else 2)
 
 
 def filing_cabinet(style: Style, size: Size) -> Mesh:
-    """Drawers above each other."""
+    """Build a filing cabinet: drawers above each other."""
     return storage(style, size, rows=max(2, round(size[2] / 0.32)), columns=1, plinth=0.03)
 
 
 def kitchen_cabinet(style: Style, size: Size) -> Mesh:
-    """One or two doors, or drawers, over a plinth."""
+    """Build a kitchen base unit: one or two doors, or drawers, over a plinth."""
     drawers = style.chance(0.3)
     return storage(style, size, rows=3 if drawers else 1, columns=1 if drawers or size[0] < 0.62 else 2, plinth=0.1)
 
 
 def wall_cabinet(style: Style, size: Size) -> Mesh:
-    """One or two doors."""
+    """Build a wall cabinet with one or two doors."""
     return storage(style, size, rows=1, columns=1 if size[0] < 0.62 else 2, plinth=0.0)
 
 
 def nightstand(style: Style, size: Size) -> Mesh:
-    """A small chest, or a drawer on legs."""
+    """Build a nightstand: a small chest, or a drawer on legs."""
     w, d, h = size
     if style.chance(0.5):
         return storage(style, size, rows=2, columns=1, plinth=0.03)
@@ -80,7 +80,7 @@ def nightstand(style: Style, size: Size) -> Mesh:
 
 
 def bookshelf(style: Style, size: Size) -> Mesh:
-    """An open case of shelves with rows of books."""
+    """Build a bookshelf: an open case of shelves with rows of books."""
     w, d, h = size
     wood, board = style.wood(), 0.025
     shelves = max(3, round(h / style.between(0.3, 0.4)))
@@ -102,7 +102,7 @@ def bookshelf(style: Style, size: Size) -> Mesh:
 
 
 def _books(style: Style, left: float, right: float, depth: float, z: float, room: float) -> list[Mesh]:
-    """A row of books that leaves some gaps."""
+    """Build a row of books that leaves some gaps."""
     books, x = [], left + 0.01
     while x < right - 0.06:
         if style.chance(0.06):
@@ -122,7 +122,7 @@ def _books(style: Style, left: float, right: float, depth: float, z: float, room
 
 
 def counter(style: Style, size: Size) -> Mesh:
-    """A worktop with an apron in front and a splash-back behind."""
+    """Build a worktop with an apron in front and a splash-back behind."""
     w, d, h = size
     top = style.stone() if style.chance(0.65) else style.wood()
     thick = style.between(0.04, 0.07)
@@ -132,7 +132,7 @@ def counter(style: Style, size: Size) -> Mesh:
 
 
 def kitchen_island(style: Style, size: Size) -> Mesh:
-    """A free-standing counter: a thick worktop that juts out over a panelled body."""
+    """Build a kitchen island: a thick worktop that juts out over a panelled body."""
     w, d, h = size
     top = style.stone() if style.chance(0.6) else style.wood()
     body = style.stone() if style.chance(0.3) else style.wood()
@@ -146,7 +146,7 @@ def kitchen_island(style: Style, size: Size) -> Mesh:
 
 
 def refrigerator(style: Style, size: Size) -> Mesh:
-    """A tall enamelled or steel box with two doors and long handles."""
+    """Build a refrigerator: a tall enamelled or steel box with two doors and long handles."""
     w, d, h = size
     color = style.white() if style.chance(0.5) else textures.hsv(0.58, 0.04, style.between(0.45, 0.75))
     split = h * (style.between(0.6, 0.72) if style.chance(0.6) else style.between(0.3, 0.4))
@@ -163,7 +163,7 @@ def refrigerator(style: Style, size: Size) -> Mesh:
 
 
 def stove(style: Style, size: Size) -> Mesh:
-    """A cooker: oven door with a dark pane, knobs, four plates."""
+    """Build a cooker: oven door with a dark pane, knobs, four plates."""
     w, d, h = size
     body = style.white() if style.chance(0.5) else style.metal()
     parts = [

@@ -14,7 +14,7 @@ from xmask3d.sparse.native.kernels import BlockedKernelMap
 
 
 class _Convolution(torch.autograd.Function):
-    """`there` leads from the target rows to what they read; `back` from the source rows to theirs."""
+    """Convolution: `there` leads from target rows to their sources; `back` from source rows to their targets."""
 
     @staticmethod
     def forward(
@@ -40,10 +40,10 @@ class _Convolution(torch.autograd.Function):
 
 
 def convolution(features: Tensor, weight: Tensor, kernel_map: BlockedKernelMap) -> Tensor:
-    """V x A features, K x A x B weight -> V x B on the same rows, through a map that is its own mirror image."""
+    """Convolve V x A features, K x A x B weight -> V x B on the same rows, through a map that is its own mirror."""
     return _Convolution.apply(features, weight, kernel_map, kernel_map, True)
 
 
 def resampling(features: Tensor, weight: Tensor, there: BlockedKernelMap, back: BlockedKernelMap) -> Tensor:
-    """S x A features, K x A x B weight -> T x B on other rows: `there` has T targets, `back` is the same map turned."""
+    """Convolve S x A features, K x A x B weight -> T x B on other rows; `back` is the inverse of `there`."""
     return _Convolution.apply(features, weight, there, back, False)

@@ -1,4 +1,4 @@
-"""The compiled loops, called on tensors."""
+"""Compiled loops, called on tensors."""
 
 import functools
 from ctypes import c_int, c_int64, c_void_p
@@ -20,7 +20,7 @@ _FEW = 2048
 
 @dataclass(frozen=True)
 class BlockedKernelMap:
-    """A kernel map as lists of pairs, sorted by block of target rows, then by tap.
+    """Kernel map as lists of (source row, target row), sorted by block of target rows, then by tap.
 
     Attributes:
         starts: blocks * K + 1 int64, where the pairs of each block and tap begin.
@@ -53,19 +53,19 @@ class BlockedKernelMap:
 
     @classmethod
     def identity(cls, rows: int) -> "BlockedKernelMap":
-        """Every row with itself, one tap."""
+        """Return the map of one tap that joins every row with itself."""
         return cls.of_table(torch.arange(rows, dtype=torch.int32)[:, None], rows)
 
     @property
     def arguments(self) -> tuple[c_void_p | c_int64 | c_int, ...]:
-        """As all loops take them."""
+        """Arguments in the order in which all loops take them."""
         pointers = address(self.starts), address(self.rows), address(self.places)
         return *pointers, c_int64(self.targets), c_int(self.taps), c_int(self.block_rows)
 
 
 @functools.cache
 def failure() -> str:
-    """Why the library cannot be used on this machine; empty if it can."""
+    """Return the reason why the library cannot be used on this machine; empty if it can."""
     return failure_of("sparse convolution", _check)
 
 

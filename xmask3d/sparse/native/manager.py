@@ -1,4 +1,4 @@
-"""The back end whose loops are compiled on the machine that runs them."""
+"""Back end whose loops are compiled on the machine that runs them."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from xmask3d.sparse.native.kernels import BlockedKernelMap
 
 
 class NativeCoordinateManager(TorchCoordinateManager):
-    """Float32 and bfloat16 on the CPU by compiled loops, which sum in float32; all else as plain torch does it."""
+    """Back end of compiled loops for float32 and bfloat16 on the CPU, summed in float32; plain torch does the rest."""
 
     def __init__(self, coordinates: Tensor) -> None:
         super().__init__(coordinates)
@@ -50,7 +50,7 @@ class NativeCoordinateManager(TorchCoordinateManager):
         return self._neighbour_maps[key]
 
     def _link(self, stride: int) -> tuple[BlockedKernelMap, BlockedKernelMap]:
-        """Maps that lead from level `stride` to the next coarser one, and back."""
+        """Return the maps that lead from level `stride` to the next coarser one, and back."""
         if stride not in self._stride_maps:
             link = self._maps.stride_map(stride)
             fine, coarse = link.slot.shape[0], link.children.shape[0]
