@@ -184,7 +184,7 @@ def test_captions_are_asked_for_where_losses_are(root):
     captions = json.loads(path.read_text())
     path.write_text(json.dumps({"scene0000_00": captions["scene0000_00"]}))
     report = check(root, captions=True)
-    assert report.problems == [] and report.warnings[0].startswith("2 of 4 views have no caption")
+    assert len(report.problems) == 1 and report.problems[0].startswith("2 of 4 views have no caption")
     path.unlink()
     assert check(root).problems == []
     problems = check(root, captions=True).problems

@@ -1,5 +1,6 @@
 """The training loop with the real classes at a tiny size."""
 
+import json
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import load_config
 from xmask3d.engine import trainer as module
 from xmask3d.engine.resume_check import check_same_run
-from xmask3d.engine.train import missing_captions, open_trainer, train
+from xmask3d.engine.train import check_captions, open_trainer, train
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 
@@ -313,15 +314,39 @@ def test_missing_data_and_batches_too_large(tiny: Path, tmp_path: Path) -> None:
         train(load_config(tiny, [f"output={tmp_path / 'file' / 'below'}"]))
 
 
-def test_training_without_captions_warns_once(tiny: Path, tmp_path: Path) -> None:
+def test_training_with_few_captions_is_refused_or_warns(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(tiny)
+    known = json.loads((config.data.root / "captions.json").read_text())
+    drawn = open_trainer(load_config(tiny, [f"output={tmp_path / 'run'}"])).views.all_views()
+    assert len(drawn) == 4
+
+    def check(missing: int, *options: str) -> str | None:
+        captions = tmp_path / f"{missing}.json"
+        left = {scene: dict(sentences) for scene, sentences in known.items()}
+        for scene, view in drawn[:missing]:
+            del left[scene][view]
+        captions.write_text(json.dumps(left))
+        chosen = load_config(tiny, [f"output={tmp_path / 'run'}", f"data.captions={captions}", *options])
+        trainer = open_trainer(chosen)
+        return check_captions(chosen, trainer.criterion, trainer.views)
+
+    assert check(0) is None
+    for missing in (1, 4):
+        with pytest.raises(UserError, match=rf"^{missing} of 4 views .*{missing}[.]json.*xmask3d download captions"):
+            check(missing)
+    assert check(4, *(f"loss.caption_{name}=0" for name in ("fused", "3d", "2d"))) is None
+    monkeypatch.setattr("xmask3d.engine.train.UNCAPTIONED", 0.25)
+    warning = check(1)
+    assert warning and warning.startswith("1 of 4 views of split 'train' have no caption")
+    with pytest.raises(UserError, match=r"^2 of 4 views"):
+        check(2)
+
+
+def test_training_without_captions_stops_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
     captions = tmp_path / "captions.json"
     captions.write_text("{}")
-    overrides = [f"output={tmp_path / 'run'}", "train.epochs=1", "train.evaluate_every=0", "data.workers=0"]
-    assert run(train_run, tiny, [*overrides, f"data.captions={captions}"], log=tmp_path / "log") == 0
-    warnings = [line for line in (tmp_path / "run" / "train.log").read_text().splitlines() if "warning" in line]
-    assert len(warnings) == 1 and str(captions) in warnings[0] and "xmask3d caption" in warnings[0]
-    silent = [f"loss.caption_{name}=0" for name in ("fused", "3d", "2d")]
-    for options in ([f"output={tmp_path / 'a'}"], [f"output={tmp_path / 'b'}", f"data.captions={captions}", *silent]):
-        config = load_config(tiny, options)
-        trainer = open_trainer(config)
-        assert missing_captions(config, trainer.criterion, trainer.views) is None
+    with pytest.raises(UserError, match=r"have no caption.*loss\.caption_fused"):
+        train(load_config(tiny, [f"output={tmp_path / 'run'}", f"data.captions={captions}"]))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())

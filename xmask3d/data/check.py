@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmask3d.data.datasets import evenly_spaced
+from xmask3d.data.datasets import UNCAPTIONED, evenly_spaced
 from xmask3d.data.files import LostPose, picture_size, read_picture, visible_files
 from xmask3d.data.prepare.many import run_all
 from xmask3d.data.scannet import ScanNetReader
@@ -279,9 +279,14 @@ def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, capt
     if looked and not report.usable:
         report.problems.append(f"none of the {looked} views looked at can be used; the warnings name their scenes")
     if captions and looked and report.with_caption < looked:
-        text = "caption losses have weights (loss.caption_fused, _3d, _2d); xmask3d caption makes captions.json"
+        text = (
+            "caption losses have weights (loss.caption_fused, _3d, _2d); xmask3d download captions gets the released "
+            "captions.json of ScanNet, xmask3d caption makes one"
+        )
         if report.with_caption:
-            report.warnings.append(f"{looked - report.with_caption} of {looked} views have no caption: {text}")
+            missing = looked - report.with_caption
+            found = report.problems if missing > UNCAPTIONED * looked else report.warnings
+            found.append(f"{missing} of {looked} views have no caption: {text}")
         else:
             report.problems.append(f"no view has a caption, captions.json is missing or of other scenes: {text}")
     if report.lost:

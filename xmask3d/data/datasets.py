@@ -18,6 +18,7 @@ from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
 
+UNCAPTIONED = 0.1  # share of views without a caption up to which losses that ask for captions still train
 SCENES_TRIED = 20  # scenes in a row without a usable view after which a data set counts as unusable
 
 
@@ -94,9 +95,10 @@ class TrainingViews(_Views):
         reader = self._reader
         return [(scene, view) for scene in reader.scene_names for view in reader.view_names(scene)]
 
-    def have_captions(self) -> bool:
-        """Tell whether any view that may be drawn has a sentence."""
-        return any(self._reader.caption(scene, view) for scene, view in self.all_views())
+    def count_captions(self) -> tuple[int, int]:
+        """Count the views that may be drawn: those with a sentence, and all of them."""
+        views = self.all_views()
+        return sum(bool(self._reader.caption(scene, view)) for scene, view in views), len(views)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose samples follow."""

@@ -20,13 +20,14 @@ from xmask3d.build import (
 )
 from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from xmask3d.config import Config, save_config
-from xmask3d.data.datasets import TrainingViews
+from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batches import EpochBatches
 from xmask3d.engine.resume_check import check_same_run
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.trainer import Schedule, Trainer
 from xmask3d.engine.validate import ValidationSettings
+from xmask3d.errors import UserError
 from xmask3d.losses.criterion import Criterion
 from xmask3d.metrics.scores import check_headlines
 from xmask3d.splits import load_benchmark
@@ -52,8 +53,8 @@ def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) ->
     if trainer.step >= trainer.total_steps and not trainer.owes_validation:
         trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")
         return 0
+    trainer.warning = check_captions(config, trainer.criterion, trainer.views)
     _give_model(trainer, config)
-    trainer.warning = missing_captions(config, trainer.criterion, trainer.views)
     with StopSignals() as stop:
         return trainer.run(stop)
 
@@ -97,15 +98,31 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
     )
 
 
-def missing_captions(config: Config, criterion: Criterion, views: TrainingViews) -> str | None:
-    """One line if losses ask for captions and there are none: without them they rest."""
-    data = config.data
-    if not criterion.needs("captions") or views.have_captions():
+def check_captions(config: Config, criterion: Criterion, views: TrainingViews) -> str | None:
+    """Compare the captions that there are with what the losses ask for: a view without one rests three of them.
+
+    Returns:
+        A warning where a few views have none, else None.
+
+    Raises:
+        UserError: more than `UNCAPTIONED` of the views have none; the run would not be the one that was asked for.
+    """
+    if not criterion.needs("captions"):
         return None
-    return (
-        f"no view of split '{data.train_split}' has a caption in {data.captions or data.root / 'captions.json'}, "
-        "though caption losses have weights; make it with xmask3d caption, or set loss.caption_fused, "
-        "loss.caption_3d and loss.caption_2d to 0"
+    data = config.data
+    with_caption, total = views.count_captions()
+    missing = total - with_caption
+    if not missing:
+        return None
+    problem = (
+        f"{missing} of {total} views of split '{data.train_split}' have no caption in "
+        f"{data.captions or data.root / 'captions.json'}, though caption losses have weights"
+    )
+    if missing <= UNCAPTIONED * total:
+        return f"{problem}; these views train without them (xmask3d caption writes those that are missing)"
+    raise UserError(
+        f"{problem}; download the released ones of ScanNet with xmask3d download captions, write those that are "
+        "missing with xmask3d caption, or set loss.caption_fused, loss.caption_3d and loss.caption_2d to 0"
     )
 
 

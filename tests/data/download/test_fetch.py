@@ -12,6 +12,7 @@ from xmask3d.data.download import fetch as module
 from xmask3d.data.download.archives import extract
 from xmask3d.data.download.fetch import fetch, read_records
 from xmask3d.data.download.items import ITEMS, Item, download, names
+from xmask3d.data.scannet import SCANNET
 from xmask3d.errors import UserError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -216,6 +217,8 @@ def test_every_item_is_offered_once():
     assert all(url.startswith("https://") for item in ITEMS.values() for url in item.urls)
     targets = [(item.folder, item.file) for item in ITEMS.values()]
     assert len(set(targets)) == len(targets)
+    captions = ITEMS["captions"]  # a plain file that lies where the readers look for it
+    assert (captions.folder, captions.file, captions.unpacked) == ("data", SCANNET.captions, None)
 
 
 def test_item_with_a_mirror(server, tmp_path, monkeypatch):

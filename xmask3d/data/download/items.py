@@ -1,4 +1,4 @@
-"""What can be downloaded by name: processed ScanNet, pre-trained networks, published checkpoints, furniture."""
+"""Downloads by name: processed ScanNet and its captions, pre-trained networks, published checkpoints, furniture."""
 
 import logging
 from collections.abc import Callable
@@ -58,6 +58,7 @@ def _checkpoint(benchmark: str, cloud: str, drive: str) -> Item:
     )
 
 
+_OFFICIAL = "https://raw.githubusercontent.com/wangzy22/XMask3D/main"
 _OPENSCENE = "https://cvg-data.inf.ethz.ch/openscene/data/scannet_processed"
 
 ITEMS: dict[str, Item] = {
@@ -84,6 +85,13 @@ ITEMS: dict[str, Item] = {
         "scannet_3d_200.tar.gz",
         "data",
         "scannet_3d_200",
+    ),
+    "captions": Item(
+        "datasets",
+        "captions of ScanNet's views, which only training needs",
+        (f"{_OFFICIAL}/data/caption/caption_view_scannet_vit-gpt2-image-captioning_.json",),
+        "captions.json",
+        "data",
     ),
     "openscene_3d": Item(
         "datasets",
