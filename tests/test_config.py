@@ -140,7 +140,7 @@ def test_include_of_something_else(tmp_path: Path, value: str) -> None:
 def test_values_that_yaml_cannot_make(tmp_path: Path) -> None:
     path = write(tmp_path, "a.yaml", "output: 2020-13-01\n")
     assert f"{path}: not valid YAML: month must be" in message(path)
-    assert "the value is not YAML" in message(write(tmp_path, "b.yaml", ""), "output=2020-13-01")
+    assert "override 'output=2020-13-01': not valid YAML" in message(write(tmp_path, "b.yaml", ""), "output=2020-13-01")
 
 
 @pytest.mark.parametrize("override", ["evaluate.max_views=0", "evaluate.max_views=-3", "data.image_size=[0, 64]"])

@@ -20,6 +20,7 @@ from pydantic import (
 from xmask3d.dotted import is_dotted
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import MAX_YAML, parse_yaml, read_text
 from xmask3d.resources import REPOSITORY as REPOSITORY
 from xmask3d.resources import find_configuration
 from xmask3d.resources import find_file as find_file
@@ -284,10 +285,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override '{override}': write key=value, such as train.epochs=10")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(f"override '{override}': the value is not YAML") from error
+        value = parse_yaml(text, f"override '{override[:80]}'")[0]
         _assign(content, key.split("."), value, override)
         lines[tuple(key.split("."))] = f"override '{override}'"
     _drop_keys_of_earlier_versions(content)
@@ -335,21 +333,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...
     path = path.resolve()
     if path in seen:
         raise UserError(f"{path}: includes itself")
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise UserError(f"configuration {path}: cannot be read ({error.strerror}); see config/") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"configuration {path}: not a text file; give a YAML file, see config/") from error
-    try:
-        content, node = yaml.safe_load(text) or {}, yaml.compose(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
-    except (ValueError, RecursionError) as error:  # such as a date in the 13th month
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+    text = read_text(path, "a configuration in YAML, see config/", most=MAX_YAML)
+    content, node = parse_yaml(text, str(path))
+    content = content or {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values at the top level")
     lines: dict[tuple[str, ...], str] = {}

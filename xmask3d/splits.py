@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import parse_yaml, read_text
 from xmask3d.resources import class_lists, find_file
 
 
@@ -142,7 +142,7 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"benchmark '{name}': no class list {path}; known lists: {known}")
-    content = yaml.safe_load(path.read_text())
+    content, _ = parse_yaml(read_text(path), str(path))
     names = [entry["name"] for entry in content["classes"]]
     splits = content["splits"]
     if split_name not in splits:

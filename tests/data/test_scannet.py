@@ -214,5 +214,5 @@ def test_captions_file(root, benchmark20, tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"other\.json"):
             SCANNET.open(root, "train", benchmark20, captions=path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="missing"):
         SCANNET.open(root, "train", benchmark20, captions=tmp_path / "none.json")

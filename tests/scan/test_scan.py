@@ -207,7 +207,10 @@ def test_a_damaged_first_picture_or_one_of_another_size_is_left_out(tmp_path: Pa
     Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(tmp_path / "frame-000001.color.jpg")
     scan = open_scan(tmp_path)
     text = scan.describe()
-    assert "frame-000000.color.jpg: cannot be read" in text and "is 120 x 90 pixels, the others are 320 x 240" in text
+    assert (
+        "frame-000000.color.jpg: damaged, or not a picture" in text
+        and "is 120 x 90 pixels, the others are 320 x 240" in text
+    )
     assert scan.scene.view_names == ["2", "3", "4", "5"] and distance_to_room(scan, room) < 0.03
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from xmask3d.checkpoints.export import read_about
 from xmask3d.checkpoints.published import Layout, read_native, read_published
 from xmask3d.config import Config
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.models.loading.clip_weights import CONFIG_FILE, build_clip
 from xmask3d.models.loading.clip_weights import WEIGHT_FILES as CLIP_FILES
 from xmask3d.models.loading.diffusion_weights import check_diffusion
@@ -112,7 +112,7 @@ def _cached(url: str, hub: str) -> Path | None:
 
 def _clip_folder(path: Path) -> str:
     try:
-        config = json.loads((path / CONFIG_FILE).read_text())["model_cfg"]
+        config = read_json(path / CONFIG_FILE)["model_cfg"]
         with torch.device("meta"):
             model = build_clip(config)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -28,6 +28,7 @@ from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
 from xmask3d.models.loading.tensor_files import refuse_foreign
+from xmask3d.seal import check_archive, check_seal
 
 FORMAT = "xmask3d-checkpoint-1"
 # Leads what a weight file may hold of an optimiser.
@@ -175,6 +176,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         _check_exists(path)
         refuse_foreign(path)
+        check_seal(path)
         try:
             with safe_open(path, framework="pt") as file:
                 names = [name for name in file.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
@@ -256,7 +258,9 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def read_payload(path: Path) -> dict[str, Any]:
-    """The dict that `torch.save` wrote, tensors and plain values only; its digest is checked where there is one.
+    """The dict that `torch.save` wrote, tensors and plain values only.
+
+    It is checked by the digest beside it, else by the checksums of its archive.
 
     Raises:
         UserError: missing or damaged file, or one that holds anything else; names it.
@@ -264,7 +268,9 @@ def read_payload(path: Path) -> dict[str, Any]:
     _check_exists(path)
     refuse_foreign(path)
     beside = _digest_path(path)
-    if beside.exists() and beside.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
+    if not beside.exists():
+        check_archive(path)
+    elif beside.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)

@@ -22,6 +22,7 @@ from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, sha256_of
 from xmask3d.resources import find_file
+from xmask3d.seal import UNSEALED, sealed
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.yaml"
 HALF_ERROR = 1e-3  # of a tensor's largest value; a tensor that half precision would change by more stays as it is
@@ -62,7 +63,7 @@ def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: boo
     rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
     apply_weights(build_model(config).model, rounded, source)  # what is written can be read back
     path, about = out / WEIGHTS_FILE, _about(source, config)
-    atomic_write(path, lambda part: save_file(rounded, part, metadata=about))
+    atomic_write(path, sealed(lambda part: save_file(rounded, part, metadata=about | UNSEALED)))
     save_config(shipped, out / CONFIG_FILE)
     change = max(_change(tensor, rounded[name]) for name, tensor in weights.items())
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
@@ -72,7 +73,9 @@ def read_about(path: Path) -> dict[str, str]:
     """What an exported file says of its training: step, scores, benchmark; empty for any other file."""
     try:
         with safe_open(str(path), "pt") as file:
-            return dict(file.metadata() or {})
+            about = dict(file.metadata() or {})
+            about.pop("seal", None)
+            return about
     except (SafetensorError, OSError):
         return {}
 

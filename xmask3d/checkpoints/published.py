@@ -25,6 +25,7 @@ from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.models.xmask3d import XMask3D
+from xmask3d.seal import UNSEALED, check_seal, sealed
 
 FORMAT = "xmask3d-weights-1"
 PREFIX = "module."
@@ -143,6 +144,7 @@ def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    check_seal(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -188,9 +190,9 @@ def write_native(checkpoint: PublishedCheckpoint, path: Path) -> None:
         )
     except TypeError as error:
         raise UserError(f"{path}: the checkpoint holds values that are not plain ({error})") from error
-    metadata = {"format": FORMAT, "published": published}
+    metadata = {"format": FORMAT, "published": published} | UNSEALED
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    atomic_write(path, lambda part: save_file(contiguous, part, metadata))
+    atomic_write(path, sealed(lambda part: save_file(contiguous, part, metadata)))
 
 
 def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path) -> None:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import read_json
 
 FILE = "validations.json"
 
@@ -15,8 +17,8 @@ def read_validations(folder: Path) -> dict[int, dict[str, float]]:
         folder: of the run's checkpoints.
     """
     try:
-        return {int(step): metrics for step, metrics in json.loads((folder / FILE).read_text()).items()}
-    except (OSError, ValueError, AttributeError):
+        return {int(step): metrics for step, metrics in read_json(folder / FILE).items()}
+    except (UserError, ValueError, AttributeError):
         return {}
 
 

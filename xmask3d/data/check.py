@@ -18,7 +18,6 @@ from xmask3d.errors import UserError
 from xmask3d.splits import Benchmark
 
 POOR_AGREEMENT = 0.3  # share of visible points whose label equals their pixel's, below which ids or poses are wrong
-COLOR_ROUNDING = 0.01  # by which a colour may pass 1
 UNLABELLED = (-100, 255)  # what files may hold for "no label" besides ids without a class
 
 
@@ -114,13 +113,13 @@ def check_scene(name: str, reader: ScanNetReader, settings: ViewSettings, max_vi
     report = SplitReport(scenes=1)
     visibility = Visibility(settings.border, settings.depth_tolerance)
     try:
-        points, colors, ids = reader.read_files(name)
+        points, colors, ids = reader.read_files(name, report.problems.append)
     except UserError as error:
         report.problems.append(str(error))
         return report
     labels = None if ids is None else reader.benchmark.classes_of_points(ids)
     scene = Scene(name, points, colors, labels, reader.view_names(name))
-    report.problems += _faults_of_points(reader, name, points, colors, ids)
+    report.problems += _faults_of_points(reader, name, points, ids)
     report.points = len(points)
     if labels is not None:
         report.class_points = _count(labels)
@@ -147,18 +146,11 @@ def check_scene(name: str, reader: ScanNetReader, settings: ViewSettings, max_vi
     return report
 
 
-def _faults_of_points(
-    reader: ScanNetReader, scene: str, points: np.ndarray, colors: np.ndarray, ids: np.ndarray | None
-) -> Iterable[str]:
+def _faults_of_points(reader: ScanNetReader, scene: str, points: np.ndarray, ids: np.ndarray | None) -> Iterable[str]:
     path = reader.scene_path(scene)
     if not len(points):
         yield f"{path}: has no points"
         return
-    if not np.isfinite(colors).all():
-        yield f"{path}: has colours that are NaN or infinite"
-    elif np.abs(colors).max() > 1 + COLOR_ROUNDING:
-        low, high = colors.min(), colors.max()
-        yield f"{path}: colours are {low:g} to {high:g}, expected -1 to 1 (bytes / 127.5 - 1)"
     if ids is None:
         yield f"{path}: has no label ids; training and evaluation need them"
     elif fault := _unknown_ids(ids, reader, 0):

@@ -1,7 +1,7 @@
 """Files of a processed scan: scene tuples, pictures, poses, intrinsics. Every failure names the path."""
 
 import io
-import os
+import logging
 import pickle
 import struct
 import zipfile
@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from xmask3d.data.measurements import Tell, checked_camera, checked_colors, checked_labels, checked_points, checked_pose
 from xmask3d.data.scene_pickle import unpickle
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
+from xmask3d.guarded import open_picture, read_text, reading
+from xmask3d.seal import Checked
+
+log = logging.getLogger(__name__)
+
+MAX_MATRIX = 1 << 16  # bytes of a text file with one
 
 
 class LostPose(UserError):
@@ -53,13 +59,11 @@ def _read_archive(path: Path) -> Any:
         entry = next((e for e in archive.infolist() if e.filename.endswith("data.pkl")), None)
         if entry is None:
             raise pickle.UnpicklingError("the archive has no data.pkl")
-        state = os.stat(path)
-        key = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
         if entry.compress_type != zipfile.ZIP_STORED:
             raise pickle.UnpicklingError("compressed, which torch.save never does")
-        if key not in _sound:
+        if not _sound.holds(path):
             value = unpickle(io.BytesIO(archive.read(entry)))  # `read` compares the checksum
-            _sound.add(key)
+            _sound.add(path)
             return value
     # What was sound a moment ago is not summed up again, nor copied before it is read: half of the time.
     with open(path, "rb") as stream:
@@ -69,28 +73,27 @@ def _read_archive(path: Path) -> Any:
         return unpickle(stream, checked=True)
 
 
-_sound: set[tuple[str, int, int]] = set()  # files whose checksum this process has seen to be right
+_sound = Checked()  # files whose checksum this process has seen to be right
 
 
-def read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def read_points(path: Path, tell: Tell = log.warning) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Read a processed scene: points n x 3 float32, colours n x 3 float32 in [-1, 1], file label ids n int64 or None.
 
     A scalar in place of the colours (a scan without) gives zeros.
+
+    Args:
+        tell: takes a sentence about each repair, see `checked_colors`.
     """
     parts = read_tuple(path)
     if len(parts) < 2:
         raise UserError(f"{path}: expected (points, colours, labels), found {len(parts)} entries")
-    points = np.ascontiguousarray(parts[0], np.float32)
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise UserError(f"{path}: points are {points.shape}, expected n x 3")
-    if not np.isfinite(points).all():
-        raise UserError(f"{path}: has points that are NaN or infinite")
+    points = checked_points(np.ascontiguousarray(parts[0], np.float32), path)
     colors = np.asarray(parts[1], np.float32)
     colors = np.zeros_like(points) if colors.ndim == 0 else np.ascontiguousarray(colors)
-    labels = None if len(parts) < 3 or parts[2] is None else np.asarray(parts[2]).reshape(-1).astype(np.int64)
-    if colors.shape != points.shape or (labels is not None and len(labels) != len(points)):
-        raise UserError(f"{path}: {len(points)} points, but colours or labels of another number")
-    return points, colors, labels
+    if colors.shape != points.shape:
+        raise UserError(f"{path}: {len(points)} points, but colours of another number")
+    labels = None if len(parts) < 3 or parts[2] is None else checked_labels(np.asarray(parts[2]), len(points), path)
+    return points, checked_colors(colors, path, tell), labels
 
 
 def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.ndarray) -> None:
@@ -116,25 +119,20 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
     Raises:
         UserError: missing, truncated or not a picture.
     """
-    try:
-        with Image.open(path) as picture:
-            if mode is not None:
-                return np.asarray(picture.convert(mode))
-            if isinstance(picture, PngImageFile) and picture.mode in ("I", "I;16", "I;16B"):
-                return np.asarray(picture).astype(np.uint16)
-            return np.asarray(picture)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: truncated or not a picture ({error})") from error
+    with open_picture(path) as picture:
+        if mode is not None:
+            return np.asarray(picture.convert(mode))
+        if isinstance(picture, PngImageFile) and picture.mode in ("I", "I;16", "I;16B"):
+            return np.asarray(picture).astype(np.uint16)
+        return np.asarray(picture)
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
     """(height, width) from the head of a picture file; None where it cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             return picture.height, picture.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UserError:
         return None
 
 
@@ -151,12 +149,9 @@ def read_matrix(path: Path) -> np.ndarray:
 
 
 def _read_square(path: Path) -> np.ndarray:
-    try:
-        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a matrix of numbers ({error})") from error
+    text = read_text(path, "a matrix of numbers", most=MAX_MATRIX)
+    with reading(path, "a matrix of numbers"):
+        numbers = [float(word) for word in text.split()]
     side = {9: 3, 16: 4}.get(len(numbers))
     if side is None:
         raise UserError(f"{path}: holds {len(numbers)} numbers, expected a 3 x 3 or 4 x 4 matrix")
@@ -164,7 +159,7 @@ def _read_square(path: Path) -> np.ndarray:
 
 
 def read_pose(path: Path) -> np.ndarray:
-    """Read a camera-to-world pose: 4 x 4 float64, finite and invertible.
+    """Read a camera-to-world pose: 4 x 4 float64, a rigid motion.
 
     Raises:
         UserError: missing, or no such matrix.
@@ -173,9 +168,9 @@ def read_pose(path: Path) -> np.ndarray:
     pose = _read_square(path)
     if not np.isfinite(pose).all():
         raise (UserError if np.isnan(pose).any() else LostPose)(f"{path}: the pose has NaN or infinity")
-    if pose.shape != (4, 4) or abs(np.linalg.det(pose[:3, :3])) < 1e-6:
+    if pose.shape != (4, 4):
         raise UserError(f"{path}: not a 4 x 4 camera pose")
-    return pose
+    return checked_pose(pose, path)
 
 
 def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tuple[int, int]) -> Intrinsics | None:
@@ -196,9 +191,7 @@ def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tupl
         if path.is_file():
             matrix = read_matrix(path)
             found = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-            if not (0 < found.cx < size[1] and 0 < found.cy < size[0] and found.fx > 0 and found.fy > 0):
-                raise UserError(f"{path}: the principal point is outside a frame of {size[0]} x {size[1]} pixels")
-            return found.scaled(size, frame_size)
+            return checked_camera(found, size, path).scaled(size, frame_size)
     return None
 
 

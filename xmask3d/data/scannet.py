@@ -23,10 +23,13 @@ from xmask3d.data.files import (
 )
 from xmask3d.data.files import published_intrinsics as published
 from xmask3d.data.images import resize_bilinear, resize_nearest
+from xmask3d.data.measurements import Tell
 from xmask3d.data.scene import Scene, View
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
+from xmask3d.guarded import read_json
+from xmask3d.seal import check_beside, is_whole_cache, sealed
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -225,9 +228,9 @@ class ScanNetReader:
             self._listings[scene] = {p.stem: p for p in sorted(found, key=_frame_order)}
         return self._listings[scene]
 
-    def read_files(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Points and colours of a scene, and its label ids as files hold them (None without)."""
-        points, colors, file_ids = read_points(self.scene_path(name))
+    def read_files(self, name: str, tell: Tell = log.warning) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Points and colours of a scene, and its label ids as files hold them (None without); repairs are told."""
+        points, colors, file_ids = read_points(self.scene_path(name), tell)
         if self._raw_labels is not None:
             file_ids = _read_raw_labels(self._raw_labels / f"{name}.txt", len(points))
         return points, colors, file_ids
@@ -245,12 +248,16 @@ class ScanNetReader:
         parameters = [self.benchmark.name, list(self.benchmark.file_ids_3d)]
         path = cache / "scenes" / f"{name}-{digest(sources, parameters)}.npy"
         try:
+            whole = is_whole_cache(path)
+            if not whole:
+                log.warning("%s: damaged, making it again", path)
+        except OSError:
+            whole = False
+        if whole:
             records = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
+        else:
             records = _records(self._read_scene(name))
-            atomic_write(path, lambda part: np.save(part, records), sync=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: damaged ({error}); delete it, it is only a copy") from error
+            atomic_write(path, sealed(lambda part: np.save(part, records)), sync=False)
         records = np.asarray(records)  # the plain view of the mapped file, which is quicker to index
         labels = records["label"]
         without = len(labels) > 0 and labels[0] == _NO_LABELS
@@ -279,12 +286,8 @@ def digest(files: list[Path], parameters: list) -> str:
 
 def read_captions(path: Path) -> dict[str, dict[str, str]]:
     """Read {scene: {view: sentence}}."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"captions {path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"captions {path}: not valid JSON ({error})") from error
+    check_beside(Path(path))
+    content = read_json(Path(path), "captions in JSON")
     if not isinstance(content, dict) or not all(isinstance(views, dict) for views in content.values()):
         raise UserError(f"captions {path}: expected {{scene: {{view: sentence}}}}")
     for scene, views in content.items():

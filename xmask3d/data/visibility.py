@@ -10,6 +10,7 @@ from xmask3d.data.scannet import digest
 from xmask3d.data.scene import Scene, View
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import visible_points
+from xmask3d.seal import is_whole_cache, sealed
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Visibility:
         border: pixels at the frame's edge that see nothing.
         tolerance: share of the depth by which a visible point may differ.
         cache: folder to keep results in, keyed by the path, size and time of the files they follow from and by the
-            parameters; None keeps nothing. A damaged file there is computed anew.
+            parameters; None keeps nothing. A damaged file there is computed again.
     """
 
     def __init__(self, border: int = 10, tolerance: float = 0.25, cache: Path | None = None) -> None:
@@ -41,15 +42,16 @@ class Visibility:
         parameters = [self.border, self.tolerance, camera.fx, camera.fy, camera.cx, camera.cy, len(scene.points)]
         path = self._cache / scene.name / f"{view.name}-{digest(list(files), parameters)}.npy"
         try:
-            kept = np.load(path, allow_pickle=False)
-            return kept[:, 0].astype(np.int64), np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1).astype(np.int64)
-        except FileNotFoundError:
+            if is_whole_cache(path):
+                kept = np.load(path, allow_pickle=False)
+                pixels = np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1)
+                return kept[:, 0].astype(np.int64), pixels.astype(np.int64)
+            log.warning("%s: damaged, computing it again", path)
+        except OSError:  # nothing kept yet
             pass
-        except (OSError, ValueError, IndexError, EOFError):
-            log.warning("%s: damaged, computing it anew", path)
         index, pixels = self._compute(scene, view)
         found = np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32)
-        atomic_write(path, lambda part: np.save(part, found), sync=False)
+        atomic_write(path, sealed(lambda part: np.save(part, found)), sync=False)
         return index, pixels
 
     def _compute(self, scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
 from xmask3d.models.contracts import Encoded, ImageEncoder
+from xmask3d.seal import UNSEALED, is_whole_cache, sealed
 
 Key = tuple[str, str, str]  # scene, view, and what else the content depends on
 
@@ -173,6 +174,8 @@ def _read(path: Path) -> list[Tensor] | None:
     if not path.is_file():
         return None
     try:
+        if not is_whole_cache(path):
+            return None
         content: dict[str, Any] = load_file(path)
     except (SafetensorError, OSError):
         return None
@@ -182,4 +185,5 @@ def _read(path: Path) -> list[Tensor] | None:
 def _write(path: Path, tensors: list[Tensor]) -> None:
     """Raises `UserError` where the file cannot be written."""
     named = {str(i): tensor for i, tensor in enumerate(tensors)}
-    atomic_write(path, lambda part: save_file(named, part), sync=False, advice="use another data.cache")
+    write = sealed(lambda part: save_file(named, part, UNSEALED))
+    atomic_write(path, write, sync=False, advice="use another data.cache")

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import platform
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,13 @@ import numpy as np
 import torch
 
 import xmask3d
+from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import read_arrays
 from xmask3d.inference.labeller import BRANCHES
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import Scores, title_of
+from xmask3d.seal import check_seal, sealed
 from xmask3d.splits import Benchmark
 
 TITLES = {"fused": "fused", "2d": "2D", "3d": "3D"}
@@ -49,22 +51,23 @@ class SceneResult:
         arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
         arrays |= {"binary_counts": self.binary_counts, "confidence": self.confidence}
         arrays["seen"] = np.array([self.views, self.unseen])
-        atomic_write(path, lambda part: np.savez_compressed(part, **arrays))
+        atomic_write(path, sealed(lambda part: np.savez_compressed(part, **arrays)))
 
     @classmethod
     def load(cls, path: Path) -> "SceneResult | None":
         """Read it back; None where there is none, or a damaged one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(
-                    labels={branch: file[f"labels_{branch}"] for branch in BRANCHES},
-                    counts={branch: file[f"counts_{branch}"] for branch in BRANCHES},
-                    binary_counts=file["binary_counts"],
-                    confidence=file["confidence"],
-                    views=int(file["seen"][0]),
-                    unseen=int(file["seen"][1]),
-                )
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            check_seal(path)
+            file = read_arrays(path)
+            return cls(
+                labels={branch: file[f"labels_{branch}"] for branch in BRANCHES},
+                counts={branch: file[f"counts_{branch}"] for branch in BRANCHES},
+                binary_counts=file["binary_counts"],
+                confidence=file["confidence"],
+                views=int(file["seen"][0]),
+                unseen=int(file["seen"][1]),
+            )
+        except (UserError, KeyError, IndexError):
             return None
 
 

@@ -1,6 +1,5 @@
 """Methods and runs side by side: scores that evaluations and scored predictions wrote, and how sure differences are."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.metrics.report import RESULTS, STATISTICS
 from xmask3d.metrics.scores import title_of
 from xmask3d.metrics.statistics import LEVEL, Protocol, Statistics, interval, load_evaluated, resample
@@ -91,10 +91,7 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as results ({error})") from error
+    content = read_json(path, "results")
     needed = {"benchmark", "protocol", "scenes", "scores"}
     if not isinstance(content, dict) or not needed <= content.keys():
         raise UserError(f"{path}: not results of an evaluation; give a results.json of xmask3d evaluate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import read_arrays
 from xmask3d.metrics.instances import InstanceScores, SceneMatches, average_precision
 from xmask3d.metrics.scores import ALL, ForegroundRules, Headline, Tally, find_headline, harmonic_mean
 
@@ -149,8 +149,7 @@ class Statistics:
             UserError: missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = read_arrays(path)
             counts, matches = None, None
             if "cells" in arrays:
                 counts = np.zeros(arrays["shape"], np.int64)
@@ -159,7 +158,7 @@ class Statistics:
                 columns = [np.split(arrays[name], np.cumsum(arrays["rows"])[:-1]) for name in _COLUMNS]
                 matches = [SceneMatches(*row) for row in zip(*columns, arrays["objects"], strict=True)]
             return cls([str(name) for name in arrays["scenes"]], protocol, groups, judged, counts, matches)
-        except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        except (UserError, KeyError, ValueError, IndexError) as error:
             raise UserError(f"{path}: missing or damaged ({error}); score the predictions again") from error
 
 
@@ -220,10 +219,9 @@ def load_evaluated(folder: Path, content: Mapping[str, Any]) -> Statistics:
         split = content["settings"]["benchmark"]
         counts = []
         for name in content["scenes"]:
-            with np.load(folder / "scenes" / f"{name}.npz", allow_pickle=False) as file:
-                counts.append(file["counts_fused"])
+            counts.append(read_arrays(folder / "scenes" / f"{name}.npz")["counts_fused"])
         groups = {"base": split["base"], "novel": split["novel"]}
         protocol = Protocol(method=content["protocol"])
         return Statistics(content["scenes"], protocol, groups, (), np.stack(counts), None)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (UserError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: no counts of each scene ({error}); evaluate again") from error

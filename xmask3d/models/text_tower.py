@@ -1,12 +1,13 @@
 """CLIP's text tower in plain NumPy: a question to saved features is answered before torch would have been imported."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
 KNOWN = {"context_length", "width", "heads", "layers", "vocab_size"}
@@ -67,7 +68,7 @@ def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | Non
     if not all(path.is_file() for path in paths):
         return None
     try:
-        model = json.loads(paths[0].read_text())["model_cfg"]
+        model = read_json(paths[0])["model_cfg"]
         text = model["text_cfg"]
         if set(text) - KNOWN or model.get("quick_gelu"):
             return None
@@ -75,7 +76,7 @@ def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | Non
         with safe_open(str(paths[1]), "numpy") as file:
             wanted = [name for name in file.keys() if not name.startswith(("visual.", "logit_"))]  # noqa: SIM118
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in wanted}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (UserError, OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None  # open_clip will say what is wrong
     tokenizer = CompactTokenizer.load(
         paths[2], vocabulary_size=vocabulary_size, context_length=text.get("context_length", 77)

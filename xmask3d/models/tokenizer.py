@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.models.byte_pairs import START, shared_pairs
 
 if TYPE_CHECKING:
@@ -66,10 +67,7 @@ class CompactTokenizer:
     @classmethod
     def load(cls, path: Path, *, vocabulary_size: int, context_length: int = 77) -> "CompactTokenizer":
         """Read the JSON list at `path`; sizes as in the model's configuration. UserError if it is not such a list."""
-        try:
-            kept = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
+        kept = read_json(Path(path), "a list of token ids")
         if not isinstance(kept, list) or not all(isinstance(token, int) for token in kept):
             raise UserError(f"{path}: expected a JSON list of token ids")
         return cls(kept, vocabulary_size=vocabulary_size, context_length=context_length)

@@ -27,7 +27,7 @@ def read_pcd(path: Path, units: float | None) -> Raw:
                 zip(header["FIELDS"], header["TYPE"], header["SIZE"], counts, strict=True)
             )
         ]
-        table = _pcd_table(data, columns, header["DATA"][0], int(header["POINTS"][0]))
+        table = _pcd_table(data, columns, header["DATA"][0], _count(header["POINTS"][0], data))
         points = np.stack([table[axis].reshape(-1) for axis in "xyz"], 1)
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path}: damaged, or not a PCD with x, y, z ({str(error)[:100]})") from error
@@ -56,6 +56,14 @@ def _pcd_header(stream) -> dict[str, list[str]]:
         if words and not words[0].startswith("#"):
             header[words[0].upper()] = words[1:]
     return header
+
+
+def _count(word: str, data: bytes) -> int:
+    """Points that a header announces; each takes a byte at least, and compressed at least a hundredth."""
+    count = int(word)
+    if not 0 <= count <= 100 * len(data):
+        raise ValueError(f"{count} points in {len(data)} bytes")
+    return count
 
 
 def _pcd_table(data: bytes, columns: list[tuple[str, str, int]], form: str, count: int) -> dict[str, np.ndarray]:

@@ -8,10 +8,12 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
+from xmask3d.guarded import reading
 from xmask3d.scan.cloud_las import read_las
 from xmask3d.scan.cloud_pcd import read_pcd
 from xmask3d.scan.cloud_raw import Raw, single_color, to_bytes
 from xmask3d.scan.cloud_text import TEXT_SUFFIXES, read_text
+from xmask3d.scan.glb import check_glb
 
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".obj", ".stl", ".off", ".glb", *TEXT_SUFFIXES)
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
@@ -64,7 +66,8 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
     readers |= {".obj": _read_obj} | dict.fromkeys((".stl", ".off", ".glb"), _read_mesh)
     if suffix not in readers:
         raise UserError(f"{path}: not a point cloud that is understood ({', '.join(SUFFIXES)})")
-    points, colors, notes, units, painted = readers[suffix](path, units_per_metre)
+    with reading(path, f"a {suffix[1:].upper()} file"):
+        points, colors, notes, units, painted = readers[suffix](path, units_per_metre)
     points = np.asarray(points, np.float64).reshape(-1, 3)
     finite = np.isfinite(points).all(1)
     if not finite.all():
@@ -146,6 +149,8 @@ def _is_sparse(points: np.ndarray, units: float | None) -> bool:
 def _read_mesh(path: Path, units: float | None) -> Raw:
     import trimesh
 
+    if path.suffix.lower() == ".glb":
+        check_glb(path)
     try:
         mesh: Any = trimesh.load(str(path), force="mesh", process=False)
     except Exception as error:
@@ -158,7 +163,7 @@ def _read_mesh(path: Path, units: float | None) -> Raw:
     vertex_colors = np.asarray(visual.vertex_colors)[:, :3] if colored else None
     vertices = np.asarray(mesh.vertices)
     notes: list[str] = []
-    if not len(mesh.faces) or not _is_sparse(vertices, units):
+    if not len(mesh.faces) or not np.isfinite(mesh.area) or not _is_sparse(vertices, units):
         return Raw(vertices, vertex_colors, notes, units)
     units = units or _guess_units(vertices[np.isfinite(vertices).all(1)], notes)
     count = int(min(MAX_SAMPLED, max(1000, mesh.area / units**2 / SPACING**2)))

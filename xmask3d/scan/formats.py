@@ -1,46 +1,43 @@
 """Small files of RGB-D recordings: pictures, depth maps, poses, trajectories and intrinsics."""
 
-import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from xmask3d import guarded
 from xmask3d.errors import UserError, missing_extra
+from xmask3d.guarded import MAX_PIXELS, open_picture, read_array, read_text, reading
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
 MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # how some recorders on Windows print numbers that are none
+MAX_NUMBERS = 1 << 26  # bytes of a text file of poses
+TOO_DEEP = 1e6  # a kilometre in millimetres
 NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, beside 0
 
 
 def read_color(path: Path) -> np.ndarray:
     """A picture as h x w x 3 uint8 RGB. Raises `UserError` naming a missing or damaged file."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read as a colour picture ({_reason(error)})") from error
+    with open_picture(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def read_depth(path: Path) -> np.ndarray:
     """A depth map as written, h x w: integers of some unit, or floats; 0 where nothing was measured."""
-    try:
-        if path.suffix == ".npy":
-            depth = np.load(path, allow_pickle=False)
-        elif path.suffix == ".exr":
-            depth = _read_exr(path)
-        else:
-            with Image.open(path) as picture:
-                depth = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as a depth map ({_reason(error)})") from error
+    if path.suffix == ".npy":
+        depth = read_array(path, "a depth map")
+    elif path.suffix == ".exr":
+        depth = _read_exr(path)
+    else:
+        with open_picture(path) as picture:
+            depth = np.asarray(picture)
     depth = depth[..., 0] if depth.ndim == 3 else depth
     if depth.ndim != 2:
         raise UserError(f"{path}: a depth map has height and width, this has the shape {depth.shape}")
     if np.issubdtype(depth.dtype, np.floating):
-        return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+        return np.where((depth > 0) & (depth < TOO_DEEP), depth, 0).astype(np.float32)  # neither NaN nor infinite
     return np.where((depth <= 0) | (depth == NO_DEPTH), 0, depth).astype(np.float32)
 
 
@@ -49,10 +46,13 @@ def _read_exr(path: Path) -> np.ndarray:
         import OpenEXR
     except ImportError as error:
         raise missing_extra(f"{path}: reading depth of EXR files", "formats") from error
-    try:
+    with reading(path, "a depth map in EXR"):
+        low, high = OpenEXR.File(str(path), header_only=True).header()["dataWindow"]
+        if not 0 < math.prod(int(side) + 1 for side in np.subtract(high, low, dtype=np.int64)) <= MAX_PIXELS:
+            raise UserError(f"{path}: damaged, a window from {low} to {high}")
         channels = OpenEXR.File(str(path)).channels()
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+        if not channels:
+            raise UserError(f"{path}: has no channel")
     name = next((name for name in ("Z", "R", "Y", "depth") if name in channels), next(iter(channels)))
     return np.asarray(channels[name].pixels)
 
@@ -63,38 +63,22 @@ def _reason(error: Exception) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `UserError` for anything else."""
-    content = _read_json(path)
+    content = guarded.read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object of names and values, found {type(content).__name__}")
     return content
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({_reason(error)})") from error
-
-
 def read_numbers(path: Path) -> np.ndarray:
     """All numbers of a text file in order (`nan`, `inf` included)."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    text = read_text(path, "numbers", errors="replace", most=MAX_NUMBERS)
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return np.array([float(number) for number in NUMBER.findall(MICROSOFT_NAN.sub("nan", "\n".join(lines)))])
 
 
 def read_pose(path: Path) -> np.ndarray:
     """One 4 x 4 (or 3 x 4) matrix, text or npy; NaN or infinite where tracking was lost."""
-    if path.suffix == ".npy":
-        try:
-            values = np.load(path, allow_pickle=False).ravel()
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: cannot be read as a pose ({_reason(error)})") from error
-    else:
-        values = read_numbers(path)
+    values = read_array(path, "a pose").ravel() if path.suffix == ".npy" else read_numbers(path)
     if len(values) not in (12, 16):
         raise UserError(f"{path}: a pose has 16 numbers (4 x 4), this file has {len(values)}")
     return _matrix(values)
@@ -108,7 +92,8 @@ def _matrix(values: np.ndarray) -> np.ndarray:
 
 def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
     """n x 4 x 4 from translations n x 3 and quaternions n x 4 (x, y, z, w), normalised here."""
-    x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
+    with np.errstate(invalid="ignore"):  # a quaternion of zeros is a lost pose
+        x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
     poses = np.tile(np.eye(4), (len(translation), 1, 1))
     poses[:, 0, :3] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], 1)
     poses[:, 1, :3] = np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], 1)
@@ -127,7 +112,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
         keys n (frame number or time stamp; None where lines have neither) and poses n x 4 x 4 as written.
     """
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path, "a trajectory", errors="replace", most=MAX_NUMBERS).splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             rows.append([float(number) for number in NUMBER.findall(line.replace(",", " "))])
     widths = {len(row) for row in rows}
@@ -155,10 +140,10 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
         UserError: anything else.
     """
     if path.suffix == ".json":
-        content = _read_json(path)
+        content = guarded.read_json(path)
         try:
             return _intrinsics_of_json(path, content)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(f"{path}: not understood as intrinsics ({_reason(error)})") from error
     values = read_numbers(path)
     size = None

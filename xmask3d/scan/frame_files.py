@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import array_type, open_picture
 from xmask3d.scan import formats
 from xmask3d.scan.intrinsics import find_intrinsics, stated_units
 from xmask3d.scan.recording import Recording
@@ -105,7 +105,7 @@ def _stem(path: Path) -> str:
 
 
 def _is_deep(path: Path) -> bool:
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return picture.mode.startswith(("I", "F"))
 
 
@@ -131,7 +131,7 @@ def collect_files(folder: Path) -> FrameFiles:
         for path in unknown:
             try:
                 role = "depth" if path.suffix.lower() in DEPTHS and _is_deep(path) else "color"
-            except (OSError, ValueError, SyntaxError):  # as Pillow refuses damaged pictures
+            except UserError:
                 files.notes.append(f"left out: {path}: cannot be read as a picture")
                 continue
             found[role].append(path)
@@ -175,9 +175,9 @@ def _is_shallow(path: Path) -> bool:
     if path.suffix in {".npy", ".exr"}:
         return False
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             return picture.mode in ("L", "P", "RGB", "RGBA")
-    except (OSError, ValueError, SyntaxError):
+    except UserError:
         return False
 
 
@@ -185,8 +185,8 @@ def _raw_type(paths: list[Path]) -> np.dtype:
     """Type of the first depth map that can be read."""
     for path in paths:
         if path.suffix == ".npy":
-            with contextlib.suppress(OSError, ValueError, EOFError):
-                return np.load(path, mmap_mode="r").dtype
+            with contextlib.suppress(UserError):
+                return array_type(path)
     return np.dtype(np.float32)
 
 

@@ -172,9 +172,9 @@ def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
 def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> Scan:
     """A scene of a data set, worked on as evaluation does: every view and, up to `max_points`, every point as it is."""
     benchmark_free = _PointsReader(root, split)
-    points, colors, _ = read_points(benchmark_free.scene_path(name))
-    views = benchmark_free.view_names(name)
     lines = [f"scene of a processed data set in {root} ({split})"]
+    points, colors, _ = read_points(benchmark_free.scene_path(name), lines.append)
+    views = benchmark_free.view_names(name)
 
     def load(view: str) -> View:
         return benchmark_free.read_view(name, view)

@@ -3,11 +3,11 @@
 Plain Python: a question to saved features goes through here.
 """
 
-import json
 from pathlib import Path
 
 from xmask3d.errors import UserError
 from xmask3d.files import remove_leftovers
+from xmask3d.guarded import read_json
 
 RESULTS = Path("segmented")  # the folders of results, unless told otherwise
 FEATURES = "features.safetensors"
@@ -26,11 +26,11 @@ def read_summary(folder: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_json(path, "the summary of a result")
         if not isinstance(said, dict):
-            raise ValueError("no summary of a result")
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); delete it, or segment the scan again") from error
+            raise UserError(f"{path}: damaged, or not the summary of a result")
+    except UserError as error:
+        raise UserError(f"{error}; delete it, or segment the scan again") from error
     return said
 
 

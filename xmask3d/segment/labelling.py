@@ -24,6 +24,7 @@ from xmask3d.data.view_settings import ViewSettings
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.voxels import axis_rotation, voxelise
+from xmask3d.guarded import read_arrays
 from xmask3d.inference.class_scores import gateable_classes, label_views
 from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
@@ -32,6 +33,7 @@ from xmask3d.models.gate import allowed_classes, gate
 from xmask3d.models.outputs import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
+from xmask3d.seal import check_seal, sealed
 from xmask3d.segment.feature_accumulator import FeatureSums
 from xmask3d.segment.vocabulary import Vocabulary
 from xmask3d.splits import Benchmark
@@ -102,10 +104,10 @@ class SavedState:
         if self._path is None or not self._path.is_file():
             return None
         try:
-            with np.load(self._path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files} if str(arrays["key"]) == self._key else None
-        except Exception:
-            # A half-written or foreign file raises nearly anything; the work is then done anew.
+            check_seal(self._path)
+            arrays = read_arrays(self._path)
+            return arrays if str(arrays["key"]) == self._key else None
+        except (UserError, KeyError):  # half-written or foreign; the work is then done again
             return None
 
     def save(self, state: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
@@ -114,7 +116,7 @@ class SavedState:
         if self._path is None or (not now and start < self._due):
             return
         arrays: dict[str, Any] = {"key": np.array(self._key), **state()}
-        atomic_write(self._path, lambda part: np.savez(part, **arrays))
+        atomic_write(self._path, sealed(lambda part: np.savez(part, **arrays)))
         end = time.monotonic()
         self._due = end + max(SAVE_EVERY, (end - start) / SAVE_SHARE)
 

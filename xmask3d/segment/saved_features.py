@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.models.gate import allowed_classes, gate, log_softmax, soft_gate
+from xmask3d.seal import UNSEALED, check_seal, sealed
 
 FORMAT = "xmask3d-features-1"
 CHUNK = 65_536  # rows compared at once
@@ -45,17 +46,19 @@ class PointFeatures:
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
         arrays = {k: np.ascontiguousarray(v) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        about = {**self.about, "format": FORMAT}
-        atomic_write(path, lambda part: save_file(arrays, part, metadata=about))
+        about = {**self.about, "format": FORMAT, **UNSEALED}
+        atomic_write(path, sealed(lambda part: save_file(arrays, part, metadata=about)))
 
     @classmethod
     def load(cls, path: Path) -> "PointFeatures":
         """Read a file of `save`. Raises `UserError` for any other file."""
         if not path.is_file():
             raise UserError(f"{path}: no such file; make it with: xmask3d segment SCAN --save-features {path}")
+        check_seal(path)
         try:
             with safe_open(str(path), "numpy") as file:
                 about = dict(file.metadata() or {})
+                about.pop("seal", None)
                 if about.pop("format", None) != FORMAT:
                     raise UserError(f"{path}: no features of a scan (made with --save-features)")
                 names = file.keys()  # the file is no mapping

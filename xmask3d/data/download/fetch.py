@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, sha256_of
+from xmask3d.guarded import read_json
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +162,9 @@ def _write_version(part: Path, url: str, response: http.client.HTTPResponse, tot
 def _read_version(part: Path, url: str) -> dict:
     """What `_write_version` noted, if `part` can be continued from this link; else empty."""
     try:
-        begun = json.loads(_version(part).read_text())
+        begun = read_json(_version(part))
         usable = begun["url"] == url and begun["length"] is not None and part.stat().st_size > 0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError, KeyError, TypeError):
         return {}
     return begun if usable else {}
 
@@ -219,12 +220,12 @@ def make_folder(folder: Path) -> None:
 def read_records(folder: Path) -> dict[str, dict]:
     """What `downloads.json` of a folder says: {file name: {url, size, sha256, ...}}."""
     path = Path(folder) / RECORDS
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it to have the files recorded anew") from error
+    try:
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; delete it to have the files recorded anew") from error
     if not isinstance(content, dict) or not all(isinstance(facts, dict) for facts in content.values()):
         raise UserError(f"{path}: damaged; delete it to have the files recorded anew")
     return content

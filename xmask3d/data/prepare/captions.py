@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from xmask3d.data.scannet import read_captions
 from xmask3d.data.scene import SceneReader, View
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.seal import beside, write_beside
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -187,4 +189,7 @@ def _sound_views(
 
 
 def _write(out: Path, captions: dict[str, dict[str, str]]) -> None:
+    with suppress(OSError):  # said below, where the file is written
+        beside(out).unlink(missing_ok=True)
     atomic_write(out, json.dumps(captions, indent=0, ensure_ascii=False) + "\n", advice="choose another file")
+    write_beside(out)

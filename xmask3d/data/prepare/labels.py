@@ -1,7 +1,6 @@
 """Labels of raw ScanNet: names and ids of its category table, and labels of vertices."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
+from xmask3d.guarded import read_json
 
 LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are pixels of 16 bits
 # NYU40 ids of the 20 benchmark classes; a class's place is its id in the scene files.
@@ -117,12 +117,10 @@ def _whole_numbers(path: Path, key: str, value: Any) -> np.ndarray:
 
 
 def _read_json(path: Path, key: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, or without '{key}'") from error
+    content = read_json(path)
+    if not isinstance(content, dict) or key not in content:
+        raise UserError(f"{path}: damaged, or without '{key}'")
+    return content[key]
 
 
 def _read_ply(path: Path) -> np.ndarray:

@@ -24,6 +24,7 @@ from xmask3d.data.scannet import SCENE_SUFFIX
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
+from xmask3d.guarded import open_picture, read_json, reading
 
 MARKS = ".prepared"
 SPLITS = ("train", "val", "test")
@@ -122,9 +123,9 @@ class _Done:
 def _read_mark(mark: Path) -> _Done | None:
     """What a mark says; None where there is no mark, or a damaged one."""
     try:
-        content = json.loads(mark.read_text(encoding="utf-8"))
+        content = read_json(mark)
         return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -244,18 +245,16 @@ def _write_intrinsics(target: Path, source: SensFile, frame_size: tuple[int, int
 
 def _write_labels(archive: Path, target: Path, settings: Settings, categories: Categories, report: Report) -> None:
     """Label pictures of the exported frames: NYU40 ids in 8 bits, raw ids in 16."""
-    try:
-        with zipfile.ZipFile(archive) as source:
-            members = {Path(name).stem: name for name in source.namelist() if name.endswith(".png")}
-            for color in _colors(target):
-                if color.stem not in members:
-                    report.notes.append(f"frame {color.stem}: not in {archive.name}, no label picture")
-                    continue
-                with source.open(members[color.stem]) as stream, Image.open(stream) as picture:
-                    raw = resize_nearest(np.asarray(picture).astype(np.uint16), settings.frame_size)
-                _write_label_pair(target, color.stem, raw, categories)
-    except (OSError, zipfile.BadZipFile, ValueError, SyntaxError) as error:
-        raise UserError(f"{archive}: damaged ({error})") from error
+    with reading(archive, "an archive of label pictures"), zipfile.ZipFile(archive) as source:
+        members = {Path(name).stem: name for name in source.namelist() if name.endswith(".png")}
+        for color in _colors(target):
+            if color.stem not in members:
+                report.notes.append(f"frame {color.stem}: not in {archive.name}, no label picture")
+                continue
+            name = f"{archive}: {members[color.stem]}"
+            with source.open(members[color.stem]) as stream, open_picture(stream, name) as picture:
+                raw = resize_nearest(np.asarray(picture).astype(np.uint16), settings.frame_size)
+            _write_label_pair(target, color.stem, raw, categories)
 
 
 def _write_label_pair(target: Path, stem: str, raw: np.ndarray, categories: Categories) -> None:

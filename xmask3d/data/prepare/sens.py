@@ -1,17 +1,17 @@
 """Reader of ScanNet's `.sens` recordings (version 4 of the published format): poses, JPEG colour, zlib depth."""
 
 import io
+import math
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import MAX_PIXELS, inflate, open_picture
 
 VERSION = 4
 COLOR_CODECS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -120,24 +120,21 @@ class SensFile:
         """h x w x 3 uint8."""
         if self.header.color_codec == "raw":
             return self._reshape(frame, frame.color, np.uint8, (*self.header.color_size, 3))
-        try:
-            with Image.open(io.BytesIO(frame.color)) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{self.path}: the colour of frame {frame.number} is damaged ({error})") from error
+        with open_picture(io.BytesIO(frame.color), f"{self.path}: the colour of frame {frame.number}") as picture:
+            return np.asarray(picture.convert("RGB"))
 
     def decode_depth(self, frame: Frame) -> np.ndarray:
         """h x w uint16, in units of 1 / depth_unit metres."""
         data = frame.depth
         if self.header.depth_codec == "zlib":
             try:
-                data = zlib.decompress(data)
-            except zlib.error as error:
+                data = inflate(data, 2 * math.prod(self.header.depth_size))
+            except ValueError as error:
                 raise UserError(f"{self.path}: the depth of frame {frame.number} is damaged ({error})") from error
         return self._reshape(frame, data, np.uint16, self.header.depth_size)
 
     def _reshape(self, frame: Frame, data: bytes, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-        if len(data) != int(np.prod(shape)) * np.dtype(dtype).itemsize:
+        if len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
             raise UserError(f"{self.path}: frame {frame.number} has not the size that the file announces")
         return np.frombuffer(data, dtype).reshape(shape)
 
@@ -157,8 +154,10 @@ class SensFile:
         color_codec, depth_codec = COLOR_CODECS.get(color_code), DEPTH_CODECS.get(depth_code)
         if color_codec is None or depth_codec not in ("raw", "zlib"):
             raise UserError(f"{self.path}: compressed in a way that cannot be read ({color_code}, {depth_code})")
-        if not unit > 0:
+        if not 0 < unit < math.inf:
             raise UserError(f"{self.path}: damaged in its header (depth unit {unit})")
+        if max(color_width * color_height, depth_width * depth_height) > MAX_PIXELS:
+            raise UserError(f"{self.path}: damaged in its header (pictures of {color_width} x {color_height} pixels)")
         return Header(
             sensor=sensor,
             color_intrinsics=color,

@@ -1,6 +1,5 @@
 """Where CLIP comes from: open_clip's names, local files, or a folder with a small one."""
 
-import json
 import logging
 import warnings
 import zipfile
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
 from xmask3d.models.loading.tensor_files import refuse_foreign
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
@@ -149,11 +149,9 @@ def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict) or "text_cfg" not in config.get("model_cfg", {}):
+    config = read_json(path, "the description of a CLIP model")
+    described = config.get("model_cfg") if isinstance(config, dict) else None
+    if not isinstance(described, dict) or "text_cfg" not in described:
         raise UserError(f"{path}: no model_cfg with a text_cfg in it")
     return config
 

@@ -1,6 +1,5 @@
 """Where Stable Diffusion comes from: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
 from xmask3d.models.loading.empty_prompt import encode_empty_prompt, folder_empty_prompt
 from xmask3d.models.loading.tensor_files import TensorFile, open_tensors
@@ -159,10 +159,7 @@ def _without_weights(kind: type[nn.Module], config: Mapping[str, Any], where: Pa
 
 def _folder_description(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, Path]:
     """A network of a folder's configuration without weights, and the file that has them."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
+    config = read_json(folder / "config.json")
     network = _without_weights(kind, config, folder / "config.json")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:

@@ -1,6 +1,5 @@
 """What a diffusion model's text encoder says to the empty prompt: one constant, so the encoder itself is not kept."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_json
 from xmask3d.models.loading.tensor_files import TensorFile
 
 EMPTY_PROMPT_FILE = "empty_prompt.safetensors"
@@ -178,7 +178,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected names and values")
+    return content

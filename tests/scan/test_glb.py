@@ -1,0 +1,69 @@
+import json
+import struct
+
+import pytest
+import trimesh
+
+from xmask3d.errors import UserError
+from xmask3d.scan.clouds import read_cloud
+from xmask3d.scan.glb import check_glb
+
+
+def write_glb(path, change=None):
+    content = trimesh.creation.box((3, 3, 2)).export(file_type="glb")
+    (length,) = struct.unpack("<I", content[12:16])
+    scene, rest = json.loads(content[20 : 20 + length]), content[20 + length :]
+    if change:
+        change(scene)
+    text = json.dumps(scene).encode()
+    text += b" " * (-len(text) % 4)
+    path.write_bytes(struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(rest), len(text), b"JSON") + text + rest)
+    return path
+
+
+def laugh(scene):
+    """Each node places the next twice."""
+    last = len(scene["nodes"])
+    scene["nodes"] += [{"children": [last + i + 1, last + i + 1]} for i in range(40)] + [{"mesh": 0}]
+    scene["scenes"][0]["nodes"] = [last]
+
+
+def itself(scene):
+    scene["nodes"][0]["children"] = [0]
+    scene["scenes"][0]["nodes"] = [0]
+
+
+CHANGES = [
+    (laugh, "several parents"),
+    (itself, "several parents"),
+    (lambda scene: scene["accessors"][0].update(count=10**12), "numbers in"),
+    (lambda scene: scene["accessors"][0].update(count=-1), "numbers in"),
+    (lambda scene: scene.update(nodes=3), "damaged"),
+    (lambda scene: scene["meshes"][0].update(primitives=None), "damaged"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_scenes_without_end(tmp_path, change, message):
+    path = write_glb(tmp_path / "a.glb", change)
+    with pytest.raises(UserError, match=rf"a\.glb: .*{message}"):
+        read_cloud(path)
+
+
+def test_a_tree_of_nodes_is_read(tmp_path):
+    def tree(scene):
+        last = len(scene["nodes"])
+        scene["nodes"] += [{"children": [last + 1]}, {"mesh": 0}]
+        scene["scenes"][0]["nodes"] += [last]
+
+    path = write_glb(tmp_path / "a.glb", tree)
+    check_glb(path)
+    assert len(read_cloud(path).points) > 0
+
+
+def test_a_mesh_with_a_vertex_at_infinity_is_not_sampled(tmp_path):
+    mesh = trimesh.creation.box((3, 3, 2))
+    mesh.vertices[0] = float("inf")
+    (tmp_path / "a.stl").write_bytes(mesh.export(file_type="stl"))
+    cloud = read_cloud(tmp_path / "a.stl")
+    assert 0 < len(cloud.points) < 40

@@ -1,0 +1,227 @@
+"""Bombs, forged heads and nesting without end: one line, within a second, in little memory."""
+
+import io
+import json
+import resource
+import struct
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.raw_scannet import sens_frame, sens_header
+from xmask3d.config import load_config
+from xmask3d.data.files import picture_size, read_matrix, read_picture
+from xmask3d.data.prepare.sens import SensFile
+from xmask3d.data.scannet import read_captions
+from xmask3d.errors import UserError
+from xmask3d.guarded import inflate, open_picture, parse_yaml, read_array, read_arrays, read_json, read_text, reading
+from xmask3d.scan import formats
+from xmask3d.scan.clouds import read_cloud
+
+SIDE = 60_000
+MEMORY = 400 << 20
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of zeros, of which nearly nothing is left in the file."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1 << 20))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, "JPEG")
+    content = bytearray(stream.getvalue())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
+def npy(descr: object, shape: object, data: bytes = b"", fortran: object = False) -> bytes:
+    head = repr({"descr": descr, "fortran_order": fortran, "shape": shape}).encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + data
+
+
+def sens(width: int, height: int, color: bytes, depth: bytes) -> bytes:
+    head = bytearray(sens_header(1))
+    place = head.index(struct.pack("<f", 1000.0)) - 16
+    head[place : place + 16] = struct.pack("<4I", width, height, width, height)
+    return bytes(head) + sens_frame(np.eye(4), color, depth)
+
+
+def decode(path: Path) -> None:
+    with SensFile(path) as file:
+        for frame in file.frames():
+            file.decode_color(frame)
+            file.decode_depth(frame)
+
+
+PCD = "VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH {n}\nHEIGHT 1\nPOINTS {n}\nDATA {form}\n"
+GLB = json.dumps(
+    {"asset": {"version": "2.0"}, "accessors": [{"count": 10**12, "type": "VEC3", "componentType": 5126}],
+     "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "nodes": [{"mesh": 0}],
+     "scenes": [{"nodes": [0]}], "scene": 0}
+).encode()  # fmt: skip
+GLB += b" " * (-len(GLB) % 4)
+MANY = 10**12
+HOSTILE = {
+    "bomb.png": (png(SIDE, SIDE), [read_picture, formats.read_color, formats.read_depth]),
+    "bomb.jpg": (jpeg(SIDE, SIDE), [lambda path: read_picture(path, "RGB"), formats.read_color]),
+    "bomb.pgm": (b"P5 %d %d 255\n" % (SIDE, SIDE), [read_picture, formats.read_depth]),
+    "huge.pgm": (b"P5 %d %d 255\n" % (MANY, MANY), [read_picture, formats.read_depth]),
+    "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", [read_picture, formats.read_color]),
+    "big.npy": (npy("<f8", (MANY,)), [formats.read_depth, formats.read_pose]),
+    "negative.npy": (npy("<f8", (-2, 3), bytes(48)), [formats.read_depth, formats.read_pose]),
+    "object.npy": (npy("|O", (4, 4), bytes(128)), [formats.read_depth, formats.read_pose]),
+    "fields.npy": (npy([("a", "<f8")], (4, 4), bytes(128)), [formats.read_depth, formats.read_pose]),
+    "long.npy": (npy("<f8", (4, 4), bytes(129)), [formats.read_depth, formats.read_pose]),
+    "nested.npy": (npy("<f8", (4, 4))[:10] + b"(" * 5000, [formats.read_depth, formats.read_pose]),
+    "nested.json": (b"[" * 200_000, [read_json, read_captions, formats.read_json, formats.read_intrinsics]),
+    "long.txt": (b"1 " * 100_000, [read_matrix, formats.read_pose, formats.read_intrinsics]),
+    "itself.yaml": (b"a: &a [*a]\n", [load_config]),
+    "laughs.yaml": (
+        b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i + 1, i + 1, i, i) for i in range(40)),
+        [load_config],
+    ),
+    "nested.yaml": (b"[" * 100_000, [load_config]),
+    "date.yaml": (b"seed: !!timestamp x\n", [load_config]),
+    "bool.yaml": (b"seed: !!bool x\n", [load_config]),
+    "long.yaml": (b"- 1\n" * 1_000_000, [load_config]),
+    "many.ply": (
+        b"ply\nformat binary_little_endian 1.0\nelement vertex %d\nproperty float x\nproperty float y\n"
+        b"property float z\nend_header\n" % MANY,
+        [read_cloud],
+    ),
+    "lines.ply": (
+        b"ply\nformat ascii 1.0\nelement vertex %d\nproperty float x\nproperty float y\n"
+        b"property float z\nend_header\n1 2 3\n" % MANY,
+        [read_cloud],
+    ),
+    "minus.ply": (
+        b"ply\nformat ascii 1.0\nelement vertex -5\nproperty float x\nproperty float y\n"
+        b"property float z\nend_header\n1 2 3\n",
+        [read_cloud],
+    ),
+    "text.pcd": (PCD.format(n=MANY, form="ascii").encode() + b"1 2 3\n", [read_cloud]),
+    "binary.pcd": (PCD.format(n=MANY, form="binary").encode() + bytes(12), [read_cloud]),
+    "minus.pcd": (PCD.format(n=-1, form="binary").encode() + bytes(12), [read_cloud]),
+    "packed.pcd": (PCD.format(n=MANY, form="binary_compressed").encode() + b"\xff" * 12, [read_cloud]),
+    "bytes3.pcd": (PCD.format(n=1, form="binary").encode().replace(b"SIZE 4", b"SIZE 3") + bytes(12), [read_cloud]),
+    "many.stl": (bytes(80) + struct.pack("<I", 0xFFFFFFFF), [read_cloud]),
+    "many.off": (b"OFF\n%d %d 0\n0 0 0\n" % (MANY, MANY), [read_cloud]),
+    "minus.off": (b"OFF\n-1 -1 0\n0 0 0\n", [read_cloud]),
+    "face.obj": (b"v 0 0 0\nf 1 2 %d\n" % MANY, [read_cloud]),
+    "many.glb": (
+        struct.pack("<4sII", b"glTF", 2, 20 + len(GLB)) + struct.pack("<I4s", len(GLB), b"JSON") + GLB, [read_cloud]
+    ),
+    "chunk.glb": (struct.pack("<4sIII4s", b"glTF", 2, 20, 0xFFFFFFF0, b"JSON"), [read_cloud]),
+    "head.sens": (sens(1 << 31, 1 << 31, b"", b""), [decode]),
+    "color.sens": (sens(64, 48, png(SIDE, SIDE), zlib.compress(bytes(64 * 48 * 2))), [decode]),
+    "depth.sens": (sens(64, 48, jpeg(64, 48), zlib.compress(bytes(1 << 26), 9)), [decode]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line(tmp_path: Path, name: str) -> None:
+    content, readers = HOSTILE[name]
+    (tmp_path / name).write_bytes(content)
+    for read in readers:
+        peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        with pytest.raises(UserError, match=name.replace(".", r"\.")) as refusal:
+            read(tmp_path / name)
+        assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 600
+        assert time.process_time() - start < 3  # a second alone, more on a busy machine
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) << 10 < MEMORY
+
+
+def test_a_window_of_exr_is_looked_at_before_its_pixels(tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    path = tmp_path / "0.exr"
+    exr.File({"compression": exr.NO_COMPRESSION, "type": exr.scanlineimage}, {"Z": np.ones((4, 4), np.float32)}).write(
+        str(path)
+    )
+    np.testing.assert_array_equal(formats.read_depth(path), np.ones((4, 4)))
+    content = path.read_bytes()
+    place = content.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
+    path.write_bytes(content[:place] + struct.pack("<4i", 0, 0, 1 << 20, 1 << 20) + content[place + 16 :])
+    with pytest.raises(UserError, match=r"0\.exr"):
+        formats.read_depth(path)
+
+
+def test_labels_in_an_archive_are_looked_at_too(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", npy("<f8", (1 << 21,), bytes(8 << 21)))
+    with pytest.raises(UserError, match="claims more"):
+        read_arrays(tmp_path / "a.npz", most=1 << 20)
+    assert read_arrays(tmp_path / "a.npz")["a"].shape == (1 << 21,)
+    with pytest.raises(UserError, match="bomb"), open_picture(io.BytesIO(png(SIDE, SIDE)), "bomb"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.ones((2, 3), ">i2")), np.bool_([1, 0])]
+)
+def test_arrays_are_read_as_numpy_does(tmp_path: Path, value: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", value)
+    read = read_array(tmp_path / "a.npy")
+    np.testing.assert_array_equal(read, value)
+    assert read.dtype == value.dtype and read.flags.writeable
+    np.savez(tmp_path / "a.npz", first=value, second=np.array("text"))
+    arrays = read_arrays(tmp_path / "a.npz")
+    np.testing.assert_array_equal(arrays["first"], value)
+    assert str(arrays["second"]) == "text"
+
+
+def test_yaml_may_repeat_itself_within_bounds() -> None:
+    content, node = parse_yaml("a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\n", "a.yaml")
+    assert content == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1, "e": 2}} and node is not None
+    assert parse_yaml("", "a.yaml") == (None, None)
+    with pytest.raises(UserError, match=r"a\.yaml:3: not valid YAML"):
+        parse_yaml("a: 1\nb: [\n", "a.yaml")
+
+
+def test_text_with_and_without_a_mark(tmp_path: Path) -> None:
+    for content in (b"\xef\xbb\xbf{}", b"{}"):
+        (tmp_path / "a.json").write_bytes(content)
+        assert read_json(tmp_path / "a.json") == {}
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"a\.txt: not a text file"):
+        read_text(tmp_path / "a.txt")
+    assert read_text(tmp_path / "a.txt", errors="replace") == "caf�"
+    with pytest.raises(UserError, match="more than"):
+        read_text(tmp_path / "a.txt", most=3)
+
+
+def test_whatever_a_reader_raises_becomes_one_line() -> None:
+    for error, words in [
+        (MemoryError(), "memory"), (RecursionError("deep\nstack"), r"deep\)$"), (FileNotFoundError(), "missing"),
+        (KeyError(), "KeyError"), (PermissionError(13, "Permission denied"), "cannot be read as a file"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError, match=words), reading("a.bin", "a file"):
+            raise error
+    with pytest.raises(KeyboardInterrupt), reading("a.bin", "a file"):
+        raise KeyboardInterrupt
+
+
+def test_what_comes_out_of_zlib_is_bounded(tmp_path: Path) -> None:
+    assert inflate(zlib.compress(b"abc"), 3) == b"abc"
+    for data, size in (
+        (zlib.compress(b"abc"), 2),
+        (zlib.compress(b"abc"), 4),
+        (b"abc", 3),
+        (zlib.compress(b"abc")[:-2], 3),
+    ):
+        with pytest.raises(ValueError):
+            inflate(data, size)
+    (tmp_path / "a.png").write_bytes(png(SIDE, SIDE))
+    assert picture_size(tmp_path / "a.png") is None

@@ -1,0 +1,119 @@
+"""Checks of what files say was measured: points, colours, labels, poses and cameras, wherever they enter.
+
+What is clearly meant otherwise is repaired and told; what is no measurement is refused with the file's name.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import Intrinsics
+
+FAR = 1e7
+"""Metres from the origin beyond which no map has a place."""
+
+ROUNDING = 1e-2
+"""By how much colours may pass 1 through rounding."""
+
+MAX_LABEL = 1 << 20
+RIGID = 0.05
+"""By how much the product of a rotation with its transpose may differ from the identity in any entry."""
+
+Tell = Callable[[str], object]
+
+
+def checked_points(points: np.ndarray, source: Path | str) -> np.ndarray:
+    """Points n x 3, unchanged.
+
+    Raises:
+        UserError: another shape, or some that are NaN, infinite or beyond any map.
+    """
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise UserError(f"{source}: points are {points.shape}, expected n x 3")
+    if not np.isfinite(points).all():
+        raise UserError(f"{source}: has points that are NaN or infinite")
+    if len(points) and max(points.max(), -points.min()) > FAR:
+        raise UserError(f"{source}: has points {np.abs(points).max():.2g} m away, which no scan measures")
+    return points
+
+
+def checked_colors(colors: np.ndarray, source: Path | str, tell: Tell) -> np.ndarray:
+    """Colours n x 3 float32 in [-1, 1].
+
+    Few that are NaN or infinite become mid-grey, and bytes (0 to 255) are brought to [-1, 1]; both are told.
+
+    Raises:
+        UserError: most are no numbers, or they are of another range.
+    """
+    finite = np.isfinite(colors).all(1)
+    if not finite.all():
+        bad = int((~finite).sum())
+        if bad > len(colors) // 2:
+            raise UserError(f"{source}: has colours that are NaN or infinite, {bad} of {len(colors)}")
+        tell(f"{source}: {bad} of {len(colors)} points have colours that are NaN or infinite; taken as grey")
+        colors = np.where(finite[:, None], colors, 0)
+    low, high = (float(colors.min()), float(colors.max())) if len(colors) else (0.0, 0.0)
+    if low >= -1 and high <= 1:
+        return colors
+    if low >= -1 - ROUNDING and high <= 1 + ROUNDING:
+        return np.clip(colors, -1, 1)
+    if low >= 0 and high <= 255:
+        if not finite.all():  # grey of bytes
+            colors = np.where(finite[:, None], colors, 127.5)
+        tell(f"{source}: colours are {low:g} to {high:g}, expected -1 to 1; taken as bytes")
+        return (colors / 127.5 - 1).astype(np.float32)
+    raise UserError(f"{source}: colours are {low:g} to {high:g}, expected -1 to 1 (bytes / 127.5 - 1)")
+
+
+def checked_labels(labels: np.ndarray, count: int, source: Path | str) -> np.ndarray:
+    """Label ids of `count` points as int64.
+
+    Raises:
+        UserError: another number of labels, or some that are no whole numbers or beyond any list of classes.
+    """
+    labels = labels.reshape(-1)
+    if len(labels) != count:
+        raise UserError(f"{source}: {len(labels)} labels for another number of points, {count}")
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == np.trunc(labels))).all():
+        raise UserError(f"{source}: has labels that are no whole numbers")
+    if len(labels) and (labels.max() > MAX_LABEL or int(labels.min()) < -MAX_LABEL):
+        raise UserError(f"{source}: has labels from {labels.min():g} to {labels.max():g}, which no list of classes has")
+    return labels.astype(np.int64)
+
+
+def checked_pose(pose: np.ndarray, source: Path | str) -> np.ndarray:
+    """A camera-to-world pose, 4 x 4 and finite, unchanged.
+
+    Raises:
+        UserError: no rigid motion, or one to a place beyond any map.
+    """
+    rotation = pose[:3, :3]
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > RIGID or np.linalg.det(rotation) < 0:
+        raise UserError(f"{source}: not a 4 x 4 camera pose, its rotation is none")
+    if np.abs(pose[3] - (0, 0, 0, 1)).max() > 1e-3:
+        raise UserError(f"{source}: not a 4 x 4 camera pose, its last row is not 0 0 0 1")
+    if np.abs(pose[:3, 3]).max() > FAR:
+        raise UserError(f"{source}: the camera is {np.abs(pose[:3, 3]).max():.2g} m away")
+    return pose
+
+
+def checked_camera(camera: Intrinsics, size: tuple[int, int], source: Path | str) -> Intrinsics:
+    """A pinhole camera, unchanged.
+
+    Args:
+        size: (height, width) of its pictures.
+
+    Raises:
+        UserError: a principal point outside the picture, or a field of view that no such camera has.
+    """
+    if not (0 < camera.cx < size[1] and 0 < camera.cy < size[0] and camera.fx > 0 and camera.fy > 0):
+        raise UserError(f"{source}: the principal point is outside a frame of {size[0]} x {size[1]} pixels")
+    longest = max(size)
+    if not (0.1 < camera.fx / longest < 50 and 0.1 < camera.fy / longest < 50 and 0.2 < camera.fx / camera.fy < 5):
+        raise UserError(
+            f"{source}: focal lengths {camera.fx:g} and {camera.fy:g} are none of frames of "
+            f"{size[0]} x {size[1]} pixels"
+        )
+    return camera

@@ -1,0 +1,222 @@
+"""Readers of files that others may have made: bounded in memory and time, and a `UserError` of one line if they refuse.
+
+Every picture, JSON, YAML, array and text file of the package comes in through here.
+"""
+
+import ast
+import io
+import json
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import yaml
+from PIL import Image, TiffImagePlugin, WebPImagePlugin
+
+from xmask3d.errors import UserError
+
+MAX_PIXELS = 1 << 26
+MAX_TEXT = 1 << 28
+MAX_YAML = 1 << 18
+MAX_NODES = 20_000
+"""Entries of a YAML file, those counted again that it repeats by name."""
+
+_LATE = (TiffImagePlugin, WebPImagePlugin)  # Pillow knows these only once they are imported
+PICTURES = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""Formats that are decoded. Pillow knows others which start foreign programs."""
+
+
+@contextmanager
+def reading(path: Path | str, expected: str) -> Iterator[None]:
+    """Turn whatever a reader raises on a damaged or hostile file into one line.
+
+    Args:
+        path: the file, or its name for the message.
+        expected: what it should be, after "not", such as "a picture".
+
+    Raises:
+        UserError: for every exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: claims more than the memory holds; damaged, or not {expected}") from error
+    except Exception as error:  # readers raise nearly anything on damage
+        reason = str(getattr(error, "strerror", None) or error).strip().split("\n")[0] or type(error).__name__
+        kind = "cannot be read as" if isinstance(error, OSError) and error.errno else "damaged, or not"
+        raise UserError(f"{path}: {kind} {expected} ({reason[:120]})") from error
+
+
+def read_text(path: Path, expected: str = "a text file", *, errors: str = "strict", most: int = MAX_TEXT) -> str:
+    """Read UTF-8, with or without a byte-order mark.
+
+    Raises:
+        UserError: missing, no such text, or of more than `most` bytes.
+    """
+    with reading(path, expected), open(path, "rb") as stream:
+        content = stream.read(most + 1)
+        if len(content) > most:
+            raise UserError(f"{path}: more than {most >> 20 or 1} MB is not {expected}")
+        try:
+            return content.decode("utf-8-sig", errors)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not a text file; expected {expected}") from error
+
+
+def read_json(path: Path, expected: str = "JSON") -> Any:
+    """Read a JSON file. Raises `UserError` where it is none."""
+    text = read_text(path, expected)
+    with reading(path, expected):
+        return json.loads(text)
+
+
+def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
+    """Content and syntax tree of YAML.
+
+    Args:
+        text: of the file.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: no YAML, or one that grows without bound.
+    """
+    if len(text) > MAX_YAML:
+        raise UserError(f"{name}: more than {MAX_YAML >> 10} kB; no configuration is that long")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _size(node, {}) > MAX_NODES:
+            raise UserError(f"{name}: more than {MAX_NODES} entries, repeated ones counted again")
+        return yaml.safe_load(text), node
+    except UserError:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise UserError(f"{name}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {problem}") from error
+    except Exception as error:  # constructors of dates and numbers raise what they like
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"{name}: not valid YAML: {reason[:120]}") from error
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Nodes below one, shared ones as often as they occur."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES + 1  # met again below itself: without end
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
+
+
+@contextmanager
+def open_picture(source: Path | IO[bytes], name: Path | str | None = None) -> Iterator[Image.Image]:
+    """Open a picture whose size is sane; whatever goes wrong while it is used becomes a `UserError` too.
+
+    Args:
+        source: path or stream.
+        name: of the file, for messages; `source` by default.
+    """
+    name = str(source if name is None else name)
+    with reading(name, "a picture"), Image.open(source, formats=PICTURES) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise UserError(
+                f"{name}: {picture.width} x {picture.height} pixels; at most {MAX_PIXELS >> 20} Mi are read"
+            )
+        yield picture
+
+
+def read_array(path: Path, expected: str = "an array of numbers") -> np.ndarray:
+    """Read an `.npy` file of plain numbers.
+
+    Raises:
+        UserError: missing, damaged, of another type, or of another length than its head says.
+    """
+    with reading(path, expected), open(path, "rb") as stream:
+        return _array(stream, os.fstat(stream.fileno()).st_size)
+
+
+def array_type(path: Path) -> np.dtype:
+    """Type of the array in an `.npy` file. Raises `UserError` where there is none."""
+    with reading(path, "an array of numbers"), open(path, "rb") as stream:
+        return _head(stream, os.fstat(stream.fileno()).st_size)[0]
+
+
+def read_arrays(path: Path, expected: str = "arrays of numbers", most: int = 1 << 33) -> dict[str, np.ndarray]:
+    """Read an `.npz` file of plain numbers and text; its checksums are compared.
+
+    Args:
+        most: bytes that all arrays may have together.
+
+    Raises:
+        UserError: missing, damaged, of other types, or of more than a thousand times its size, as bombs are.
+    """
+    with reading(path, expected), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > most or len(entries) > 1000:
+            raise UserError(f"{path}: claims more than {most >> 20} MB")
+        arrays = {}
+        for entry in entries:
+            content = archive.read(entry)
+            arrays[entry.filename.removesuffix(".npy")] = _array(io.BytesIO(content), len(content), text=True)
+        return arrays
+
+
+def _head(stream: BinaryIO, size: int, text: bool = False) -> tuple[np.dtype, bool, tuple[int, ...]]:
+    """Type, order and shape from the head of an array, which must have exactly the bytes that follow."""
+    magic = stream.read(8)
+    form = {1: "<H", 2: "<I", 3: "<I"}.get(magic[6]) if len(magic) == 8 and magic[:6] == b"\x93NUMPY" else None
+    if form is None:
+        raise ValueError("no array of numpy")
+    (length,) = struct.unpack(form, stream.read(struct.calcsize(form)))
+    if length > 10_000:
+        raise ValueError("a head without end")
+    head = ast.literal_eval(stream.read(length).decode("latin1"))
+    code, fortran, shape = head["descr"], head["fortran_order"], head["shape"]
+    kinds = "biufU" if text else "biuf"
+    if not isinstance(code, str) or len(code) < 3 or code[0] not in "<>|=" or code[1] not in kinds:
+        raise ValueError(f"type {str(code)[:40]} is no plain number")
+    kind = np.dtype(code)
+    if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError("no shape")
+    if math.prod(shape) * kind.itemsize != size - stream.tell():
+        raise ValueError(f"{size - stream.tell()} bytes for an array of {shape} {kind}")
+    return kind, bool(fortran), shape
+
+
+def _array(stream: BinaryIO, size: int, text: bool = False) -> np.ndarray:
+    kind, fortran, shape = _head(stream, size, text)
+    content = bytearray(stream.read())
+    if kind.kind == "b":  # numpy counts on truth values being 0 or 1
+        return (np.frombuffer(content, np.uint8) != 0).reshape(shape, order="F" if fortran else "C")
+    return np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")
+
+
+def inflate(data: bytes, size: int) -> bytes:
+    """Undo zlib's compression.
+
+    Args:
+        size: bytes that come out.
+
+    Raises:
+        ValueError: another number of bytes, found before more are made.
+    """
+    try:
+        stream = zlib.decompressobj()
+        content = stream.decompress(data, size + 1)
+        if len(content) != size or not stream.eof:
+            raise ValueError(f"not {size} bytes")
+        return content
+    except zlib.error as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,172 @@
+"""Digests inside the files that this package writes, so that damage is noticed at every load.
+
+A sealed file holds the mark `xmask3d-sha256:` and 64 hexadecimal digits: the SHA-256 of the whole file with zeros in
+their place. In safetensors the mark is an entry of the metadata, in arrays it follows the data, where numpy's reader
+and those of zip archives stop. Scene files, and checkpoints whose digest is gone, are zip archives with checksums of
+their own, and text that people edit has its digest in a file beside it.
+"""
+
+import hashlib
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from xmask3d.errors import UserError
+from xmask3d.files import atomic_write, sha256_of
+from xmask3d.guarded import reading
+
+_MARK = b"xmask3d-sha256:"
+_DIGITS = 64
+_CHUNK = 1 << 20  # also the part of a file's head in which the mark is looked for
+
+UNSEALED = {"seal": f"{_MARK.decode()}{'0' * _DIGITS}"}
+"""Entry for the metadata of a safetensors file that `seal` is to fill."""
+
+
+def seal(path: Path) -> None:
+    """Write the digest of a file into its mark, which is appended to a file without one."""
+    with open(path, "r+b") as file:
+        place = _find(file)
+        if place is None:
+            place = file.seek(0, os.SEEK_END) + len(_MARK)
+            file.write(_MARK + b"0" * _DIGITS)
+        digest = _digest(file, place)
+        file.seek(place)
+        file.write(digest)
+
+
+class Checked:
+    """Files that this process has found whole, for those that are read again and again."""
+
+    def __init__(self) -> None:
+        self._states: set[tuple] = set()
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether a file is as it was when it was added."""
+        return self._state(path) in self._states
+
+    def add(self, path: Path) -> None:
+        """Remember a file, unless it changed so recently that a change right after it would bear the same time."""
+        state = self._state(path)
+        if time.time_ns() - max(state[-2:]) > 2_000_000_000:
+            self._states.add(state)
+
+    def _state(self, path: Path) -> tuple:
+        stat = os.stat(path)
+        return os.path.abspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+_checked = Checked()
+
+
+def is_whole_cache(path: Path) -> bool:
+    """Tell whether a kept result has a digest that is right; once a process, for as long as the file stays as it is.
+
+    Raises:
+        OSError: no such file.
+    """
+    if _checked.holds(path):
+        return True
+    whole = is_sound(path) is True
+    if whole:
+        _checked.add(path)
+    return whole
+
+
+def sealed(write: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A writer, as `atomic_write` takes one, whose file is sealed after it is written."""
+
+    def write_sealed(path: Path) -> None:
+        write(path)
+        seal(path)
+
+    return write_sealed
+
+
+def is_sound(path: Path) -> bool | None:
+    """Compare a file with the digest inside it; None where it has none."""
+    with open(path, "rb") as file:
+        place = _find(file)
+        if place is None:
+            return None
+        file.seek(place)
+        digits = file.read(_DIGITS)
+        return digits == _digest(file, place)
+
+
+def check_seal(path: Path) -> None:
+    """Raise `UserError` where a file is not as it was written; one without a digest passes."""
+    try:
+        if is_sound(path) is False:
+            raise UserError(f"{path}: damaged, its SHA-256 is not the one inside it; copy or make it again")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def check_archive(path: Path) -> None:
+    """Raise `UserError` where an entry of a zip archive does not fit its checksum, which torch does not look at."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # damaged archives raise nearly anything
+        raise UserError(f"{path}: damaged ({str(error).split(chr(10))[0]})") from error
+    if broken is not None:
+        raise UserError(f"{path}: damaged in {broken}")
+
+
+def beside(path: Path) -> Path:
+    """Where the digest of a file lies that has none inside."""
+    return path.with_name(path.name + ".sha256")
+
+
+def write_beside(path: Path) -> None:
+    """Put the digest of a file, as `sha256sum` prints it, beside it."""
+    atomic_write(beside(path), f"{sha256_of(path)}  {path.name}\n")
+
+
+def check_beside(path: Path) -> None:
+    """Raise `UserError` where a digest lies beside a file and is another's."""
+    try:
+        said = beside(path).read_text(errors="replace").split()[:1]
+    except OSError:
+        return
+    with reading(path, "a file with a digest"):
+        found = sha256_of(path)
+    if said != [found]:
+        raise UserError(
+            f"{path}: not as it was written, its SHA-256 is not the one in {beside(path).name}; if it was changed on "
+            f"purpose, delete {beside(path).name}"
+        )
+
+
+def _find(file: IO[bytes]) -> int | None:
+    """Where the digits of the mark begin: at the end of the file, else in its head."""
+    size = file.seek(0, os.SEEK_END)
+    for start, length in ((max(0, size - len(_MARK) - _DIGITS), len(_MARK) + _DIGITS), (0, _CHUNK)):
+        file.seek(start)
+        place = file.read(length).find(_MARK)
+        if place >= 0 and start + place + len(_MARK) + _DIGITS <= size:
+            return start + place + len(_MARK)
+    return None
+
+
+def _digest(file: IO[bytes], place: int) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    _feed(digest, file, place)
+    digest.update(b"0" * _DIGITS)
+    file.seek(place + _DIGITS)
+    _feed(digest, file, None)
+    return digest.hexdigest().encode()
+
+
+def _feed(digest: "hashlib._Hash", file: IO[bytes], count: int | None) -> None:
+    """Add `count` bytes, or all that follow."""
+    while chunk := file.read(_CHUNK if count is None else min(_CHUNK, count)):
+        digest.update(chunk)
+        count = None if count is None else count - len(chunk)
