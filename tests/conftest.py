@@ -8,6 +8,11 @@ from tests.helpers.runs import run, train_run
 from tests.helpers.tiny import write_config
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--mutations N`: damages that the campaign tries on each format of file."""
+    parser.addoption("--mutations", type=int, default=200, help="damages tried on each format of file (default: 200)")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that processes which share the tests end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -1,0 +1,1 @@
+"""Faults injected into every file that the program writes or reads."""
