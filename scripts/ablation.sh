@@ -1,9 +1,9 @@
 #!/bin/sh
-# Trains and evaluates the variants that the README compares on Rooms, each with every seed, then prints the table of
+# Trains and evaluates the variants that docs/results.md compares on Rooms, each with every seed, then prints the table of
 # means. A run that is complete is not repeated. Arguments are overrides for all runs, such as train.epochs=2.
 #
 #   XMASK3D_CONFIG  configuration (default config/rooms/B15N4.yaml)
-#   SEEDS           seeds of every variant (default "5557 1 2", those of the README)
+#   SEEDS           seeds of every variant (default "5557 1 2", those of docs/results.md)
 #   OUT             folder of the runs (default runs/ablation)
 #   NPROC           processes of each run, as for scripts/train.sh; 2 suit two CPU cores, with OMP_NUM_THREADS=1
 set -eu

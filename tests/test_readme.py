@@ -1,4 +1,4 @@
-"""The commands of the README: each exists and understands its arguments; the quickstart runs from rooms to table."""
+"""The pages: commands exist and take their arguments, links lead somewhere; the quickstart runs from rooms to table."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from tests.helpers.command import run_command
 from xmask3d.cli.registry import COMMANDS, make_parser
 from xmask3d.config import REPOSITORY, load_config
 
-PAGES = ["README.md", "installation.md", *(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
+DOCS = [str(page.relative_to(REPOSITORY)) for page in sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = ["README.md", "installation.md", "CONTRIBUTING.md", *DOCS]
 ROOMS = "--train-rooms 2 --val-rooms 1 --views 4 --seed 1 --furniture procedural --workers 1"
 
 
@@ -34,7 +35,7 @@ def commands() -> list[list[str]]:
 
 def tool_commands() -> list[list[str]]:
     """Those of `commands` that call a file of the repository."""
-    return [words for words in commands() if words[0] != "xmask3d"]
+    return [words for words in commands() if words[0] != "xmask3d" and words[1:3] != ["-m", "pytest"]]
 
 
 def called(words: list[str]) -> list[str]:
@@ -62,6 +63,11 @@ def test_scripts_and_configurations_of_the_pages_exist() -> None:
         for word in words[2:]:
             if word.startswith("config/"):
                 load_config(REPOSITORY / word)
+
+
+def test_tests_that_the_pages_run_exist() -> None:
+    found = [word for words in commands() if words[1:3] == ["-m", "pytest"] for word in words if "/" in word]
+    assert found and all((REPOSITORY / word).exists() for word in found), found
 
 
 def test_tools_of_the_pages_have_their_options() -> None:
@@ -103,6 +109,32 @@ def test_no_page_names_a_tool_that_is_not_there() -> None:
     for file in files:
         for name in re.findall(r"\btools/[\w/]+\.py", file.read_text()):
             assert (REPOSITORY / name).is_file(), (file, name)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that links can give to the headings of a page, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_relative_links_of_the_pages_lead_to_files_and_headings(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (REPOSITORY / page).read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, heading = link.partition("#")
+        target = ((REPOSITORY / page).parent / name).resolve() if name else REPOSITORY / page
+        assert target.is_relative_to(REPOSITORY) and target.exists(), (page, link)
+        assert not heading or heading in anchors(target), (page, link)
+
+
+def test_the_readme_is_short_and_the_index_names_every_page() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 150
+    index = (REPOSITORY / "docs" / "README.md").read_text()
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page
 
 
 @pytest.mark.slow

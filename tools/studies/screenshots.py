@@ -1,4 +1,4 @@
-"""Take the pictures of viewer and page that the README shows, in a headless Chromium, from a result's folder."""
+"""Take the pictures of viewer and page that the documentation shows, in a headless Chromium, from a result's folder."""
 
 import argparse
 import tempfile
