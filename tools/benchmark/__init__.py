@@ -12,5 +12,5 @@ PARTS = ("sparse", "features", "decoder", "sample", "step", "scene")
 
 
 def load_part(name: str) -> ModuleType:
-    """The module of a part."""
+    """Return the module of a part."""
     return import_module(f"tools.benchmark.{name}")

@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def merged(paths: list[Path]) -> tuple[Machine, list[Measurement]]:
-    """The measurements of several runs in the order of the files, the last one of each case and contender.
+    """Merge the measurements of several runs in the order of the files, the last one of each case and contender.
 
     Raises:
         UserError: see `read_json`; or the machines differ.

@@ -1,4 +1,4 @@
-"""What is measured, by whom, and what came out."""
+"""Cases of a benchmark, their contenders, and their measurements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """Request of the user.
 
     Attributes:
         against: contenders besides this project, by name.
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement to make.
+    """Case to measure.
 
     Attributes:
         part: module of `tools.benchmark`.
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Job:
-    """A case made ready: `run` is timed.
+    """Case that is ready to run: `run` is timed.
 
     Attributes:
         operations: multiply-adds of a run that torch's counter does not see.
@@ -70,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of a case.
+    """Measurement of a case.
 
     Attributes:
         seconds: wall time of each run.

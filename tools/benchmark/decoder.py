@@ -14,7 +14,7 @@ SIZE, CLASSES = 512, 200
 
 
 def cases(request: Request) -> list[Case]:
-    """Forward at test time, and forward and backward with all auxiliary predictions; `plain` in float32."""
+    """List forward at test time, and forward and backward with all auxiliary predictions; `plain` in float32."""
     found = []
     for views in request.views or (1,):
         for step in ("forward", "step"):
@@ -29,7 +29,7 @@ def cases(request: Request) -> list[Case]:
 
 
 def prepare(case: Case) -> Job:
-    """Decoders with random weights; the pyramid is random too, and takes gradients in a step."""
+    """Prepare decoders with random weights; the pyramid is random too, and takes gradients in a step."""
     torch.manual_seed(0)
     size, views, training = int(case.options["size"]), int(case.options["views"]), case.options["step"] == "step"
     pixel_decoder, mask_decoder = PixelDecoder().to(case.device), MaskDecoder().to(case.device)

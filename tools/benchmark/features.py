@@ -19,7 +19,7 @@ SIZE = 512
 
 
 def cases(request: Request) -> list[Case]:
-    """Forward, and forward with the backward pass to the conditions, of one image.
+    """List forward, and forward with the backward pass to the conditions, of one image.
 
     `xmask3d-kept` has the VAE's part kept from before, `xmask3d-channels-last` another memory layout; `plain` runs
     diffusers' networks to their ends, with gradients of the UNet's weights and its blocks recomputed, in float32.
@@ -40,7 +40,7 @@ def cases(request: Request) -> list[Case]:
 
 
 def prepare(case: Case, vae_config: dict[str, Any] = VAE_CONFIG, unet_config: dict[str, Any] = UNET_CONFIG_1) -> Job:
-    """Networks with random weights (Stable Diffusion 1.x by default) and a random image."""
+    """Prepare networks with random weights (Stable Diffusion 1.x by default) and a random image."""
     torch.manual_seed(0)
     size, plain = int(case.options["size"]), case.contender == "plain"
     vae = _random_weights(AutoencoderKL, vae_config, case.device)
@@ -63,7 +63,7 @@ def prepare(case: Case, vae_config: dict[str, Any] = VAE_CONFIG, unet_config: di
 
 
 def whole_maps(vae: AutoencoderKL, unet: UNet2DConditionModel) -> Callable[[Tensor, Tensor, Tensor], list[Tensor]]:
-    """The feature maps by diffusers' own forward passes, nothing cut off.
+    """Compute the feature maps by diffusers' own forward passes, nothing cut off.
 
     Returns:
         A function of images (B x 3 x H x W in [0, 1]), text condition and time condition that gives the same maps in
@@ -104,7 +104,7 @@ def _truncated_maps(
 
 
 def _random_weights(kind: type[nn.Module], config: dict[str, Any], device: str) -> nn.Module:
-    """A frozen network; small uniform weights take a fraction of the time of diffusers' own initialisation."""
+    """Make a frozen network; small uniform weights take a fraction of the time of diffusers' own initialisation."""
     with torch.device("meta"):
         network = kind.from_config(dict(config))
     network = network.to_empty(device=device).requires_grad_(False).eval()

@@ -31,7 +31,7 @@ ROOM = (2.0, 3.0, 1.3)
 
 @dataclass(frozen=True)
 class FullSizeReport:
-    """What one step took.
+    """Measurements of one step.
 
     Attributes:
         tensors: of a published checkpoint of this network. trainable: numbers that train.
@@ -55,7 +55,7 @@ class FullSizeReport:
     peak_gib: float
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Format the report for people."""
         return [
             f"network: {self.tensors} checkpoint tensors, {self.trainable:,} trainable values",
             f"view: {self.points:,} points, {self.voxels:,} voxels",
@@ -113,7 +113,7 @@ def check_full_size(config: Config, seed: int = 0) -> FullSizeReport:
 
 
 def synthetic_sample(benchmark: Benchmark, config: Config, seed: int = 0) -> Sample:
-    """A view of an empty room's walls: a point for every third pixel, classes in blocks, colours of noise."""
+    """Make a view of an empty room's walls: a point for every third pixel, classes in blocks, colours of noise."""
     generator = np.random.default_rng(seed)
     height, width = config.data.frame_size
     camera = PUBLISHED_INTRINSICS.scaled((240, 320), (height, width))
@@ -139,7 +139,7 @@ def synthetic_sample(benchmark: Benchmark, config: Config, seed: int = 0) -> Sam
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command-line arguments."""
+    """Parse command-line arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", nargs="?", default="scannet/B15N4", help="name or YAML file (default %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as model.checkpointing=false")

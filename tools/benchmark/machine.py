@@ -1,4 +1,4 @@
-"""What the machine is and what its matrix products reach, so that timings can be judged."""
+"""Description of the machine and the rate of its matrix products, so that timings can be judged."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The plain way, as the published system went it: loops in Python over queries, classes, images and layers.
+"""Plain implementation, in the manner of the published system: loops over queries, classes, images and layers.
 
 Written from the description of what that system computes, for comparison only. Results are those of this package.
 """
@@ -17,7 +17,7 @@ from xmask3d.models.mask_decoder import MaskDecoder, MaskPrediction, pool_under_
 
 
 def decode_masks(decoder: MaskDecoder, mask_features: Tensor, memories: Sequence[Tensor]) -> list[MaskPrediction]:
-    """Predictions of every layer, wanted or not, the masks pooled twice for each."""
+    """Decode the predictions of every layer, wanted or not, with the masks pooled twice for each."""
     predictions = decoder(mask_features, memories, auxiliary=True)
     for prediction in predictions:
         pool_under_masks(mask_features, prediction.mask_logits)
@@ -25,7 +25,7 @@ def decode_masks(decoder: MaskDecoder, mask_features: Tensor, memories: Sequence
 
 
 def class_logits(prediction: MaskPrediction, embeddings: Tensor) -> Tensor:
-    """Cosine logits, B x Q x n, the best of each class's one name taken class by class."""
+    """Compute cosine logits, B x Q x n, the best of each class's one name taken class by class."""
     similarity = F.normalize(prediction.embeddings, dim=-1) @ F.normalize(embeddings, dim=-1).T
     scaled = prediction.temperature * similarity
     return torch.stack([scaled[..., [label]].max(-1).values for label in range(scaled.shape[-1])], -1)
@@ -34,7 +34,7 @@ def class_logits(prediction: MaskPrediction, embeddings: Tensor) -> Tensor:
 def own_points(
     mask_logits: Tensor, scores: Tensor, keep: Tensor, pixels: Tensor, point_batch: Tensor, frame_size: tuple[int, int]
 ) -> Tensor:
-    """Owner of each point, N int64, -1 for none: disjoint masks on the whole frame, query by query, sample by sample.
+    """Return the owner of each point, N int64, -1 for none: disjoint masks on the whole frame, query by query.
 
     Args:
         mask_logits: B x Q x h x w. scores: B x Q. keep: B x Q bool.
@@ -58,7 +58,7 @@ def own_points(
 
 
 def covered(mask_logits: Tensor, pixels: Tensor, frame_size: tuple[int, int]) -> Tensor:
-    """Which of the masks of one view, Q x h x w, cover which points: Q x N bool, on masks resized to the frame."""
+    """Find which points each mask of one view, Q x h x w, covers: Q x N bool, on masks resized to the frame."""
     masks = F.interpolate(mask_logits[None], frame_size, mode="bilinear", align_corners=False)[0].sigmoid() > 0.5
     return torch.stack([mask[pixels[:, 0], pixels[:, 1]] for mask in masks])
 
@@ -74,7 +74,7 @@ def match(
     num_points: int,
     uniform: Uniform,
 ) -> Matching:
-    """As `xmask3d.losses.matcher.match`, image by image and layer by layer, with a binary mask for every target."""
+    """Match as `xmask3d.losses.matcher.match`, image by image and layer by layer, with a binary mask per target."""
     all_points = uniform((len(mask_logits), len(label_maps), num_points, 2))
     found = []
     for masks, classes, points_of_layer in zip(mask_logits, logits_of_classes, all_points, strict=True):

@@ -21,7 +21,7 @@ _TIMES = ("seconds", "cpu_seconds")
 
 
 def markdown(machine: Machine, measurements: Sequence[Measurement]) -> str:
-    """A description of the machine and one row a measurement.
+    """Format a description of the machine and one row per measurement as Markdown.
 
     `times as fast` compares this project's median with the contender's in the same case; `of the floor` is the share of
     the rate that the machine reaches in dense products of the same type.
@@ -47,7 +47,7 @@ def write_json(path: Path, machine: Machine, measurements: Sequence[Measurement]
 
 
 def read_json(path: Path) -> tuple[Machine, list[Measurement]]:
-    """What `write_json` wrote.
+    """Read the file of `write_json`.
 
     Raises:
         UserError: there is no such file, or it holds something else.
@@ -81,7 +81,7 @@ def plot(path: Path, measurements: Sequence[Measurement]) -> None:
 
 
 def _alone(done: Sequence[Measurement]) -> list[Measurement]:
-    """Scenes of several sizes that nobody else was timed on."""
+    """Return scenes of several sizes for which no other contender was timed."""
     scenes = [measurement for measurement in done if measurement.case.part == "scene"]
     counts = Counter(measurement.case.name for measurement in scenes)
     alone = [measurement for measurement in scenes if counts[measurement.case.name] == 1]

@@ -1,4 +1,4 @@
-"""What a training sample costs, beside the steps of the published pipeline in plain NumPy."""
+"""Cost of a training sample, beside the steps of the published pipeline in plain NumPy."""
 
 import tempfile
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def _write_view(folder: Path, name: str, pose: np.ndarray, rng: np.random.Genera
 
 
 def _depth(pose: np.ndarray) -> np.ndarray:
-    """Distance to the walls, 240 x 320 uint16 millimetres."""
+    """Return the distance to the walls, 240 x 320 uint16 millimetres."""
     rows, columns = np.mgrid[:240, :320]
     camera = PUBLISHED_INTRINSICS
     rays = np.stack([(columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy, np.ones((240, 320))], -1)
@@ -75,7 +75,7 @@ def _depth(pose: np.ndarray) -> np.ndarray:
 
 
 def plain_sample(root: Path, benchmark: Benchmark, layout: str, generator: np.random.Generator) -> tuple[int, int]:
-    """The steps of a sample one after the other: everything read and computed anew, ids mapped by Python calls.
+    """Make a sample by one step after the other: everything read and computed again, ids mapped by Python calls.
 
     Returns:
         Number of points and of voxels.
@@ -105,7 +105,7 @@ def plain_sample(root: Path, benchmark: Benchmark, layout: str, generator: np.ra
 
 
 def _plain_labels(labels: np.ndarray, benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
-    """Training labels and binary labels of all points of the scene, class by class."""
+    """Return training labels and binary labels of all points of the scene, class by class."""
     ignored = benchmark.num_classes
     labels = np.where((labels == -100) | (labels > ignored), ignored, labels)
     binary, training = labels.copy(), labels.copy()
@@ -120,7 +120,7 @@ def _plain_labels(labels: np.ndarray, benchmark: Benchmark) -> tuple[np.ndarray,
 
 
 def plain_label_map(ids: np.ndarray, benchmark: Benchmark, size: tuple[int, int]) -> torch.Tensor:
-    """Training ids of a view's pixels, each mapped by a Python call; beside it a small map of base or not, unused."""
+    """Return training ids of a view's pixels, each mapped by a Python call, and a small unused map of base or not."""
     class_of_pixel = {benchmark.file_ids_2d[c]: rank for rank, c in enumerate(benchmark.base)}
     mapped = np.vectorize(lambda label: class_of_pixel.get(int(label), benchmark.num_base))(ids)
     small = _nearest(torch.from_numpy(ids.astype(np.int64)), (128, 128)).numpy()
@@ -129,7 +129,7 @@ def plain_label_map(ids: np.ndarray, benchmark: Benchmark, size: tuple[int, int]
 
 
 def plain_image(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """Resized as floating-point numbers, 1 x 3 x H x W in [0, 255]."""
+    """Resize as floating-point numbers, 1 x 3 x H x W in [0, 255]."""
     planes = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(planes, size, mode="bilinear")
 
@@ -154,7 +154,7 @@ def plain_projection(
 
 
 def plain_voxels(points: np.ndarray, voxel_size: float, angle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cells V x 3, first point V and voxel of each point N, in the order of a hash."""
+    """Return cells V x 3, first point V and voxel of each point N, in the order of a hash."""
     matrix = np.eye(4) / voxel_size
     matrix[:2, :2] = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / voxel_size
     cells = np.floor(np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T[:, :3])
@@ -184,7 +184,7 @@ def _ours(
 
 
 def cases(request: Request) -> list[Case]:
-    """The variants for either list of classes; `xmask3d-kept` has scenes and visibility on disk from before."""
+    """List the variants for either list of classes; `xmask3d-kept` has scenes and visibility on disk from before."""
     found = []
     for points in request.points:
         for layout in NAMES:
@@ -196,7 +196,7 @@ def cases(request: Request) -> list[Case]:
 
 
 def prepare(case: Case) -> Job:
-    """One variant, ready to be timed by the worker."""
+    """Prepare one variant, to be timed by the worker."""
     folder, layout = tempfile.TemporaryDirectory(), str(case.options["layout"])
     root, benchmark = Path(folder.name), load_benchmark(NAMES[layout])
     write_scene(root, int(case.options["points"]))

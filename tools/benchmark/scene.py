@@ -39,7 +39,7 @@ PUBLISHED = ("evaluate.gate=hard", "evaluate.votes=hard", "evaluate.angle=0")
 
 
 def cases(request: Request) -> list[Case]:
-    """Scenes of every size; `xmask3d-1` is this project with batches of one view."""
+    """List scenes of every size; `xmask3d-1` is this project with batches of one view."""
     found = []
     for points in request.points:
         for views in request.views or (30,):
@@ -51,7 +51,7 @@ def cases(request: Request) -> list[Case]:
 
 
 def prepare(case: Case, config: Path = ROOMS) -> Job:
-    """A written room and the networks that `config` describes; a run returns the labels of all points."""
+    """Prepare a written room and the networks that `config` describes; a run returns the labels of all points."""
     if case.contender == "plain" and case.device != "cpu":
         raise UserError("the plain scene is written for the CPU; leave out --against plain or --device")
     folder = tempfile.TemporaryDirectory()
@@ -75,13 +75,13 @@ class Scenes:
         self.whole: Maps | None = None
 
     def ours(self) -> np.ndarray:
-        """What `xmask3d evaluate` does with a scene."""
+        """Label a scene as `xmask3d evaluate` does."""
         reader = build_reader(self.config, self.benchmark, self.config.data.val_split)
         settings = evaluation_settings(self.config)
         return evaluate_scene(reader, self.benchmark, SCENE, self.labeller, settings).labels["fused"]
 
     def plain(self) -> np.ndarray:
-        """All views read and held, then one after the other through all networks, with loops over queries."""
+        """Label a scene with all views in memory, one after the other through all networks, with loops over queries."""
         if self.whole is None:
             self.whole = whole_diffusion(self.labeller.model.image_features.diffusion, trained=False)
         root = Path(self.folder.name)
@@ -101,7 +101,7 @@ class Scenes:
 def read_views(
     folder: Path, points: np.ndarray, colors: np.ndarray, config: Config, benchmark: Benchmark
 ) -> list[tuple[np.ndarray, Batch, Tensor]]:
-    """Indices of the visible points, input and label map of every view, all at once as published."""
+    """Read indices of the visible points, input and label map of every view, all at once as published."""
     data, views = config.data, []
     for path in sorted((folder / "color").iterdir(), key=lambda path: int(path.stem)):
         picture = resize_bilinear(np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1), data.image_size)
@@ -140,7 +140,7 @@ def _elect(votes: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def label_view(labeller: Labeller, maps: Maps, batch: Batch) -> list[np.ndarray]:
-    """Classes of the visible points of one view, N int64: of the fused, 2D and 3D features."""
+    """Return classes of the visible points of one view, N int64: of the fused, 2D and 3D features."""
     model, text, novel, settings = labeller.model.eval(), labeller.text, labeller.novel, labeller.settings
     global_feature, voxels_3d = model.point_encoder(_voxels(batch))
     binary = model.binary_head(_voxels(batch))[batch.point_to_voxel]
@@ -187,7 +187,7 @@ def label_view(labeller: Labeller, maps: Maps, batch: Batch) -> list[np.ndarray]
 def _scores(
     model: XMask3D, mask_logits: Tensor, logits: Tensor, binary: Tensor, batch: Batch, novel: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Score of each query, Q, and which take part, Q bool: query by query, from the points that its mask covers."""
+    """Return the score of each query, Q, and which take part, Q bool, query by query, from the points of its mask."""
     covers = plain.covered(mask_logits, batch.pixels, model.fuser.frame_size)
     scores, keep = torch.zeros(len(logits)), torch.zeros(len(logits), dtype=torch.bool)
     for query, inside in enumerate(covers):
@@ -204,7 +204,7 @@ def _scores(
 
 
 def _voxels(batch: Batch) -> Voxels:
-    """Kernel maps of its own for each network, and a product for each tap."""
+    """Make separate kernel maps for each network, and a product for each tap."""
     voxels, manager = Voxels(batch.voxel_coords, batch.voxel_features, batch.size), PerOffsetManager(batch.voxel_coords)
     voxels.__dict__["sparse"] = SparseTensor(manager.arrange(batch.voxel_features), 1, manager)
     return voxels

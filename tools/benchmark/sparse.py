@@ -1,4 +1,4 @@
-"""The sparse U-Nets on a synthetic room: forward with maps at hand, and a training step with maps built anew."""
+"""Sparse U-Nets on a synthetic room: forward with ready kernel maps, and a training step that builds them again."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ CONTENDERS = ("torch", "minkowski", "spconv", "per-offset")
 
 
 def cases(request: Request) -> list[Case]:
-    """Every network, size, type and pass; contenders in float32 only, but for our own back end in plain torch."""
+    """List every network, size, type and pass; contenders in float32 only, but for our own back end in plain torch."""
     found = []
     for voxels in request.voxels:
         for network in NETWORKS:
@@ -66,7 +66,7 @@ def prepare(case: Case) -> Job:
 
 
 def multiply_adds(network: MinkUNet, maps: CoordinateMaps, pointwise: bool = True) -> int:
-    """Multiply-adds that one forward pass needs: for each convolution, pairs of voxels times both channel counts.
+    """Count the multiply-adds of one forward pass: for each convolution, pairs of voxels times both channel counts.
 
     Args:
         pointwise: whether convolutions of size 1, which are dense products, are counted too.
@@ -88,7 +88,7 @@ def multiply_adds(network: MinkUNet, maps: CoordinateMaps, pointwise: bool = Tru
 
 
 def room_voxels(count: int, voxel_size: float = 0.02, seed: int = 0) -> Tensor:
-    """Voxels of the surfaces of a furnished room, turned and slightly rough like a scan, in random order.
+    """Make voxels of the surfaces of a furnished room, turned and slightly rough like a scan, in random order.
 
     Args:
         count: number of voxels; the room grows with it.
@@ -114,7 +114,7 @@ def room_voxels(count: int, voxel_size: float = 0.02, seed: int = 0) -> Tensor:
 
 
 def _room_points(side: float, density: float, generator: np.random.Generator) -> np.ndarray:
-    """Points on a floor, two walls 2.4 m high, and boxes for furniture; `density` in points a square metre."""
+    """Make points on a floor, two walls 2.4 m high, and boxes for furniture; `density` in points a square metre."""
     x, y, z = np.eye(3)
     rectangles = [(np.zeros(3), x * side, y * side), (np.zeros(3), x * side, z * 2.4), (np.zeros(3), y * side, z * 2.4)]
     for _ in range(max(1, round(side**2 / 3))):
@@ -144,7 +144,7 @@ def _tensor(manager: CoordinateManager, features: Tensor) -> SparseTensor:
 
 
 class PerOffsetManager(TorchCoordinateManager):
-    """The common way without a compiler: for each tap select rows, multiply and add; differentiated by torch."""
+    """Common method without a compiler: for each tap select rows, multiply and add; differentiated by torch."""
 
     def convolve(self, features: Tensor, weight: Tensor, stride: int, kernel_size: int) -> Tensor:
         return self._sum_taps(features, weight, self._maps.neighbours(stride, kernel_size))

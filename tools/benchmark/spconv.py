@@ -1,4 +1,4 @@
-"""spconv (https://github.com/traveller59/spconv) as a contender: its maps and products under our networks.
+"""Contender spconv (https://github.com/traveller59/spconv): its maps and products under our networks.
 
 On a CPU, as of 2.3.8, it computes forward only, and with one thread.
 """
@@ -70,7 +70,7 @@ class SpconvManager(CoordinateManager):
 
     @staticmethod
     def _filters(weight: Tensor, size: int) -> Tensor:
-        """K^3 x A x B, taps along x first, to spconv's B x K x K x K x A, along z first."""
+        """Convert K^3 x A x B, taps along x first, to spconv's B x K x K x K x A, along z first."""
         return weight.view(size, size, size, *weight.shape[1:]).permute(4, 2, 1, 0, 3).contiguous()
 
     def _level(self, stride: int) -> Tensor:
@@ -79,7 +79,7 @@ class SpconvManager(CoordinateManager):
         return self._rows[stride]
 
     def _map(self, stride: int, size: int) -> Any:
-        """Rows of the result, pairs of rows a tap, and their counts; of size 2 with stride 2."""
+        """Return rows of the result, pairs of rows per tap, and their counts; of size 2 with stride 2."""
         if (stride, size) not in self._maps:
             extent = [length // stride for length in self._extent]
             steps, around = (2, 0) if size == 2 else (1, size // 2)

@@ -1,4 +1,4 @@
-"""A training step of the Rooms networks on a synthetic room, beside a step with the costs that were published."""
+"""Training step of the Rooms networks on a synthetic room, beside a step with the costs that were published."""
 
 import tempfile
 from collections.abc import Callable
@@ -37,7 +37,7 @@ Maps = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
 
 
 def cases(request: Request) -> list[Case]:
-    """A step of so many views; `xmask3d-encoding` runs the frozen encoders in every step."""
+    """List a step for each number of views; `xmask3d-encoding` runs the frozen encoders in every step."""
     found = []
     for points in request.points:
         for views in request.views or (4,):
@@ -49,7 +49,7 @@ def cases(request: Request) -> list[Case]:
 
 
 def prepare(case: Case, config: Path = ROOMS) -> Job:
-    """The networks that `config` describes, on views of one room; a run returns the losses."""
+    """Prepare the networks that `config` describes, on views of one room; a run returns the losses."""
     if case.contender == "plain" and case.device != "cpu":
         raise UserError("the plain step is written for the CPU; leave out --against plain or --device")
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ class Training:
         self.clip_norm = config.train.clip_grad or float("inf")
 
     def kept(self) -> dict[str, Tensor]:
-        """What `xmask3d train` does with train.keep_encodings."""
+        """Take a step as `xmask3d train` does with train.keep_encodings."""
         losses = self.step(
             self.batch,
             self.text,
@@ -105,15 +105,17 @@ class Training:
         return self.finish(losses, self.optimizer)
 
     def encoding(self) -> dict[str, Tensor]:
-        """The same without it."""
+        """Take the same step without it."""
         captions = self.clip_text(self.batch.captions)
         losses = self.step(self.batch, self.text, captions, self.epoch, generator(self.device))
         return self.finish(losses, self.optimizer)
 
     def plain(self) -> dict[str, Tensor]:
-        """The published costs: kernel maps a network, the whole diffusion graph with gradients of its weights, CLIP
-        and captions in every step, masks pooled twice, loops over classes, queries, images and layers, and scores of
-        all points for the log."""
+        """Take a step at the published costs.
+
+        These are kernel maps per network, the diffusion graph with gradients of its weights, CLIP and captions in
+        every step, masks pooled twice, loops over classes, queries, images and layers, and scores of all points.
+        """
         if self.whole is None:
             self.whole = whole_diffusion(self.model.image_features.diffusion, trained=True)
         model, batch = self.model, self.batch
@@ -128,7 +130,7 @@ class Training:
         return self.finish(losses, self.slow_optimizer)
 
     def finish(self, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Backward pass and optimiser."""
+        """Run the backward pass and the optimiser."""
         losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         optimizer.step()
@@ -137,12 +139,12 @@ class Training:
 
 
 def generator(device: str) -> torch.Generator:
-    """The same random points in every run, drawn on the device that the losses are on."""
+    """Make a generator of the same random points in every run, on the device of the losses."""
     return torch.Generator(device).manual_seed(0)
 
 
 def whole_diffusion(diffusion: DiffusionFeatures, trained: bool) -> Maps:
-    """The maps by whole networks with the same weights; what was cut off gets random ones.
+    """Compute the maps by complete networks with the same weights; the parts cut off here get random ones.
 
     Args:
         trained: whether gradients of the UNet's weights are computed, as the published system had it.
@@ -157,7 +159,7 @@ def whole_diffusion(diffusion: DiffusionFeatures, trained: bool) -> Maps:
 
 
 def plain_outputs(model: XMask3D, maps: Maps, batch: Batch, text: Tensor) -> Outputs:
-    """A forward with all that the published one computed."""
+    """Run a forward with everything that the published one computed."""
     global_feature, voxels_3d = model.point_encoder(_voxels(batch))
     binary = model.binary_head(_voxels(batch))
     pyramid = model.pyramid(maps(batch.images, *model.conditioner(global_feature)), batch.images.shape[-2:])
@@ -178,7 +180,7 @@ def plain_outputs(model: XMask3D, maps: Maps, batch: Batch, text: Tensor) -> Out
 
 
 def plain_fusion(model: XMask3D, outputs: Outputs, batch: Batch, scores: Tensor, keep: Tensor) -> Fused:
-    """Every point on its own, its owner found query by query."""
+    """Fuse every point on its own, its owner found query by query."""
     frame = model.fuser.frame_size
     owner = plain.own_points(outputs.mask_logits, scores, keep, batch.pixels, batch.point_batch, frame)
     points = torch.arange(len(owner))

@@ -1,4 +1,4 @@
-"""The process that makes one measurement: reads a case as JSON, writes the measurement as its last line."""
+"""Process that makes one measurement: reads a case as JSON, writes the measurement as its last line."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def _reset_resident_peak() -> None:
 
 
 def _resident_peak() -> int:
-    """Largest resident memory of the process, bytes."""
+    """Return the largest resident memory of the process, bytes."""
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024

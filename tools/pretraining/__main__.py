@@ -14,7 +14,7 @@ from xmask3d.weights import STAND_INS
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command-line arguments."""
+    """Parse command-line arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=STAND_INS, help="folder of the weights (default: the package's own)"

@@ -1,4 +1,4 @@
-"""Teaching feature maps what stands where.
+"""Alignment of feature maps with the objects that they show.
 
 Networks of a few million parameters that see ten thousand pictures learn little meaning from pixels or noise alone.
 So their maps, at the points where the published system reads them, also predict what the small CLIP and an ImageNet
@@ -16,7 +16,7 @@ from tools.pretraining.dataset import Pool
 
 
 class Teachers:
-    """What is said of each place of the views of a pool.
+    """Targets of teachers for each place of the views of a pool.
 
     Args:
         pool: N views with region maps.
@@ -32,7 +32,7 @@ class Teachers:
         self.dims = (regions.shape[-1], teacher.shape[1])
 
     def paint(self, rows: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Targets B x (D + C) x side x side, and where a region is: B x 1 x side x side."""
+        """Return targets B x (D + C) x side x side, and the mask of regions: B x 1 x side x side."""
         maps = torch.from_numpy(self._maps[rows.numpy()]).long()
         stride = maps.shape[-1] // side
         # The region at the middle of each cell stands for the cell.
@@ -45,7 +45,7 @@ class Teachers:
 
 
 class AlignmentHeads(nn.Module):
-    """A linear head for each map, and how far what it predicts is from the teachers.
+    """Linear heads, one per map, and the distance of their predictions from the teachers.
 
     Args:
         channels: of the maps. dims: channels of the two teachers, `Teachers.dims`.
@@ -57,7 +57,7 @@ class AlignmentHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(c, sum(dims), 1) for c in channels)
 
     def forward(self, maps: Sequence[Tensor], targets: Tensor, weight: Tensor) -> list[Tensor]:
-        """The loss of each map.
+        """Return the loss of each map.
 
         Args:
             maps: B x C_i x h_i x w_i, no finer than the targets.
@@ -66,7 +66,7 @@ class AlignmentHeads(nn.Module):
         return [self._distance(head(x), targets, weight) for head, x in zip(self.heads, maps, strict=True)]
 
     def _distance(self, predicted: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        """One minus the cosine, of the CLIP and of the ImageNet part, at the resolution of the prediction."""
+        """Compute one minus the cosine, of the CLIP and the ImageNet part, at the resolution of the prediction."""
         if predicted.shape[-1] < targets.shape[-1]:
             targets = F.adaptive_avg_pool2d(targets, predicted.shape[-2:])
             weight = F.adaptive_avg_pool2d(weight, predicted.shape[-2:])

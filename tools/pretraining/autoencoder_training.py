@@ -1,4 +1,4 @@
-"""Pre-training of the small autoencoder: it reconstructs, and its maps say what stands where."""
+"""Pre-training of the small autoencoder: it reconstructs, and its maps predict the objects in each place."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ TARGET_STRIDE = 4
 
 
 def make_vae() -> AutoencoderKL:
-    """An autoencoder to train.
+    """Make an autoencoder to train.
 
     It starts near a chain of plain resamplings: residual branches give nothing, other convolutions pass channels on;
     and with little noise in the latent. Both save it hundreds of steps in which it would paint everything grey.
@@ -56,13 +56,13 @@ def _pass_on(weight: Tensor) -> None:
 
 
 def tapped_blocks(vae: AutoencoderKL) -> list[nn.Module]:
-    """The residual blocks whose inputs the published system reads: two of the encoder, two of the decoder."""
+    """Return the residual blocks whose inputs the published system reads: two of the encoder, two of the decoder."""
     encoder = [block.resnets[-1] for block in vae.encoder.down_blocks[-2:]]
     return encoder + [block.resnets[-1] for block in vae.decoder.up_blocks[:2]]
 
 
 class VaeTrainer:
-    """Steps of training the autoencoder: pixels, hues and edges of crops, a little KL, and what stands where.
+    """Training of the autoencoder on pixels, hues and edges of crops, a little KL, and the objects in each place.
 
     Args:
         images: N x S x S x 3 uint8.
@@ -101,7 +101,7 @@ class VaeTrainer:
         self.step = 0
 
     def train_step(self) -> dict[str, float]:
-        """One optimisation step; returns the losses."""
+        """Take one optimisation step; returns the losses."""
         set_rate(self.optimizers[0], self.learning_rate, self.step, self.steps, warmup=50)
         images, targets, weight = self._crops()
         out, taps, mean, log_variance = self._reconstruct(images)
@@ -121,7 +121,7 @@ class VaeTrainer:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def state(self) -> dict:
-        """All that the next step depends on, for `restore`."""
+        """Return everything that the next step depends on, for `restore`."""
         return trainer_state(self, {"vae": self.vae, "heads": self.heads})
 
     def restore(self, state: dict) -> None:
@@ -129,7 +129,7 @@ class VaeTrainer:
         restore_trainer(self, {"vae": self.vae, "heads": self.heads}, state)
 
     def _reconstruct(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """Images as reconstructed, the maps that are read, and mean and log-variance of the latent."""
+        """Return reconstructed images, the maps that are read, and mean and log-variance of the latent."""
         taps: list[Tensor] = []
         hooks = [
             block.register_forward_pre_hook(lambda _, inputs: taps.append(inputs[0]))
@@ -149,7 +149,7 @@ class VaeTrainer:
         return out, [tap.float() for tap in taps], mean, log_variance
 
     def _crops(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Random crops, flipped at random: images B x 3 x s x s in [-1, 1], targets and weights as `Teachers.paint`."""
+        """Draw random crops, some flipped: images B x 3 x s x s in [-1, 1], targets and weights as `Teachers.paint`."""
         rows = torch.randint(len(self.images), (self.batch_size,), generator=self.rng)
         cells, whole = self.side // TARGET_STRIDE, self.images.shape[1] // TARGET_STRIDE
         top, left = (int(torch.randint(whole - cells + 1, (1,), generator=self.rng)) for _ in range(2))
@@ -182,7 +182,7 @@ def standardise_latents(vae: AutoencoderKL, images: np.ndarray) -> None:
 
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> Tensor:
-    """Latents as the UNet takes them: N x side x side x 3 uint8 to N x 4 x side/8 x side/8 float16."""
+    """Encode latents as the UNet takes them: N x side x side x 3 uint8 to N x 4 x side/8 x side/8 float16."""
     parts = []
     for start in trange(0, len(images), batch_size, desc="latents"):
         x = torch.from_numpy(images[start : start + batch_size]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -193,5 +193,5 @@ def encode_latents(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16)
 
 
 def _tint(images: Tensor) -> Tensor:
-    """What differs from grey."""
+    """Return the difference of a colour from grey."""
     return images - images.mean(1, keepdim=True)

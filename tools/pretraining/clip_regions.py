@@ -1,4 +1,4 @@
-"""Regions of pictures through CLIP's image tower: a token each that sees its own patches only."""
+"""Regions of pictures through CLIP's image tower: one token per region that sees its own patches only."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass
 class Encoded:
-    """What the image tower gives: class tokens B x D, region tokens B x R x D, kept patch tokens B x K x width."""
+    """Outputs of the image tower: class tokens B x D, region tokens B x R x D, kept patch tokens B x K x width."""
 
     views: Tensor
     regions: Tensor
@@ -18,14 +18,14 @@ class Encoded:
 
 
 def image_patches(visual: nn.Module, images: Tensor) -> Tensor:
-    """Images B x 3 x H x W in [0, 1] to patch embeddings B x width x H/16 x W/16."""
+    """Convert images B x 3 x H x W in [0, 1] to patch embeddings B x width x H/16 x W/16."""
     mean = images.new_tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
     std = images.new_tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)
     return visual.conv1((images - mean) / std)
 
 
 def encode_regions(visual: nn.Module, patches: Tensor, visible: Tensor, kept: Tensor | None = None) -> Encoded:
-    """Views and regions through the transformer: region tokens start as class tokens and see only their patches.
+    """Run views and regions through the transformer: region tokens start as class tokens, see only their patches.
 
     Args:
         patches: B x width x h x w, from `image_patches`.
@@ -61,6 +61,6 @@ def encode_regions(visual: nn.Module, patches: Tensor, visible: Tensor, kept: Te
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Plain attention, which trains faster on CPUs than the fused one, see `clip_training.encode_tokens`."""
+    """Compute plain attention, which trains faster on CPUs than the fused one, see `clip_training.encode_tokens`."""
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5 + bias.to(query.dtype)
     return scores.softmax(-1).to(value.dtype) @ value

@@ -1,4 +1,4 @@
-"""Pre-training of the small CLIP: words from a sentence encoder, then regions and views of collages against words."""
+"""Pre-training of the small CLIP: text from a sentence encoder, then regions and views of collages against text."""
 
 import json
 from typing import Any
@@ -44,12 +44,12 @@ TEXT = {"context_length": CONTEXT_LENGTH, "width": 128, "heads": 2, "layers": 3}
 
 
 def model_config(vocabulary_size: int) -> dict:
-    """The `model_cfg` of an open_clip configuration."""
+    """Return the `model_cfg` of an open_clip configuration."""
     return {"embed_dim": EMBED_DIM, "vision_cfg": dict(VISION), "text_cfg": {**TEXT, "vocab_size": vocabulary_size}}
 
 
 def make_tokenizer() -> CompactTokenizer:
-    """A tokenizer for all the words that pre-training uses."""
+    """Make a tokenizer for all the words that pre-training uses."""
     return CompactTokenizer.from_texts(all_texts(), shared_rows=128, context_length=CONTEXT_LENGTH)
 
 
@@ -63,7 +63,7 @@ def prepare_stem(clip: CLIP, features: FeaturePool) -> None:
 
 
 def encode_tokens(clip: CLIP, tokens: Tensor) -> Tensor:
-    """Text embeddings N x D of tokens N x context; like `clip.encode_text`, but stops at the longest text."""
+    """Embed tokens N x context as text, N x D; like `clip.encode_text`, but stops at the longest text."""
     length = int(tokens.argmax(1).max()) + 1
     tokens = tokens[:, :length]
     x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
@@ -85,7 +85,7 @@ def train_text(
     learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> float:
-    """Teach the text tower where a sentence encoder puts `texts` (targets: N x D, of length 1). Returns the cosine."""
+    """Train the text tower on a sentence encoder's embeddings of `texts` (N x D, of length 1). Returns the cosine."""
     tokens = tokenizer(texts)
     rng = torch.Generator().manual_seed(seed)
     parameters = text_parameters(clip)
@@ -107,19 +107,19 @@ def train_text(
 
 
 def text_parameters(clip: CLIP) -> list[nn.Parameter]:
-    """Parameters of the text tower."""
+    """Return the parameters of the text tower."""
     return [p for name, p in clip.named_parameters() if not name.startswith("visual.") and name != "logit_scale"]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warmup: int) -> None:
-    """Linear warm-up, level, and from the middle on linearly to a hundredth."""
+    """Set the rate: linear warm-up, level, and from the middle on linearly to a hundredth."""
     factor = min(1.0, (step + 1) / warmup, 0.01 + 2 * (1 - step / steps))
     for group in optimizer.param_groups:
         group["lr"] = peak * factor * group.get("factor", 1.0)
 
 
 def trainer_state(trainer: Any, modules: dict[str, nn.Module]) -> dict:
-    """Weights, optimiser, random streams and step of a trainer, as plain tensors and strings."""
+    """Return weights, optimiser, random streams and step of a trainer, as plain tensors and strings."""
     return {
         "modules": {name: module.state_dict() for name, module in modules.items()},
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
@@ -141,7 +141,7 @@ def restore_trainer(trainer: Any, modules: dict[str, nn.Module], state: dict) ->
 
 
 class ClipTrainer:
-    """Steps of contrastive training on a pool of collage views, from image features that are computed once.
+    """Contrastive training on a pool of collage views, from image features that are computed once.
 
     Args:
         pool: views. features: of the stem and of the teacher, for one or more variants of each view.
@@ -197,7 +197,7 @@ class ClipTrainer:
         self.step = 0
 
     def train_step(self) -> dict[str, float]:
-        """One optimisation step; returns the losses."""
+        """Take one optimisation step; returns the losses."""
         for optimizer in self.optimizers:
             set_rate(optimizer, self.learning_rate, self.step, self.steps, warmup=60)
         chosen = torch.randint(len(self.features.views), (self.batch_size,), generator=self.rng)
@@ -222,7 +222,7 @@ class ClipTrainer:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def state(self) -> dict:
-        """All that the next step depends on, for `restore`."""
+        """Return everything that the next step depends on, for `restore`."""
         return trainer_state(self, {"clip": self.clip, "heads": self.heads})
 
     def restore(self, state: dict) -> None:
@@ -230,7 +230,7 @@ class ClipTrainer:
         restore_trainer(self, {"clip": self.clip, "heads": self.heads}, state)
 
     def _pick_regions(self, coverage: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Up to R regions of each view: patches B x R x P, concepts B x R (-1 none), region numbers B x R."""
+        """Pick up to R regions per view: patches B x R x P, concepts B x R (-1 none), region numbers B x R."""
         # Mostly any touch counts, as in MaskCLIP; sometimes only well covered patches, as predicted masks differ.
         threshold = torch.tensor([0.002, 0.1, 0.35])[torch.randint(3, (len(coverage), 1, 1), generator=self.rng)]
         area = coverage.sum(-1)
@@ -242,7 +242,7 @@ class ClipTrainer:
         return visible, torch.where(enough, concepts.gather(1, numbers), -1), numbers
 
     def _pick_patches(self, visible: Tensor) -> Tensor:
-        """A random share of the patches, those of small regions first."""
+        """Pick a random share of the patches, those of small regions first."""
         b, _, p = visible.shape
         size = visible.sum(-1, keepdim=True).clamp(min=1)
         bonus = (visible / size).amax(1).clamp(max=0.5)
@@ -252,7 +252,7 @@ class ClipTrainer:
     def _teacher_losses(
         self, encoded: Encoded, targets: Tensor, visible: Tensor, valid: Tensor, kept: Tensor | None
     ) -> dict[str, Tensor]:
-        """What ImageNet features say at each patch (targets: B x P x C), and on average in each region."""
+        """Compare with ImageNet features at each patch (targets: B x P x C), and on average in each region."""
         share = visible.float() / visible.float().sum(-1, keepdim=True).clamp(min=1)
         means = (share @ targets)[valid]
         if kept is not None:
@@ -306,7 +306,7 @@ class ClipTrainer:
         return captions, views, sample_concept_texts(self.words)
 
     def _caption_loss(self, features: Tensor, labels: Tensor, captions: Tensor) -> Tensor:
-        """Regions against the captions of regions; captions of the same concept are no negatives."""
+        """Compare regions with the captions of regions; captions of the same concept are no negatives."""
         count = len(captions)
         logits = TEMPERATURE * features[:count] @ captions.T
         same = labels[:count, None] == labels[None, :count]

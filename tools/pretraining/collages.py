@@ -1,4 +1,4 @@
-"""Captioned views of training furniture put together at random: what the small foundation models learn from.
+"""Captioned views of training furniture in random arrangements: the training data of the small foundation models.
 
 A collage is an empty room in which pieces of furniture stand where they fit, in no sensible order. Every piece comes
 with the words that its catalogue has for it, so a view gives region-caption pairs and a caption of the whole.
@@ -34,7 +34,7 @@ FOCAL = (0.903, 1.204)
 
 @dataclass
 class Collage:
-    """A furnished box: meshes and, for each, the concept id and the kind (both "wall" and so on for the box itself)."""
+    """Furnished box: meshes, with the concept id and the kind of each ("wall" and so on for the box itself)."""
 
     meshes: list[Mesh]
     concepts: list[int]
@@ -67,7 +67,7 @@ def make_collage(rng: np.random.Generator, models: dict[str, list[FurnitureModel
 def render_view(
     rng: np.random.Generator, collage: Collage, renderer: Renderer, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One view from inside the room: side x side x 3 uint8 colours and side x side mesh numbers."""
+    """Render one view from inside the room: side x side x 3 uint8 colours and side x side mesh numbers."""
     width, length, _ = collage.size
     bounds = np.stack([mesh.bounds for mesh in collage.meshes])
     for _ in range(20):
@@ -144,7 +144,7 @@ def _add(collage: Collage, mesh: Mesh, concept: str, kind: str, key: str) -> Non
 
 
 def _draw(rng: np.random.Generator, table: dict[str, list[FurnitureModel]]) -> FurnitureModel:
-    """A concept, then library or made by rule, then a model: hundreds of made models must not crowd out others."""
+    """Draw a concept, then library or rule, then a model: hundreds of rule-made models must not crowd out others."""
     concepts = [concept for concept in CONCEPTS if table.get(concept)]
     weights = np.array([1.0 if CONCEPT_IDS[concept] < 19 else 0.25 for concept in concepts])
     models = table[concepts[rng.choice(len(concepts), p=weights / weights.sum())]]
@@ -160,7 +160,7 @@ def _mesh_of(model: FurnitureModel) -> Mesh:
 
 
 def _varied(rng: np.random.Generator, model: FurnitureModel) -> Mesh:
-    """The model's mesh in another size and often in other colours."""
+    """Return the model's mesh in another size and often in other colours."""
     mesh = _mesh_of(model).scaled(rng.uniform(0.85, 1.15) * rng.uniform(0.92, 1.08, 3))
     if model.key.startswith("made/") or rng.random() < 0.35:
         return mesh
@@ -218,7 +218,7 @@ def _support(
     turn: float,
     models: dict[str, list[FurnitureModel]],
 ) -> None:
-    """Kitchen cabinets below a worktop."""
+    """Place kitchen cabinets below a worktop."""
     cabinets = [model for model in models["cabinet"] if model.kind == "kitchen cabinet"]
     model = cabinets[rng.integers(len(cabinets))]
     mesh = _varied(rng, model).turned(turn)

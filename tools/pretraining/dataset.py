@@ -1,4 +1,4 @@
-"""The pool of collage views on disk: rendered once, read many times."""
+"""Pool of collage views on disk: rendered once, read many times."""
 
 import json
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Pool:
 
 
 def furniture(root: Path, split: str, *, seed: int = 0, split_seed: int = 0, per_kind: int = 6) -> list[FurnitureModel]:
-    """Furniture of one split: library models and `per_kind` made models of each kind.
+    """Return the furniture of one split: library models and `per_kind` rule-made models of each kind.
 
     Args:
         root: folder of the furniture archives.

@@ -1,4 +1,4 @@
-"""Pre-training of the small diffusion UNet: it predicts noise, and its maps say what stands where."""
+"""Pre-training of the small diffusion UNet: it predicts noise, and its maps predict the objects in each place."""
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ UNET_CONFIG = {
 
 
 def hidden_states(clip: CLIP, tokens: Tensor) -> Tensor:
-    """The text tower's last states after the final norm, N x context x width: the UNet's text condition."""
+    """Return the text tower's last states after the final norm, N x context x width: the UNet's text condition."""
     x = clip.token_embedding(tokens) + clip.positional_embedding
     return clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask))
 
@@ -55,7 +55,7 @@ def region_embeddings(clip: CLIP, pool: Pool, batch_size: int = 64) -> Tensor:
 
 
 def unet_taps(unet: UNet2DConditionModel, latent: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The UNet's output and the four maps that the published system reads: inputs of each up level's last block."""
+    """Return the UNet's output and the four maps that the published system reads: each up level's last block inputs."""
     taps: list[Tensor] = []
     hooks = [
         block.resnets[-1].register_forward_pre_hook(lambda _, inputs: taps.append(inputs[0]))
@@ -69,7 +69,7 @@ def unet_taps(unet: UNet2DConditionModel, latent: Tensor, time: Tensor, context:
 
 
 class UnetTrainer:
-    """Steps of UNet training.
+    """Training of the UNet.
 
     Args:
         pool: views. latents: of them, N x 4 x 24 x 24. teachers: of the same views.
@@ -108,7 +108,7 @@ class UnetTrainer:
         self.step = 0
 
     def train_step(self) -> dict[str, float]:
-        """One optimisation step; returns the losses."""
+        """Take one optimisation step; returns the losses."""
         set_rate(self.optimizers[0], self.learning_rate, self.step, self.steps, warmup=100)
         rows = torch.randint(len(self.pool), (self.batch_size,), generator=self.rng)
         last_tenth = self.step > 0.9 * self.steps
@@ -140,7 +140,7 @@ class UnetTrainer:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def state(self) -> dict:
-        """All that the next step depends on, for `restore`."""
+        """Return everything that the next step depends on, for `restore`."""
         return trainer_state(self, {"unet": self.unet, "heads": self.heads})
 
     def restore(self, state: dict) -> None:
@@ -148,7 +148,7 @@ class UnetTrainer:
         restore_trainer(self, {"unet": self.unet, "heads": self.heads}, state)
 
     def _targets(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, cropped and flipped, B x 4 x s x s, targets B x C x s x s, and where a region is: B x 1 x s x s."""
+        """Return latents, cropped and flipped, B x 4 x s x s, targets B x C x s x s, and region masks B x 1 x s x s."""
         latent = self.latents[rows].float()
         side = latent.shape[-1]
         everything = torch.cat([latent, *self.teachers.paint(rows, side)], 1)
@@ -159,7 +159,7 @@ class UnetTrainer:
 
     @torch.no_grad()
     def _context(self, rows: Tensor) -> Tensor:
-        """Text conditions: the empty prompt for most, a sentence about the view for the others."""
+        """Draw text conditions: the empty prompt for most, a sentence about the view for the others."""
         names = list(CONCEPTS)
         texts = []
         for row in rows.tolist():

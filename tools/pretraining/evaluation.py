@@ -1,4 +1,4 @@
-"""What the small foundation models can do, on furniture and rooms that pre-training has not seen."""
+"""Accuracy of the small foundation models on furniture and rooms that pre-training has not seen."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ Views = Iterator[tuple[Tensor, np.ndarray, list[int]]]
 
 
 def pool_views(pool: Pool, limit: int) -> Views:
-    """Evenly spread views of a pool, as class maps of the benchmark's classes."""
+    """Return evenly spread views of a pool, as class maps of the benchmark's classes."""
     for index in np.linspace(0, len(pool) - 1, min(limit, len(pool))).astype(int):
         concepts = np.append(pool.concepts[index], -1)
         classes = concepts[np.minimum(pool.regions[index], len(concepts) - 1)].astype(np.int64)
@@ -35,7 +35,7 @@ def pool_views(pool: Pool, limit: int) -> Views:
 
 
 def room_views(root: Path, split: str, every: int = 2) -> Views:
-    """Views of generated rooms in ScanNet's layout, squeezed to a square."""
+    """Return views of generated rooms in ScanNet's layout, squeezed to a square."""
     reader = ScanNetReader(SCANNET, root, split, load_benchmark("scannet20/B15N4"))
     for scene in reader.scene_names:
         for name in reader.view_names(scene)[::every]:
@@ -48,7 +48,7 @@ def room_views(root: Path, split: str, every: int = 2) -> Views:
 
 @torch.no_grad()
 def mask_accuracy(clip_folder: Path, views: Views, names: Sequence[str] = BENCHMARK_CLASSES) -> np.ndarray:
-    """MaskCLIP on true masks: each class in a view gets a bare name. Returns K x K counts, rows are truth."""
+    """Evaluate MaskCLIP on true masks: each class in a view gets a bare name. Returns K x K counts, rows are truth."""
     clip, tokenizer = load_clip(clip_folder)
     mask_clip = MaskClip(clip)
     text = F.normalize(ClipText(clip, tokenizer)(list(names)), dim=-1)
@@ -65,7 +65,7 @@ def mask_accuracy(clip_folder: Path, views: Views, names: Sequence[str] = BENCHM
 
 @torch.no_grad()
 def centroid_accuracy(diffusion_folder: Path, reference: Views, views: Views) -> dict[str, np.ndarray]:
-    """Nearest class centroid of features pooled under true masks, for each of the eight maps and all together.
+    """Score the nearest class centroid of features pooled under true masks, for each of the eight maps and for all.
 
     Args:
         reference: views that give the centroids. views: others, which are classified.
@@ -90,14 +90,14 @@ def centroid_accuracy(diffusion_folder: Path, reference: Views, views: Views) ->
 
 
 def class_accuracy(confusion: np.ndarray, classes: Sequence[int] | None = None) -> dict[str, float]:
-    """Accuracy per class that occurs and their mean, over all classes or over the rows `classes`."""
+    """Return the accuracy per class that occurs and their mean, over all classes or over the rows `classes`."""
     chosen = range(len(confusion)) if classes is None else classes
     table = {BENCHMARK_CLASSES[c]: float(confusion[c, c] / confusion[c].sum()) for c in chosen if confusion[c].sum()}
     return {**table, "mean": float(np.mean(list(table.values()))) if table else 0.0}
 
 
 def _pooled(features: DiffusionFeatures, prompt: Tensor, views: Views) -> tuple[list[Tensor], Tensor]:
-    """Features of M masks for each map (M x C each), and their classes M."""
+    """Return features of M masks for each map (M x C each), and their classes M."""
     rows: list[list[Tensor]] = [[] for _ in features.channels]
     classes: list[int] = []
     time = torch.zeros(1, features.time_dim)

@@ -1,4 +1,4 @@
-"""Write pre-trained networks as the files that the loaders of the package read, in half precision."""
+"""Export of pre-trained networks to the files that the loaders of the package read, in half precision."""
 
 import json
 from pathlib import Path

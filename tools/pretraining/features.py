@@ -1,4 +1,4 @@
-"""Image features of a pool, computed once: what the frozen stem of the CLIP gives, and what its teacher says."""
+"""Image features of a pool, computed once: those of the frozen stem of the CLIP, and those of its teacher."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class FeaturePool:
     views: Tensor
 
     def batch(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """`fine`, `deep` and `coverage` of some rows in float32, mirrored if `flip`."""
+        """Return `fine`, `deep` and `coverage` of some rows in float32, mirrored if `flip`."""
         h, w = self.fine.shape[-2:]
         coverage = self.coverage[rows].float().unflatten(-1, (h, w))
         parts = [self.fine[rows].float(), self.deep[rows].float(), coverage]
@@ -46,7 +46,7 @@ class FeaturePool:
 
 
 def extract_features(pool: Pool, *, variants: int, seed: int = 0, batch_size: int = 32) -> FeaturePool:
-    """Features of every view as it is, and of `variants` - 1 random crops of it in other colours."""
+    """Extract features of every view as it is, and of `variants` - 1 random crops of it in other colours."""
     teacher, rng = ImageNetFeatures(), torch.Generator().manual_seed(seed)
     spread = torch.from_numpy(pool.images[:: max(1, len(pool) // 128)]).permute(0, 3, 1, 2).float() / 255
     projection = _whitening(teacher(spread)[1])
@@ -70,7 +70,7 @@ def extract_features(pool: Pool, *, variants: int, seed: int = 0, batch_size: in
 
 
 def augment(images: Tensor, regions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random crop of images B x 3 x H x W and region maps B x H x W alike, and other colours for the images."""
+    """Crop images B x 3 x H x W and region maps B x H x W alike at random, and change the images' colours."""
     b = len(images)
     zoom = 0.5 + 0.5 * torch.rand(b, 1, generator=rng).sqrt()
     stretch = 1 + 0.2 * (torch.rand(b, 1, generator=rng) - 0.5)
@@ -89,7 +89,7 @@ def augment(images: Tensor, regions: Tensor, rng: torch.Generator) -> tuple[Tens
 
 
 def patch_coverage(regions: Tensor, count: int, patch: int) -> Tensor:
-    """Share of each patch that each region covers: regions B x H x W (numbers, 255 none) to B x count x patches."""
+    """Return the share of each patch that each region covers: B x H x W (numbers, 255 none) to B x count x patches."""
     b, h, w = regions.shape
     rows, columns = h // patch, w // patch
     tile = (torch.arange(h) // patch)[:, None] * columns + torch.arange(w) // patch
@@ -99,7 +99,7 @@ def patch_coverage(regions: Tensor, count: int, patch: int) -> Tensor:
 
 
 def _whitening(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How to centre and scale each channel and turn to the main directions, partly whitened."""
+    """Compute how to centre and scale each channel and turn to the main directions, partly whitened."""
     flat = features.permute(0, 2, 3, 1).flatten(0, 2)
     mean, scale = flat.mean(0), flat.std(0) + 1e-3
     _, values, directions = torch.linalg.svd((flat - mean) / scale, full_matrices=False)

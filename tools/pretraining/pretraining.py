@@ -1,4 +1,4 @@
-"""The whole pre-training, stage by stage; what a stage made is kept, so that a run that was stopped goes on."""
+"""Pre-training, stage by stage; the result of each stage is kept, so that a stopped run resumes."""
 
 import json
 import time
@@ -34,7 +34,7 @@ KEEP_EVERY = 100
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything.
+    """Amounts of data and training.
 
     Attributes:
         seed: of everything random here.
@@ -129,7 +129,7 @@ def pretrain(furniture: Path, work: Path, out: Path, plan: Plan, workers: int = 
 
 
 def measure(weights: Path, unseen: Pool, seen: Pool, rooms: Path | None = None) -> dict[str, Any]:
-    """Accuracies of exported weights on views of unseen furniture, and on validation rooms if there are any."""
+    """Measure exported weights on views of unseen furniture, and on validation rooms if there are any."""
     sources: dict[str, Callable[[], ev.Views]] = {"unseen furniture": lambda: ev.pool_views(unseen, 400)}
     if rooms is not None:
         sources["validation rooms"] = lambda: ev.room_views(rooms, "val")

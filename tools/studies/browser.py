@@ -1,4 +1,4 @@
-"""A headless Chromium for screenshots and tests, over the WebDriver protocol; needs only the browser and its driver."""
+"""Headless Chromium for screenshots and tests, over the WebDriver protocol; needs only the browser and its driver."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ FLAGS = (
 
 
 class Browser:
-    """One window; use as a context.
+    """Browser window; use as a context.
 
     Args:
         profile: an empty folder for the browser's own files.
@@ -73,12 +73,12 @@ class Browser:
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def picture(self) -> np.ndarray:
-        """The window, h x w x 3 uint8."""
+        """Return the picture of the window, h x w x 3 uint8."""
         data = self._ask("GET", "/screenshot", None)
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(str(data)))).convert("RGB"))
 
     def errors(self) -> list[str]:
-        """Messages of the console since the last call that are errors."""
+        """Return messages of the console since the last call that are errors."""
         entries = self._ask("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 

@@ -1,4 +1,4 @@
-"""One picture that shows the method: a room in colour, its truth, the prediction, and what a view's masks are."""
+"""Picture of the method: a room in colour, its truth, the prediction, and the masks of a view."""
 
 import argparse
 from pathlib import Path
@@ -70,7 +70,7 @@ def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: P
 
 
 def stack(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Two pictures, h x w x 3 uint8, one over the other; the lower is scaled to the width of the upper."""
+    """Stack two pictures, h x w x 3 uint8, one over the other; the lower is scaled to the width of the upper."""
     width = above.shape[1]
     height = round(below.shape[0] * width / below.shape[1])
     scaled = np.asarray(Image.fromarray(below).resize((width, height), Image.Resampling.LANCZOS))

@@ -1,4 +1,4 @@
-"""What holds the scores back: the evaluation again with parts of the prediction replaced by the truth."""
+"""Oracle study of what limits the scores: the evaluation with parts of the prediction replaced by the truth."""
 
 import argparse
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ SURE = 10.0
 
 @dataclass(frozen=True)
 class Truth:
-    """Which parts of the prediction are replaced.
+    """Parts of the prediction that are replaced.
 
     Attributes:
         gate: base or novel, for every voxel with labelled points, as most of them are.
@@ -47,7 +47,7 @@ class Truth:
 
 
 class TruthLabeller(Labeller):
-    """A labeller that knows part of the truth."""
+    """Labeller that is given part of the truth."""
 
     def __init__(self, labeller: Labeller, settings: LabelSettings, reader: SceneReader, truth: Truth) -> None:
         """
@@ -87,7 +87,7 @@ class TruthLabeller(Labeller):
         )
 
     def _class_masks(self, scene: str, view: str) -> Tensor:
-        """K x H x W logits of the pixels of each class."""
+        """Return K x H x W logits of the pixels of each class."""
         labels = self.reader.read_view(scene, view).label_map
         if labels is None:
             raise UserError(f"view {view} of {scene}: no label picture, from which the true masks are made")
@@ -96,7 +96,7 @@ class TruthLabeller(Labeller):
 
 
 def _true_gate(logits: Tensor, batch: Batch) -> Tensor:
-    """N logits, sure where the point's voxel has a label; predictions are told apart by voxel, not by point."""
+    """Return N logits, sure where the point's voxel has a label; predictions differ by voxel, not by point."""
     assert batch.binary_labels is not None
     votes = torch.where(batch.binary_labels >= 0, batch.binary_labels * 2 - 1, 0)
     sums = votes.new_zeros(len(batch.voxel_coords)).scatter_add_(0, batch.point_to_voxel, votes)
@@ -105,7 +105,7 @@ def _true_gate(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def _best_overlap(predicted: Tensor, true: Tensor, batch: Batch, frame_size: tuple[int, int]) -> Tensor:
-    """For each true mask the predicted one of largest intersection over union at the points: B x K int64."""
+    """Find for each true mask the predicted one of largest intersection over union at the points: B x K int64."""
     inside = sample_at_points(predicted, batch.pixels, batch.point_batch, frame_size) > 0
     truth = sample_at_points(true, batch.pixels, batch.point_batch, frame_size) > 0
     samples = F.one_hot(batch.point_batch, batch.size).to(torch.float32)
@@ -126,7 +126,7 @@ VARIANTS: dict[str, tuple[Truth, dict[str, Any]]] = {
 
 
 def score_with_truth(config: Config, checkpoint: Path) -> Iterator[tuple[str, tuple[float, float, float]]]:
-    """hIoU and mean IoU over base and novel classes of each of `VARIANTS`, in one process.
+    """Compute hIoU and mean IoU over base and novel classes of each of `VARIANTS`, in one process.
 
     Args:
         config, checkpoint: as of `evaluate`.

@@ -1,4 +1,4 @@
-"""Looks through a whole data set before a training does: what is there, and every file that is missing or bad."""
+"""Check of a whole data set before training: its content, and every file that is missing or bad."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ UNLABELLED = (-100, 255)  # what files may hold for "no label" besides ids witho
 
 @dataclass
 class SplitReport:
-    """What a split, or one scene of it, holds.
+    """Content of a split, or of one scene of it.
 
     Attributes:
         problems: one line a bad file or scene.
@@ -102,7 +102,7 @@ def check_split(
 
 
 def published_scenes(reader: ScanNetReader) -> int | None:
-    """Number of scenes that the published split has; None where it is unknown or the data only imitate its layout."""
+    """Return the number of scenes of the published split; None where unknown or where the data imitate its layout."""
     spec = reader.spec
     imitated = spec.imitated is not None and (reader.root / spec.imitated).is_file()
     return None if imitated else spec.scenes.get(reader.split)
@@ -158,7 +158,7 @@ def _faults_of_points(reader: ScanNetReader, scene: str, points: np.ndarray, ids
 
 
 def _unknown_ids(ids: np.ndarray, reader: ScanNetReader, kind: int) -> str | None:
-    """What is wrong with ids of a 3D file (kind 0) or a label picture (kind 1); nothing for lists of a user's own."""
+    """Describe bad ids of a 3D file (kind 0) or a label picture (kind 1); nothing for the user's own class lists."""
     largest = reader.spec.largest_ids
     if largest is None or reader.benchmark.name.partition("/")[0] != reader.spec.class_list:
         return None
@@ -171,7 +171,7 @@ def _unknown_ids(ids: np.ndarray, reader: ScanNetReader, kind: int) -> str | Non
 
 
 def _odd_sizes(scene: str, views: list[str], reader: ScanNetReader) -> Iterable[str]:
-    """Pictures that are not as large as most of their kind in the scene; those that cannot be read are not told."""
+    """Describe pictures that differ in size from most of their kind in the scene; unreadable ones are skipped."""
     folder = reader.view_folder(scene)
     for kind, path_of in (
         ("colour", lambda view: reader.color_path(scene, view)),
@@ -243,7 +243,7 @@ def _check_label_picture(
 
 
 def _unpaired(folder: Path, views: list[str]) -> Iterable[str]:
-    """Frames without colour though other files have them, and the other way round."""
+    """Describe frames without colour though other files have them, and the reverse."""
     problems = []
     for part, suffix in (("depth", ".png"), ("pose", ".txt")):
         stems = {path.stem for path in visible_files(folder / part) if path.suffix == suffix}
@@ -259,7 +259,7 @@ def _count(ids: np.ndarray) -> Counter:
 
 
 def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, captions: bool) -> None:
-    """Faults that no single file shows."""
+    """Find faults that no single file shows."""
     looked = len(report.points_per_view)
     if training and report.unlabelled and not report.with_labels:
         report.problems.append(
@@ -300,7 +300,7 @@ def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, capt
 
 
 def describe(report: SplitReport, benchmark: Benchmark) -> str:
-    """The report as text, without its problems."""
+    """Format the report as text, without its problems."""
     lines = [
         f"scenes {report.scenes}, points {report.points}, views {report.views}",
         f"views looked at {sum(report.image_sizes.values())}, usable {report.usable}, "

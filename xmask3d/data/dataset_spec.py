@@ -12,7 +12,7 @@ from xmask3d.splits import Benchmark
 
 
 class OpenSplit(Protocol):
-    """Makes the reader of one split; usually the reader's class itself."""
+    """Maker of the reader of one split; usually the reader's class itself."""
 
     def __call__(
         self,
@@ -30,7 +30,7 @@ class OpenSplit(Protocol):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Everything that is known of a data set beforehand.
+    """Facts about a data set that are known beforehand.
 
     Attributes:
         name: value of `data.layout`: one of those that come with the program, or the dotted path of this object.

@@ -23,7 +23,7 @@ SCENES_TRIED = 20  # scenes in a row without a usable view after which a data se
 
 
 class _Views(Dataset):
-    """What the data sets below share: reading a view by policy, and making its sample."""
+    """Base of the data sets below: reads a view by policy, and makes its sample."""
 
     def __init__(
         self, reader: SceneReader, benchmark: Benchmark, settings: ViewSettings, with_label_map: bool = False
@@ -91,7 +91,7 @@ class TrainingViews(_Views):
         return len(self._reader.scene_names) * self._views_per_scene
 
     def all_views(self) -> list[tuple[str, str]]:
-        """Scene and name of every view that may be drawn."""
+        """List scene and name of every view that may be drawn."""
         reader = self._reader
         return [(scene, view) for scene in reader.scene_names for view in reader.view_names(scene)]
 
@@ -250,13 +250,13 @@ class SceneViews(_Views):
 
 
 def evenly_spaced(names: list[str], limit: int | None) -> list[str]:
-    """At most `limit` of the names, evenly spaced, in order."""
+    """Choose at most `limit` of the names, evenly spaced, in order."""
     if limit is None or len(names) <= limit:
         return list(names)
     return [names[i] for i in np.linspace(0, len(names) - 1, limit).round().astype(int)]
 
 
 def collate_usable(samples: list[Sample | None]) -> Batch | None:
-    """`collate` for data sets whose items may be None; None if all of them are."""
+    """Apply `collate` for data sets whose items may be None; None if all of them are."""
     usable = [sample for sample in samples if sample is not None]
     return collate(usable) if usable else None

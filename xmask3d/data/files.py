@@ -25,7 +25,7 @@ MAX_MATRIX = 1 << 16  # bytes of a text file with one
 
 
 class LostPose(UserError):
-    """A pose with infinities: how ScanNet marks frames in which the camera did not know where it was."""
+    """Error: a pose with infinities, by which ScanNet marks frames whose camera pose is unknown."""
 
 
 def read_tuple(path: Path) -> tuple:
@@ -107,7 +107,7 @@ def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, none if there is no folder; no hidden files, which unfinished ones are."""
+    """List the visible files of a folder, sorted by name, none without a folder; unfinished files are hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -128,7 +128,7 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) from the head of a picture file; None where it cannot be read."""
+    """Read (height, width) from the head of a picture file; None where it cannot be read."""
     try:
         with open_picture(path) as picture:
             return picture.height, picture.width
@@ -196,5 +196,5 @@ def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tupl
 
 
 def published_intrinsics(frame_size: tuple[int, int]) -> Intrinsics:
-    """The one camera that the published pipeline uses for every scan, on the grid `frame_size`."""
+    """Return the one camera that the published pipeline uses for every scan, on the grid `frame_size`."""
     return SCANNET_DEPTH_INTRINSICS.scaled((480, 640), frame_size)

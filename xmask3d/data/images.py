@@ -42,7 +42,7 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_to_unit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`resize_bilinear`, divided by 255.
+    """Apply `resize_bilinear` and divide by 255.
 
     Args:
         image: C x h x w uint8.
@@ -56,7 +56,7 @@ def resize_to_unit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache
 def _taps(source: int, target: int, edge_weight: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Two source positions of each target position, and their weights in 1/2048.
+    """Return two source positions of each target position, and their weights in 1/2048.
 
     Beyond the edge both positions are the edge; `edge_weight` keeps the split between them, which matters where
     products are cut.

@@ -14,7 +14,7 @@ LARGEST_ARRAYS = 1 << 33  # bytes of the arrays of an npz
 
 
 def read_text(path: Path) -> bytes:
-    """Content of a text file. Raises `UserError` if it is missing, or larger than any scene's predictions are."""
+    """Read a text file. Raises `UserError` if it is missing, or larger than any scene's predictions are."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than {LARGEST_FILE >> 20} MiB; this is no text file of one scene")
@@ -26,7 +26,7 @@ def read_text(path: Path) -> bytes:
 
 
 def parse_ids(path: Path, content: bytes) -> np.ndarray:
-    """Whole numbers, one a line, written with or without a decimal point, to int64. Blank lines count for nothing."""
+    """Parse whole numbers, one per line, with or without a decimal point, to int64; blank lines are skipped."""
     try:
         values = np.array(content.split(), np.float64)
         if len(values) == sum(1 for line in content.splitlines() if line.strip()) and (values == np.rint(values)).all():
@@ -37,7 +37,7 @@ def parse_ids(path: Path, content: bytes) -> np.ndarray:
 
 
 def parse_mask(path: Path, content: bytes) -> np.ndarray:
-    """A mask written as one 0 or 1 a line, bool."""
+    """Parse a mask written as one 0 or 1 per line, bool."""
     codes = np.frombuffer(content, np.uint8)
     digits = codes[(codes != ord("\n")) & (codes != ord("\r"))]
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
@@ -58,7 +58,7 @@ def _first_bad_line(content: bytes) -> int:
 
 
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Arrays of an npz by their names, those of `names` that it has.
+    """Read the arrays of an npz that are among `names`.
 
     Raises:
         UserError: damaged, holding Python objects, or with an array whose header promises what the file does not hold.
@@ -81,7 +81,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
-    """One array, whose header is believed only where it fits the size of its file."""
+    """Read one array, whose header is believed only where it fits the size of its file."""
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     major, _ = np.lib.format.read_magic(file)
     if major not in readers:

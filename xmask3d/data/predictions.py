@@ -1,4 +1,4 @@
-"""A folder of predictions of any method: ScanNet's text format, npz, or labelled PLY, one file or index a scene."""
+"""Folder of predictions of any method: ScanNet's text format, npz, or labelled PLY, one file or index per scene."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ FAR = 0.5  # metres beyond which half the nearest points mean another frame
 
 @dataclass
 class PredictionFolder:
-    """Predictions, a file a scene: `<scene>.txt`, `.npz` or `.ply`, also with `_vh_clean_2` in the name.
+    """Predictions, one file per scene: `<scene>.txt`, `.npz` or `.ply`, also with `_vh_clean_2` in the name.
 
     A text file holds one label id a line, or is an index of instances: a line each with the path of a mask (one 0 or 1
     a point), a class id and a confidence. Labels and instances as text lie in sub-folders `semantic` and `instance`.
@@ -62,7 +62,7 @@ class PredictionFolder:
                     self._files.setdefault(path.stem.removesuffix("_vh_clean_2"), []).append(path)
 
     def check_scenes(self, scenes: list[str]) -> list[str]:
-        """Names of files that are of none of the scenes. Raises `UserError` if a scene has no file."""
+        """Return names of files that belong to none of the scenes. Raises `UserError` if a scene has no file."""
         missing = [name for name in scenes if name not in self._files]
         if missing:
             raise UserError(
@@ -72,7 +72,7 @@ class PredictionFolder:
         return sorted(set(self._files) - set(scenes))
 
     def read(self, scene: str, points: np.ndarray) -> ScenePrediction:
-        """Predictions for the points of a scene.
+        """Read the predictions for the points of a scene.
 
         Args:
             points: n x 3 metres, the points whose truth is known.
@@ -120,7 +120,7 @@ class PredictionFolder:
         return {"labels": self._labels(path, parse_ids(path, content))}
 
     def _read_index(self, path: Path, content: bytes) -> dict[str, np.ndarray | None]:
-        """ScanNet's format of instances: path of a mask, class id and confidence, one prediction a line."""
+        """Read ScanNet's format of instances: path of a mask, class id and confidence, one prediction per line."""
         root = self.folder.resolve()
         masks: list[np.ndarray] = []
         classes, confidences = [], []
@@ -184,7 +184,7 @@ class PredictionFolder:
         return {"labels": labels, "points": np.stack([vertices[axis] for axis in "xyz"], 1)}
 
     def _labels(self, path: Path, ids: np.ndarray) -> np.ndarray:
-        """Class ids of label ids, -1 where an id is of no class."""
+        """Map label ids to class ids, -1 where an id is of no class."""
         kind, classes = self.ids or SUFFIXES[path.suffix], self.benchmark.num_classes
         table = {"scannet": self.benchmark.classes_of_pixels, "points": self.benchmark.classes_of_points}
         labels = table[kind](ids) if kind in table else np.where((ids >= 0) & (ids < classes), ids, classes)
@@ -194,7 +194,7 @@ class PredictionFolder:
         return np.where(labels == classes, -1, labels)
 
     def _class_ids(self, path: Path, ids: np.ndarray) -> np.ndarray:
-        """Class ids of instances as in ScanNet's files of results; those of no class are -1."""
+        """Return class ids of instances as in ScanNet's files of results; those of no class are -1."""
         kind, own = self.ids or SUFFIXES[path.suffix], np.array((*self.benchmark.file_ids_2d, -1))
         if kind == "scannet":
             return ids
@@ -239,7 +239,7 @@ def match_points(source: Path, count: int, predicted: np.ndarray | None, points:
 def pair_scenes(
     reader: SceneReader, folder: PredictionFolder, scenes: list[str], objects: Path | None = None
 ) -> Iterator[tuple[SceneTruth, ScenePrediction]]:
-    """Truth and prediction of each scene, read one at a time.
+    """Yield truth and prediction of each scene, read one at a time.
 
     Args:
         objects: folder of `<scene>.txt` with the object of every point: class id * 1000 + number, one a line.

@@ -1,4 +1,4 @@
-"""One view and the scene points it sees, as tensors (paper section 3.1)."""
+"""Sample: one view and the scene points it sees, as tensors (paper section 3.1)."""
 
 from dataclasses import dataclass
 

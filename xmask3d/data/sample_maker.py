@@ -1,4 +1,4 @@
-"""One view and the points it sees, as tensors (paper section 3.1)."""
+"""Maker of samples: one view and the points it sees, as tensors (paper section 3.1)."""
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def make_sample(
 
 
 def _rows(array: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Some rows; `take` is several times as fast as indexing, but would first copy an array with gaps."""
+    """Select rows; `take` is several times as fast as indexing, but would first copy an array with gaps."""
     return array.take(index, 0) if array.flags.c_contiguous else np.asarray(array[index])
 
 

@@ -40,7 +40,7 @@ KEEP_POINTS = 4_000_000
 
 
 class FileView(View):
-    """A `View` whose files are decoded when they are asked for; what a sample does not need is not read."""
+    """View whose files are decoded on demand, so that files a sample does not need are never read."""
 
     def __init__(self, reader: "ScanNetReader", scene: str, name: str) -> None:
         self.scene, self.name = scene, name
@@ -90,7 +90,7 @@ class Folders:
 
 
 class ScanNetReader:
-    """One split of a processed data set.
+    """Reader of one split of a processed data set.
 
     On disk, below `root`::
 
@@ -140,11 +140,11 @@ class ScanNetReader:
             raise UserError(f"{self._points}: no scene files (*.pth); see the README on getting data")
 
     def __getstate__(self) -> dict:
-        """Worker processes start with an empty store of scenes."""
+        """Return the state for worker processes, which start with an empty store of scenes."""
         return self.__dict__ | {"_scenes": OrderedDict()}
 
     def view_folder(self, scene: str) -> Path:
-        """Folder of a scene's frames."""
+        """Return the folder of a scene's frames."""
         return self._views / scene
 
     def color_path(self, scene: str, view: str) -> Path:
@@ -159,32 +159,32 @@ class ScanNetReader:
         return self.view_folder(scene) / self._label_pictures / f"{view}.png"
 
     def view_names(self, scene: str) -> list[str]:
-        """Frames of a scene in order of their number; none for a scan without images."""
+        """List the frames of a scene in order of their number; none for a scan without images."""
         return list(self._listing(scene))
 
     def scene_path(self, scene: str) -> Path:
-        """Scene file."""
+        """Return the path of the scene file."""
         if scene not in self._paths:
             raise UserError(f"{self._points}: no scene '{scene}'")
         return self._paths[scene]
 
     def sources(self, scene: str) -> list[Path]:
-        """Files and folders whose times tell whether the points, labels or frames of a scene have changed."""
+        """Return files and folders whose times show that points, labels or frames of a scene have changed."""
         folder = self.view_folder(scene)
         raw_labels = [self._raw_labels / f"{scene}.txt"] if self._raw_labels else []
         return [self.scene_path(scene), *raw_labels, *(folder / part for part in ("color", "depth", "pose"))]
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
-        """Files that decide which points a view sees: the key under which the result may be kept."""
+        """Return files that decide which points a view sees: the key under which the result may be kept."""
         folder = self.view_folder(scene)
         return [self.scene_path(scene), folder / "depth" / f"{view}.png", folder / "pose" / f"{view}.txt"]
 
     def caption(self, scene: str, view: str) -> str | None:
-        """Sentence of a view."""
+        """Return the sentence of a view."""
         return self._captions.get(scene, {}).get(view)
 
     def intrinsics(self, scene: str) -> Intrinsics:
-        """Camera of a scene on the frame grid."""
+        """Return the camera of a scene on the frame grid."""
         if scene not in self._intrinsics:
             found = None
             if not self._published:
@@ -212,7 +212,7 @@ class ScanNetReader:
         return FileView(self, scene, view)
 
     def read_label_map(self, scene: str, view: str) -> np.ndarray | None:
-        """Class ids of a frame's pixels, h x w int64; None where the scene has no folder of label pictures."""
+        """Read the class ids of a frame's pixels, h x w int64; None where the scene has no folder of label pictures."""
         path = self.label_path(scene, view)
         if not path.parent.is_dir():
             return None
@@ -229,7 +229,7 @@ class ScanNetReader:
         return self._listings[scene]
 
     def read_files(self, name: str, tell: Tell = log.warning) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Points and colours of a scene, and its label ids as files hold them (None without); repairs are told."""
+        """Read points, colours and label ids (None without) of a scene as files hold them; repairs are reported."""
         points, colors, file_ids = read_points(self.scene_path(name), tell)
         if self._raw_labels is not None:
             file_ids = _read_raw_labels(self._raw_labels / f"{name}.txt", len(points))
@@ -241,7 +241,7 @@ class ScanNetReader:
         return Scene(name, points, colors, labels, self.view_names(name))
 
     def _read_cached(self, name: str, cache: Path) -> Scene:
-        """The scene as records of one mapped file, written on first use."""
+        """Read the scene as records of one mapped file, which is written on first use."""
         sources = [self.scene_path(name)]
         if self._raw_labels is not None:
             sources.append(self._raw_labels / f"{name}.txt")
@@ -276,7 +276,7 @@ def _records(scene: Scene) -> np.ndarray:
 
 
 def digest(files: list[Path], parameters: list) -> str:
-    """Short name of a result computed from files (told by path, size and time) and parameters."""
+    """Return a short name of a result computed from files (given by path, size and time) and parameters."""
     try:
         stats = [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in [path.stat()]]
     except OSError as error:
@@ -314,7 +314,7 @@ def _read_raw_labels(path: Path, count: int) -> np.ndarray:
 
 
 def _parse_ids(text: str) -> np.ndarray:
-    """Whole numbers, written with or without a decimal point, to int64."""
+    """Parse whole numbers, written with or without a decimal point, to int64."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # without it, other text only ends the reading

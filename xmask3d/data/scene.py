@@ -12,7 +12,7 @@ from xmask3d.geometry.camera import Intrinsics
 
 @dataclass
 class Scene:
-    """A scanned scene.
+    """Scanned scene.
 
     Attributes:
         name: such as "scene0011_00".
@@ -31,7 +31,7 @@ class Scene:
 
 @dataclass
 class View:
-    """One posed RGB-D frame.
+    """Posed RGB-D frame.
 
     Attributes:
         scene, name: where it is from; `name` is the frame's stem.
@@ -54,14 +54,14 @@ class View:
 
 
 class SceneReader(Protocol):
-    """A data set split: names of scenes, and access to one scene or one view at a time."""
+    """Reader of a data set split: names of scenes, and access to one scene or one view at a time."""
 
     @property
     def scene_names(self) -> list[str]:
         """Names of the scenes, in order."""
 
     def view_names(self, scene: str) -> list[str]:
-        """Names of a scene's views, in order."""
+        """Return the names of a scene's views, in order."""
 
     def read_scene(self, name: str) -> Scene:
         """Read points, colours and labels. Raises `UserError` naming a missing or damaged file."""
@@ -74,17 +74,17 @@ class SceneReader(Protocol):
         """
 
     def caption(self, scene: str, view: str) -> str | None:
-        """Sentence about a view, known without reading the view."""
+        """Return the sentence about a view, without reading the view."""
 
     def sources(self, scene: str) -> list[Path]:
-        """Files and folders whose times tell that the points, labels or frames of a scene have changed; may be none."""
+        """Return files and folders whose times show that points, labels or frames have changed; may be none."""
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
-        """Files that decide which points a view sees, by which results are kept; none keeps nothing."""
+        """Return files that decide which points a view sees, by which results are kept; none keeps nothing."""
 
 
 def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
-    """The wanted scenes in the reader's order, each once. Raises `UserError` for one that is not there."""
+    """Return the wanted scenes in the reader's order, each once. Raises `UserError` for an unknown one."""
     if wanted is None:
         return list(reader.scene_names)
     unknown = [name for name in wanted if name not in reader.scene_names]

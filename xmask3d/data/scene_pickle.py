@@ -46,7 +46,7 @@ def _check_length(stream: BinaryIO) -> None:
 
 
 class _Maker:
-    """A function that a pickle may call, but not change: without attributes, and no state is taken."""
+    """Function that a pickle may call, but not change: it has no attributes and takes no state."""
 
     __slots__ = ("_make",)
 
@@ -61,7 +61,7 @@ class _Maker:
 
 
 class _Type:
-    """A plain number type; pickles set its byte order after its making."""
+    """Plain number type; pickles set its byte order after its making."""
 
     __slots__ = ("dtype",)
 
@@ -78,7 +78,7 @@ class _Type:
 
 
 class _Array:
-    """An array whose bytes may be still to come."""
+    """Array whose bytes may be still to come."""
 
     __slots__ = ("value",)
 
@@ -135,7 +135,7 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds plain containers and notes of arrays, and refuses everything else that a pickle may ask for."""
+    """Unpickler of plain containers and records of arrays that refuses everything else in a pickle."""
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _ALLOWED:
@@ -147,7 +147,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _finish(value: Any) -> Any:
-    """The value with its arrays made. Containers in containers are refused: few bytes could stand for very many."""
+    """Return the value with its arrays made. Nested containers are refused: few bytes could stand for very many."""
     if isinstance(value, tuple | list):
         return tuple(_finished_entry(entry) for entry in value)
     return value

@@ -54,7 +54,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Everything that decides what sample a view gives, but for the view, the classes and the random numbers.
+    """Settings that, with a view, the classes and the random numbers, determine a sample.
 
     Attributes:
         image_size: (height, width) of the image and the label map.

@@ -1,4 +1,4 @@
-"""Which points a view sees, computed once and optionally kept on disk."""
+"""Visibility of points in a view, computed once and optionally kept on disk."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Visibility:
-    """Finds the visible points of views.
+    """Finder of the visible points of views.
 
     Args:
         border: pixels at the frame's edge that see nothing.
@@ -30,7 +30,7 @@ class Visibility:
         self._cache = Path(cache) / "visible" if cache else None
 
     def find(self, scene: Scene, view: View, files: Sequence[Path] = ()) -> tuple[np.ndarray, np.ndarray]:
-        """Indices (n int64, ascending) and pixels (n x 2 int64, row and column) of the visible points.
+        """Return indices (n int64, ascending) and pixels (n x 2 int64, row and column) of the visible points.
 
         Args:
             scene, view: of each other.

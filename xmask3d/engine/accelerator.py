@@ -1,4 +1,4 @@
-"""What runs a model on this machine's devices, in as many processes as were started."""
+"""Accelerator that runs a model on this machine's devices, in as many processes as were started."""
 
 import os
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which samples a step sees: a function of (seed, epoch, step) alone, for any number of processes and any resume."""
+"""Order of training samples: a function of (seed, epoch, step) alone, for any number of processes and any resume."""
 
 import signal
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator seeded by several whole numbers, different for each combination."""
+    """Make a generator seeded by several whole numbers, different for each combination."""
     seed = 0
     for number in numbers:
         seed = _mix(seed ^ (number & 0xFFFFFFFFFFFFFFFF))
@@ -86,7 +86,7 @@ def translate(batch: Batch, seed: int, step: int) -> Batch:
 
 
 def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader:
-    """A loader of `Batch`es whose workers leave signals to the main process."""
+    """Make a loader of `Batch`es whose workers leave signals to the main process."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -99,13 +99,13 @@ def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin
 
 
 def ignore_signals(worker: int) -> None:
-    """In a loader worker: a Ctrl-C sent to the whole group must not kill it before the main process has saved."""
+    """Ignore Ctrl-C in a loader worker: sent to the whole group, it must not kill it before the main process saves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _mix(value: int) -> int:
-    """The finaliser of SplitMix64: every input bit changes half of the 64 output bits."""
+    """Apply the finaliser of SplitMix64: every input bit changes half of the 64 output bits."""
     value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF

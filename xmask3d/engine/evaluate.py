@@ -143,7 +143,7 @@ def evaluate_scene(
 
 
 def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
-    """Batches of the same views, one for every rotation in which any of them can be used."""
+    """Collate the same views once for every rotation in which any of them can be used."""
     batches = [collate_usable(list(turn)) for turn in zip(*samples, strict=True)]
     return [batch for batch in batches if batch is not None]
 
@@ -186,8 +186,7 @@ def _count(
 
 
 def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], reader: SceneReader) -> list[str]:
-    """Scenes without a good result that is newer than their files, as the first process finds them, so that all share
-    the same ones."""
+    """Return scenes without a good result newer than their files, as found by the first process for all."""
     found: list[list[str]] = [[]]
     if accelerator.is_main_process:
         found[0] = [name for name in names if not _is_done(folder / "scenes" / f"{name}.npz", reader, name)]
@@ -207,7 +206,7 @@ def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
 
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:
-    """What results depend on besides weights and scenes, as JSON with sorted keys."""
+    """Return everything besides weights and scenes that results depend on, as JSON with sorted keys."""
     split = asdict(benchmark) | {"base": benchmark.base, "novel": benchmark.novel}
     del split["groups"]  # further groups and headlines are means of the same counts
     values = {
@@ -224,7 +223,7 @@ def settings_of(config: Config, benchmark: Benchmark) -> str:
 
 
 def digest_of_settings(config: Config, benchmark: Benchmark) -> str:
-    """SHA-256 of `settings_of`."""
+    """Return SHA-256 of `settings_of`."""
     return _digest(settings_of(config, benchmark))
 
 

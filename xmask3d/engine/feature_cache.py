@@ -1,4 +1,4 @@
-"""Feature cache: what frozen networks give for a view is computed once, as views stay the same in all epochs."""
+"""Feature cache: outputs of frozen networks for a view are computed once, since views are the same in all epochs."""
 
 import hashlib
 import shutil
@@ -25,7 +25,7 @@ Key = tuple[str, str, str]  # scene, view, and what else the content depends on
 
 
 class FeatureCache:
-    """Encoded images and CLIP's image tokens in half precision, and captions, on disk if a folder is given.
+    """Cache of encoded images and CLIP's image tokens in half precision, and of captions, on disk if a folder is given.
 
     Without a folder images are kept in memory; captions always are, by the text encoder. Every view is encoded on its
     own and rounded before it is used for the first time, so that results depend neither on the batches it comes in nor
@@ -60,7 +60,7 @@ class FeatureCache:
         return _encoded(self._mask_clip, self._tokens, batch)
 
     def captions(self, batch: Batch) -> Tensor:
-        """Text embeddings of a batch's captions, B x D, as the text encoder gives them."""
+        """Return text embeddings of a batch's captions, B x D, from the text encoder."""
         if self._captions is not None:
             for scene, view, text in zip(batch.scenes, batch.views, batch.captions, strict=True):
                 if not self._clip_text.knows(text):
@@ -69,12 +69,12 @@ class FeatureCache:
         return self._clip_text(batch.captions)
 
     def bytes_per_view(self, image_size: tuple[int, int], tokens: bool) -> int:
-        """What one view takes, in bytes; `tokens`: with those of CLIP."""
+        """Return the size of one view in bytes; `tokens`: including CLIP's tokens."""
         encoders = (self._image_encoder, self._mask_clip) if tokens else (self._image_encoder,)
         return 2 * sum(encoder.numbers_per_image(image_size) for encoder in encoders) + 4 * self._clip_text.dim
 
     def announce(self, views: Sequence[tuple[str, str]], image_size: tuple[int, int], tokens: bool) -> str:
-        """One line on how much will be kept where, before anything is.
+        """Describe in one line how much will be kept and where, before anything is.
 
         Args:
             views: (scene, view) of everything that may be asked for.
@@ -106,7 +106,7 @@ class FeatureCache:
 
 
 class _Store:
-    """Lists of tensors by view, in a folder of safetensors files or in memory."""
+    """Store of lists of tensors by view, in a folder of safetensors files or in memory."""
 
     def __init__(self, folder: Path | None, kind: str, networks: Iterable[nn.Module]) -> None:
         self._known: dict[Key, list[Tensor]] = {}
@@ -117,11 +117,11 @@ class _Store:
         return sum(tensor.nbytes for tensors in self._known.values() for tensor in tensors)
 
     def has(self, scene: str, view: str, size: str) -> bool:
-        """Whether the folder has something of a view by its name and size, be it of this picture or another."""
+        """Return True where the folder has an entry for a view's name and size, for this picture or another."""
         return self._folder is not None and any((self._folder / scene).glob(f"{view}-{size}-*.safetensors"))
 
     def get(self, key: Key, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """What is kept under a key, having made it if need be."""
+        """Return the entry of a key, which is made first if it is missing."""
         tensors = _read(self._path(key)) if self._folder else self._known.get(key)
         if tensors is None:
             tensors = compute()
@@ -138,7 +138,7 @@ class _Store:
 
 
 def _digest(networks: Iterable[nn.Module]) -> str:
-    """Eight hexadecimal digits that tell one set of frozen weights from another."""
+    """Return eight hexadecimal digits that distinguish one set of frozen weights from another."""
     states = enumerate(network.state_dict() for network in networks)
     return weights_digest({f"{number}.{name}": x for number, state in states for name, x in state.items()})[:8]
 
@@ -155,7 +155,7 @@ def _image_size(size: Sequence[int]) -> str:
 
 
 def _encoded(encoder: ImageEncoder, store: _Store, batch: Batch) -> Encoded:
-    """The images of a batch as an encoder gives them one by one, rounded to half precision."""
+    """Encode the images of a batch one by one, rounded to half precision."""
     kept = [store.get(key, partial(_encode_image, encoder, image)) for key, image in _views(batch)]
     images = batch.images
     return encoder.unpack([torch.cat(parts).to(images.device, images.dtype) for parts in zip(*kept, strict=True)])
@@ -170,7 +170,7 @@ def _size(count: int) -> str:
 
 
 def _read(path: Path) -> list[Tensor] | None:
-    """None where there is no file, or a damaged one, which is then written anew."""
+    """Read a file; None where there is none, or a damaged one, which is then written again."""
     if not path.is_file():
         return None
     try:
@@ -183,7 +183,7 @@ def _read(path: Path) -> list[Tensor] | None:
 
 
 def _write(path: Path, tensors: list[Tensor]) -> None:
-    """Raises `UserError` where the file cannot be written."""
+    """Write a file. Raises `UserError` where it cannot be written."""
     named = {str(i): tensor for i, tensor in enumerate(tensors)}
     write = sealed(lambda part: save_file(named, part, UNSEALED))
     atomic_write(path, write, sync=False, advice="use another data.cache")

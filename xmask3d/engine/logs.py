@@ -1,4 +1,4 @@
-"""What a run tells: console lines, a log file, TensorBoard."""
+"""Reports of a run: console lines, a log file, TensorBoard."""
 
 import sys
 import time
@@ -34,7 +34,7 @@ class LossWindow:
 
 
 class RunLog:
-    """Writes to `<output>/train.log`, `<output>/tensorboard` and the console; a silent one writes nothing.
+    """Log of a run: `<output>/train.log`, `<output>/tensorboard` and the console; a silent log writes nothing.
 
     Args:
         output: folder of the run.
@@ -83,7 +83,7 @@ class RunLog:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Largest memory so far in GiB: of the GPU, or of the process; 0 where the system does not count it."""
+    """Return the largest memory so far in GiB: of the GPU, or of the process; 0 where the system does not count it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

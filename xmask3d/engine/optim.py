@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = 0) -> float:
-    """What the learning rates are multiplied with in step `step` (from 0) of `steps`.
+    """Return the factor of the learning rates in step `step` (from 0) of `steps`.
 
     A linear rise over `warmup` steps, then half a cosine to 0. Without warm-up the first step has factor 1 and step i
     has (1 + cos(pi i / steps)) / 2.
@@ -26,7 +26,7 @@ def set_learning_rates(groups: Iterable[dict], factor: float) -> None:
 
 
 class AveragedWeights:
-    """Exponential moving average of what a model's state dict holds.
+    """Exponential moving average of a model's state dict.
 
     Floating-point parameters are averaged; buffers (batch-norm statistics, already averages) are copied.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation finds: per scene while it runs, and as a table at its end."""
+"""Results of an evaluation: per scene while it runs, and as a table at its end."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ TITLES = {"fused": "fused", "2d": "2D", "3d": "3D"}
 
 @dataclass
 class SceneResult:
-    """One evaluated scene of n points.
+    """Result of one evaluated scene of n points.
 
     Attributes:
         labels: of each branch n int16 class ids, -1 where no view of the scene could be used.
@@ -122,7 +122,7 @@ class Results:
         return cls(folder, about, benchmark, scenes, scores, gate, views, points, unseen)
 
     def table(self) -> str:
-        """The results as text for a console."""
+        """Format the results as text for a console."""
         about, binary = self.about, self.binary
         titles = [title_of(name) for name in self.scores["fused"].headlines]
         titles += ["mIoU_b", "mIoU_n", "mAcc_b", "mAcc_n", "allAcc"]
@@ -151,7 +151,7 @@ class Results:
         return "\n".join(lines)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a class, base classes first."""
+        """Return one dict per class, base classes first."""
         benchmark, rows = self.benchmark, []
         for i in (*benchmark.base, *benchmark.novel):
             row: dict[str, Any] = {
@@ -165,7 +165,7 @@ class Results:
         return rows
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for a file."""
+        """Return everything that the JSON file holds."""
         return {
             **self.about,
             "versions": {
@@ -196,5 +196,5 @@ class Results:
 
 
 def _width(title: str) -> int:
-    """Characters of a column of numbers below its title."""
+    """Return the number of characters of a column of numbers below its title."""
     return max(8, len(title) + 2)

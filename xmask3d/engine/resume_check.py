@@ -1,4 +1,4 @@
-"""Whether a run may go on with a configuration."""
+"""Resume check: a run continues only with a configuration that leaves its results unchanged."""
 
 from xmask3d.checkpoints.checkpoint import Checkpoint
 from xmask3d.config import Config
@@ -40,7 +40,7 @@ def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int)
 
 
 def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} to {"a.b": 1}; options of parts of one's own are one value."""
+    """Flatten {"a": {"b": 1}} to {"a.b": 1}; the list of the user's own losses is one value."""
     flat: dict[str, object] = {}
     for key, value in values.items():
         own = prefix + key == "loss.extra" or key.endswith("_options")

@@ -1,11 +1,11 @@
-"""Stopping a run politely."""
+"""Graceful stop of a run after a signal."""
 
 import signal
 from types import FrameType, TracebackType
 
 
 class StopSignals:
-    """Between `with` and its end, SIGTERM and SIGINT only set `code`, so that the loop can save and leave.
+    """Context in which SIGTERM and SIGINT only set `code`, so that the loop can save and leave.
 
     Attributes:
         code: exit code to leave with: 143 after SIGTERM, 130 after SIGINT (128 + signal number); 0 without either.

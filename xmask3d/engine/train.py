@@ -143,7 +143,7 @@ def _give_model(trainer: Trainer, config: Config) -> None:
 def _load_newest(
     config: Config, accelerator: Accelerator, folder: CheckpointFolder, steps_per_epoch: int
 ) -> Checkpoint | None:
-    """Newest good checkpoint, chosen by the first process for all; also checks and saves the configuration."""
+    """Load the newest good checkpoint, chosen by the first process for all; also check and save the configuration."""
     found: list[Path | None] = [None]
     checkpoint = None
     if accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""The training loop of one run: steps, saves, validations and reports."""
+"""Training loop of one run: steps, saves, validations and reports."""
 
 import math
 import time
@@ -80,7 +80,7 @@ class Schedule:
 
 
 class Trainer:
-    """One run: where it stands, what it works on, and the steps it takes.
+    """Training run: its position, its parts, and its steps.
 
     Made without anything heavy, for runs that have nothing left to do; `prepare` gives it the model.
 
@@ -233,7 +233,7 @@ class Trainer:
         return 0
 
     def take_step(self, epoch: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """One step of the optimiser; returns the losses, averaged over its micro-batches."""
+        """Take one step of the optimiser; returns the losses, averaged over its micro-batches."""
         rates = learning_rate_factor(self.step, self.total_steps, self.schedule.warmup_steps)
         set_learning_rates(self.optimizer.param_groups, rates)
         losses: dict[str, Tensor] = {}
@@ -249,7 +249,7 @@ class Trainer:
         return losses | {"gradient_norm": norm}
 
     def backward(self, epoch: int, micro: int, batch: Batch) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch; processes exchange gradients after the last one."""
+        """Run forward and backward of one micro-batch; processes exchange gradients after the last one."""
         accelerator, seed = self.accelerator, self.schedule.seed
         batch = translate(batch.to(self.device), seed, self.step)
         generator = generator_for(seed, self.step, micro, accelerator.process_index, device=self.device)
@@ -297,7 +297,7 @@ class Trainer:
         return self.validate(epochs, stop) if evaluate else self.agree(stop.code, False)[0]
 
     def is_validated(self, epochs: int) -> bool:
-        """Whether there is a validation after so many epochs."""
+        """Return True where a validation follows so many epochs."""
         every = self.schedule.evaluate_every
         return bool(every) and (epochs == self.schedule.epochs or epochs % every == 0)
 
@@ -384,11 +384,11 @@ class Trainer:
         return max(c for c, _ in flags), any(o for _, o in flags)
 
     def any_process(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Return True where the flag is set in any process."""
         return self.agree(int(flag), False)[0] > 0
 
     def _missed_validation(self) -> bool:
-        """Whether the run was stopped between the end of an epoch and what validates it."""
+        """Return True where the run was stopped between the end of an epoch and its validation."""
         epochs, steps = divmod(self.step, self.steps_per_epoch)
         due = self.step > 0 and not steps and self.is_validated(epochs)
         return due and self.accelerator.is_main_process and self.step not in read_validations(self.folder.folder)

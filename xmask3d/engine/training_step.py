@@ -1,4 +1,4 @@
-"""What a training step computes: from a batch of views to losses (arXiv 2411.13243, section 3.4)."""
+"""Training step: from a batch of views to losses (arXiv 2411.13243, section 3.4)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from xmask3d.models.xmask3d import XMask3D
 
 
 class TrainingStep(nn.Module):
-    """Model and criterion as one module: a batch in, losses out, so data parallelism sees every use of a parameter."""
+    """Model and criterion as one module: batch in, losses out, so data parallelism sees every use of a parameter."""
 
     def __init__(self, model: XMask3D, criterion: Criterion) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class TrainingStep(nn.Module):
         encoded: Encoded | None = None,
         tokens: EncodedTokens | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses by name, and their `total`.
+        """Return weighted losses by name, and their `total`.
 
         Where no loss that needs masks has a weight, the 2D branch does not run and its parameters get no gradient.
 

@@ -86,7 +86,7 @@ def validate(
 def summarise(
     matrices: dict[str, ConfusionMatrix], binary: ConfusionMatrix, benchmark: Benchmark, headlines: Sequence[str]
 ) -> dict[str, float]:
-    """Headlines and the means over base and novel classes of each branch, and how often the binary head is right."""
+    """Average headlines, base and novel means of each branch, and the accuracy of the binary head."""
     summary: dict[str, float] = {}
     for branch, matrix in matrices.items():
         scores = matrix.scores(benchmark.groups, headlines)

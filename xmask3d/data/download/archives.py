@@ -1,4 +1,4 @@
-"""Archives that cannot write where they should not, and are whole or refused."""
+"""Archives that cannot write outside their folder, and are complete or refused."""
 
 import bz2
 import gzip
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class DamagedArchive(UserError):
-    """An archive that must be fetched again."""
+    """Error: an archive that must be downloaded again."""
 
 
 def extract(archive: Path, folder: Path) -> None:
@@ -105,7 +105,7 @@ def _check_tar(archive: Path, folder: Path) -> None:
 
 
 class _TarStream:
-    """The plain bytes of a tar archive; remembers the last piece read, since going back would decompress anew."""
+    """Plain bytes of a tar archive; keeps the last piece read, since going back would decompress everything again."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -119,7 +119,7 @@ class _TarStream:
 
 @contextmanager
 def _open_tar(archive: Path) -> Iterator[tuple[tarfile.TarFile, _TarStream]]:
-    """A tar archive and its stream. `tarfile` could decompress too, but does not let the stream be read to its end."""
+    """Open a tar archive and its stream. `tarfile` also decompresses, but cannot read the stream to its end."""
     with open(archive, "rb") as file:
         begin = file.read(6)
     openers: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -143,7 +143,7 @@ def _progress(members: Iterable[T], archive: Path) -> Iterator[T]:
 
 
 def _destination(archive: Path, folder: Path, name: str) -> Path:
-    """Where a member goes, if that is inside `folder`."""
+    """Return the path of a member, if it is inside `folder`."""
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name.split("/")[0] or "\0" in name:
         raise UserError(f"{archive}: '{name}' would be written outside its folder; the archive is refused")

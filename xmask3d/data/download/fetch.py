@@ -1,4 +1,4 @@
-"""Downloads that survive a dropped line."""
+"""Downloads that survive a lost connection."""
 
 import http.client
 import json
@@ -116,7 +116,7 @@ def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float
 
 
 def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
-    """One request for what is missing; whether the file is complete after it."""
+    """Request the missing bytes once; return True where the file is complete afterwards."""
     begun = _read_version(part, url)
     start = part.stat().st_size if begun else 0
     headers = {"User-Agent": "xmask3d", "Accept-Encoding": "identity"}
@@ -153,14 +153,14 @@ def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
 
 
 def _write_version(part: Path, url: str, response: http.client.HTTPResponse, total: int | None) -> None:
-    """Note what tells later whether the server's file is still the one that `part` begins."""
+    """Record how to recognise later that the server's file is still the one that `part` begins."""
     tag = response.headers.get("ETag") or ""
     validator = response.headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
     _version(part).write_text(json.dumps({"url": url, "validator": validator, "length": total}))
 
 
 def _read_version(part: Path, url: str) -> dict:
-    """What `_write_version` noted, if `part` can be continued from this link; else empty."""
+    """Read the record of `_write_version`, if `part` can be continued from this link; else return an empty one."""
     try:
         begun = read_json(_version(part))
         usable = begun["url"] == url and begun["length"] is not None and part.stat().st_size > 0
@@ -183,7 +183,7 @@ def _copy(response: IO[bytes], part: Path, start: int, total: int | None) -> boo
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int | None:
-    """Bytes of the whole file, where the server says so."""
+    """Return the bytes of the complete file, where the server gives them."""
     if start:
         ranged = response.headers.get("Content-Range", "")
         if not ranged.startswith(f"bytes {start}-"):
@@ -218,7 +218,7 @@ def make_folder(folder: Path) -> None:
 
 
 def read_records(folder: Path) -> dict[str, dict]:
-    """What `downloads.json` of a folder says: {file name: {url, size, sha256, ...}}."""
+    """Read `downloads.json` of a folder: {file name: {url, size, sha256, ...}}."""
     path = Path(folder) / RECORDS
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Downloads by name: processed ScanNet and its captions, pre-trained networks, published checkpoints, furniture."""
+"""Items for download by name: processed ScanNet and its captions, pre-trained networks, published checkpoints, furniture."""
 
 import logging
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Kind = Literal["datasets", "checkpoints"]
 
 @dataclass(frozen=True)
 class Item:
-    """A download.
+    """Item for download.
 
     Attributes:
         kind: which command offers it.
@@ -137,7 +137,7 @@ FURNITURE = "furniture"
 
 
 def names(kind: Kind) -> dict[str, str]:
-    """What a command offers: {name: one line about it}."""
+    """Return the items that a command offers: {name: one line about it}."""
     offered = {name: item.about for name, item in ITEMS.items() if item.kind == kind}
     if kind == "datasets":
         offered[FURNITURE] = "furniture models that the synthetic rooms are made of (120 MB)"

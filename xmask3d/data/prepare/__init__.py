@@ -1,1 +1,1 @@
-"""From raw releases of ScanNet and S3DIS to the layout that the readers read."""
+"""Conversion of raw releases of ScanNet and S3DIS to the layout of the readers."""

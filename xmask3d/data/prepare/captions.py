@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Captioner(Protocol):
-    """Says a sentence about each view.
+    """Writer of a sentence about each view.
 
     Attributes:
         reads: name of the part of a view that it needs, such as "image".
@@ -36,7 +36,7 @@ class Captioner(Protocol):
 
 
 class TemplateCaptioner:
-    """Names the classes that a view's label picture shows, largest area first.
+    """Captioner that lists the classes in a view's label picture, largest area first.
 
     Args:
         benchmark: names the classes.
@@ -75,7 +75,7 @@ def _with_article(name: str) -> str:
 
 
 class ModelCaptioner:
-    """An image-to-text model of the `transformers` library, such as nlpconnect/vit-gpt2-image-captioning.
+    """Captioner by an image-to-text model of `transformers`, such as nlpconnect/vit-gpt2-image-captioning.
 
     Args:
         source: name on the model hub, or a local folder.
@@ -175,7 +175,7 @@ def caption_views(
 def _sound_views(
     reader: SceneReader, scene: str, names: Iterable[str], part: str, refuse: bool, report: Callable[[str], None]
 ) -> Iterator[View]:
-    """Views of which `part` can be read; a reader that decodes files when they are used reads nothing else."""
+    """Yield views of which `part` can be read; a reader that decodes files when they are used reads nothing else."""
     for name in names:
         try:
             view = reader.read_view(scene, name)

@@ -19,7 +19,7 @@ UNLABELLED = 255
 
 @dataclass(frozen=True)
 class Categories:
-    """ScanNet's table of categories.
+    """Category table of ScanNet.
 
     Attributes:
         raw_ids: name as annotators wrote it -> raw id.
@@ -73,14 +73,14 @@ def read_nyu40(path: Path, count: int) -> np.ndarray:
 
 
 def classes_of_nyu40(labels: np.ndarray) -> np.ndarray:
-    """NYU40 ids (any shape) to the ids 0..19 of scene files, 255 for the rest."""
+    """Map NYU40 ids (any shape) to the ids 0..19 of scene files, 255 for the rest."""
     table = np.full(LARGEST_NYU40 + 2, UNLABELLED, np.int64)
     table[list(NYU20)] = np.arange(len(NYU20))
     return table[np.where((labels >= 0) & (labels <= LARGEST_NYU40), labels, LARGEST_NYU40 + 1)]
 
 
 def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, count: int) -> tuple[np.ndarray, set[str]]:
-    """Raw category id of each vertex, 0 where unannotated, from the two annotation files.
+    """Read the raw category id of each vertex, 0 where unannotated, from the two annotation files.
 
     Returns:
         n int64, and the annotated names that the table of categories lacks.
@@ -106,7 +106,7 @@ def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, coun
 
 
 def _whole_numbers(path: Path, key: str, value: Any) -> np.ndarray:
-    """A list of a JSON file as n int64; numpy would also take fractions, booleans and nested lists."""
+    """Convert a list of a JSON file to n int64; numpy would also take fractions, booleans and nested lists."""
     try:
         numbers = np.asarray(value)
     except ValueError:  # lists of several lengths

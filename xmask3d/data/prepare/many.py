@@ -1,4 +1,4 @@
-"""Many scenes at once, in processes; a failure is reported and does not stop the others."""
+"""Preparation of many scenes in processes; a failure is reported and does not stop the others."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -12,7 +12,7 @@ from xmask3d.errors import UserError
 
 
 def read_list(path: Path) -> list[str]:
-    """Scene names of a list file, one a line."""
+    """Read the scene names of a list file, one per line."""
     try:
         names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:

@@ -1,4 +1,4 @@
-"""One raw ScanNet scene to scene file, raw ids and frames."""
+"""Conversion of one raw ScanNet scene to scene file, raw ids and frames."""
 
 import json
 import zipfile
@@ -40,7 +40,7 @@ MESH, LABELS, GROUPS, SEGMENTS, RECORDING, LABEL_PICTURES = RAW_FILES = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How scenes are prepared.
+    """Settings of the preparation of scenes.
 
     Attributes:
         raw: folder of raw ScanNet, with `scans/<scene>/` (or `scans_test/`, or the scene folders themselves).
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass
 class Report:
-    """What came out for a scene: counts, and what was left out and why."""
+    """Result of preparing a scene: counts, and what was left out and why."""
 
     scene: str
     split: str
@@ -113,7 +113,7 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
 
 @dataclass
 class _Done:
-    """What the mark of a finished scene says; `raw_files` are endings, of which more may have come since."""
+    """Content of the mark of a finished scene; `raw_files` are endings, of which more may have come since."""
 
     settings: dict
     raw_files: set[str]
@@ -121,7 +121,7 @@ class _Done:
 
 
 def _read_mark(mark: Path) -> _Done | None:
-    """What a mark says; None where there is no mark, or a damaged one."""
+    """Read a mark; None where there is no mark, or a damaged one."""
     try:
         content = read_json(mark)
         return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
@@ -152,7 +152,7 @@ def _move_points(scene: str, split: str, out: Path) -> None:
 
 
 def find_scene(raw: Path, scene: str) -> Path | None:
-    """Folder of a raw scene; None where there is none."""
+    """Return the folder of a raw scene; None where there is none."""
     candidates = (raw / "scans" / scene, raw / "scans_test" / scene, raw / scene)
     return next((folder for folder in candidates if folder.is_dir()), None)
 

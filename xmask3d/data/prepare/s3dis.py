@@ -1,4 +1,4 @@
-"""S3DIS as released (Area_x/room/Annotations/*.txt) to scene files in our layout."""
+"""Conversion of S3DIS as released (Area_x/room/Annotations/*.txt) to scene files in our layout."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ CLUTTER = len(CLASSES) - 1
 
 
 def find_rooms(raw: Path) -> list[Path]:
-    """Room folders of a release, in order."""
+    """List the room folders of a release, in order."""
     rooms = sorted(folder.parent for folder in Path(raw).glob("Area_*/*/Annotations"))
     if not rooms:
         raise UserError(f"{raw}: no rooms (expected Area_<n>/<room>/Annotations/*.txt)")
@@ -45,7 +45,7 @@ def read_room(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _read_points(path: Path) -> np.ndarray:
-    """n x 6 numbers of one object; the release has single lines with a stray character, which are left out."""
+    """Read n x 6 numbers of one object; the few lines of the release with a stray character are left out."""
     lines = path.read_bytes().splitlines()
     words = b" ".join(lines).split()
     if not words:

@@ -21,7 +21,7 @@ LIMIT = 1 << 28  # no picture of a frame is larger; beyond it the file is damage
 
 @dataclass(frozen=True)
 class Header:
-    """What a recording says about its cameras; sizes are (height, width), matrices 4 x 4."""
+    """Cameras of a recording; sizes are (height, width), matrices 4 x 4."""
 
     sensor: str
     color_intrinsics: np.ndarray
@@ -36,7 +36,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: number, camera-to-world pose (4 x 4, may hold infinities), still encoded colour and depth."""
+    """Frame: number, camera-to-world pose (4 x 4, may hold infinities), still encoded colour and depth."""
 
     number: int
     pose: np.ndarray
@@ -46,7 +46,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class FramePlace:
-    """A frame's pose (4 x 4) and where its encoded pictures lie: colour at `start`, depth right after it."""
+    """Pose of a frame (4 x 4) and place of its encoded pictures: colour at `start`, depth right after it."""
 
     number: int
     pose: np.ndarray
@@ -56,7 +56,7 @@ class FramePlace:
 
 
 class SensFile:
-    """An open recording.
+    """Recording opened for reading.
 
     Args:
         path: the `.sens` file.
@@ -84,7 +84,7 @@ class SensFile:
         self._stream.close()
 
     def frames(self, step: int = 1) -> Iterator[Frame]:
-        """Every `step`-th frame in order; the others are stepped over without being read."""
+        """Yield every `step`-th frame in order; the others are skipped without being read."""
         for number in range(self.header.num_frames):
             pose = np.array(self._unpack("16f"), np.float64).reshape(4, 4)
             _, _, color_bytes, depth_bytes = self._unpack("4Q")
@@ -96,7 +96,7 @@ class SensFile:
                 yield Frame(number, pose, self._take(color_bytes), self._take(depth_bytes))
 
     def index(self) -> list[FramePlace]:
-        """Places of all whole frames, for reading them in any order; a file cut short has fewer than announced."""
+        """List the places of all complete frames, for reading in any order; a truncated file has fewer than stated."""
         places: list[FramePlace] = []
         size = self.path.stat().st_size
         for number in range(self.header.num_frames):
@@ -117,14 +117,14 @@ class SensFile:
         return Frame(place.number, place.pose, self._take(place.color_bytes), self._take(place.depth_bytes))
 
     def decode_color(self, frame: Frame) -> np.ndarray:
-        """h x w x 3 uint8."""
+        """Decode colour to h x w x 3 uint8."""
         if self.header.color_codec == "raw":
             return self._reshape(frame, frame.color, np.uint8, (*self.header.color_size, 3))
         with open_picture(io.BytesIO(frame.color), f"{self.path}: the colour of frame {frame.number}") as picture:
             return np.asarray(picture.convert("RGB"))
 
     def decode_depth(self, frame: Frame) -> np.ndarray:
-        """h x w uint16, in units of 1 / depth_unit metres."""
+        """Decode depth to h x w uint16, in units of 1 / depth_unit metres."""
         data = frame.depth
         if self.header.depth_codec == "zlib":
             try:
