@@ -1,4 +1,4 @@
-"""From a configuration to networks, losses and data: the only place that turns keys into sizes."""
+"""Composition root, from a configuration to networks, losses and data: the only place that turns keys into sizes."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ POINT_NETWORKS = ("point_encoder.", "binary_head.")  # learn at a rate of their 
 
 @dataclass
 class Assembly:
-    """A model and the text encoder that makes its classifier.
+    """Model and the text encoder that makes its classifier.
 
     Attributes:
         model: the network; its frozen parts are loaded.
@@ -145,7 +145,7 @@ def assemble(
 
 
 def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with two groups: the two 3D networks, and everything else that trains (paper section 4.1).
+    """Make AdamW with two groups: the two 3D networks, and everything else that trains (paper section 4.1).
 
     Weight decay acts on all parameters, biases and norms included, as published.
     """
@@ -160,7 +160,7 @@ def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_deca
 
 
 def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
-    """The losses of `config.loss` for a benchmark's C base classes."""
+    """Build the losses of `config.loss` for a benchmark's C base classes."""
     supervision = config.train.novel_supervision
     return Criterion(
         make_losses(config.loss, supervision),
@@ -172,7 +172,7 @@ def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
 
 
 def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference") -> list[Loss]:
-    """Losses of the paper with the weights of a configuration, then those that it names by dotted path."""
+    """Make the losses of the paper with the weights of a configuration, then those that it names by dotted path."""
     masks = SetLoss(loss.mask_class, loss.mask, loss.dice, loss.no_object, loss.num_points)
     return [
         *masks.parts(),
@@ -188,7 +188,7 @@ def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference") -
 
 
 def dataset_spec(config: Config) -> DatasetSpec:
-    """Facts about the data set of `data.layout`: one that comes with the program, or that of a dotted path."""
+    """Return facts about the data set of `data.layout`: one that comes with the program, or that of a dotted path."""
     layout = config.data.layout
     if layout in LAYOUTS:
         return LAYOUTS[layout]
@@ -202,7 +202,7 @@ def dataset_spec(config: Config) -> DatasetSpec:
 
 
 def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReader:
-    """The scenes of a split folder. Raises `UserError` if the data is not there."""
+    """Build the reader of a split folder. Raises `UserError` if the data is missing."""
     data, spec = config.data, dataset_spec(config)
     return spec.open(
         find_file(data.root),
@@ -216,7 +216,7 @@ def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReade
 
 
 def training_view_settings(config: Config, benchmark: Benchmark) -> ViewSettings:
-    """Settings of training samples: published bounds are exclusive, and no novel label decides without supervision."""
+    """Return settings of training samples: published bounds are exclusive; novel labels need supervision to count."""
     data = config.data
     counted = benchmark.base if config.train.novel_supervision == "none" else None
     augmentation = Augmentation(
@@ -229,7 +229,7 @@ def training_view_settings(config: Config, benchmark: Benchmark) -> ViewSettings
 
 
 def validation_view_settings(config: Config) -> ViewSettings:
-    """Settings of the samples that validations look at; the published ones are turned at random."""
+    """Return settings of validation samples; the published ones are rotated at random."""
     return _view_settings(
         config,
         filter=_exclusive_filter(config),
@@ -239,7 +239,7 @@ def validation_view_settings(config: Config) -> ViewSettings:
 
 
 def scene_view_settings(config: Config) -> ViewSettings:
-    """Settings of evaluation: as of a scan, unless the published filter by truth and random turns are asked for."""
+    """Return settings of evaluation: as of a scan, unless the published filter by truth and rotations are asked for."""
     labelled = config.data.min_labelled if config.protocol == "reference" else 0
     scan = scan_view_settings(config)
     return replace(
@@ -251,7 +251,7 @@ def scene_view_settings(config: Config) -> ViewSettings:
 
 
 def scan_view_settings(config: Config) -> ViewSettings:
-    """Settings of a scan of one's own, whose damaged views are left out."""
+    """Return settings of the user's own scan, whose damaged views are left out."""
     return _view_settings(
         config,
         filter=ViewFilter(config.data.min_points, config.evaluate.max_points),
@@ -283,7 +283,7 @@ def _reference_augmentation(config: Config) -> Augmentation | None:
 
 
 def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
-    """Random views of the training scenes."""
+    """Build random views of the training scenes."""
     return TrainingViews(
         build_reader(config, benchmark, config.data.train_split),
         benchmark,
@@ -294,7 +294,7 @@ def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
 
 
 def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationViews:
-    """Some views of each validation scene, for a look at the scores while training."""
+    """Build some views of each validation scene, for scores during training."""
     return ValidationViews(
         build_reader(config, benchmark, config.data.val_split),
         benchmark,
@@ -306,7 +306,7 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
 
 
 def evaluation_settings(config: Config) -> EvaluationSettings:
-    """Decisions by which the views of a scene become votes."""
+    """Return decisions by which the views of a scene become votes."""
     evaluate = config.evaluate
     return EvaluationSettings(
         scene_view_settings(config),
@@ -319,14 +319,14 @@ def evaluation_settings(config: Config) -> EvaluationSettings:
 
 
 def label_settings(config: Config) -> LabelSettings:
-    """Decisions by which the outputs of views become labels and votes."""
+    """Return decisions by which the outputs of views become labels and votes."""
     evaluate = config.evaluate
     regions = "none" if config.protocol == "reference" else evaluate.regions
     return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes, regions)
 
 
 def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
-    """A labeller by all classes of a benchmark, whose names (or sentences) are encoded in each template."""
+    """Build a labeller by all classes of a benchmark, whose names (or sentences) are encoded in each template."""
     evaluate = config.evaluate
     clip_text = assembly.clip_text.to(accelerator.device)
     text = clip_text.encode_classes(benchmark.test_prompts(evaluate.prompts), evaluate.templates)
@@ -358,7 +358,7 @@ def _point_network(sizes: ModelConfig, width: int) -> PointNetwork:
 def _image_features(
     sizes: ModelConfig, width: int, diffusion: tuple[DiffusionFeatures, Tensor] | None
 ) -> tuple[ImageFeatures, nn.Module | None]:
-    """The image features, and the condition that checkpoints know by a path of its own."""
+    """Build the image features, and the condition that checkpoints know by a path of its own."""
     if path := sizes.image_features:
         return _own_part("model.image_features", path, sizes.image_features_options, ImageFeatures, width), None
     assert diffusion is not None, "the built-in features need a diffusion model"

@@ -1,4 +1,4 @@
-"""The network of a configuration without any file of weights: its names and shapes, or random numbers for timing."""
+"""Network of a configuration without any weight file: its names and shapes, or random numbers for timing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROMPT_TOKENS, PROMPT_WIDTH = 77, 768
 
 
 def build_untrained(config: Config, device: str = "meta") -> XMask3D:
-    """The trainable parts of `config.model` around Stable Diffusion 1 and CLIP ViT-L/14 whose weights nobody loaded.
+    """Build the trainable parts of `config.model` around Stable Diffusion 1 and CLIP ViT-L/14 without their weights.
 
     Args:
         config: its `model.diffusion` is not read, and of `model.clip` only the name of a model of open_clip's.
@@ -61,10 +61,10 @@ def network_of(config: Config) -> XMask3D:
 
 
 def has_own_sizes(config: Config) -> bool:
-    """Whether the foundation models are small ones in folders, so that no published checkpoint fits."""
+    """Return True where the foundation models are small ones in folders, so that no published checkpoint fits."""
     return config.model.clip == "shipped" or find_file(config.model.clip).is_dir()
 
 
 def trainable_values(model: XMask3D) -> int:
-    """How many numbers train."""
+    """Count the numbers that train."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""The configuration: one typed schema, YAML files with `include`, and `key=value` overrides."""
+"""Configuration: one typed schema, YAML files with `include`, and `key=value` overrides."""
 
 import difflib
 import logging
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 
 class Section(BaseModel):
-    """A group of keys; unknown keys are refused."""
+    """Group of keys; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 class DataConfig(Section):
-    """Where scans are and how one view becomes a sample."""
+    """Data: folders of scans, and the steps from one view to a sample."""
 
     root: Path = Field(Path("data/scannet"), description="folder with scannet_3d, scannet_2d (and scannet_3d_200)")
     layout: str = Field(
@@ -69,7 +69,7 @@ Stages = Annotated[tuple[PositiveInt, ...], Field(min_length=8, max_length=8)]
 
 
 class UNetConfig(Section):
-    """A MinkUNet."""
+    """Sizes of a MinkUNet."""
 
     stem: PositiveInt = Field(32, description="channels of the first convolution")
     layers: Stages = Field((2, 3, 4, 6, 2, 2, 2, 2), description="residual blocks of the eight stages")
@@ -162,7 +162,7 @@ class LossConfig(Section):
 
 
 class TrainConfig(Section):
-    """The optimisation."""
+    """Optimisation."""
 
     epochs: int = Field(150, ge=1, description="epochs")
     batch_size: int = Field(64, ge=1, description="samples per step over all processes")
@@ -237,7 +237,7 @@ class EvaluateConfig(Section):
     @field_validator("gate", mode="before")
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:
-        """Configurations of earlier runs say true or false."""
+        """Convert values of earlier versions, which were true or false."""
         return {True: "hard", False: "none"}[value] if isinstance(value, bool) else value
 
 
@@ -250,7 +250,7 @@ class SparseConfig(Section):
 
 
 class Config(Section):
-    """Everything a run depends on."""
+    """Configuration of a run."""
 
     benchmark: str = Field(
         "scannet20/B15N4", description="class list and split: dataset/<list>.yaml, or a list of your own by its path"
@@ -329,7 +329,7 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:
-    """Content of a file over its includes, and for each key where it was written."""
+    """Read a file over its includes, and for each key where it was written."""
     path = path.resolve()
     if path in seen:
         raise UserError(f"{path}: includes itself")

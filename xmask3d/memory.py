@@ -1,4 +1,4 @@
-"""What the C library and torch do with freed memory on a CPU.
+"""Settings of the C library and torch for freed memory on a CPU.
 
 Fresh memory costs page faults, kept memory lies there unused. Blocks below `LARGE` bytes are kept for the next step, in
 which they come again. Larger ones go back to the system at once, and come in huge pages, which cost little. Of large
@@ -18,7 +18,7 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def environment() -> dict[str, str]:
-    """The variables that tell a process to do so from its start; whatever C library it has."""
+    """Return the environment variables that apply these settings from a process's start, for any C library."""
     return {
         "MALLOC_MMAP_THRESHOLD_": str(_threshold()),
         "MALLOC_TRIM_THRESHOLD_": str(_NEVER_TRIM),

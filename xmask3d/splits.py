@@ -14,7 +14,7 @@ from xmask3d.resources import class_lists, find_file
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A list of K classes, C of them base.
+    """List of K classes, C of them base.
 
     Three kinds of ids: *file ids* (what 3D files and label pictures hold), *class ids* 0..K-1 with K = ignored, and
     *training ids* 0..C-1 (rank among the base classes) with C = everything else.
@@ -52,12 +52,12 @@ class Benchmark:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.class_names)
 
     @property
     def num_base(self) -> int:
-        """C."""
+        """Number of base classes, C."""
         return len(self.base)
 
     @property
@@ -67,11 +67,11 @@ class Benchmark:
 
     @property
     def novel_mask(self) -> np.ndarray:
-        """K bool, true where novel."""
+        """Mask of novel classes, K bool."""
         return np.isin(np.arange(self.num_classes), self.novel)
 
     def test_prompts(self, prompt_list: str | None = None) -> list[str]:
-        """K strings to encode at test time: the names, or a named list of `prompts` where that has an entry."""
+        """Return K strings to encode at test time: the names, or the entries of a named list of `prompts`."""
         if prompt_list is None:
             return list(self.class_names)
         if prompt_list not in self.prompts:
@@ -110,7 +110,7 @@ class Benchmark:
 
 
 def _lookup(file_ids: tuple[int, ...]) -> np.ndarray:
-    """One table from file id to class id; ids that no class has map to K."""
+    """Make one table from file id to class id; ids that no class has map to K."""
     table = np.full(max(file_ids) + 2, len(file_ids), np.int64)
     table[list(file_ids)] = np.arange(len(file_ids))
     return table
@@ -161,7 +161,7 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
 
 
 def _ids_of(chosen: list[str], names: list[str], where: str) -> tuple[int, ...]:
-    """Sorted ids of some names of a class list."""
+    """Return sorted ids of some names of a class list."""
     for name in chosen:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
@@ -171,7 +171,7 @@ def _ids_of(chosen: list[str], names: list[str], where: str) -> tuple[int, ...]:
 
 
 def _members(group: list[str] | dict[str, list[str]], names: list[str], where: str) -> tuple[int, ...]:
-    """Sorted ids of a class group, which is written as names or as {without: names}."""
+    """Return sorted ids of a class group, which is written as names or as {without: names}."""
     if isinstance(group, list):
         return _ids_of(group, names, where)
     if not isinstance(group, dict) or set(group) != {"without"}:

@@ -1,4 +1,4 @@
-"""Which weights of a configuration are there, and where the others come from and go to; headers only, no numbers."""
+"""Inventory of a configuration's weights: those present, and sources and places of the others; reads headers only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pth.tar")
 
 @dataclass(frozen=True)
 class Finding:
-    """One weight file or folder.
+    """State of one weight file or folder.
 
     Attributes:
         what: it is for. there: whether it can be used. detail: what it is, or what is wrong.
@@ -51,7 +51,7 @@ class Finding:
     put: str = ""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Format the finding for people."""
         if self.there:
             return [f"there    {self.what}: {self.detail}"]
         return [f"MISSING  {self.what}: {self.detail}", f"         get it: {self.get}", f"         put it: {self.put}"]
@@ -101,7 +101,7 @@ def _clip(source: str) -> Finding:
 
 
 def _cached(url: str, hub: str) -> Path | None:
-    """Where open_clip would find a model without network."""
+    """Return the path at which open_clip would find a model without network."""
     for file in CLIP_FILES[1:] if hub else ():
         found = try_to_load_from_cache(hub, file)
         if isinstance(found, str):

@@ -38,7 +38,7 @@ STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on as if it had never stopped.
+    """State of a run that is complete enough to resume as if it had never stopped.
 
     Attributes:
         step: optimiser steps done since the start of the run.
@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, newest few and best.
+    """Folder of the checkpoints of one run, newest few and best.
 
     Args:
         folder: made when missing.
@@ -78,7 +78,7 @@ class CheckpointFolder:
             raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another output=FOLDER") from error
 
     def paths(self) -> list[Path]:
-        """Checkpoint files by step, newest first."""
+        """List checkpoint files by step, newest first."""
         found = [path for path in self.folder.iterdir() if STEP_FILE.fullmatch(path.name)]
         return sorted(found, key=_step_of, reverse=True)
 
@@ -96,7 +96,7 @@ class CheckpointFolder:
         return path
 
     def load_newest(self) -> tuple[Path, Checkpoint] | None:
-        """The newest checkpoint that is whole, or None where there is none at all.
+        """Load the newest checkpoint that is complete, or None where there is none at all.
 
         A damaged one is named on stderr and the one before it is tried.
 
@@ -164,7 +164,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
-    """State dict of the trained part from a checkpoint of a run, a published one, or weights-only safetensors.
+    """Load the trained part's state dict: a run's checkpoint, a published one, or weights-only safetensors.
 
     A checkpoint's averaged weights are preferred where it has them. A published one (a `state_dict` among other things,
     names led by `module.`) is renamed. Of a weight file, what does not belong to the network is left out.
@@ -210,7 +210,7 @@ def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | s
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes of tensors, in the order of names, as 64 hexadecimal digits."""
+    """Return SHA-256 of names, types, shapes and bytes of tensors, in the order of names, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -236,7 +236,7 @@ def find_checkpoint(name: str, output: Path) -> Path:
 
 
 def random_state() -> dict[str, Any]:
-    """State of this process's generators (torch on CPU and GPU, numpy, python) as tensors and plain values."""
+    """Return state of this process's generators (torch on CPU and GPU, numpy, python) as tensors and plain values."""
     name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
     return {
         "torch": torch.get_rng_state(),

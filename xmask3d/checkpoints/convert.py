@@ -1,4 +1,4 @@
-"""Turn checkpoints into one another: published, weight files, and those of a run."""
+"""Conversion between checkpoints: published, weight files, and those of a run."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _read(source: Path, config: Config | None, optimizer: bool) -> tuple[Publish
 
 
 def _of_run(run: Checkpoint, source: Path, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
-    """A run's checkpoint in published terms; the constants come from its configuration."""
+    """Return a run's checkpoint in published terms; the constants come from its configuration."""
     config = Config.model_validate(run.config)
     model = network_of(config)
     layout = Layout.of(model)
@@ -140,7 +140,7 @@ def _published_optimizer(state: dict[str, Any], model: XMask3D) -> OptimizerStat
 
 
 def _parameter_names(model: XMask3D) -> list[str]:
-    """Names of the parameters in the order of the optimiser's indices."""
+    """Return names of the parameters in the order of the optimiser's indices."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = make_optimizer(model, 1.0, 1.0, 0.0).param_groups
     return [names[parameter] for group in groups for parameter in group["params"]]

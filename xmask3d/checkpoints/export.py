@@ -1,4 +1,4 @@
-"""A trained model as a small folder that can be shipped: weights in half precision and the configuration."""
+"""Export of a trained model to a small folder that can be shipped: half-precision weights and the configuration."""
 
 import json
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ HALF_ERROR = 1e-3  # of a tensor's largest value; a tensor that half precision w
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: file, its bytes, how many numbers it holds, and the largest relative change by rounding."""
+    """Record of an export: file, its bytes, number of values, and the largest relative change by rounding."""
 
     path: Path
     size: int
@@ -70,7 +70,7 @@ def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: boo
 
 
 def read_about(path: Path) -> dict[str, str]:
-    """What an exported file says of its training: step, scores, benchmark; empty for any other file."""
+    """Read the training facts of an exported file: step, scores, benchmark; empty for any other file."""
     try:
         with safe_open(str(path), "pt") as file:
             about = dict(file.metadata() or {})
@@ -81,7 +81,7 @@ def read_about(path: Path) -> dict[str, str]:
 
 
 def portable(config: Config) -> Config:
-    """The configuration without folders of the machine that trained.
+    """Return the configuration without folders of the machine that trained.
 
     Raises:
         UserError: CLIP or the diffusion model is a local file, which no other machine has.
@@ -125,7 +125,7 @@ def _rounded(name: str, tensor: Tensor) -> Tensor:
 
 
 def _change(tensor: Tensor, rounded: Tensor) -> float:
-    """Largest change as a share of the largest value; infinite where a value left the range."""
+    """Return the largest change as a share of the largest value; infinite where a value left the range."""
     if not tensor.is_floating_point() or not tensor.numel():
         return 0.0
     difference = (rounded.to(tensor.dtype) - tensor).abs().max()

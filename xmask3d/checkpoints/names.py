@@ -43,7 +43,7 @@ POINT_GROUP = ("pc_decoder.", "pc_binary_head.")
 
 
 def published_name(name: str) -> str:
-    """The published name of a tensor of `XMask3D`, without the leading `module.`.
+    """Return the published name of a tensor of `XMask3D`, without the leading `module.`.
 
     Raises:
         KeyError: no tensor of a published checkpoint corresponds to it.
@@ -57,12 +57,12 @@ def published_name(name: str) -> str:
 
 
 def in_published_order(names: Iterable[str]) -> list[str]:
-    """Published names of this package's tensors, in the order of `state_dict()`, put in a published checkpoint's."""
+    """Sort published names, in the order of this package's `state_dict()`, into the order of a published checkpoint."""
     return sorted(names, key=lambda name: next(i for i, part in enumerate(_ORDER) if name.startswith(part)))
 
 
 def package_name(published: str) -> str:
-    """The name in `XMask3D` of a published tensor, with or without a leading `module.`.
+    """Return the name in `XMask3D` of a published tensor, with or without a leading `module.`.
 
     Raises:
         KeyError: the tensor is none of `XMask3D`'s, such as one of `CONSTANTS`.

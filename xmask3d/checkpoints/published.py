@@ -35,7 +35,7 @@ MODULE_VERSION = 2
 
 @dataclass
 class Layout:
-    """What a checkpoint of one network must hold.
+    """Required content of a checkpoint of one network.
 
     Attributes:
         shapes: by published name in published order, the constants included; None leaves a constant's length open.
@@ -47,7 +47,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: XMask3D) -> Layout:
-        """The layout of a network; it may be without weights."""
+        """Return the layout of a network, which may be without weights."""
         shapes: dict[str, tuple[int, ...] | None] = {
             published_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()
         }
@@ -76,7 +76,7 @@ class OptimizerState:
 
 @dataclass
 class PublishedCheckpoint:
-    """All of a published checkpoint.
+    """Content of a published checkpoint.
 
     Attributes:
         tensors: by published name, without `module.`.
@@ -229,7 +229,7 @@ def _published_or_same(name: str) -> str:
 
 
 def _versions(names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """A version for every module that a name leads through."""
+    """Return a version for every module in the path of a name."""
     modules = {"": None}
     for name in names:
         parts = name.split(".")[:-1]
@@ -238,7 +238,7 @@ def _versions(names: Iterable[str]) -> dict[str, dict[str, int]]:
 
 
 def _read_optimizer(content: Any, layout: Layout, path: Path) -> OptimizerState:
-    """The optimiser's state by name, checked against the layout."""
+    """Read the optimiser's state by name, checked against the layout."""
     sizes = [len(group) for group in layout.groups]
     try:
         groups, state = content["param_groups"], content["state"]
@@ -262,7 +262,7 @@ def _read_optimizer(content: Any, layout: Layout, path: Path) -> OptimizerState:
 
 
 def _optimizer_dict(optimizer: OptimizerState, layout: Layout) -> dict[str, Any]:
-    """What `torch.optim.AdamW.state_dict` of the published program gives."""
+    """Return the state as `torch.optim.AdamW.state_dict` of the published program has it."""
     index = {name: i for i, name in enumerate(name for group in layout.groups for name in group)}
     groups = []
     for options, names in zip(optimizer.groups, layout.groups, strict=True):

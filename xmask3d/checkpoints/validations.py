@@ -1,4 +1,4 @@
-"""What the validations of a run found, by step, beside its checkpoints."""
+"""Record of a run's validations, by step, beside its checkpoints."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ FILE = "validations.json"
 
 
 def read_validations(folder: Path) -> dict[int, dict[str, float]]:
-    """Scores by name of each validation, by step; none where there is no record of any.
+    """Read the scores by name of each validation, by step; none where there is no record of any.
 
     Args:
         folder: of the run's checkpoints.

@@ -1,4 +1,4 @@
-"""Show configuration keys: what each is for, its default, and the values that it takes."""
+"""Show configuration keys: purpose, default, and possible values of each."""
 
 import difflib
 import json

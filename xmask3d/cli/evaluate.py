@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
 
 
 def run_scoring(options: Namespace) -> int:
-    """Score predictions that are there already, write everything, print the table."""
+    """Score existing predictions, write everything, print the table."""
     if options.checkpoint and "=" in options.checkpoint:  # the first override stands where a checkpoint would
         options.overrides.insert(0, options.checkpoint)
     elif options.checkpoint:

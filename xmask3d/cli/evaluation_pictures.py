@@ -52,7 +52,7 @@ def draw_scene(folder: Path, scene: Scene, benchmark: Benchmark) -> None:
 
 
 def evenly(names: list[str], count: int) -> list[str]:
-    """At most `count` of the names, evenly spaced."""
+    """Choose at most `count` of the names, evenly spaced."""
     if count >= len(names):
         return names
     return [names[int(i)] for i in np.linspace(0, len(names) - 1, count).round()] if count > 0 else []

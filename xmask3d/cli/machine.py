@@ -1,4 +1,4 @@
-"""The machine as `xmask3d doctor` finds it: a function a section, each yielding findings."""
+"""Machine as `xmask3d doctor` finds it: one function per section, each yielding findings."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for.
+    """Finding about the machine.
 
     Attributes:
         state: "there", "missing" where all works without it, "broken" where something needed does not work.

@@ -1,4 +1,4 @@
-"""A parser of command lines that drops nothing: an option given twice adds up or is refused."""
+"""Parser of command lines that ignores nothing: an option given twice adds up or is refused."""
 
 import argparse
 import difflib
@@ -9,7 +9,7 @@ from xmask3d.errors import UserError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose mistakes are one line, with arguments and options in any order."""
+    """Parser whose errors are one line, with arguments and options in any order."""
 
     def __init__(self, **keywords: Any) -> None:
         # Abbreviations would make two spellings of one option, and change meaning with every new one.

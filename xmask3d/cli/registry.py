@@ -1,4 +1,4 @@
-"""The commands of `xmask3d`: their names, what each is for, and the module each is in.
+"""Registry of the commands of `xmask3d`: name, purpose and module of each.
 
 Plain Python: `xmask3d --help` and a mistyped command are answered without importing any of them.
 """
@@ -50,13 +50,13 @@ EXAMPLES = """examples:
 
 
 class Command(Protocol):
-    """The module of a command."""
+    """Module of a command."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare arguments; imports nothing that takes time."""
 
     def run(self, options: Namespace) -> int:
-        """Do what is asked; returns the exit code. Raises `UserError` for a mistake in what was asked."""
+        """Run the command; returns the exit code. Raises `UserError` for a mistake in the request."""
 
 
 def load_command(name: str) -> Command:

@@ -1,4 +1,4 @@
-"""A segmentation result on the console."""
+"""Table of a segmentation result on the console."""
 
 from typing import TYPE_CHECKING
 

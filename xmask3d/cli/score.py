@@ -1,4 +1,4 @@
-"""Scoring of predictions that are there already, for `xmask3d evaluate --predictions`."""
+"""Scores of existing predictions, for `xmask3d evaluate --predictions`."""
 
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Train, or go on with, the run of a configuration."""
+"""Train, or resume, the run of a configuration."""
 
 from argparse import ArgumentParser, Namespace
 

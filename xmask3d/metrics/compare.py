@@ -1,4 +1,4 @@
-"""Methods and runs side by side: scores that evaluations and scored predictions wrote, and how sure differences are."""
+"""Comparison of methods and runs by the scores of evaluations and predictions, with the uncertainty of differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison.
+    """Line of a comparison.
 
     Attributes:
         name: of the method or variant.
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def runs(self) -> int:
-        """How many evaluations the row is made of."""
+        """Number of evaluations behind the row."""
         return len(self.paths)
 
 
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def comparable(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two results to stand in one table, by its name."""
+    """Return everything that must be equal for two results to stand in one table, by its name."""
     protocol = content["protocol"]
     if isinstance(protocol, str):
         protocol = Protocol(method=protocol).as_dict()  # of an evaluation of this project's model
@@ -139,7 +139,7 @@ def _short(value: Any) -> str:
 
 
 def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[list[Path], list[dict]]:
-    """One evaluation a run, the newest: earlier ones are of other checkpoints or settings, and no further seeds."""
+    """Keep one evaluation per run, the newest: earlier ones are of other checkpoints or settings, not further seeds."""
     newest: dict[Path, tuple[Path, dict]] = {}
     for path, content in sorted(zip(paths, contents, strict=True), key=lambda pair: pair[0].stat().st_mtime_ns):
         newest[Path(content["checkpoint"]).parent if "checkpoint" in content else path] = (path, content)
@@ -148,7 +148,7 @@ def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[li
 
 
 def markdown(rows: Sequence[Row], branches: Sequence[str] = BRANCHES) -> str:
-    """A Markdown table: mean ± standard deviation over several runs.
+    """Format a Markdown table: mean ± standard deviation over several runs.
 
     Evaluations have hIoU, base and novel mIoU of each branch; a table with predictions has a column for each score that
     a row has, and evaluations show their fused features in it.
@@ -173,7 +173,7 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: int = 1000, seed: int = 0) -> list[str]:
-    """Say by how much one of two methods beats the other, a line a score that both have.
+    """Describe by how much one of two methods beats the other, one line per score that both have.
 
     Both are scored on the same resamples of the scenes, so what is hard for both cancels out. The number behind ± is
     half the width of the interval that holds 95 % of the differences.
@@ -202,7 +202,7 @@ def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: i
 
 
 def load_statistics(row: Row) -> Statistics:
-    """Counts of each scene behind a row of one run.
+    """Load counts of each scene behind a row of one run.
 
     Raises:
         UserError: several runs, or no counts beside the results.

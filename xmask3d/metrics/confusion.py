@@ -12,7 +12,7 @@ from xmask3d.metrics.scores import Scores, Tally
 
 
 class ConfusionMatrix:
-    """Counts points by true and predicted class."""
+    """Counts of points by true and predicted class."""
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         self.num_classes = num_classes
@@ -41,10 +41,10 @@ class ConfusionMatrix:
         return self
 
     def areas(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Points of each class in prediction and truth, in either, and in the truth: three times K int64."""
+        """Count points of each class in prediction and truth, in either, and in the truth: three times K int64."""
         intersection, truth = self.counts.diagonal(), self.counts.sum(1)
         return intersection, truth + self.counts[:, :-1].sum(0) - intersection, truth
 
     def scores(self, groups: Mapping[str, Sequence[int]], headlines: Sequence[str] = ("hiou",)) -> Scores:
-        """Scores by group of class ids, and headlines by name, see `find_headline`."""
+        """Compute scores by group of class ids, and headlines by name, see `find_headline`."""
         return Scores.of(Tally(self.counts.cpu().numpy(), groups), headlines)

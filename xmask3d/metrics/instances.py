@@ -27,7 +27,7 @@ _ROWS_AT_ONCE = 1 << 16  # stays in the processor's cache
 
 @dataclass(frozen=True)
 class SceneMatches:
-    """True and false positives of one scene, one row each, and the objects that there are to find.
+    """True and false positives of one scene, one row each, and its objects.
 
     Attributes:
         kind: E int64, rank of the class in the list of judged classes.
@@ -92,7 +92,7 @@ def match_scene(
 
 
 def _intersections(masks: np.ndarray, object_of_point: np.ndarray, count: int) -> np.ndarray:
-    """Points that each of M masks shares with each of `count` objects, M x count int64."""
+    """Count the points that each of M masks shares with each of `count` objects, M x count int64."""
     shared = np.zeros((len(masks), count), np.int64)
     step = max(1, _MASK_POINTS_AT_ONCE // max(1, masks.shape[1]))
     for start in range(0, len(masks), step):
@@ -106,7 +106,7 @@ def _intersections(masks: np.ndarray, object_of_point: np.ndarray, count: int) -
 def _match_class(
     kind: int, matches: np.ndarray, large: np.ndarray, forgiven: np.ndarray, confidence: np.ndarray
 ) -> list[tuple[np.ndarray, ...]]:
-    """Rows of `SceneMatches` for the P predictions and O objects of one class.
+    """Return rows of `SceneMatches` for the P predictions and O objects of one class.
 
     Args:
         matches: T x P x O bool, overlaps that are large enough; objects in rising order of their id.
@@ -134,7 +134,7 @@ def _match_class(
 
 
 def average_precision(scenes: Sequence[SceneMatches], weights: np.ndarray | None = None) -> np.ndarray:
-    """Areas under the precision-recall curves of the pooled scenes.
+    """Compute areas under the precision-recall curves of the pooled scenes.
 
     Args:
         scenes: S scenes, all with the same list of K judged classes.
@@ -165,7 +165,7 @@ def average_precision(scenes: Sequence[SceneMatches], weights: np.ndarray | None
 
 
 def _area(confidence: np.ndarray, correct: np.ndarray, times: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Trapezoid rule through a point for each distinct confidence, and recall 0 with precision 1.
+    """Apply the trapezoid rule through a point for each distinct confidence, and recall 0 with precision 1.
 
     Args:
         confidence: E, falling. correct: E bool. times: B x E, how often each row counts. objects: B.
@@ -194,12 +194,12 @@ class InstanceScores:
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
-        """K values each of ap, ap50 and ap25; NaN for a class without objects."""
+        """Return K values each of ap, ap50 and ap25; NaN for a class without objects."""
         columns = {"ap": self.areas[:, :-1].mean(1)}
         return columns | {f"ap{percent}": self.areas[:, OVERLAPS.index(percent)] for percent in (50, 25)}
 
     def mean(self, name: str, group: str | None = None) -> float:
-        """Mean of ap, ap50 or ap25 over the classes (of a group) that have objects; NaN if none has."""
+        """Average ap, ap50 or ap25 over the classes (of a group) that have objects; NaN if none has."""
         values = self.per_class[name] if group is None else self.per_class[name][list(self.groups[group])]
         values = values[~np.isnan(values)]
         return float(values.mean()) if len(values) else float("nan")

@@ -18,7 +18,7 @@ from xmask3d.splits import Benchmark
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """What is true of a scene of n points.
+    """Truth of a scene of n points.
 
     Attributes:
         name: of the scene.
@@ -33,7 +33,7 @@ class SceneTruth:
 
 @dataclass(frozen=True)
 class ScenePrediction:
-    """What a method says of a scene of n points.
+    """Prediction of a method for a scene of n points.
 
     Attributes:
         source: file that it is from, for messages.
@@ -113,7 +113,7 @@ def score_predictions(
 
 
 def count_points(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Points by true and predicted class, K x (K + 1) int64; the last column for what is no class id."""
+    """Count points by true and predicted class, K x (K + 1) int64; the last column for anything that is no class id."""
     counted = (truth >= 0) & (truth < num_classes)
     column = np.where((predicted >= 0) & (predicted < num_classes), predicted, num_classes)
     cells = truth[counted].astype(np.int64) * (num_classes + 1) + column[counted]

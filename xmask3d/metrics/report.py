@@ -1,4 +1,4 @@
-"""Results of scored predictions as text, JSON and CSV, with all that they depend on."""
+"""Results of scored predictions as text, JSON and CSV, with everything that they depend on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PredictionResults:
     about: dict[str, Any]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a class."""
+        """Return one dict per class."""
         statistics, names = self.statistics, self.benchmark.class_names
         rows: list[dict[str, Any]] = [
             {"class": name, "groups": [group for group, ids in statistics.groups.items() if i in ids]}
@@ -64,7 +64,7 @@ class PredictionResults:
         return rows
 
     def table(self) -> str:
-        """The results as text for a console."""
+        """Format the results as text for a console."""
         matching = ", ".join(f"{count} by {kind}" for kind, count in self.about["matching"].items())
         protocol = ", ".join(f"{name} {value}" for name, value in self.statistics.protocol.as_dict().items() if value)
         lines = [
@@ -88,7 +88,7 @@ class PredictionResults:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that the scores are made of and depend on."""
+        """Return everything that the scores are made of and depend on."""
         statistics, benchmark = self.statistics, self.benchmark
         class_list = {
             "names": list(benchmark.class_names),

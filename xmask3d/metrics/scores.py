@@ -21,7 +21,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Tally:
-    """Points counted by true and predicted class.
+    """Counts of points by true and predicted class.
 
     Attributes:
         counts: K x (K + 1), rows are the truth, columns the prediction; the last column is for points without one.
@@ -33,31 +33,31 @@ class Tally:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """K, points of each class that are labelled right."""
+        """Points of each class that are labelled right, K."""
         return self.counts.diagonal().copy()
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """K, points of each class."""
+        """Points of each class, K."""
         return self.counts.sum(1)
 
     @cached_property
     def union(self) -> np.ndarray:
-        """K, points of each class in truth or prediction."""
+        """Points of each class in truth or prediction, K."""
         return self.truth + self.counts[:, :-1].sum(0) - self.hits
 
     @cached_property
     def iou(self) -> np.ndarray:
-        """K in [0, 1], intersection over union; 0 for a class that is neither in the truth nor predicted."""
+        """Intersection over union, K in [0, 1]; 0 for a class that is neither in the truth nor predicted."""
         return self.hits / np.maximum(self.union, 1)
 
     @cached_property
     def accuracy(self) -> np.ndarray:
-        """K in [0, 1], share of each class's points that are labelled right."""
+        """Share of each class's points that are labelled right, K in [0, 1]."""
         return self.hits / np.maximum(self.truth, 1)
 
     def members(self, group: str) -> list[int]:
-        """Class ids of a group. Raises `UserError` for one that the class list does not have."""
+        """Return class ids of a group. Raises `UserError` for one that the class list does not have."""
         if group == ALL and ALL not in self.groups:
             return list(range(len(self.counts)))
         if group not in self.groups:
@@ -65,11 +65,11 @@ class Tally:
         return list(self.groups[group])
 
     def miou(self, group: str = ALL, absent: Absent = "zero") -> float:
-        """Mean IoU over the classes of a group; 0 for none."""
+        """Average IoU over the classes of a group; 0 for none."""
         return self._mean(self.iou, group, absent)
 
     def macc(self, group: str = ALL, absent: Absent = "zero") -> float:
-        """Mean accuracy over the classes of a group; 0 for none."""
+        """Average accuracy over the classes of a group; 0 for none."""
         return self._mean(self.accuracy, group, absent)
 
     def within(self, group: str) -> Tally:
@@ -101,11 +101,11 @@ class ForegroundRules:
     absent: Absent = "left_out"
 
     def miou(self, tally: Tally) -> float:
-        """Mean IoU of the foreground, f-mIoU."""
+        """Average IoU of the foreground, f-mIoU."""
         return self._points(tally).miou(self.group, self.absent)
 
     def macc(self, tally: Tally) -> float:
-        """Mean accuracy of the foreground, f-mAcc."""
+        """Average accuracy of the foreground, f-mAcc."""
         return self._points(tally).macc(self.group, self.absent)
 
     def _points(self, tally: Tally) -> Tally:
@@ -128,7 +128,7 @@ TITLES = {"hiou": "hIoU", "hacc": "hAcc", "all_accuracy": "allAcc", "f_miou": "f
 
 
 def find_headline(name: str) -> Headline:
-    """The function behind the name of a score: one of `HEADLINES`, miou_<group>, macc_<group>, or a dotted path.
+    """Find the function behind the name of a score: one of `HEADLINES`, miou_<group>, macc_<group>, or a dotted path.
 
     Raises:
         UserError: no such name, module or function.
@@ -157,7 +157,7 @@ def check_headlines(names: Sequence[str], num_classes: int, groups: Mapping[str,
 
 
 def title_of(name: str) -> str:
-    """Heading of a score in tables: with its group of classes, or of a dotted path the function's name."""
+    """Return the heading of a score in tables: with its class group, or for a dotted path the function's name."""
     kind, _, group = name.partition("_")
     if name not in TITLES and kind in TITLES and group:
         return f"{TITLES[kind]} {group}"
@@ -165,7 +165,7 @@ def title_of(name: str) -> str:
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    """2ab / (a + b), 0 if both are 0."""
+    """Return 2ab / (a + b), 0 if both are 0."""
     return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
@@ -209,7 +209,7 @@ class Scores:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Flat, for a file: hiou, miou_base, accuracy_novel and so on; miou and mean_accuracy are of all classes."""
+        """Flatten for a file: hiou, miou_base, accuracy_novel and so on; miou and mean_accuracy are of all classes."""
         return {
             "iou": self.iou,
             "accuracy": self.accuracy,

@@ -48,7 +48,7 @@ class Protocol:
         return ForegroundRules(self.foreground, self.background, self.absent)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every choice by its name."""
+        """Return every choice by its name."""
         return asdict(self)
 
 
@@ -73,7 +73,7 @@ class Statistics:
     matches: Sequence[SceneMatches] | None
 
     def tally(self) -> Tally:
-        """Points of all scenes."""
+        """Sum the points of all scenes."""
         assert self.counts is not None
         return Tally(self.counts.sum(0), self.groups)
 
@@ -86,7 +86,7 @@ class Statistics:
         return InstanceScores(areas, {n: [place[i] for i in ids if i in place] for n, ids in self.groups.items()})
 
     def headlines(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scores by name, once for all scenes, or for each of B resamples of them.
+        """Return scores by name, once for all scenes, or for each of B resamples of them.
 
         Args:
             weights: B x S, the times that each scene counts.
@@ -112,7 +112,7 @@ class Statistics:
         return {name: np.array(column) for name, column in values.items()}
 
     def _resampled(self, counts: np.ndarray, occurring: np.ndarray) -> Tally:
-        """Counts of a resample, whose groups lack the classes that only this resample has no point of.
+        """Return counts of a resample; its groups leave out classes of which this resample alone has no point.
 
         A class that no scene has counts 0 where the protocol says so; one that was not drawn says nothing.
         """
@@ -166,12 +166,12 @@ _COLUMNS = ("kind", "overlap", "confidence", "correct")
 
 
 def resample(scenes: int, resamples: int, seed: int) -> np.ndarray:
-    """Times that each scene counts in each resample with replacement, resamples x scenes; equal for equal seeds."""
+    """Draw how often each scene counts in each resample with replacement, resamples x scenes; equal seeds agree."""
     return np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Ends of the middle 95 % of resampled values; None if a score is missing in all of them."""
+    """Return ends of the middle 95 % of resampled values; None if a score is missing in all of them."""
     values = values[~np.isnan(values)]
     if not len(values):
         return None
@@ -180,7 +180,7 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
 
 
 def semantic_headlines(groups: Mapping[str, Sequence[int]], rules: ForegroundRules) -> dict[str, Headline]:
-    """Scores of labels that a class list allows, by name."""
+    """Return scores of labels that a class list allows, by name."""
     found: dict[str, Headline] = {}
     if groups.get("base") and groups.get("novel"):
         found = {name: find_headline(name) for name in ("hiou", "miou_base", "miou_novel", "macc_base", "macc_novel")}
@@ -195,7 +195,7 @@ _FREQUENCIES = ("head", "common", "tail")
 
 
 def _instance_headlines(scores: InstanceScores) -> dict[str, float]:
-    """AP of all classes and of groups; hAP50 is the harmonic mean of AP50 of base and novel classes."""
+    """Compute AP of all classes and of groups; hAP50 is the harmonic mean of AP50 of base and novel classes."""
     kinds = ("ap", "ap50", "ap25")
     found = {kind: scores.mean(kind) for kind in kinds}
     for group in ("base", "novel", *_FREQUENCIES):
@@ -207,7 +207,7 @@ def _instance_headlines(scores: InstanceScores) -> dict[str, float]:
 
 
 def load_evaluated(folder: Path, content: Mapping[str, Any]) -> Statistics:
-    """Counts of each scene that an evaluation of this project's model has kept, of the fused features.
+    """Load counts of each scene that an evaluation of this project's model has kept, of the fused features.
 
     Args:
         folder: of its results. content: of its `results.json`.

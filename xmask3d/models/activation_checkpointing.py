@@ -1,4 +1,4 @@
-"""Blocks of frozen diffusers networks, computed without keeping what is cheap to compute again.
+"""Activation checkpointing of frozen diffusers networks: whatever is cheap to compute again is not kept.
 
 The weights take no gradient, so a convolution needs nothing of its input for the backward pass; autograd keeps it all
 the same, and the norm's and the activation's results with it. A residual block that recomputes those keeps two maps of
@@ -28,7 +28,7 @@ _TOKENS = 1024
 
 
 def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
-    """`block(x, time)` of a `ResnetBlock2D`, B x C x H x W to B x C' x H x W."""
+    """Compute `block(x, time)` of a `ResnetBlock2D`, B x C x H x W to B x C' x H x W."""
     if not _is_plain(block):
         return block(x, time)
     hidden = _recompute(lambda x: block.conv1(_activated(block.norm1, x)), x)
@@ -47,7 +47,7 @@ def multiply_less(network: nn.Module) -> None:
 
 
 class _Convolution(nn.Conv2d):
-    """3 x 3 weights, stride 1, padding 1."""
+    """Convolution with 3 x 3 weights, stride 1, padding 1."""
 
     def forward(self, input: Tensor) -> Tensor:
         return winograd.conv2d(input, self.weight, self.bias)
@@ -61,7 +61,7 @@ def use_checkpointing(network: nn.Module) -> None:
 
 
 class _Transformer(Transformer2DModel):
-    """Norm, projection, blocks and projection back, added to the input."""
+    """Transformer: norm, projection, blocks and projection back, added to the input."""
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: Any, return_dict: bool = False, **__: Any
@@ -80,19 +80,19 @@ class _Transformer(Transformer2DModel):
 
 
 def _attend(block: nn.Module, x: Tensor, text: Tensor) -> Tensor:
-    """Self-attention and cross-attention, each after a norm; B x N x C."""
+    """Apply self-attention and cross-attention, each after a norm; B x N x C."""
     x = block.attn1(block.norm1(x)) + x
     return block.attn2(block.norm2(x), text) + x
 
 
 def _feed_forward(block: nn.Module, x: Tensor) -> Tensor:
-    """Norm and feed-forward, B x N x C; its inner maps are eight times as wide, so long sequences go in parts."""
+    """Apply norm and feed-forward, B x N x C, long sequences in parts since the inner maps are eight times as wide."""
     parts = [_recompute(lambda x: block.ff(block.norm3(x)), part) for part in x.split(_TOKENS, 1)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _product(layer: nn.Module, tokens: Tensor) -> Tensor:
-    """A linear layer or a convolution of one pixel, as a product: it keeps no input where weights take no gradient."""
+    """Apply a linear layer or a 1 x 1 convolution as a product, which keeps no input where weights take no gradient."""
     return F.linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
@@ -101,8 +101,7 @@ def _activated(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def _recompute(function: Callable[..., Tensor], x: Tensor, *others: Tensor, **options: Any) -> Tensor:
-    """`function(x, *others)`, recomputed in the backward pass as far as the last tensor that is kept: a product that
-    ends the function is not computed again."""
+    """Compute `function(x, *others)`, and recompute it in the backward pass up to the last tensor that is kept."""
     if torch.is_grad_enabled() and x.requires_grad and x.numel() >= _WORTH:
         return checkpoint(function, x, *others, use_reentrant=False, preserve_rng_state=False, **options)
     return function(x, *others)

@@ -11,7 +11,7 @@ from xmask3d.native import winograd
 
 
 class NormedConv2d(nn.Module):
-    """A convolution without bias that keeps the size, followed by a group normalisation."""
+    """Convolution without bias that keeps the size, followed by a group normalisation."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 32) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class NormedConv2d(nn.Module):
         self.norm = nn.GroupNorm(groups, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x in_channels x H x W to B x out_channels x H x W."""
+        """Convolve B x in_channels x H x W to B x out_channels x H x W."""
         if self.weight.shape[-1] == 3:
             return self.norm(winograd.conv2d(x, self.weight))
         return self.norm(F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2))
@@ -30,12 +30,12 @@ class MLP(nn.Module):
     """Linear layers with ReLU between them."""
 
     def __init__(self, *sizes: int) -> None:
-        """`sizes`: of the input, of the hidden layers, of the output."""
+        """Build the layers. `sizes`: of the input, of the hidden layers, of the output."""
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(size, following) for size, following in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """... x sizes[0] to ... x sizes[-1]."""
+        """Map ... x sizes[0] to ... x sizes[-1]."""
         *hidden, last = self.layers
         for layer in hidden:
             x = F.relu(layer(x))
@@ -45,7 +45,7 @@ class MLP(nn.Module):
 def sine_position_encoding(
     height: int, width: int, dim: int, *, device: torch.device, dtype: torch.dtype, temperature: float = 1e4
 ) -> Tensor:
-    """Sines and cosines of the row and the column, both scaled to (0, 2 pi].
+    """Return sines and cosines of the row and the column, both scaled to (0, 2 pi].
 
     Returns:
         dim x height x width: first half of the channels for the row, second half for the column; in each, sine and

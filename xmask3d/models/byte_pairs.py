@@ -19,10 +19,10 @@ START = 49406
 
 
 class BytePairs:
-    """The encoder; `shared_pairs` makes it once."""
+    """Encoder of texts; `shared_pairs` makes it once."""
 
     def __init__(self, merges: list[tuple[str, str]]) -> None:
-        """`merges`: pairs in the order in which they are joined."""
+        """Keep the merges. `merges`: pairs in the order in which they are joined."""
         import regex
 
         self._byte_symbol = _byte_symbols()
@@ -36,14 +36,14 @@ class BytePairs:
         self._id |= {"<start_of_text>": START, "<end_of_text>": START + 1}
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without start and end."""
+        """Return the ids of a text, without start and end."""
         ids = []
         for piece in self._pieces.findall(_clean(text)):
             ids += [self._id[token] for token in self._join(piece)]
         return ids
 
     def _join(self, piece: str) -> list[str]:
-        """A piece's bytes, neighbours joined again and again in the order of the merges."""
+        """Join neighbouring bytes of a piece, again and again in the order of the merges."""
         if piece in ("<start_of_text>", "<end_of_text>"):
             return [piece]
         word = [self._byte_symbol[byte] for byte in piece.encode("utf-8")]
@@ -66,7 +66,7 @@ class BytePairs:
 
 @lru_cache(maxsize=1)
 def shared_pairs() -> BytePairs:
-    """The encoder with CLIP's merges."""
+    """Return the encoder with CLIP's merges."""
     package = find_spec("open_clip")
     path = Path(package.origin).parent / MERGES_FILE if package and package.origin else Path(MERGES_FILE)
     try:
@@ -84,7 +84,7 @@ def _clean(text: str) -> str:
 
 
 def _byte_symbols() -> dict[int, str]:
-    """A visible character for each byte: itself where it has one, else one from 256 on; in CLIP's order."""
+    """Return a visible character for each byte: itself where it has one, else one from 256 on; in CLIP's order."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     symbols = {byte: chr(byte) for byte in visible}
     for byte in range(256):

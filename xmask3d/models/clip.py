@@ -18,19 +18,19 @@ __all__ = ["ClipText", "EncodedTokens", "MaskClip", "TextClassifier", "cosine_lo
 
 
 class TextClassifier(nn.Module):
-    """Classifies by cosine similarity with text embeddings and one learned embedding for "none of them"."""
+    """Classifier by cosine similarity with text embeddings and one learned embedding for "none of them"."""
 
     def __init__(self, null_embedding: Tensor) -> None:
-        """`null_embedding`: 1 x D, where learning starts: the embedding of the empty string."""
+        """Initialise from `null_embedding`: 1 x D, the embedding of the empty string."""
         super().__init__()
         self.null_embed = nn.Parameter(null_embedding.detach().clone())
 
     def embeddings(self, text: Tensor) -> Tensor:
-        """n x D text embeddings to (n + 1) x D, null last."""
+        """Append null to n x D text embeddings: (n + 1) x D, null last."""
         return torch.cat([text.to(self.null_embed), self.null_embed])
 
     def logits(self, features: Tensor, text: Tensor, temperature: Tensor | float) -> Tensor:
-        """Features ... x D and texts n x D to ... x (n + 1), null last."""
+        """Classify features ... x D by texts n x D: logits ... x (n + 1), null last."""
         return cosine_logits(features, self.embeddings(text), temperature)
 
 
@@ -57,7 +57,7 @@ class ClipText(FrozenNetworks):
         return self.clip.text_projection.shape[1]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """N strings to N x D embeddings, not normalised, without gradient, on the network's device."""
+        """Embed N strings: N x D, not normalised, without gradient, on the network's device."""
         unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
         for start in range(0, len(unknown), self.batch_size):
             batch = unknown[start : start + self.batch_size]
@@ -67,7 +67,7 @@ class ClipText(FrozenNetworks):
         return torch.stack([self._known[text] for text in texts])
 
     def knows(self, text: str) -> bool:
-        """Whether a text was encoded before."""
+        """Return True where a text was encoded before."""
         return text in self._known
 
     def remember(self, text: str, embedding: Tensor) -> None:
@@ -75,7 +75,7 @@ class ClipText(FrozenNetworks):
         self._known[text] = embedding[0].to(self.clip.text_projection.device)
 
     def encode_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
-        """One embedding a class name.
+        """Return one embedding per class name.
 
         Args:
             names: K class names.
@@ -106,7 +106,7 @@ class ClipText(FrozenNetworks):
 
 @dataclass(frozen=True)
 class EncodedTokens:
-    """CLIP's own tokens of B images, as the mask tokens see them: T = 1 + patches tokens, L layers.
+    """Encoded tokens of B images for the mask tokens: T = 1 + patches tokens, L layers.
 
     Attributes:
         class_token: B x C, the class token before the first layer.
@@ -155,7 +155,7 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def forward(self, images: Tensor, mask_logits: Tensor) -> Tensor:
-        """One embedding a mask.
+        """Return one embedding per mask.
 
         Args:
             images: B x 3 x H x W in [0, 1].
@@ -168,7 +168,7 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedTokens:
-        """The part that does not depend on the masks; B x 3 x H x W in [0, 1]."""
+        """Compute the part that does not depend on the masks; B x 3 x H x W in [0, 1]."""
         visual = self.visual
         x = visual.conv1(self.preprocess(images)).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
@@ -197,7 +197,7 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def embed(self, encoded: EncodedTokens, mask_logits: Tensor) -> Tensor:
-        """Embeddings of masks, B x Q x D, on images encoded before; `mask_logits`: B x Q x h x w."""
+        """Embed masks, B x Q x D, on images encoded before; `mask_logits`: B x Q x h x w."""
         visible = self.visible_patches(mask_logits)
         # The class token comes first and is seen by every mask.
         visible = F.pad(visible, (1, 0), value=True).unsqueeze(1)
@@ -211,16 +211,16 @@ class MaskClip(FrozenNetworks):
         return x if self.visual.proj is None else x @ self.visual.proj
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """B x 3 x H x W in [0, 1] to what the image tower takes: its size, whatever the aspect, and normalised."""
+        """Resize B x 3 x H x W in [0, 1] to the size of the image tower, whatever the aspect, and normalise it."""
         resized = F.interpolate(images, self.visual.image_size, mode="bilinear", align_corners=False)
         return (resized - self.mean) / self.std
 
     def visible_patches(self, mask_logits: Tensor) -> Tensor:
-        """Which patches a mask touches anywhere with probability 0.5 or more: B x Q x patches, row by row."""
+        """Find patches that a mask touches anywhere with probability 0.5 or more: B x Q x patches, row by row."""
         return (self.patch_probabilities(mask_logits) >= 0.5).flatten(2)
 
     def patch_probabilities(self, mask_logits: Tensor) -> Tensor:
-        """Largest probability of a mask in each patch: B x Q x rows x columns."""
+        """Return the largest probability of a mask in each patch: B x Q x rows x columns."""
         mask_logits = mask_logits.to(self.mean.dtype)
         resized = F.interpolate(mask_logits, self.visual.image_size, mode="bilinear", align_corners=False)
         height, width = self.visual.patch_size
@@ -229,7 +229,7 @@ class MaskClip(FrozenNetworks):
 
 
 def _check_image_tower(visual: nn.Module) -> None:
-    """UserError unless the blocks are those that `_project` and `_finish` take apart."""
+    """Raise `UserError` unless the blocks are those that `_project` and `_finish` take apart."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", [])
     plain = len(blocks) > 0 and all(
         isinstance(getattr(block, "attn", None), nn.MultiheadAttention) and block.attn.in_proj_weight is not None
@@ -240,7 +240,7 @@ def _check_image_tower(visual: nn.Module) -> None:
 
 
 def _project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of B x N x C tokens, each B x heads x N x C/heads."""
+    """Return queries, keys and values of B x N x C tokens, each B x heads x N x C/heads."""
     attention = block.attn
     projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     query, key, value = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -248,6 +248,6 @@ def _project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
-    """The block's output from its input, B x N x C, and what attention gave, B x heads x N x C/heads."""
+    """Return a block's output, given its input, B x N x C, and its attention's output, B x heads x N x C/heads."""
     x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))

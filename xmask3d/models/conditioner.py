@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PositionalLinear(nn.Module):
-    """A linear map whose result is repeated over tokens, each with a learned offset."""
+    """Linear map whose result is repeated over tokens, each with a learned offset."""
 
     def __init__(self, in_features: int, out_features: int, tokens: int = 1) -> None:
         super().__init__()
@@ -22,12 +22,12 @@ class PositionalLinear(nn.Module):
         nn.init.trunc_normal_(self.positional_embedding, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x in_features to B x tokens x out_features."""
+        """Map B x in_features to B x tokens x out_features."""
         return self.linear(x).unsqueeze(1) + self.positional_embedding
 
 
 class ImplicitConditioner(nn.Module):
-    """Adds the projected 3D global feature to the empty prompt and to the time embedding.
+    """Conditioner that adds the projected 3D global feature to the empty prompt and to the time embedding.
 
     Both additions are gated by tanh of a learned amount that starts at zero: training begins with the features of the
     unconditional diffusion model.
@@ -50,24 +50,24 @@ class ImplicitConditioner(nn.Module):
         self.alpha_cond_time_embed = nn.Parameter(torch.zeros(time_dim))
 
     def forward(self, global_feature: Tensor) -> tuple[Tensor, Tensor]:
-        """B x D to the text condition, B x T x context_dim, and the time condition, B x E."""
+        """Map B x D to the text condition, B x T x context_dim, and the time condition, B x E."""
         text = self.empty_prompt + torch.tanh(self.alpha_cond) * self.clip_project(global_feature)
         time = torch.tanh(self.alpha_cond_time_embed) * self.time_embed_project(global_feature).squeeze(1)
         return text, time
 
 
 class EmptyConditioner(nn.Module):
-    """No condition: the empty prompt and a zero time condition, whatever the global feature."""
+    """Absence of a condition: the empty prompt and a zero time condition, whatever the global feature."""
 
     def __init__(self, empty_prompt: Tensor, time_dim: int) -> None:
-        """Arguments as of `ImplicitConditioner`."""
+        """Take the arguments of `ImplicitConditioner`."""
         super().__init__()
         self.register_buffer("empty_prompt", empty_prompt, persistent=False)
         self.empty_prompt: Tensor
         self.time_dim = time_dim
 
     def forward(self, global_feature: Tensor) -> tuple[Tensor, Tensor]:
-        """B x D to the text condition, B x T x context_dim, and the time condition, B x time_dim; both constant."""
+        """Map B x D to the text condition, B x T x context_dim, and the time condition, B x time_dim; both constant."""
         text = self.empty_prompt.expand(len(global_feature), -1, -1)
         return text, self.empty_prompt.new_zeros(len(global_feature), self.time_dim)
 

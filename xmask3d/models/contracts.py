@@ -1,4 +1,4 @@
-"""Contracts of the networks that research exchanges, and nothing of how the built-in ones keep them.
+"""Contracts of the networks that research exchanges, independent of the built-in ones.
 
 `XMask3D`, the feature cache and the labellers use no more of these parts than what stands here. A part is a
 `torch.nn.Module`: its parameters train with everything else and are in checkpoints. A pre-trained network that never
@@ -36,7 +36,7 @@ class PointNetwork(Protocol):
 
 
 class ImageEncoder(Protocol):
-    """Part of a network that reads images alone, so that what it gives can be kept from epoch to epoch."""
+    """Part of a network that reads images alone, so that its output can be kept from epoch to epoch."""
 
     def encode(self, images: Tensor) -> Encoded:
         """Encode B x 3 x H x W images in [0, 1], without gradient."""

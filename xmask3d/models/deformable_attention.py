@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class DeformableAttention(nn.Module):
-    """Every query samples a few learned places of every level around its reference point."""
+    """Attention in which every query samples a few learned places of every level around its reference point."""
 
     def __init__(self, dim: int, *, heads: int = 8, levels: int = 3, points: int = 4) -> None:
         super().__init__()

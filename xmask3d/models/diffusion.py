@@ -19,13 +19,13 @@ FIRST_BETA = 0.00085
 
 
 def shared_noise(channels: int = 4, size: int = 64) -> Tensor:
-    """The one noise sample that every image gets: 1 x channels x size x size, always the same numbers."""
+    """Return the one noise sample of every image: 1 x channels x size x size, always the same numbers."""
     return torch.randn(1, channels, size, size, generator=torch.Generator("cpu").manual_seed(42))
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """What depends on the images alone: constant, without gradient, worth keeping.
+    """Outputs that depend on the images alone: constant, without gradient, worth keeping.
 
     Attributes:
         latent: B x 4 x h x w, scaled mean of the posterior.
@@ -46,7 +46,7 @@ class EncodedImages:
         )
 
     def to(self, *args: torch.device | torch.dtype | str) -> "EncodedImages":
-        """Every tensor on a device or in a dtype."""
+        """Move every tensor to a device or a dtype."""
         return self.map(lambda item: item.to(*args))
 
 
@@ -138,12 +138,12 @@ class DiffusionFeatures(FrozenNetworks):
 
     @property
     def image_multiple(self) -> int:
-        """Height and width of images must be multiples of this."""
+        """Divisor of allowed image heights and widths."""
         return 2 ** (len(self.vae.encoder.down_blocks) - 1)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedImages:
-        """All that the conditions do not change.
+        """Compute everything that the conditions do not change.
 
         Args:
             images: B x 3 x H x W in [0, 1].
@@ -181,7 +181,7 @@ class DiffusionFeatures(FrozenNetworks):
         return cells + 4 * (height // strides[1]) * (width // strides[1])
 
     def forward(self, encoded: EncodedImages, text_condition: Tensor, time_condition: Tensor) -> list[Tensor]:
-        """The feature maps of images under conditions.
+        """Compute the feature maps of images under conditions.
 
         Args:
             encoded: B images.
@@ -195,14 +195,14 @@ class DiffusionFeatures(FrozenNetworks):
         return [*encoded.encoder_maps, *unet_maps, *encoded.decoder_maps]
 
     def add_noise(self, latent: Tensor) -> Tensor:
-        """The latent, B x 4 x h x w, at the first noising step, always with the same noise."""
+        """Return the latent, B x 4 x h x w, at the first noising step, always with the same noise."""
         noise = self.noise
         if noise.shape[-2:] != latent.shape[-2:]:
             noise = F.interpolate(noise, latent.shape[-2:], mode="bicubic", align_corners=False)
         return self.signal_rate * latent + self.noise_rate * noise.to(latent.dtype)
 
     def unet_maps(self, latent: Tensor, text_condition: Tensor, time_condition: Tensor) -> list[Tensor]:
-        """The inputs of the last residual block of every up level; arguments as in `forward`."""
+        """Return the inputs of the last residual block of every up level; arguments as in `forward`."""
         unet, result_dtype, dtype = self.unet, text_condition.dtype, self.unet.dtype
         text = text_condition.to(dtype)
         time = unet.time_proj(latent.new_zeros(len(latent)))
@@ -244,7 +244,7 @@ class DiffusionFeatures(FrozenNetworks):
         return layer(x, time, text)
 
     def _widest_bytes(self, images: Tensor) -> int:
-        """Size of a map at the images' own resolution."""
+        """Return the bytes of a map at the images' own resolution."""
         batch, _, height, width = images.shape
         return batch * self.vae.encoder.conv_in.out_channels * height * width * self.vae.dtype.itemsize
 
@@ -316,7 +316,7 @@ def truncate_unet(unet: UNet2DConditionModel) -> None:
 
 
 def _layers(block: nn.Module) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """Residual blocks of a level, each with its cross-attention where the level has any."""
+    """List the residual blocks of a level, each with its cross-attention where the level has any."""
     attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
     for resnet, attention in zip(block.resnets, attentions, strict=True):
 

@@ -26,7 +26,7 @@ class FrozenNetworks(nn.Module):
         self._frozen = (*self._frozen, name)
 
     def frozen_networks(self) -> list[nn.Module]:
-        """The networks that `freeze` was given, in that order."""
+        """Return the networks that `freeze` was given, in that order."""
         return [self.__dict__[name] for name in self._frozen]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FrozenNetworks":

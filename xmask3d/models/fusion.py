@@ -1,4 +1,4 @@
-"""From masks to points: which mask owns a point, and its fused feature (paper section 3.3, Eq. 4)."""
+"""Fusion of masks and points: the owner of each point, and its fused feature (paper section 3.3, Eq. 4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Fuser(nn.Module):
-    """One linear map of a point's 2D and 3D features, side by side (paper Eq. 4)."""
+    """Linear map of a point's 2D and 3D features, side by side (paper Eq. 4)."""
 
     def __init__(self, dim: int, frame_size: tuple[int, int] = (240, 320)) -> None:
         """
@@ -80,7 +80,7 @@ def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor) 
 
 
 def training_scores(class_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of masks, B x Q, and which of them take part, B x Q bool: all."""
+    """Return scores of masks, B x Q, and which of them take part, B x Q bool: all."""
     scores = at_least_float32(class_logits.detach()).softmax(-1).amax(-1)
     return scores, torch.ones_like(scores, dtype=torch.bool)
 
@@ -110,7 +110,7 @@ def inference_scores(
 
 
 def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor:
-    """Largest class probability of every query among the classes it may be.
+    """Return the largest class probability of every query among the classes that the gate allows.
 
     Args:
         class_logits: B x Q x (K + 1), null last.
@@ -127,7 +127,7 @@ def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor
 
 @torch.no_grad()
 def own_points(point_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: Tensor) -> Tensor:
-    """The mask that owns each point: the largest score times mask probability, if that mask covers the point.
+    """Find the mask that owns each point: the largest score times mask probability, if it covers the point.
 
     Masks are disjoint on the whole frame by this rule; it is evaluated at the points' pixels only.
 
@@ -146,7 +146,7 @@ def own_points(point_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: 
 
 @torch.no_grad()
 def sample_at_points(mask_logits: Tensor, pixels: Tensor, point_batch: Tensor, frame_size: tuple[int, int]) -> Tensor:
-    """Mask logits at the points' pixels: bilinear resizing to the frame grid, evaluated where points are.
+    """Sample mask logits at the points' pixels: bilinear resizing to the frame grid, evaluated where points are.
 
     Args:
         mask_logits: B x Q x h x w.
@@ -170,7 +170,7 @@ def sample_at_points(mask_logits: Tensor, pixels: Tensor, point_batch: Tensor, f
 
 
 def own_pixels(mask_logits: Tensor, scores: Tensor, keep: Tensor, frame_size: tuple[int, int]) -> Tensor:
-    """Owner of every pixel of the frames by the rule of `own_points`: B x h x w int64, -1 where there is none.
+    """Find the owner of every pixel by the rule of `own_points`: B x h x w int64, -1 where there is none.
 
     Args:
         mask_logits: B x Q x height x width. scores: B x Q. keep: B x Q bool.
@@ -198,7 +198,7 @@ def sum_per_sample(values: Tensor, point_batch: Tensor, size: int) -> Tensor:
 
 
 def _neighbours(index: Tensor, length: int, cells: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The two cells between which a pixel's centre falls, clamped at the edge, and the share of the second."""
+    """Return the two cells between which a pixel's centre falls, clamped at the edge, and the share of the second."""
     position = ((index.to(dtype) + 0.5) * (cells / length) - 0.5).clamp(min=0)
     first = position.floor().long().clamp(max=cells - 1)
     return first, (first + 1).clamp(max=cells - 1), position - first
@@ -206,7 +206,7 @@ def _neighbours(index: Tensor, length: int, cells: int, dtype: torch.dtype) -> t
 
 @torch.no_grad()
 def distinct_points(point_to_voxel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Points of one voxel and one mask have the same feature: computing it once saves two thirds of the work.
+    """Find points with one feature, those of one voxel and mask; computing it once saves two thirds of the work.
 
     Args:
         point_to_voxel: N int64. mask: N int64, the mask that owns the point, counted over all samples; -1 for none.
@@ -226,7 +226,7 @@ def distinct_points(point_to_voxel: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 def _force_first(
     owner: Tensor, mask_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: Tensor, frame_size: tuple[int, int]
 ) -> Tensor:
-    """`owner` with the first point of every uncovered sample given to the first mask that owns a pixel, if any does."""
+    """Give the first point of every uncovered sample to the first mask that owns a pixel, if any does."""
     owner = owner.clone()
     for b in range(len(mask_logits)):
         mine = (point_batch == b).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""The gate between base and novel classes (paper section 3.5, Eq. 16): one rule for masks, points and saved features.
+"""Gate between base and novel classes (paper section 3.5, Eq. 16): one rule for masks, points and saved features.
 
 For tensors and for numpy arrays: saved features are asked without torch, which takes long to import.
 """
@@ -14,7 +14,7 @@ def is_gateable(novel: Any) -> Any:
 
 
 def allowed_classes(is_base: Any, novel: Any) -> Any:
-    """Classes that the hard gate leaves: base classes to what is base, novel ones to the rest.
+    """Return classes that the hard gate leaves: base classes where the gate says base, novel ones elsewhere.
 
     Args:
         is_base: ... bool, of points or masks. novel: K bool; if all or none are, nothing is gated.

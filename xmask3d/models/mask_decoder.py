@@ -1,4 +1,4 @@
-"""Queries become masks, each with an embedding in CLIP space (Mask2Former's decoder with mask pooling)."""
+"""Mask decoder: queries become masks, each with an embedding in CLIP space (Mask2Former with mask pooling)."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class MaskPrediction:
 
 
 class SelfAttentionLayer(nn.Module):
-    """Queries attend to each other; post-norm."""
+    """Self-attention of the queries; post-norm."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor, query_position: Tensor) -> Tensor:
-        """B x Q x dim to the same; the position (Q x dim) enters queries and keys, not values."""
+        """Update queries, B x Q x dim; the position (Q x dim) enters queries and keys, not values."""
         placed = queries + query_position
         attended, _ = self.self_attn(placed, placed, queries, need_weights=False)
         return self.norm(queries + attended)
 
 
 class CrossAttentionLayer(nn.Module):
-    """Queries attend to the pixels of a level, where their mask allows; post-norm."""
+    """Cross-attention of queries to the pixels of a level, where their mask allows; post-norm."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class FeedForwardLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor) -> Tensor:
-        """B x Q x dim to the same."""
+        """Update queries, B x Q x dim."""
         return self.norm(queries + self.linear2(F.relu(self.linear1(queries))))
 
 
 class MaskEmbedding(nn.Module):
-    """Pools the mask features under every mask and maps the result into CLIP space."""
+    """Embedding of masks: mask features are pooled under every mask and mapped into CLIP space."""
 
     def __init__(self, dim: int, mask_dim: int, projection_dim: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class MaskEmbedding(nn.Module):
         return self.mask_embed(pooled), pooled
 
     def temperature(self) -> Tensor:
-        """Scalar that every cosine classifier of the system multiplies by, at most 100."""
+        """Return the scalar that every cosine classifier of the system multiplies by, at most 100."""
         return self.logit_scale.exp().clamp(max=100)
 
 
@@ -187,7 +187,7 @@ class MaskDecoder(nn.Module):
         return [self._prediction(normed, mask_features, self._mask_logits(normed, mask_features)), *earlier]
 
     def _flatten(self, memories: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Memories as B x N x dim, with their level's embedding, and position encodings as N x dim."""
+        """Flatten memories to B x N x dim, with their level's embedding, and position encodings to N x dim."""
         values, positions = [], []
         for memory, embedding in zip(memories, self.level_embed.weight, strict=True):
             values.append(memory.flatten(2).transpose(1, 2) + embedding)
@@ -222,7 +222,7 @@ def pool_under_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
 
 
 def attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where queries may not look: outside their mask; a query without mask may look everywhere.
+    """Return where queries must not look: outside their mask; a query without mask may look everywhere.
 
     Args:
         mask_logits: B x Q x H x W.

@@ -1,4 +1,4 @@
-"""The 3D networks: MinkUNet, the point encoder with its global feature, and the base-or-novel head.
+"""3D networks: MinkUNet, the point encoder with its global feature, and the base-or-novel head.
 
 The U-Net is that of 4D Spatio-Temporal ConvNets (Choy et al., CVPR 2019); XMask3D (arXiv 2411.13243, section 3.2) uses
 its 34C form to encode points and the 18A form to tell base from novel. Parameter names are those of published
@@ -91,12 +91,12 @@ class MinkUNet(nn.Module):
 
     @classmethod
     def unet34c(cls, in_channels: int = 3, out_channels: int = 256) -> "MinkUNet":
-        """MinkUNet34C, the published point encoder."""
+        """Build minkUNet34C, the published point encoder."""
         return cls(in_channels, out_channels, PLANES_C, LAYERS_34)
 
     @classmethod
     def unet18a(cls, in_channels: int = 3, out_channels: int = 256) -> "MinkUNet":
-        """MinkUNet18A, the published base-or-novel network."""
+        """Build minkUNet18A, the published base-or-novel network."""
         return cls(in_channels, out_channels, PLANES_A, LAYERS_18)
 
     def forward(self, x: SparseTensor) -> tuple[SparseTensor, Tensor]:
@@ -122,7 +122,7 @@ class MinkUNet(nn.Module):
 
 
 class PointEncoder(nn.Module):
-    """Point features and one global feature a sample, both as wide as text embeddings (section 3.2).
+    """Encoder of points: point features and one global feature per sample, as wide as text embeddings (section 3.2).
 
     Args:
         unet: the sparse U-Net.
@@ -164,7 +164,7 @@ class BinaryHead(nn.Module):
         self.fc = nn.Linear(feature_channels, 1)
 
     def forward(self, voxels: Voxels) -> Tensor:
-        """V logits (positive: base) in the row order of the coordinates."""
+        """Return V logits (positive: base) in the row order of the coordinates."""
         features = self.encoder(voxels.sparse)[1]
         return self.fc(functional.relu(self.batch_norm(features)))[:, 0]
 

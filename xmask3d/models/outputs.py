@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outputs:
-    """What a forward gives; B samples, Q queries, N points, n texts.
+    """Outputs of a forward; B samples, Q queries, N points, n texts.
 
     Attributes:
         masks: final prediction first, then those of the decoder's earlier layers if asked for; empty without 2D branch.
@@ -43,23 +43,23 @@ class Outputs:
 
     @property
     def points_3d(self) -> Tensor:
-        """N x D, the feature of each point's voxel; gathered at each call."""
+        """Feature of each point's voxel, N x D; gathered at each call."""
         return self.voxels_3d.index_select(0, self.point_to_voxel)
 
     @property
     def mask_logits(self) -> Tensor:
-        """B x Q x h x w, of the final prediction."""
+        """Mask logits of the final prediction, B x Q x h x w."""
         return self.masks[0].mask_logits
 
     @property
     def mask_embeddings(self) -> Tensor:
-        """B x Q x D, of the final prediction."""
+        """Mask embeddings of the final prediction, B x Q x D."""
         return self.masks[0].embeddings
 
 
 @dataclass
 class Fused:
-    """What the masks of a batch gave to its N points.
+    """Features that the masks of a batch gave to its N points.
 
     Attributes:
         owner: N int64, query that owns the point, -1 where none does.
@@ -81,17 +81,17 @@ class Fused:
 
     @property
     def covered(self) -> Tensor:
-        """N bool, whether a mask owns the point."""
+        """Points that a mask owns, N bool."""
         return self.owner >= 0
 
     @property
     def points_fused(self) -> Tensor:
-        """N x D, the fused feature of each point; gathered at each call."""
+        """Fused feature of each point, N x D; gathered at each call."""
         return self.rows.index_select(0, self.point_to_row)
 
     @property
     def points_2d(self) -> Tensor:
-        """N x D, the embedding of the point's mask, 0 where uncovered; gathered at each call to save memory."""
+        """Embedding of each point's mask, N x D, 0 where uncovered; gathered at each call to save memory."""
         return gather_by_owner(self.embeddings, self.owner, self.point_batch)
 
 

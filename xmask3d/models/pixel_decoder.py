@@ -1,4 +1,4 @@
-"""From the feature pyramid to mask features and memories (Mask2Former, arXiv 2112.01527, section 3.2.3)."""
+"""Pixel decoder: from the feature pyramid to mask features and memories (arXiv 2112.01527, section 3.2.3)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from xmask3d.models.deformable_attention import DeformableAttention
 
 
 class PixelFeatures(NamedTuple):
-    """What the mask decoder reads.
+    """Inputs of the mask decoder.
 
     Attributes:
         mask_features: B x mask_dim x H x W at the pyramid's finest stride.
@@ -37,13 +37,13 @@ class EncoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """B x M x dim to the same; `position` (M x dim) enters the query only, other arguments as of the attention."""
+        """Update B x M x dim; `position` (M x dim) enters the query only, other arguments as of the attention."""
         x = self.norm1(x + self.self_attn(x + position, reference, x, sizes))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class DeformableEncoder(nn.Module):
-    """Layers that let the levels of a pyramid look at each other."""
+    """Encoder whose layers let the levels of a pyramid attend to each other."""
 
     def __init__(self, dim: int, ffn_dim: int, *, layers: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class DeformableEncoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """One B x dim x h x w a level to the same."""
+        """Update the levels, one B x dim x h x w each."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
         x = torch.cat([level.flatten(2) for level in maps], dim=-1).transpose(1, 2)
         position = torch.cat([self._position(size, index, x) for index, size in enumerate(sizes)])
@@ -70,7 +70,7 @@ class DeformableEncoder(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Deformable-attention encoder over the coarse levels; one top-down step brings in the finest level."""
+    """Pixel decoder: deformable attention over the coarse levels, then one top-down step to the finest level."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class PixelDecoder(nn.Module):
 
 
 def _cell_centres(height: int, width: int, like: Tensor) -> Tensor:
-    """(height * width) x 2 centres (x, y) of the cells of a grid that spans [0, 1], row by row."""
+    """Return (height * width) x 2 centres (x, y) of the cells of a grid that spans [0, 1], row by row."""
     y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
     x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
     return torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1)

@@ -1,4 +1,4 @@
-"""From the maps of the diffusion model to a feature pyramid."""
+"""Feature pyramid from the maps of the diffusion model."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class Bottleneck(nn.Module):
         self.conv3 = NormedConv2d(mid_channels, out_channels, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x in_channels x H x W to B x out_channels x H x W."""
+        """Convolve B x in_channels x H x W to B x out_channels x H x W."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         x = F.relu(self.conv1(x))
         x = F.relu(self.conv2(x))
@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Projects every map to the same channels and sums those of a stride; strides beyond 4 ... 32 are clamped."""
+    """Pyramid: every map is projected to the same channels and those of a stride are summed."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FeaturePyramid(nn.Module):
         self.checkpointing = checkpointing
 
     def forward(self, maps: Sequence[Tensor], image_size: tuple[int, int]) -> list[Tensor]:
-        """The levels of the pyramid.
+        """Return the levels of the pyramid; strides beyond 4 ... 32 are clamped.
 
         Args:
             maps: in the order of the constructor's arguments, B x C_i x h_i x w_i.

@@ -1,4 +1,4 @@
-"""The classifier that everything shares: temperature times cosine similarity (paper Eq. 1)."""
+"""Classifier that everything shares: temperature times cosine similarity (paper Eq. 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def cosine_logits(features: Tensor, embeddings: Tensor, temperature: Tensor | float) -> Tensor:
-    """Temperature times the cosine of every feature with every embedding.
+    """Multiply the temperature by the cosine of every feature with every embedding.
 
     Args:
         features: ... x D. embeddings: n x D. Neither need be normalised.

@@ -1,4 +1,4 @@
-"""CLIP's text tower in plain NumPy: a question to saved features is answered before torch would have been imported."""
+"""Text tower of CLIP in plain NumPy: a query on saved features is answered before torch would have been imported."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ KNOWN = {"context_length", "width", "heads", "layers", "vocab_size"}
 
 
 class TextTower:
-    """A transformer over tokens, with a causal mask; what the last token says is the text's embedding.
+    """Transformer over tokens, with a causal mask; the output of the last token is the text's embedding.
 
     Args:
         tensors: float32 arrays by open_clip's names.
@@ -28,7 +28,7 @@ class TextTower:
         self._layers = sum(name.endswith("ln_1.weight") for name in tensors)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts, one or more, to N x D float32 embeddings, not normalised."""
+        """Embed N texts, one or more: N x D float32, not normalised."""
         t = self._tensors
         tokens = np.array(self._tokenizer.rows(texts))
         x = t["token_embedding.weight"][tokens] + t["positional_embedding"][: tokens.shape[1]]
@@ -63,7 +63,7 @@ class TextTower:
 
 
 def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | None:
-    """The text tower of a folder that `load_clip` reads, or None if it is of a kind that only open_clip knows."""
+    """Load the text tower of a folder that `load_clip` reads, or None for a kind that only open_clip knows."""
     paths = folder / "open_clip_config.json", folder / "model.safetensors", folder / VOCABULARY_FILE
     if not all(path.is_file() for path in paths):
         return None

@@ -1,4 +1,4 @@
-"""Tokens for small text encoders: the CLIP vocabulary, cut down to the words that are used."""
+"""Tokenizer for small text encoders: the CLIP vocabulary, reduced to the tokens in use."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ VOCABULARY_FILE = "tokenizer_vocabulary.json"
 
 
 class CompactTokenizer:
-    """CLIP's byte-pair tokenizer over a table of few rows instead of 49408.
+    """Byte-pair tokenizer of CLIP over a table of few rows instead of 49408.
 
     The file `tokenizer_vocabulary.json` beside a model is a JSON list of the ids of open_clip's `SimpleTokenizer` that
     the model keeps. The rows of a token embedding with `vocab_size` rows (open_clip_config.json, `text_cfg`) are:
@@ -77,17 +77,17 @@ class CompactTokenizer:
         (Path(folder) / VOCABULARY_FILE).write_text(json.dumps(self.kept) + "\n")
 
     def encode(self, text: str) -> list[int]:
-        """Rows of the tokens of `text`, without start and end."""
+        """Return rows of the tokens of `text`, without start and end."""
         return [self._row_of(token) for token in shared_pairs().encode(text)]
 
     def rows(self, texts: Sequence[str], context_length: int | None = None) -> list[list[int]]:
-        """Rows of N texts with start and end, each padded with zeros to `context_length`."""
+        """Return rows of N texts with start and end, each padded with zeros to `context_length`."""
         length = context_length or self.context_length
         whole = [[self.sot_token_id, *self.encode(text)[: length - 2], self.eot_token_id] for text in texts]
         return [tokens + [0] * (length - len(tokens)) for tokens in whole]
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> "Tensor":
-        """Tokens of N texts: int64, N x context_length."""
+        """Return tokens of N texts: int64, N x context_length."""
         import torch  # questions to saved features do without
 
         rows = self.rows([texts] if isinstance(texts, str) else texts, context_length)

@@ -1,4 +1,4 @@
-"""The whole network: points and images in; masks, 3D and fused point features out (arXiv 2411.13243, section 3)."""
+"""Complete network: points and images in; masks, 3D and fused point features out (arXiv 2411.13243, section 3)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class XMask3D(nn.Module):
-    """Assembly of the parts; they are built elsewhere."""
+    """Assembly of parts that are built elsewhere."""
 
     def __init__(
         self,

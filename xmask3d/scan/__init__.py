@@ -1,1 +1,1 @@
-"""Reading a user's own scan: finding out what it is, checking it, and turning it into points and posed views."""
+"""Reading of a user's own scan: detection of its form, checks, and conversion to points and posed views."""

@@ -1,4 +1,4 @@
-"""Do a recording's poses, intrinsics and depth unit agree with its depth maps? And which reading agrees best?
+"""Agreement of a recording's poses, intrinsics and depth unit with its depth maps, and choice of the best reading.
 
 Pixels of one frame are lifted with its depth, moved by the poses and seen in another frame: under the right reading
 their distance equals that frame's depth, except where something hides them.
@@ -26,7 +26,7 @@ FOCAL_FACTORS = np.geomspace(0.45, 2.2, 21)
 
 @dataclass
 class Verdict:
-    """What the check found.
+    """Result of the check.
 
     Attributes:
         calibration: the reading chosen.
@@ -105,7 +105,7 @@ def _calibration(recording: Recording, number: int, unit: float, convention: str
 
 
 def _groups(count: int) -> list[list[int]]:
-    """Frames that are compared with each other: runs of neighbours, at places along the recording."""
+    """Return frames to compare with each other: runs of neighbours, at places along the recording."""
     if count <= GROUPS * len(SPREAD):
         size = min(len(SPREAD), count)
         return [list(range(start, start + size)) for start in range(0, count - size + 1, max(1, count // GROUPS))]
@@ -141,7 +141,7 @@ def _read_probe(recording: Recording) -> _Probe:
 
 
 def _plausible_units(recording: Recording, probe: _Probe) -> tuple[float, ...]:
-    """Units under which the median depth is 0.15 m to 30 m; all of them if none is."""
+    """Return units under which the median depth is 0.15 m to 30 m; all of them if none is."""
     median = float(np.median(probe.depth[probe.depth > 0]))
     return tuple(unit for unit in recording.units if 0.15 < median / unit < 30) or recording.units
 

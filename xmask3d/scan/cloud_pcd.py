@@ -35,7 +35,7 @@ def read_pcd(path: Path, units: float | None) -> Raw:
 
 
 def _pcd_colors(table: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Colours of a field that packs their bytes, or of three fields."""
+    """Return colours of a field that packs their bytes, or of three fields."""
     packed = next((name for name in ("rgb", "rgba") if name in table), None)
     if packed is not None:
         words = np.ascontiguousarray(table[packed].reshape(-1).astype(table[packed].dtype.str)).view(np.uint32)

@@ -81,7 +81,7 @@ def _split(line: str, parting: str) -> list[str]:
 
 
 def _separators(lines: list[str]) -> tuple[bool, str]:
-    """Whether numbers have a decimal comma, and the signs that part them besides spaces."""
+    """Detect whether numbers have a decimal comma, and the separators besides spaces."""
     semicolons = any(";" in line for line in lines)
     words = [word for line in lines for word in _split(line, ";")]
     inside = all(re.fullmatch(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?|[-+]?nan", word, re.IGNORECASE) for word in words)
@@ -90,7 +90,7 @@ def _separators(lines: list[str]) -> tuple[bool, str]:
 
 
 def _rows(lines: Iterator[str], skip: int, comma: bool, parting: str) -> Iterator[str]:
-    """Lines of several numbers, parted by spaces, with decimal points."""
+    """Read lines of several numbers, separated by spaces, with decimal points."""
     table = str.maketrans({"," if comma else parting: "." if comma else " ", ";": " "})
     for line in lines:
         if skip and line.strip() and not _count(line):
@@ -102,7 +102,7 @@ def _rows(lines: Iterator[str], skip: int, comma: bool, parting: str) -> Iterato
 
 
 def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] | None:
-    """Columns of x y z, those of r g b (or none), and a note; None where the titles do not say."""
+    """Find columns of x y z, those of r g b (or none), and a note; None where the titles do not name them."""
     line = re.sub(r"\(.*?\)|\[.*?\]", "", line.strip().lstrip("#/!% "))
     for parting in (";", ",", "\t", r"\s"):
         names = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in re.split(f"{parting}+", line.strip(" \t;,\n"))]
@@ -122,7 +122,7 @@ def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] 
 
 
 def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], list[str]]:
-    """Columns of r g b (or none) after x y z, and how the columns are read where that is a guess."""
+    """Find columns of r g b (or none) after x y z, and a note on how the columns are read where that is a guess."""
     width = table.shape[1]
     rows = table[:: max(1, len(table) // SAMPLE)]
     rows = rows[np.isfinite(rows).all(1)]
@@ -157,14 +157,14 @@ def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], li
 
 
 def _are_normals(values: np.ndarray) -> bool:
-    """Whether n x 3 finite numbers are directions: nearly all of length 1, and no plain red, green, blue."""
+    """Return True for directions: n x 3 finite numbers, nearly all of length 1, and no plain red, green, blue."""
     unit = np.abs(np.linalg.norm(values, axis=1) - 1) < 0.02
     zero = (values == 0).all(1)  # of places where none was found
     return bool(unit.any() and (unit | zero).mean() > 0.95 and not np.isin(values, (0, 1)).all())
 
 
 def _are_colors(values: np.ndarray) -> bool:
-    """Whether n x 3 finite numbers may be colours: none below 0, and whole or about 0..1."""
+    """Return True for possible colours: n x 3 finite numbers, none below 0, and whole or about 0..1."""
     if values.min() < 0:
         return False
     whole = (values == np.rint(values)).all()
@@ -172,7 +172,7 @@ def _are_colors(values: np.ndarray) -> bool:
 
 
 def _is_label(rows: np.ndarray, rest: list[int]) -> bool:
-    """Whether the last of some columns holds few whole numbers, fewer than another has."""
+    """Return True where the last of some columns holds few whole numbers, fewer than another has."""
     last = rows[:, rest[-1]]
     different = len(np.unique(last))
     more = max(len(np.unique(rows[:, i])) for i in rest[:-1])

@@ -1,4 +1,4 @@
-"""Point clouds from files: PLY, PCD, LAS / LAZ, OBJ, STL, OFF, XYZ; with their units and oddities mended."""
+"""Point clouds from files: PLY, PCD, LAS / LAZ, OBJ, STL, OFF, XYZ; units and irregularities are corrected."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class Cloud:
 
 
 def map_origin(centre: np.ndarray) -> np.ndarray:
-    """3 float64 whole metres to count positions from: 0, but near a centre so far away that float32 loses millimetres.
+    """Return 3 float64 whole metres as origin: 0, but near a centre so far away that float32 loses millimetres.
 
     Args:
         centre: 3 metres.
@@ -100,7 +100,7 @@ def _to_metres(
 
 
 def _guess_units(points: np.ndarray, notes: list[str]) -> float:
-    """Millimetres or centimetres where the extent is no room's or building's in metres."""
+    """Guess millimetres or centimetres where the extent is no room's or building's in metres."""
     low, high = np.percentile(points[:: max(1, len(points) // 100_000)], (1, 99), axis=0)
     longest, shortest = float((high - low).max()), float((high - low).min())
     if longest > 1500:
@@ -137,7 +137,7 @@ def _read_ply(path: Path, units: float | None) -> Raw:
 
 
 def _is_sparse(points: np.ndarray, units: float | None) -> bool:
-    """Whether a mesh has too few vertices to stand for its surface."""
+    """Return True where a mesh has too few vertices to represent its surface."""
     points = points[np.isfinite(points).all(1)]
     if not 0 < len(points) <= 200_000:
         return False
@@ -177,7 +177,7 @@ def _read_mesh(path: Path, units: float | None) -> Raw:
 
 
 def _read_obj(path: Path, units: float | None) -> Raw:
-    """A mesh, or vertices alone (`v x y z`, perhaps with `r g b` in [0, 1]), which mesh readers take for nothing."""
+    """Read a mesh, or vertices alone (`v x y z`, perhaps with `r g b` in [0, 1]), which mesh readers ignore."""
     try:
         with path.open("rb") as file:
             vertices = []

@@ -1,4 +1,4 @@
-"""Choosing the frames that together see the scan best: greedy cover of coarse voxels."""
+"""Choice of the frames that together see the scan best: greedy cover of coarse voxels."""
 
 import heapq
 from collections.abc import Callable
@@ -10,7 +10,7 @@ WORTH = np.array([1.0, 0.4, 0.15, 0.05, 0.02, 0.0])  # of seeing a voxel for the
 
 
 def cells_of(points: np.ndarray, cell: float = CELL) -> np.ndarray:
-    """Distinct coarse voxels of n x 3 points (NaN rows ignored) as sorted int64 keys."""
+    """Return distinct coarse voxels of n x 3 points (NaN rows ignored) as sorted int64 keys."""
     points = points[np.isfinite(points).all(1)]
     cells = np.floor(points / cell).astype(np.int64) + (1 << 20)
     return np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2])

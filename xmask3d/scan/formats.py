@@ -19,13 +19,13 @@ NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, bes
 
 
 def read_color(path: Path) -> np.ndarray:
-    """A picture as h x w x 3 uint8 RGB. Raises `UserError` naming a missing or damaged file."""
+    """Read a picture as h x w x 3 uint8 RGB. Raises `UserError` naming a missing or damaged file."""
     with open_picture(path) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """A depth map as written, h x w: integers of some unit, or floats; 0 where nothing was measured."""
+    """Read a depth map as written, h x w: integers of some unit, or floats; 0 where nothing was measured."""
     if path.suffix == ".npy":
         depth = read_array(path, "a depth map")
     elif path.suffix == ".exr":
@@ -62,7 +62,7 @@ def _reason(error: Exception) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `UserError` for anything else."""
+    """Read a JSON object. Raises `UserError` for anything else."""
     content = guarded.read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object of names and values, found {type(content).__name__}")
@@ -70,14 +70,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_numbers(path: Path) -> np.ndarray:
-    """All numbers of a text file in order (`nan`, `inf` included)."""
+    """Read all numbers of a text file in order (`nan`, `inf` included)."""
     text = read_text(path, "numbers", errors="replace", most=MAX_NUMBERS)
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return np.array([float(number) for number in NUMBER.findall(MICROSOFT_NAN.sub("nan", "\n".join(lines)))])
 
 
 def read_pose(path: Path) -> np.ndarray:
-    """One 4 x 4 (or 3 x 4) matrix, text or npy; NaN or infinite where tracking was lost."""
+    """Read one 4 x 4 (or 3 x 4) matrix, text or npy; NaN or infinite where tracking was lost."""
     values = read_array(path, "a pose").ravel() if path.suffix == ".npy" else read_numbers(path)
     if len(values) not in (12, 16):
         raise UserError(f"{path}: a pose has 16 numbers (4 x 4), this file has {len(values)}")
@@ -91,7 +91,7 @@ def _matrix(values: np.ndarray) -> np.ndarray:
 
 
 def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
-    """n x 4 x 4 from translations n x 3 and quaternions n x 4 (x, y, z, w), normalised here."""
+    """Convert translations n x 3 and quaternions n x 4 (x, y, z, w), normalised here, to n x 4 x 4 poses."""
     with np.errstate(invalid="ignore"):  # a quaternion of zeros is a lost pose
         x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
     poses = np.tile(np.eye(4), (len(translation), 1, 1))
@@ -103,7 +103,7 @@ def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndar
 
 
 def read_trajectory(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
-    """All poses of one file.
+    """Read all poses of one file.
 
     Understands Redwood / Open3D `.log` (three integers, then 4 x 4), TUM (`time tx ty tz qx qy qz qw` a line), and one
     matrix of 12 or 16 numbers a line, perhaps after the frame's number.
@@ -130,7 +130,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
 
 
 def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """A pinhole matrix 3 x 3 and, where the file says it, the (height, width) it belongs to.
+    """Read a pinhole matrix 3 x 3 and, where the file has it, the (height, width) it belongs to.
 
     Text: 3 x 3, 4 x 4, or `fx fy cx cy` (also after `width height`). JSON: Open3D's `intrinsic_matrix` (by columns),
     or keys fx, fy, cx, cy (RealSense: ppx, ppy), or a matrix under K / camera_matrix; width and height under w / h or

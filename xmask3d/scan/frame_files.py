@@ -1,4 +1,4 @@
-"""Picture files of a recording: which hold colour, depth and poses, which belong together, and how they are loaded."""
+"""Picture files of a recording: roles (colour, depth, pose), matching of frames, and loading."""
 
 import contextlib
 import re
@@ -62,7 +62,7 @@ class FrameFiles:
                               f"{twice[0][0]}, and are not used")  # fmt: skip
 
     def _keys(self, paths: list[Path]) -> list[tuple[Path, str]]:
-        """Files and the frames they belong to, in the same order.
+        """Return files and the frames they belong to, in the same order.
 
         A frame is the last number in a name that tells apart all files of a folder whose names differ in numbers only,
         without leading zeros; or the name itself where there is none.
@@ -85,12 +85,12 @@ class FrameFiles:
 
 
 def words_of(text: str) -> list[str]:
-    """Words and numbers of a name in lower case: "depthMap_007" -> depthmap, 007."""
+    """Return words and numbers of a name in lower case: "depthMap_007" -> depthmap, 007."""
     return [word for word in re.split(r"[^a-zA-Z0-9]+|(?<=[a-zA-Z])(?=\d)", text.lower()) if word]
 
 
 def _role(path: Path, root: Path) -> str | None:
-    """What a file holds, by the words of its name, else of the folders above it."""
+    """Return the role of a file by the words of its name, else of the folders above it."""
     for part in (path.stem, *reversed(path.relative_to(root).parent.parts)):
         words = set(words_of(part)) | {part.lower()}
         for role in ("other", "depth", "pose", "color"):
@@ -100,7 +100,7 @@ def _role(path: Path, root: Path) -> str | None:
 
 
 def _stem(path: Path) -> str:
-    """A file's name without the words that tell its role."""
+    """Return a file's name without the words that give its role."""
     return ".".join(w for w in path.stem.split(".") if w.lower() not in set().union(*ROLES.values()))
 
 
@@ -110,7 +110,7 @@ def _is_deep(path: Path) -> bool:
 
 
 def collect_files(folder: Path) -> FrameFiles:
-    """The picture and pose files of a folder and two levels of sub-folders."""
+    """Collect the picture and pose files of a folder and two levels of sub-folders."""
     files = FrameFiles()
     found: dict[str, list[Path]] = {"color": [], "depth": [], "pose": []}
     unknown: list[Path] = []
@@ -171,7 +171,7 @@ def recording_of_files(
 
 
 def _is_shallow(path: Path) -> bool:
-    """Whether a depth map has 8 bits only, as pictures of depth for the eye have."""
+    """Return True where a depth map has 8 bits only, as pictures of depth for the eye have."""
     if path.suffix in {".npy", ".exr"}:
         return False
     try:
@@ -182,7 +182,7 @@ def _is_shallow(path: Path) -> bool:
 
 
 def _raw_type(paths: list[Path]) -> np.dtype:
-    """Type of the first depth map that can be read."""
+    """Return the type of the first depth map that can be read."""
     for path in paths:
         if path.suffix == ".npy":
             with contextlib.suppress(UserError):
@@ -191,7 +191,7 @@ def _raw_type(paths: list[Path]) -> np.dtype:
 
 
 def _size(paths: list[Path], read: Callable[[Path], np.ndarray]) -> tuple[int, int]:
-    """Height and width that most of a few files have; raises the first one's `UserError` if none can be read."""
+    """Return the height and width of most of a few files; raises the first one's `UserError` if none can be read."""
     sizes: list[tuple[int, int]] = []
     first: UserError | None = None
     for sample in (paths[:: max(1, len(paths) // SIZED)][:SIZED], paths[:SIZED]):

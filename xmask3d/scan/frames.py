@@ -1,4 +1,4 @@
-"""Frames of a recording as the networks, the fusion and the choice of views take them."""
+"""Frames of a recording, in the form of the networks, the fusion and the choice of views."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Frames:
         self._frame_of = {name: i for i, name in enumerate(recording.names)}
 
     def turn(self, rotation: np.ndarray, scene: str) -> int:
-        """From now on hand out upright pictures and poses in the upright frame, under the name of the scene.
+        """Return upright pictures and poses in the upright frame from now on, under the name of the scene.
 
         Returns:
             How many pictures are turned by quarter turns.
@@ -54,7 +54,7 @@ class Frames:
         return int((self._turns > 0).sum())
 
     def view_names(self, frame: int) -> list[str]:
-        """Views of a frame: its name, or with the part's number where its picture is cut."""
+        """List the views of a frame: its name, or with the part's number where its picture is cut."""
         name, parts = self._recording.names[frame], len(self._boxes(frame))
         return [name] if parts == 1 else [f"{name}#{part}" for part in range(parts)]
 
@@ -63,7 +63,7 @@ class Frames:
         return crop_boxes(size if self._turns[frame] % 2 == 0 else (size[1], size[0]), GRID)
 
     def view(self, name: str) -> View:
-        """One view as the networks take it."""
+        """Return one view in the form of the networks."""
         whole = name in self._frame_of
         frame_name, _, part = (name, "", "0") if whole else name.rpartition("#")
         frame = self._frame_of[frame_name]
@@ -83,7 +83,7 @@ class Frames:
         )
 
     def is_whole(self, frame: int) -> bool:
-        """Whether colour and depth of a frame can be read; why not is kept in `damaged`."""
+        """Return True where colour and depth of a frame can be read; the reason why not is kept in `damaged`."""
         if frame not in self.damaged and frame not in self._whole:
             try:
                 self._recording.load_color(frame)
@@ -94,7 +94,7 @@ class Frames:
         return frame in self._whole
 
     def for_fusion(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Depth, points and colours of a frame, on a grid of the depth camera; empty if damaged."""
+        """Return depth, points and colours of a frame, on a grid of the depth camera; empty if damaged."""
         size = self._recording.depth_size
         grid = size if size[0] * size[1] <= GRID[0] * GRID[1] else GRID
         try:
@@ -117,7 +117,7 @@ class Frames:
         return depth, points, picture[v.clip(0, picture.shape[0] - 1)][:, u.clip(0, picture.shape[1] - 1)]
 
     def coarse_cells(self, frame: int) -> np.ndarray:
-        """Coarse voxels that a frame sees; none if its depth is damaged."""
+        """Return coarse voxels that a frame sees; none if its depth is damaged."""
         size = self._recording.depth_size
         grid = (min(60, size[0]), min(80, size[1]))
         try:
@@ -130,7 +130,7 @@ class Frames:
         return cells_of(lift(depth[rows][:, columns], matrix, self._world[frame]).reshape(-1, 3))
 
     def agreement_with(self, points: np.ndarray, frames: np.ndarray) -> float:
-        """Share of a cloud's points in the frames' sight, at or before the measured depth, that lie on it (5 %).
+        """Measure the share of a cloud's points in view, at or before the measured depth, that lie on it (5 %).
 
         Frames whose depth is damaged are passed over.
         """

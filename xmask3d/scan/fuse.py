@@ -1,4 +1,4 @@
-"""One point cloud from posed depth maps: averages on a voxel grid, weighted by how sure each measurement is."""
+"""Fusion of posed depth maps to one cloud: averages on a voxel grid, weighted by each measurement's confidence."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ JUMP = 0.04  # depth steps between neighbouring pixels beyond this share are edg
 
 @dataclass
 class FusedCloud:
-    """A fused cloud.
+    """Cloud fused from frames.
 
     Attributes:
         points: n x 3 float32 metres. colors: n x 3 float32 in [-1, 1].
@@ -29,7 +29,7 @@ class FusedCloud:
 
 
 def measurement_weight(depth: np.ndarray) -> np.ndarray:
-    """Confidence of each pixel of a depth map (h x w, metres): 1/z^2 as of structured light, 0 at edges and gaps."""
+    """Weight each pixel of a depth map (h x w, metres) by 1/z^2 as of structured light, 0 at edges and gaps."""
     weight = np.zeros_like(depth)
     known = depth > 0
     weight[known] = 1 / np.maximum(depth[known], 0.3) ** 2
@@ -43,7 +43,7 @@ def measurement_weight(depth: np.ndarray) -> np.ndarray:
 
 
 class VoxelFusion:
-    """Streams frames into a sparse grid; memory grows with the occupied voxels, not with the frames."""
+    """Fusion of frames into a sparse grid; memory grows with the occupied voxels, not with the frames."""
 
     def __init__(self, voxel_size: float = 0.02, max_voxels: int = 8_000_000):
         self.voxel_size = voxel_size
@@ -78,7 +78,7 @@ class VoxelFusion:
         self.voxel_size *= 2
 
     def result(self, min_frames: int = 1) -> FusedCloud:
-        """The averages of voxels measured in at least `min_frames` frames."""
+        """Return the averages of voxels measured in at least `min_frames` frames."""
         use = self.sums[:, 1] >= min_frames
         sums, cells = self.sums[use], _unpack(self.keys[use])
         weight = np.maximum(sums[:, :1], 1e-12)

@@ -1,4 +1,4 @@
-"""Which way is up: the networks were trained with z up, and scans come with any axis."""
+"""Up direction of a scan: the networks were trained with z up, and scans come with any axis."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ NAMES = {"z": (0, 0, 1), "-z": (0, 0, -1), "y": (0, 1, 0), "-y": (0, -1, 0), "x"
 
 @dataclass
 class Gravity:
-    """The up direction.
+    """Up direction.
 
     Attributes:
         up: 3 float64, unit.
@@ -54,7 +54,7 @@ def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | 
 
 
 def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
-    """The direction that suits cameras and surfaces best.
+    """Find the direction that suits cameras and surfaces best.
 
     A camera held straight has its right axis level and its down axis down; one held on its side the other way round,
     which alone fits any wall that a standing camera looks along, so it is believed less. A sweep of the cameras
@@ -82,7 +82,7 @@ def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) 
 
 
 def _normals(points: np.ndarray) -> np.ndarray:
-    """Unit normals of flat places among a sample, m x 3; empty for tiny clouds."""
+    """Estimate unit normals of flat places among a sample, m x 3; empty for tiny clouds."""
     if len(points) < 4 * NEIGHBOURS:
         return np.zeros((0, 3))
     generator = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def _normals(points: np.ndarray) -> np.ndarray:
 
 
 def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
-    """The mode of the normals within a cone around a guess, or the guess where there are too few."""
+    """Return the mode of the normals within a cone around a guess, or the guess where there are too few."""
     up = guess
     for width in (cone, ALIGNED, np.cos(np.radians(5))):
         along = normals @ up
@@ -135,7 +135,7 @@ def _height(points: np.ndarray, axis: np.ndarray) -> float:
 
 
 def rotation_to_z(up: np.ndarray) -> np.ndarray:
-    """The smallest rotation that takes `up` to z."""
+    """Return the smallest rotation that takes `up` to z."""
     axis = np.cross(up, (0, 0, 1))
     sine, cosine = np.linalg.norm(axis), up[2]
     if sine < 1e-9:

@@ -1,4 +1,4 @@
-"""Finding the intrinsics and the depth unit that a recording's files state."""
+"""Intrinsics and depth unit that a recording's files state."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585
 
 
 def stated_units(folder: Path) -> tuple[float, ...] | None:
-    """Units per metre that a file of the recording states (3RScan, Replica, ScanNet's info files)."""
+    """Find units per metre that a file of the recording states (3RScan, Replica, ScanNet's info files)."""
     for path in _info_files(folder):
         found = re.search(
             r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?\s*[=:]\s*([\d.]+)", path.read_text(errors="replace")
@@ -37,7 +37,7 @@ def _info_files(folder: Path) -> list[Path]:
 def find_intrinsics(
     folder: Path, color_size: tuple[int, int], depth_size: tuple[int, int]
 ) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]], list[str]]:
-    """Candidates for the intrinsics of colour and of depth pictures, the likeliest first (words, 3 x 3).
+    """Find candidates for the intrinsics of colour and depth pictures, the likeliest first (description, 3 x 3).
 
     Returns:
         Those of colour, those of depth, and notes about files that are not understood.
@@ -69,7 +69,7 @@ def _intrinsics_files(folder: Path) -> list[Path]:
 
 
 def _info_matrices(text: str) -> dict[str, np.ndarray]:
-    """Matrices of `key = value` files: ScanNet's <scene>.txt and 3RScan's _info.txt."""
+    """Read matrices of `key = value` files: ScanNet's <scene>.txt and 3RScan's _info.txt."""
     matrices = {}
     for role in ("color", "depth"):
         values = [re.search(rf"{key}_{role}\s*=\s*([\d.]+)", text) for key in ("fx", "fy", "mx", "my")]
@@ -87,7 +87,7 @@ def _candidates(
     size: tuple[int, int],
     sizes: tuple[tuple[int, int], ...],
 ) -> list[tuple[str, np.ndarray]]:
-    """Matrices rescaled to pictures of `size` from the size that they seem to belong to."""
+    """Return matrices rescaled to pictures of `size` from the size that they seem to belong to."""
     candidates = []
     for words, matrix, stated in found:
         # A principal point lies near the middle of the pictures it was measured on.

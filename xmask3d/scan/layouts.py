@@ -1,4 +1,4 @@
-"""Which recording a folder holds: plain frames, TUM, Redwood / Open3D, Polycam, Record3D, 3RScan, 7-Scenes, 3DMatch."""
+"""Detection of recordings: plain frames, TUM, Redwood / Open3D, Polycam, Record3D, 3RScan, 7-Scenes, 3DMatch."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +16,7 @@ MAX_TIME_GAP = 0.03  # seconds between colour, depth and pose that still count a
 
 
 def find_recording(folder: Path) -> Recording | None:
-    """The recording in a folder, or None when it holds no posed colour and depth frames.
+    """Find the recording in a folder, or None when it holds no posed colour and depth frames.
 
     Raises:
         UserError: it looks like a recording of a known form but a part of it is missing, with what and where.
@@ -63,7 +63,7 @@ def _plain(folder: Path) -> Recording | None:
 def _plain_poses(
     folder: Path, files: FrameFiles, frames: list[str], notes: list[str]
 ) -> tuple[list[str], np.ndarray, bool]:
-    """Frames that have a pose, their poses, and whether file names say that these are world-to-camera."""
+    """Find frames with a pose, their poses, and whether file names mark these as world-to-camera."""
     if files.pose:
         names = [frame for frame in frames if frame in files.pose]
         if names:
@@ -97,7 +97,7 @@ def _plain_poses(
 
 
 def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
-    """Frame numbers of a trajectory's lines that state none, from the names of all frames that pictures are left of."""
+    """Derive frame numbers of a trajectory whose lines have none, from the names of all frames with pictures."""
     numbers = np.sort([frame_order(name)[0] for name in names])
     if len(numbers) == count and np.isfinite(numbers).all():
         return numbers
@@ -112,7 +112,7 @@ def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
 
 
 def shortened(notes: list[str], limit: int = 5) -> list[str]:
-    """At most `limit` notes, and how many more there are: thousands of frames may have the same fault."""
+    """Return at most `limit` notes, and the number of the others: thousands of frames may have the same fault."""
     return notes if len(notes) <= limit else [*notes[:limit], f"... and {len(notes) - limit} more of these"]
 
 
@@ -193,7 +193,7 @@ def _nearest(times: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder with these suffixes, in order, without those of a result that was written into it."""
+    """List files of a folder with these suffixes, in order, without those of a result that was written into it."""
     found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
     if not (folder / "summary.json").is_file():
         return found
@@ -201,7 +201,7 @@ def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _cloud_beside(folder: Path, notes: list[str]) -> Path | None:
-    """The one point cloud or mesh that lies in the folder; none, with a note, where there are several."""
+    """Find the one point cloud or mesh in the folder; none, with a note, where there are several."""
     found = point_clouds(folder, {".ply", ".pcd"})
     preferred = [path for path in found if path.name.endswith("_vh_clean_2.ply")]
     if len(found) > 1 and not preferred:

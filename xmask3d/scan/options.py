@@ -1,4 +1,4 @@
-"""What a user may say about a scan, and whether it can be meant."""
+"""User options for reading a scan, and their validation."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SMALLEST_VOXEL = 0.001  # metres; smaller ones would reach less than a kilometre
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What a user may say about a scan; None is "find out".
+    """Options of a user for reading a scan; None is "find out".
 
     Attributes:
         views: use at most this many views.
@@ -36,7 +36,7 @@ class ScanOptions:
     max_points: int = 2_000_000
 
     def check(self) -> None:
-        """Raises `UserError` naming the first option that cannot be meant."""
+        """Raise `UserError` naming the first option with an impossible value."""
         for name, word, known in (
             ("unit", self.unit, UNITS),
             ("up", self.up, NAMES),

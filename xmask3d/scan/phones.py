@@ -12,7 +12,7 @@ from xmask3d.scan.recording import Recording
 
 
 def find_polycam(folder: Path) -> Recording | None:
-    """Polycam's raw data: keyframes/{images, depth, cameras} or their corrected_ kin."""
+    """Find Polycam's raw data: keyframes/{images, depth, cameras} or their corrected_ variants."""
     base = folder / "keyframes" if (folder / "keyframes").is_dir() else folder
     cameras = next((base / n for n in ("corrected_cameras", "cameras") if any((base / n).glob("*.json"))), None)
     if cameras is None or not (base / "depth").is_dir():
@@ -37,7 +37,7 @@ def find_polycam(folder: Path) -> Recording | None:
 
 
 def find_record3d(folder: Path) -> Recording | None:
-    """Record3D's "EXR + JPG" export: metadata.json, rgb/N.jpg, depth/N.exr (npy or png where converted)."""
+    """Find Record3D's "EXR + JPG" export: metadata.json, rgb/N.jpg, depth/N.exr (npy or png where converted)."""
     base = folder / "EXR_RGBD" if (folder / "EXR_RGBD").is_dir() else folder
     path = next((p for p in (base / "metadata.json", folder / "metadata.json", base / "metadata") if p.is_file()), None)
     if path is None or not (base / "rgb").is_dir():

@@ -1,4 +1,4 @@
-"""A recording: posed colour and depth frames as they lie on disk, and the calibration under which they are read."""
+"""Recording: posed colour and depth frames as they lie on disk, and the calibration under which they are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ CONVENTIONS = {
 
 
 def camera_to_world(poses: np.ndarray, convention: str) -> np.ndarray:
-    """Poses n x 4 x 4 as written to camera-to-world with y down and z forward."""
+    """Convert poses n x 4 x 4 as written to camera-to-world with y down and z forward."""
     if convention.startswith("world"):
         poses = np.linalg.inv(poses)
     return poses @ OPENGL if convention.endswith("y up") else poses
@@ -26,7 +26,7 @@ def camera_to_world(poses: np.ndarray, convention: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the numbers of a recording are read.
+    """Calibration of a recording.
 
     Attributes:
         color, depth: 3 x 3 pinhole matrices of the colour and the depth pictures, or n x 3 x 3, one a frame.
@@ -40,11 +40,11 @@ class Calibration:
     convention: str
 
     def color_of(self, index: int) -> np.ndarray:
-        """3 x 3 of one frame's colour picture."""
+        """Return the 3 x 3 matrix of one frame's colour picture."""
         return self.color if self.color.ndim == 2 else self.color[index]
 
     def depth_of(self, index: int) -> np.ndarray:
-        """3 x 3 of one frame's depth map."""
+        """Return the 3 x 3 matrix of one frame's depth map."""
         return self.depth if self.depth.ndim == 2 else self.depth[index]
 
 
@@ -87,7 +87,7 @@ class Recording:
         return len(self.names)
 
     def keep(self, indices: np.ndarray) -> "Recording":
-        """The same recording with only these frames (n bool or integers)."""
+        """Return the same recording with only these frames (n bool or integers)."""
         chosen = np.arange(len(self))[indices]
 
         def pick(matrices: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
@@ -124,7 +124,7 @@ class Recording:
 
 
 def resample(size: tuple[int, int], out: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns (nearest pixels) that shrink or stretch a picture of `size` to `out`, as for `scale_matrix`."""
+    """Return rows and columns (nearest pixels) that resize a picture of `size` to `out`, as for `scale_matrix`."""
     rows = np.clip(np.round((np.arange(out[0]) + 0.5) * size[0] / out[0] - 0.5), 0, size[0] - 1).astype(int)
     columns = np.clip(np.round((np.arange(out[1]) + 0.5) * size[1] / out[1] - 0.5), 0, size[1] - 1).astype(int)
     return rows, columns

@@ -1,4 +1,4 @@
-"""Opening any scan: what it is, what is odd about it, and its points and views in the form the networks take."""
+"""Access to any scan: its form, its irregularities, and its points and views in the form of the networks."""
 
 import hashlib
 from collections.abc import Callable
@@ -34,7 +34,7 @@ CANDIDATE_FRAMES = 600  # frames looked at when choosing and fusing
 
 @dataclass
 class Scan:
-    """A scan that is ready for the networks; a `SceneReader` of one scene.
+    """Scan that is ready for the networks; a `SceneReader` of one scene.
 
     Attributes:
         name, kind: what it is called and what it was found to be.
@@ -63,30 +63,30 @@ class Scan:
 
     @property
     def scene_names(self) -> list[str]:
-        """The one name."""
+        """Names of the scenes: a single one."""
         return [self.scene.name]
 
     def view_names(self, scene: str) -> list[str]:
-        """Names of the views."""
+        """Return the names of the views."""
         return self.scene.view_names
 
     def read_scene(self, name: str) -> Scene:
-        """The scene; see `SceneReader`."""
+        """Return the scene; see `SceneReader`."""
         return self.scene
 
     def read_view(self, scene: str, view: str) -> View:
-        """One frame on the frame grid; see `SceneReader`."""
+        """Return one frame on the frame grid; see `SceneReader`."""
         return self.load_view(view)
 
     def caption(self, scene: str, view: str) -> None:
-        """No sentences."""
+        """Return no sentence."""
 
     def sources(self, scene: str) -> list[Path]:
-        """No files that tell of changes: results know a scan by `fingerprint`."""
+        """Return no files: results identify a scan by `fingerprint`."""
         return []
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
-        """No files: what is visible is not kept."""
+        """Return no files: visibility is not kept."""
         return []
 
     def carry(self, values: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ class Scan:
         return values if self.worked is None else values[self.worked]
 
     def describe(self) -> str:
-        """The findings as text, a line each."""
+        """Format the findings as text, one line each."""
         size = np.ptp(self.scene.points, axis=0)
         views = f", {len(self.scene.view_names)} views" if self.frame_count else ", no pictures: shapes only"
         first = f"{self.name}: {self.kind}; {len(self.points):,} points{views}"
@@ -158,7 +158,7 @@ def _half_of_one(path: Path) -> str:
 
 
 def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
-    """Root, split and scene if the path names a scene of a data set in ScanNet's processed layout."""
+    """Return root, split and scene if the path names a scene of a data set in ScanNet's processed layout."""
     if path.suffix == ".pth" and path.is_file():
         name = path.stem.removesuffix("_vh_clean_2")
         return path.parent.parent.parent, path.parent.name, name
@@ -170,7 +170,7 @@ def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
 
 
 def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> Scan:
-    """A scene of a data set, worked on as evaluation does: every view and, up to `max_points`, every point as it is."""
+    """Open a data set's scene as evaluation does: every view and, up to `max_points`, every point as it is."""
     benchmark_free = _PointsReader(root, split)
     lines = [f"scene of a processed data set in {root} ({split})"]
     points, colors, _ = read_points(benchmark_free.scene_path(name), lines.append)
@@ -196,7 +196,7 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
 
 
 class _PointsReader(ScanNetReader):
-    """The data set's reader without its labels, which need a benchmark."""
+    """Reader of the data set without its labels, which need a benchmark."""
 
     def __init__(self, root: Path, split: str) -> None:
         from xmask3d.splits import Benchmark
@@ -204,7 +204,7 @@ class _PointsReader(ScanNetReader):
         super().__init__(SCANNET, root, split, Benchmark("scan", (), {"base": (), "novel": ()}, (), ()))
 
     def read_label_map(self, scene: str, view: str) -> None:
-        """No labels."""
+        """Return no labels."""
 
 
 def _lift_view(view: View) -> np.ndarray:
@@ -259,7 +259,7 @@ def _finish(
 
 
 def _worked(points: np.ndarray, options: ScanOptions, lines: list[str]) -> tuple[np.ndarray | None, np.ndarray | slice]:
-    """The stand-in of each point (None: itself) and the points to work on; says so in `lines` where they are fewer."""
+    """Return each point's stand-in (None: itself) and the points to work on; `lines` reports if they are fewer."""
     if len(points) <= options.max_points:
         return None, slice(None)
     worked, kept, spacing = _thin(points, options.max_points)
@@ -268,7 +268,7 @@ def _worked(points: np.ndarray, options: ScanOptions, lines: list[str]) -> tuple
 
 
 def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """One point a voxel, voxels as large as needed: row of each point's stand-in, the stand-ins, the spacing."""
+    """Keep one point per voxel, voxels as large as needed: row of each point's stand-in, the stand-ins, the spacing."""
     spacing = 0.01
     while True:
         voxels = quantise(np.floor(points.astype(np.float64) / spacing))
@@ -327,7 +327,7 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _with_options(recording: Recording, options: ScanOptions) -> Recording:
-    """The same recording with candidates replaced by what the user said."""
+    """Return the same recording with candidates replaced by the user's options."""
     changes: dict[str, Any] = {}
     if options.depth_scale is not None:
         changes["units"] = (options.depth_scale,)
@@ -342,7 +342,7 @@ def _with_options(recording: Recording, options: ScanOptions) -> Recording:
 
 
 def _better_untold(recording: Recording, told: Recording, verdict: Verdict) -> list[str]:
-    """A warning where what the user said makes frames disagree and what the files say does not."""
+    """Warn where the user's options make frames disagree and the files' own values do not."""
     if told is recording or not verdict.agreement < GOOD:
         return []
     found = check_recording(recording)
@@ -364,7 +364,7 @@ def _cloud_of(
     options: ScanOptions,
     lines: list[str],
 ) -> Cloud:
-    """The cloud beside the frames if the frames see it, else one fused from the frames; about the frames' origin."""
+    """Return the cloud beside the frames if they see it, else one fused from the frames; about the frames' origin."""
     if recording.cloud is not None:
         cloud = read_cloud(recording.cloud, UNITS[options.unit] if options.unit else None, origin)
         agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])

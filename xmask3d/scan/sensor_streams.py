@@ -1,4 +1,4 @@
-"""ScanNet's .sens files as recordings: posed colour and depth frames in one file, decoded one at a time."""
+"""Recordings in ScanNet's .sens files: posed colour and depth frames in one file, decoded one at a time."""
 
 from pathlib import Path
 

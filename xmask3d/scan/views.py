@@ -14,7 +14,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def crop_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
-    """Parts of a picture (height, width) that each become one view: one for usual formats, more for tall or wide ones.
+    """Return the parts of a picture (height, width) that become views: one, but more for tall or wide pictures.
 
     A picture taken with an upright phone would be squeezed to half its width on a lying grid; two overlapping parts
     of it keep the shapes that the networks know.
@@ -31,7 +31,7 @@ def crop_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
 
 
 def quarter_turns(rotation: np.ndarray, up: np.ndarray) -> int:
-    """Quarter turns (counter-clockwise, as `numpy.rot90`) that make a camera's picture stand upright.
+    """Return quarter turns (counter-clockwise, as `numpy.rot90`) that make a camera's picture stand upright.
 
     Args:
         rotation: 3 x 3, camera (x right, y down) to world.
@@ -49,7 +49,7 @@ def quarter_turns(rotation: np.ndarray, up: np.ndarray) -> int:
 
 
 def turn_matrix(matrix: np.ndarray, size: tuple[int, int], turns: int) -> np.ndarray:
-    """Intrinsics 3 x 3 of a picture of `size` (height, width) after `numpy.rot90(picture, turns)`."""
+    """Return the intrinsics 3 x 3 of a picture of `size` (height, width) after `numpy.rot90(picture, turns)`."""
     turned = matrix.astype(float).copy()
     for _ in range(turns % 4):
         fx, fy, cx, cy = turned[0, 0], turned[1, 1], turned[0, 2], turned[1, 2]
@@ -59,7 +59,7 @@ def turn_matrix(matrix: np.ndarray, size: tuple[int, int], turns: int) -> np.nda
 
 
 def turn_pose(pose: np.ndarray, turns: int) -> np.ndarray:
-    """Camera-to-world pose 4 x 4 of a picture turned by `numpy.rot90(picture, turns)`."""
+    """Return the camera-to-world pose 4 x 4 of a picture turned by `numpy.rot90(picture, turns)`."""
     turned = pose.copy()
     for _ in range(turns % 4):
         turned[:, 0], turned[:, 1] = turned[:, 1].copy(), -turned[:, 0].copy()
@@ -67,7 +67,7 @@ def turn_pose(pose: np.ndarray, turns: int) -> np.ndarray:
 
 
 def grid_matrix(matrix: np.ndarray, box: Box, grid: tuple[int, int]) -> np.ndarray:
-    """Intrinsics 3 x 3 of a part of a picture resized to `grid`."""
+    """Return the intrinsics 3 x 3 of a part of a picture resized to `grid`."""
     shifted = matrix.astype(float).copy()
     shifted[0, 2] -= box[1]
     shifted[1, 2] -= box[0]
@@ -75,7 +75,7 @@ def grid_matrix(matrix: np.ndarray, box: Box, grid: tuple[int, int]) -> np.ndarr
 
 
 def image_on_grid(picture: np.ndarray, box: Box, grid: tuple[int, int]) -> np.ndarray:
-    """A part of an h x w x 3 uint8 picture resized to `grid` (height, width)."""
+    """Resize a part of an h x w x 3 uint8 picture to `grid` (height, width)."""
     top, left, height, width = box
     part = picture[top : top + height, left : left + width]
     if part.shape[:2] == grid:
@@ -84,7 +84,7 @@ def image_on_grid(picture: np.ndarray, box: Box, grid: tuple[int, int]) -> np.nd
 
 
 def depth_on_grid(depth: np.ndarray, depth_matrix: np.ndarray, matrix: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Depth (h x w) seen through the intrinsics of the grid; nearest measurement, 0 outside of it.
+    """Return depth (h x w) seen through the intrinsics of the grid; nearest measurement, 0 outside of it.
 
     Colour and depth cameras are taken to share their centre, as registered recordings do; sizes and focal lengths may
     differ.
@@ -102,7 +102,7 @@ def depth_on_grid(depth: np.ndarray, depth_matrix: np.ndarray, matrix: np.ndarra
 
 
 def lift(depth: np.ndarray, matrix: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Points h x w x 3 float32 of a depth map in metres; NaN where depth is 0."""
+    """Lift a depth map in metres to points h x w x 3 float32; NaN where depth is 0."""
     height, width = depth.shape
     x = (np.arange(width) - matrix[0, 2]) / matrix[0, 0]
     y = (np.arange(height) - matrix[1, 2]) / matrix[1, 1]
@@ -112,11 +112,11 @@ def lift(depth: np.ndarray, matrix: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 
 def load_depth_metres(recording: Recording, calibration: Calibration, index: int, farthest: float) -> np.ndarray:
-    """Depth of a frame in metres, h x w float32, 0 where unknown or farther than `farthest`."""
+    """Load the depth of a frame in metres, h x w float32, 0 where unknown or farther than `farthest`."""
     depth = recording.load_depth(index) / np.float32(calibration.units_per_metre)
     return np.where(depth <= farthest, depth, 0).astype(np.float32)
 
 
 def as_intrinsics(matrix: np.ndarray) -> Intrinsics:
-    """The four numbers of a pinhole matrix (skew is left out)."""
+    """Return the four numbers of a pinhole matrix (skew is left out)."""
     return Intrinsics(float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2]))

@@ -1,4 +1,4 @@
-"""Adding up over views what the networks say of a scan's places."""
+"""Accumulator over views of the networks' features for a scan's places."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ MAX_PLACES = 200_000
 
 
 class FeatureSums:
-    """Sums over views of what points are given, on places that are points, or voxels where there are too many."""
+    """Sums over views of the features of points, kept per point, or per voxel where there are too many points."""
 
     def __init__(self, points: np.ndarray, width: int) -> None:
         """
@@ -45,7 +45,7 @@ class FeatureSums:
         self.looks.index_add_(0, place, torch.ones(len(place), dtype=torch.int32))
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows of seen places (n int32 per point, -1 unseen), then fused, clip (m x D float16), base, looks (m)."""
+        """Return rows of seen places (n int32 per point, -1 unseen), fused, clip (m x D float16), base, looks (m)."""
         seen = self.looks > 0
         new = torch.where(seen, seen.cumsum(0) - 1, -1).numpy().astype(np.int32)
         looks = self.looks[seen].float()
@@ -54,7 +54,7 @@ class FeatureSums:
         return new[self.place], fused, clip, (self.base[seen] / looks).half().numpy(), self.looks[seen].numpy()
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that `restore` needs."""
+        """Return everything that `restore` needs."""
         return {name: getattr(self, name).numpy() for name in ("fused", "clip", "base", "looks")}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

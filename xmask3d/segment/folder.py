@@ -1,4 +1,4 @@
-"""The folder of a result: whose it is, whether it can be written, and where the features of its scan are.
+"""Folder of a result: the owner of its content, permission to write, and the place of its scan's features.
 
 Plain Python: a question to saved features goes through here.
 """
@@ -17,7 +17,7 @@ OWNER = ".unfinished.txt"  # path of the scan that is being worked on
 
 
 def read_summary(folder: Path) -> dict:
-    """What the summary of a result says; empty where there is none.
+    """Read the summary of a result; empty where there is none.
 
     Raises:
         UserError: damaged.
@@ -35,7 +35,7 @@ def read_summary(folder: Path) -> dict:
 
 
 def earlier_summary(folder: Path) -> dict:
-    """What the summary of an earlier result says; empty also where it is damaged, as it is about to be replaced."""
+    """Read the summary of an earlier result; empty also where it is damaged, as it is about to be replaced."""
     try:
         return read_summary(folder)
     except UserError:
@@ -43,7 +43,7 @@ def earlier_summary(folder: Path) -> dict:
 
 
 def features_file(path: Path) -> Path:
-    """The features that a result's folder belongs to; a file stands for itself.
+    """Return the features file that a result's folder belongs to; a file is returned unchanged.
 
     Raises:
         UserError: the folder's summary is damaged.
@@ -55,12 +55,12 @@ def features_file(path: Path) -> Path:
 
 
 def name_features(features: Path, folder: Path) -> str:
-    """What a result's summary says of where its features are: a name inside its folder, else the whole path."""
+    """Return the summary's entry for the place of the features: a name inside its folder, else the absolute path."""
     return features.name if features.parent.resolve() == folder.resolve() else str(features.resolve())
 
 
 def default_folder(name: str, scan: Path) -> Path:
-    """`segmented/<name>`, numbered where that is taken by another scan of the same name.
+    """Return `segmented/<name>`, numbered where that is taken by another scan of the same name.
 
     Args:
         scan: path of the scan.
@@ -73,7 +73,7 @@ def default_folder(name: str, scan: Path) -> Path:
 
 
 def _owner(folder: Path) -> str | None:
-    """Path of the scan that a folder's result, or unfinished work, is of."""
+    """Return the path of the scan that a folder's result, or unfinished work, belongs to."""
     if (folder / OWNER).is_file():
         return (folder / OWNER).read_text(encoding="utf-8")
     return earlier_summary(folder).get("path")
@@ -93,7 +93,7 @@ def end(folder: Path) -> None:
 
 
 def check_places(folder: Path, features: Path | None = None) -> None:
-    """See, before any work is done, whether a result can lie where it was asked for.
+    """Check, before any work is done, whether a result can lie where it was asked for.
 
     Args:
         features: file of its features.

@@ -1,4 +1,4 @@
-"""Running the networks over a scan: views vote for labels and leave features; a cloud without pictures has shapes only.
+"""Labelling of a scan: views vote for labels and leave features; a cloud without pictures has shapes only.
 
 Views are streamed, batches shrink when memory runs out, and what is done is saved, so that stopped work goes on.
 """
@@ -50,7 +50,7 @@ BATCH_POINTS = 1_000_000  # views that show more together go through the network
 
 @dataclass
 class Labelled:
-    """What the networks said of the n points worked on.
+    """Output of the networks for n points.
 
     Attributes:
         votes: of K classes. sums: features. masks, mask_classes: point numbers and class of each mask of each view.
@@ -65,7 +65,7 @@ class Labelled:
     used: int = 0
 
     def state(self) -> dict[str, np.ndarray]:
-        """Arrays that `restore` needs."""
+        """Return arrays that `restore` needs."""
         joined = np.concatenate(self.masks) if self.masks else np.zeros(0, np.int64)
         return {
             **self.sums.state(),
@@ -87,7 +87,7 @@ class Labelled:
 
 
 class SavedState:
-    """A file with the state of unfinished work, used only for exactly the same work.
+    """File with the state of unfinished work, used only for exactly the same work.
 
     Args:
         path: the file; None keeps nothing.
@@ -100,7 +100,7 @@ class SavedState:
         self._due = time.monotonic() + SAVE_EVERY
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """The state, or None if there is none that is whole and of this work."""
+        """Load the state, or None if there is none that is complete and of this work."""
         if self._path is None or not self._path.is_file():
             return None
         try:
@@ -128,7 +128,7 @@ def check_batch_size(batch_size: int | None) -> None:
 
 
 class ScanLabeller:
-    """Labels scans by a vocabulary.
+    """Labeller of scans by a vocabulary.
 
     Args:
         model: in evaluation mode, on `device`.
@@ -201,7 +201,7 @@ class ScanLabeller:
         return result
 
     def _batches(self, scan: Scan, start: int) -> Iterator[tuple[list[Sample], int]]:
-        """Usable samples of the next views, and how many views that were; the next batch is read meanwhile."""
+        """Yield usable samples of the next views, and the number of these views; the next batch is read meanwhile."""
         views = SceneViews(scan, scan.scene.name, self.benchmark, self.views)
 
         def read(first: int) -> tuple[list[Sample], int]:
@@ -244,7 +244,7 @@ class ScanLabeller:
         yield from self._fit(samples[half:], text, novel, groups)
 
     def _forward(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> tuple:
-        """Points of some views: number in the scan, class, votes, fused and CLIP feature, base probability, mask."""
+        """Return points of views: number in the scan, class, votes, fused and CLIP feature, base probability, mask."""
         batch = collate(samples).to(self.device)
         settings = self.labels
         with self._precision():
@@ -299,7 +299,7 @@ class ScanLabeller:
                 result.mask_classes.append(int(np.bincount(labels[rows]).argmax()))
 
     def _label_cloud(self, scan: Scan, result: Labelled, text: Tensor, novel: Tensor, groups: Tensor) -> None:
-        """The 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
+        """Run the 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
         points, colors = scan.scene.points, scan.scene.colors
         rotation = axis_rotation(2, self.views.angle)
         for inner, near in _tiles(points):
@@ -319,7 +319,7 @@ class ScanLabeller:
 
 
 def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Points of each tile of the floor plan, and those within the margin too; both ascending."""
+    """Return points of each tile of the floor plan, and those within the margin too; both ascending."""
     everything = np.arange(len(points))
     if len(points) <= TILE_POINTS:
         yield everything, everything
@@ -335,7 +335,7 @@ def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _groups(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """Samples in order, in groups of at most `BATCH_POINTS` points, but at least one sample."""
+    """Yield samples in order, in groups of at most `BATCH_POINTS` points, but at least one sample."""
     group: list[Sample] = []
     count = 0
     for sample in samples:

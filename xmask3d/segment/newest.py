@@ -1,4 +1,4 @@
-"""A thread that runs the newest of the calls it is given; ones that came before and still wait are forgotten."""
+"""Thread that runs the newest call it is given and discards older ones that still wait."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Newest:
-    """Calls by kind, run one after another, so that a flood of wishes takes neither memory nor a queue's time."""
+    """Calls by kind, run one after another, so that many requests take neither memory nor a queue's time."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[float, Callable[[], object]]] = {}

@@ -1,4 +1,4 @@
-"""A port that a page can be served on; looked for beforehand, because viser waits for ever where there is none."""
+"""Search for a free port of a page, done beforehand since viser waits for ever where there is none."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ TRIED = 1000  # ports, from the one that was asked for on
 
 
 def free_port(host: str, port: int) -> int:
-    """The first port from `port` on that can be served on; 0, any port, stays 0.
+    """Return the first port from `port` on that can be served on; 0, any port, stays 0.
 
     Raises:
         UserError: no port, no address of this machine, or all ports taken.

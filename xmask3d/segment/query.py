@@ -1,4 +1,4 @@
-"""Answering words from saved features: labels, heat maps, the places that fit a phrase; only a text encoder runs."""
+"""Queries on saved features: labels, heat maps, the places that fit a phrase; only a text encoder runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ Encoder = Callable[[Sequence[str]], np.ndarray]
 
 
 def text_encoder(features: PointFeatures) -> Encoder:
-    """The text encoder that belongs to features, without torch where that is possible."""
+    """Return the text encoder that belongs to features, without torch where that is possible."""
     from xmask3d.models.text_tower import load_text_tower
     from xmask3d.weights import clip_folder
 
@@ -59,17 +59,17 @@ def query_features(
 
 
 def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
-    """Whether a query asks where something is, and not which class each point has."""
+    """Return True where a query asks for places, and not for the class of each point."""
     return len(queries) == 1 and not background
 
 
 def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Background points count as unlabelled, -1."""
+    """Set background points to -1, unlabelled."""
     return np.where(labels == len(vocabulary.names) - 1, -1, labels) if vocabulary.has_background else labels
 
 
 def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
-    """How well every place fits each class of a vocabulary; labels are still to be set."""
+    """Compute the fit of every place to each class of a vocabulary; labels are still to be set."""
     similarity = vocabulary.merge(features.similarities(encode(vocabulary.texts), vocabulary.novel))
     shown = len(vocabulary.names) - vocabulary.has_background
     return SegmentationResult(
@@ -90,7 +90,7 @@ def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder
 def phrase_result(
     features: PointFeatures, phrase: str, encode: Encoder, reference: Reference, name: str
 ) -> SegmentationResult:
-    """Where a phrase fits: its heat map, the best regions, and these as labels."""
+    """Find the places that fit a phrase: its heat map, the best regions, and these as labels."""
     vocabulary = parse_queries([phrase], reference)
     result = heat_result(features, vocabulary, encode, name)
     regions = _regions_of_places(features, result.similarity[:, 0])
@@ -102,7 +102,7 @@ def phrase_result(
 
 
 def _regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:
-    """The best regions, found among one point of each place and spread to all of its points.
+    """Find the best regions among one point of each place, and spread them to all of its points.
 
     Args:
         values: m, how well each place fits.

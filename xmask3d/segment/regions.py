@@ -15,7 +15,7 @@ MIN_POINTS = 50
 
 @dataclass
 class Region:
-    """A group of points.
+    """Group of points.
 
     Attributes:
         index: its points, ascending.
@@ -31,13 +31,13 @@ class Region:
 
     @classmethod
     def of(cls, points: np.ndarray, index: np.ndarray, score: float) -> "Region":
-        """The region of some rows of n x 3 points."""
+        """Return the region of some rows of n x 3 points."""
         part = points[index].astype(np.float64)
         return cls(index, part.mean(0), part.min(0), part.max(0), score)
 
 
 def components(points: np.ndarray, groups: np.ndarray, spacing: float) -> np.ndarray:
-    """Connected parts of equal groups: voxels of one group that touch (also at corners) are one part.
+    """Find connected parts of equal groups: voxels of one group that touch (also at corners) are one part.
 
     Args:
         points: n x 3 metres. groups: n int, -1 left out. spacing: edge of the voxels in metres.
@@ -63,7 +63,7 @@ def components(points: np.ndarray, groups: np.ndarray, spacing: float) -> np.nda
 
 
 def best_regions(points: np.ndarray, similarity: np.ndarray, spacing: float, wanted: int = 5) -> list[Region]:
-    """The places that fit a phrase best: connected parts above the threshold that splits the similarities best.
+    """Find the places that fit a phrase best: connected parts above the best threshold of the similarities.
 
     Args:
         points: n x 3. similarity: n, higher fits better. spacing: metres across which points count as touching.
@@ -90,7 +90,7 @@ def best_regions(points: np.ndarray, similarity: np.ndarray, spacing: float, wan
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold between two classes of values with the largest variance between them."""
+    """Return the threshold between two classes of values with the largest variance between them."""
     low, high = float(values.min()), float(values.max())
     if not high > low:
         return low

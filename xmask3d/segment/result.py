@@ -1,4 +1,4 @@
-"""What is said of a scan: labels, confidence, fit to phrases, objects; arrays in dataclasses."""
+"""Result of a query on a scan: labels, confidence, fit to phrases, objects; arrays in dataclasses."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ AREA_VOXEL = 0.05  # metres; areas are counted in voxels of this size
 
 @dataclass
 class ClassSummary:
-    """One class in numbers: points, share of all, area in square metres (about), centre, box, mean confidence."""
+    """Class in numbers: points, share of all, area in square metres (about), centre, box, mean confidence."""
 
     name: str
     points: int
@@ -27,7 +27,7 @@ class ClassSummary:
 
 @dataclass
 class SegmentationResult:
-    """The answer to a query.
+    """Answer to a query.
 
     Attributes:
         name: of the scan.
@@ -61,16 +61,16 @@ class SegmentationResult:
     about: dict = field(default_factory=dict)
 
     def heat(self, phrase: str | int) -> np.ndarray:
-        """n float32: how well each point fits a phrase (its text or number)."""
+        """Return the fit of each point to a phrase (its text or number), n float32."""
         column = phrase if isinstance(phrase, int) else self.phrases.index(phrase)
         return self.similarity[self.features.row, column]
 
     def shown_colors(self) -> np.ndarray:
-        """n x 3 uint8, mid-grey for a scan without colours."""
+        """Return n x 3 uint8 colours, mid-grey for a scan without colours."""
         return np.full(self.points.shape, 128, np.uint8) if self.colors is None else self.colors
 
     def classes(self) -> list[ClassSummary]:
-        """Every class that has points, the largest first."""
+        """List every class that has points, the largest first."""
         found = []
         for label in np.unique(self.labels[self.labels >= 0]):
             chosen = self.labels == label

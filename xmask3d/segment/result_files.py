@@ -1,4 +1,4 @@
-"""Writing a result: clouds, tables, a summary, a picture and a page."""
+"""Files of a result: clouds, tables, a summary, a picture and a page."""
 
 import csv
 import json
@@ -99,7 +99,7 @@ def _write_files(result: SegmentationResult, folder: Path) -> list[str]:
 
 
 def summary(result: SegmentationResult) -> dict:
-    """What `summary.json` says."""
+    """Return the content of `summary.json`."""
     return {
         "scan": result.name,
         "points": len(result.points),

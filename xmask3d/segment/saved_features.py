@@ -1,4 +1,4 @@
-"""What is kept of a scan's points so that any words can be asked later: mean features, saved in one file.
+"""Mean features of a scan's points, saved in one file, so that any words can be queried later.
 
 Plain NumPy: a question to a saved file should not wait for torch to be imported.
 """
@@ -22,7 +22,7 @@ CHUNK = 65_536  # rows compared at once
 
 @dataclass
 class PointFeatures:
-    """Features of the places of a scan, and which place each point belongs to.
+    """Features of the places of a scan, and the place of each point.
 
     Attributes:
         points: n x 3 float32, the scan's own frame. colors: n x 3 uint8.
@@ -67,7 +67,7 @@ class PointFeatures:
             raise UserError(f"{path}: damaged, or no features of a scan ({error})") from error
 
     def similarities(self, text: np.ndarray, novel: np.ndarray) -> np.ndarray:
-        """Cosine of every place with texts, the model's and CLIP's weighed as for labels.
+        """Return the cosine of every place with texts, the model's and CLIP's weighted as for labels.
 
         Args:
             text: T x D embeddings. novel: T bool.
@@ -81,7 +81,7 @@ class PointFeatures:
         return out
 
     def label(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The best text for every place, by the rule of labels applied to mean features.
+        """Choose the best text for every place, by the rule of labels applied to mean features.
 
         Args:
             text: T x D embeddings. novel: T bool.
@@ -100,7 +100,7 @@ class PointFeatures:
         return labels, sureness
 
     def _gated(self, scores: np.ndarray, base: np.ndarray, novel: np.ndarray) -> np.ndarray:
-        """Scores gated as the labels of the scan were (`inference.class_scores`); a place has no mask to share with."""
+        """Gate scores as the scan's labels were (`inference.class_scores`); a place has no mask to share with."""
         gating = self.about.get("gate", "hard")
         if gating == "none":
             return scores
@@ -113,7 +113,7 @@ class PointFeatures:
         return np.where(novel, novel_ratio, base_ratio).astype(np.float32)
 
     def _cosines(self, text: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-        """Of some rows at a time: cosines with the model's and with CLIP's feature, and whether there is the latter."""
+        """Yield rows in parts: cosines with the model's and CLIP's features, and whether CLIP's is present."""
         text = text.astype(np.float32)
         text = (text / np.maximum(np.linalg.norm(text, axis=1, keepdims=True), 1e-12)).T
         for start in range(0, len(self.fused), CHUNK):

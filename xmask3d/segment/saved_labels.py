@@ -1,4 +1,4 @@
-"""The labels in a result's folder, read back."""
+"""Labels in a result's folder, read back."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from xmask3d.segment.folder import SUMMARY, read_summary
 
 @dataclass
 class SavedLabels:
-    """What `labels.ply` and `summary.json` hold.
+    """Content of `labels.ply` and `summary.json`.
 
     Attributes:
         title: name of the scan.
@@ -33,7 +33,7 @@ class SavedLabels:
 
 
 def read_labels(folder: Path) -> SavedLabels | None:
-    """The labels in a result's folder; None where there are none.
+    """Read the labels in a result's folder; None where there are none.
 
     Raises:
         UserError: one of the two files is damaged, or they do not fit together.

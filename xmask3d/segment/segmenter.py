@@ -1,4 +1,4 @@
-"""Segmenting a scan by any words, in a few lines of Python.
+"""Segmentation of a scan by any words, in a few lines of Python.
 
 >>> from xmask3d import Segmenter
 >>> segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
@@ -41,7 +41,7 @@ from xmask3d.weights import SHIPPED
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is from: weights, configuration, and how that was chosen, in words."""
+    """Source of a model: weights, configuration, and a sentence on how that was chosen."""
 
     checkpoint: Path
     config: Path
@@ -117,7 +117,7 @@ def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
 
 
 class Segmenter:
-    """A loaded model that answers queries about scans.
+    """Loaded model that answers queries about scans.
 
     Args:
         model, clip_text: as `build_model` gives them, weights loaded.
@@ -178,7 +178,7 @@ class Segmenter:
     def vocabulary(
         self, queries: Sequence[str], background: Sequence[str] = (), classes: str | None = None
     ) -> Vocabulary:
-        """The classes that points may be given: a class list's, or the words typed.
+        """Return the classes that points may be given: a class list's, or the words typed.
 
         A single phrase names no classes; masks are then told apart by the benchmark's own classes.
         """
@@ -257,13 +257,13 @@ class Segmenter:
         return query_features(features, queries, self.encode, background)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts to N x D float32 embeddings, not normalised."""
+        """Embed N texts: N x D float32, not normalised."""
         return self.clip_text(texts).float().cpu().numpy()
 
     def _labels(
         self, scan: Scan, vocabulary: Vocabulary, labelled: Labelled, features: PointFeatures
     ) -> SegmentationResult:
-        """Votes to labels: the majority, and of points that no view saw the nearest neighbour's."""
+        """Convert votes to labels: the majority, and for points that no view saw the nearest neighbour's."""
         counts = labelled.votes.counts
         labels = fill_unseen(scan.scene.points, labelled.votes.result().numpy())
         share = counts.gather(1, torch.from_numpy(labels).clamp(min=0)[:, None])[:, 0] / counts.sum(1).clamp(min=1)
@@ -274,7 +274,7 @@ class Segmenter:
         return replace(result, labels=hide_background(labels, vocabulary), confidence=confidence)
 
     def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary) -> np.ndarray:
-        """Of every point's best text, n float32."""
+        """Return the probability of every point's best text, n float32."""
         _, sureness = features.label(self.encode(vocabulary.texts), vocabulary.novel)
         return sureness[features.row]
 
@@ -300,7 +300,7 @@ class Segmenter:
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or a GPU if there is one. Raises `UserError` for one that is not there."""
+    """Return the requested device, or a GPU if there is one. Raises `UserError` for a device that is missing."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -311,7 +311,7 @@ def pick_device(device: torch.device | str | None) -> torch.device:
 
 
 def scan_key(scan: Scan) -> str:
-    """What tells a scan, and the way it is read, from all others, for resuming."""
+    """Return a key that distinguishes a scan, and the way it is read, from all others, for resuming."""
     digest = hashlib.blake2b(repr((scan.name, scan.scene.view_names, scan.fingerprint)).encode())
     for values in (scan.scene.points, scan.scene.colors):
         digest.update(np.ascontiguousarray(values).tobytes())

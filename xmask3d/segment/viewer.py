@@ -1,4 +1,4 @@
-"""The live viewer in the browser: a cloud, its classes, and a text box that answers words from saved features."""
+"""Live viewer in the browser: a cloud, its classes, and a text box that answers words from saved features."""
 
 import io
 import re
@@ -41,7 +41,7 @@ PRESETS = {"corner": (-1, -1, 0.9), "top": (0, -0.01, 1.6), "front": (0, -1.6, 0
 
 
 class SceneViewer:
-    """Serves one scene until `stop`.
+    """Server of one scene until `stop`.
 
     Args:
         points: n x 3 metres, z up. colors: n x 3 uint8.
@@ -99,7 +99,7 @@ class SceneViewer:
 
     @property
     def port(self) -> int:
-        """The port that is served."""
+        """Port that is served."""
         return self._server.get_port()
 
     def stop(self) -> None:
@@ -165,13 +165,13 @@ class SceneViewer:
             )
 
     def _shown(self) -> np.ndarray:
-        """Which points are below the cut and of a class that is ticked."""
+        """Return the points that are below the cut and of a ticked class."""
         with self._lock:
             boxes = np.array([box.value for box in self._ticks], bool)
             return (self._points[:, 2] <= self._cut.value) & boxes[self._labels]
 
     def explain(self, row: int) -> str:
-        """What is known of a point, as Markdown; `row` counts the points that are drawn."""
+        """Describe a point as Markdown; `row` counts the points that are drawn."""
         label = int(self._labels[row])
         name = self._names[label] if label >= 0 else "unlabelled"
         place = self._points[row].astype(np.float64) @ self._rotation + self._origin
@@ -194,7 +194,7 @@ class SceneViewer:
         return "\n".join(lines)
 
     def nearest_to_ray(self, origin: np.ndarray, direction: np.ndarray) -> int | None:
-        """The drawn point that a ray from the eye meets first, or None if it passes all by."""
+        """Return the first drawn point that a ray from the eye meets, or None if it meets none."""
         offset, direction = self._points - origin, direction / np.linalg.norm(direction)
         along = offset @ direction
         away = np.linalg.norm(offset - along[:, None] * direction, axis=1)
@@ -243,7 +243,7 @@ class SceneViewer:
         (control.on_click if hasattr(control, "on_click") else control.on_update)(changed)
 
     def _build_legend(self) -> None:
-        """One check box a class that occurs, with its colour and share."""
+        """Build one check box per class that occurs, with its colour and share."""
         for box in self._ticks:
             self._guard.forget(box)
         self._folder.remove()
@@ -295,7 +295,7 @@ class SceneViewer:
 
 
 def plain(text: str) -> str:
-    """Text as Markdown that shows it as it is: viser's browser side runs HTML, and older ones braces as code too."""
+    """Escape text for Markdown: viser's browser side runs HTML, and older ones braces as code too."""
     return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
 
 
@@ -319,7 +319,7 @@ def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneV
 
 
 def _view_labels(saved: SavedLabels, host: str, port: int) -> SceneViewer:
-    """A result whose features are gone."""
+    """View a result whose features are gone."""
     return SceneViewer(
         saved.points @ saved.rotation.T,
         np.full(saved.points.shape, 128, np.uint8),

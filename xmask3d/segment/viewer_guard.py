@@ -1,4 +1,4 @@
-"""Guard of the live viewer: who may connect to it, and which messages it takes.
+"""Guard of the live viewer: accepts connections and messages of its own page only.
 
 A browser lets any web page open a WebSocket to a server of this machine, and a name that an attacker owns may point to
 it. viser accepts all of them, and lets a client set any attribute of a control, send files, and ask for a public
@@ -169,17 +169,17 @@ def _ip(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def number(low: float = -1e9, high: float = 1e9) -> Rule:
-    """A rule: a finite number between two."""
+    """Make a rule: a finite number between two."""
     return lambda value: type(value) in (int, float) and math.isfinite(value) and low <= value <= high
 
 
 def text(longest: int) -> Rule:
-    """A rule: text of at most so many characters."""
+    """Make a rule: text of at most so many characters."""
     return lambda value: isinstance(value, str) and len(value) <= longest
 
 
 def one_of(*options: Any) -> Rule:
-    """A rule: one of these values, of the same type."""
+    """Make a rule: one of these values, of the same type."""
     return lambda value: any(type(value) is type(option) and value == option for option in options)
 
 

@@ -1,4 +1,4 @@
-"""The words of a query: classes with synonyms, background words, and which of them the checkpoint was trained on."""
+"""Vocabulary of a query: classes with synonyms, background words, and the base classes of the checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """K classes that points can be given, each with one or more texts.
+    """Classes that points can be given, K in all, each with one or more texts.
 
     Attributes:
         names: K class names; the last is "background" where background words were given.
@@ -32,16 +32,16 @@ class Vocabulary:
 
     @property
     def novel(self) -> np.ndarray:
-        """T bool, true for texts that the checkpoint was not trained on."""
+        """Texts that the checkpoint was not trained on, T bool."""
         return ~np.array(self.is_base, bool)
 
     @property
     def groups(self) -> np.ndarray:
-        """T int64 class ids."""
+        """Class of each text, T int64."""
         return np.array(self.class_of_text, np.int64)
 
     def merge(self, text_scores: np.ndarray) -> np.ndarray:
-        """Largest score of each class's texts: ... x T to ... x K."""
+        """Return the largest score of each class's texts: ... x T to ... x K."""
         merged = np.full((*text_scores.shape[:-1], len(self.names)), -np.inf, text_scores.dtype)
         for text, group in enumerate(self.class_of_text):
             np.maximum(merged[..., group], text_scores[..., text], out=merged[..., group])
@@ -50,7 +50,7 @@ class Vocabulary:
 
 @dataclass
 class Reference:
-    """The classes of the checkpoint's benchmark: which words are base, and what other words are compared with."""
+    """Classes of the checkpoint's benchmark, which decide which words are base and are compared with other words."""
 
     names: list[str]
     base_names: list[str]
@@ -60,13 +60,13 @@ class Reference:
         self._base = {_plain(name) for name in self.base_names}
 
     def knows(self, word: str) -> bool:
-        """Whether a word is one of the base classes, singular and plural alike."""
+        """Return True where a word is one of the base classes, in singular or plural."""
         plain = _plain(word)
         return plain in self._base or (plain.endswith("s") and plain[:-1] in self._base)
 
     @classmethod
     def of(cls, benchmark: Benchmark) -> "Reference":
-        """The reference of a benchmark."""
+        """Return the reference of a benchmark."""
         return cls(list(benchmark.class_names), benchmark.base_names)
 
 
@@ -103,7 +103,7 @@ def parse_queries(queries: Sequence[str], reference: Reference, background: Sequ
 
 
 def benchmark_vocabulary(benchmark: Benchmark, prompt_list: str | None = None) -> Vocabulary:
-    """All classes of the checkpoint's own benchmark, as evaluation names them."""
+    """Return all classes of the checkpoint's own benchmark, as evaluation names them."""
     count = benchmark.num_classes
     return Vocabulary(
         benchmark.class_names,
@@ -114,7 +114,7 @@ def benchmark_vocabulary(benchmark: Benchmark, prompt_list: str | None = None) -
 
 
 def class_list(name: str) -> list[str]:
-    """Names of a shipped class list, such as "scannet20"; a split after a slash is ignored.
+    """Return names of a shipped class list, such as "scannet20"; a split after a slash is ignored.
 
     Raises:
         UserError: unknown list, naming the known ones.

@@ -1,4 +1,4 @@
-"""Items for download by name: processed ScanNet and its captions, pre-trained networks, published checkpoints, furniture."""
+"""Items for download by name: processed ScanNet, its captions, networks, published checkpoints, furniture."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where CLIP comes from: open_clip's names, local files, or a folder with a small one."""
+"""Sources of CLIP: open_clip's names, local files, or a folder with a small one."""
 
 import logging
 import warnings
@@ -30,7 +30,7 @@ WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_p
 
 
 class LoadedClip(NamedTuple):
-    """A frozen CLIP model in evaluation mode, float32 on the CPU, and its tokenizer."""
+    """Frozen CLIP model in evaluation mode, float32 on the CPU, and its tokenizer."""
 
     model: nn.Module
     tokenizer: Tokenizer
@@ -63,7 +63,7 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
 
 
 def build_clip(model_config: dict[str, Any]) -> nn.Module:
-    """A CLIP model with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`.
+    """Build CLIP with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`.
 
     Beyond open_clip's keys its `vision_cfg` may name a `stem`, see `clip_stem`.
     """
@@ -157,7 +157,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, of a state dict, or of OpenAI's TorchScript archive."""
+    """Read the tensors of a safetensors file, of a state dict, or of OpenAI's TorchScript archive."""
     refuse_foreign(path)
     try:
         if path.suffix == ".safetensors":
@@ -176,7 +176,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_openais(path: Path, tensors: dict[str, Tensor]) -> bool:
-    """Whether the weights are surely OpenAI's, made with QuickGELU: their archive, or all that was in one."""
+    """Return True where weights are surely OpenAI's, made with QuickGELU: their archive, or its complete content."""
     return _is_torchscript(path) or "input_resolution" in tensors
 
 

@@ -1,4 +1,4 @@
-"""Where Stable Diffusion comes from: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
+"""Sources of Stable Diffusion: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +53,7 @@ UNET_CONFIG_2: dict[str, Any] = {
 def build_diffusion(
     vae_config: Mapping[str, Any] = VAE_CONFIG, unet_config: Mapping[str, Any] = UNET_CONFIG_1, **options: Any
 ) -> DiffusionFeatures:
-    """Features from networks with random weights.
+    """Build features from networks with random weights.
 
     Args:
         vae_config, unet_config: as in the `config.json` of diffusers' `AutoencoderKL` and `UNet2DConditionModel`.
@@ -131,7 +131,7 @@ def _described(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
 
 
 def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dict[str, Tensor], Path]:
-    """A network without weights, and shapes of the tensors in its file."""
+    """Return a network without weights, and shapes of the tensors in its file."""
     network, path = _folder_description(kind, folder)
     try:
         with safe_open(path, framework="pt") as file:
@@ -158,7 +158,7 @@ def _without_weights(kind: type[nn.Module], config: Mapping[str, Any], where: Pa
 
 
 def _folder_description(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, Path]:
-    """A network of a folder's configuration without weights, and the file that has them."""
+    """Return a network of a folder's configuration without weights, and the file that has them."""
     config = read_json(folder / "config.json")
     network = _without_weights(kind, config, folder / "config.json")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
@@ -179,7 +179,7 @@ def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
 
 
 def _stored_names(file: safe_open) -> dict[str, str]:
-    """Names in a folder's weight file by the names that diffusers' networks give their tensors."""
+    """Return names in a folder's weight file by the names that diffusers' networks give their tensors."""
     return {_OLD_ATTENTION.sub(lambda old: _ATTENTION[old[0]], name): name for name in file.keys()}  # noqa: SIM118
 
 
@@ -195,7 +195,7 @@ def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Mo
 
 
 def _renamed(rename: Callable, tensors: dict[str, Tensor], network: nn.Module, path: Path) -> dict[str, Tensor]:
-    """Tensors of a CompVis checkpoint by the names of `network`."""
+    """Return tensors of a CompVis checkpoint by the names of `network`."""
     try:
         renamed = rename(tensors, network.config)
         # diffusers puts None in the place of some tensors that are missing.
@@ -207,7 +207,7 @@ def _renamed(rename: Callable, tensors: dict[str, Tensor], network: nn.Module, p
 def _compvis_configs(
     unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], path: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The networks' configurations: those of version 1.x or 2.x, in the widths that the tensors have."""
+    """Return the networks' configurations: those of version 1.x or 2.x, in the widths that the tensors have."""
     try:
         width = unet[UNET_PREFIX + "input_blocks.0.0.weight"].shape[0]
         attention = UNET_PREFIX + "input_blocks.1.1."
@@ -232,7 +232,7 @@ def _select(tensors: TensorFile, prefix: str, path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """UserError unless the tensors that a network needs are there in its shapes."""
+    """Raise `UserError` unless the tensors that a network needs are there in its shapes."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     if missing:

@@ -1,4 +1,4 @@
-"""What a diffusion model's text encoder says to the empty prompt: one constant, so the encoder itself is not kept."""
+"""Embedding of the empty prompt by a diffusion model's text encoder: one constant, so the encoder is not kept."""
 
 import re
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ _TRANSFORMERS_NAMES = (
 
 
 class _Style(NamedTuple):
-    """What the tensors of a text encoder do not tell."""
+    """Properties of a text encoder that do not follow from its tensors."""
 
     heads: int
     quick_gelu: bool
@@ -41,7 +41,7 @@ class _Style(NamedTuple):
 
 
 def folder_empty_prompt(folder: Path) -> Tensor:
-    """From `empty_prompt.safetensors` in a diffusers folder, else from its `text_encoder/` and `tokenizer/`.
+    """Read `empty_prompt.safetensors` in a diffusers folder, else use its `text_encoder/` and `tokenizer/`.
 
     Returns:
         1 x T x C, float32.
@@ -70,7 +70,7 @@ def folder_empty_prompt(folder: Path) -> Tensor:
 
 
 def encode_empty_prompt(tensors: TensorFile, path: Path) -> Tensor:
-    """From the text encoder in a CompVis checkpoint, or from `empty_prompt.safetensors` beside it.
+    """Use the text encoder in a CompVis checkpoint, or read `empty_prompt.safetensors` beside it.
 
     Returns:
         1 x T x C, float32.
@@ -95,7 +95,7 @@ def encode_empty_prompt(tensors: TensorFile, path: Path) -> Tensor:
 
 @torch.no_grad()
 def _encode(tensors: Mapping[str, Tensor], style: _Style, path: Path) -> Tensor:
-    """The last hidden states, 1 x T x C, of the encoder with tensors in open_clip's names."""
+    """Return the last hidden states, 1 x T x C, of the encoder with tensors in open_clip's names."""
     vocabulary, width = tensors["token_embedding.weight"].shape
     length = len(tensors["positional_embedding"])
     layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")})
@@ -123,7 +123,7 @@ def _encode(tensors: Mapping[str, Tensor], style: _Style, path: Path) -> Tensor:
 
 
 def _from_transformers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Names of transformers' `CLIPTextModel` to those of open_clip; queries, keys and values become one tensor."""
+    """Rename tensors of transformers' `CLIPTextModel` to open_clip's; queries, keys and values become one tensor."""
     tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
     converted = {}
     for name, tensor in tensors.items():
@@ -141,7 +141,7 @@ def _from_transformers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, T
 
 
 def _without_last_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stable Diffusion 2.x reads its text encoder one layer before the end."""
+    """Drop the last layer, since Stable Diffusion 2.x reads its text encoder one layer before the end."""
     layers = {int(name.split(".")[2]) for name in tensors if name.startswith("transformer.resblocks.")}
     last = f"transformer.resblocks.{max(layers, default=0)}."
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(last)}
@@ -159,7 +159,7 @@ def _width(tensors: Mapping[str, Tensor], path: Path) -> int:
 
 
 def _pads_with_end(tokenizer: Path) -> bool:
-    """Stable Diffusion 1.x pads with the end token, 2.x with token 0, "!"."""
+    """Return True for Stable Diffusion 1.x, which pads with the end token; 2.x pads with token 0, "!"."""
     path = tokenizer / "special_tokens_map.json"
     if not path.is_file():
         path = tokenizer / "tokenizer_config.json"

@@ -15,7 +15,7 @@ from xmask3d.errors import UserError
 
 
 class TensorFile(NamedTuple):
-    """Names of the tensors in an open file, and how to get one."""
+    """Names of the tensors in an open file, and access to each."""
 
     names: list[str]
     get: Callable[[str], Tensor]
@@ -46,7 +46,7 @@ def refuse_foreign(path: Path) -> None:
 
 
 class _Ignored:
-    """Stands in for what is no tensor: it takes whatever a checkpoint says of it, and does nothing."""
+    """Placeholder of anything that is no tensor: it accepts a checkpoint's state, and does nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -93,7 +93,6 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _stand_ins(path: Path) -> list[tuple[type, str]]:
-    """Checkpoints of Stable Diffusion 1.x use classes of pytorch_lightning as keys, and the state of their training may
-    hold NumPy's numbers: harmless classes take their place."""
+    """Replace classes of pytorch_lightning and NumPy in Stable Diffusion 1.x checkpoints by harmless ones."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return [(_Ignored, name) for name in names if name.startswith(("pytorch_lightning.", "numpy."))]
