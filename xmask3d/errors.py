@@ -38,7 +38,7 @@ def _report(text: str) -> None:
 
 
 def _without_traceback(text: str) -> str:
-    """The message of an error that a loader's process raised, which torch wraps in that process's traceback."""
+    """Return the message of an error that a loader's process raised, without that process's traceback."""
     if not text.startswith("Caught UserError in DataLoader worker"):
         return text
     return text.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()

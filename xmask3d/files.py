@@ -74,7 +74,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
@@ -83,7 +83,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _refusal(part: Path) -> str | None:
-    """Reason for which the system takes no more bytes of a file; None if it does."""
+    """Return the reason for which the system takes no more bytes of a file; None if it does."""
     try:
         with open(part, "ab") as file:
             file.write(bytes(BLOCK))

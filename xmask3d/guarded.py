@@ -82,7 +82,7 @@ def read_json(path: Path, expected: str = "JSON") -> Any:
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
-    """Content and syntax tree of YAML.
+    """Parse YAML to its content and its syntax tree.
 
     Args:
         text: of the file.
@@ -110,7 +110,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Nodes below one, shared ones as often as they occur."""
+    """Count the nodes below one, shared ones as often as they occur."""
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:
@@ -148,7 +148,7 @@ def read_array(path: Path, expected: str = "an array of numbers") -> np.ndarray:
 
 
 def array_type(path: Path) -> np.dtype:
-    """Type of the array in an `.npy` file. Raises `UserError` where there is none."""
+    """Return the type of the array in an `.npy` file. Raises `UserError` where there is none."""
     with reading(path, "an array of numbers"), open(path, "rb") as stream:
         return _head(stream, os.fstat(stream.fileno()).st_size)[0]
 
@@ -174,7 +174,7 @@ def read_arrays(path: Path, expected: str = "arrays of numbers", most: int = 1 <
 
 
 def _head(stream: BinaryIO, size: int, text: bool = False) -> tuple[np.dtype, bool, tuple[int, ...]]:
-    """Type, order and shape from the head of an array, which must have exactly the bytes that follow."""
+    """Read type, order and shape from the head of an array, which must have exactly the bytes that follow."""
     magic = stream.read(8)
     form = {1: "<H", 2: "<I", 3: "<I"}.get(magic[6]) if len(magic) == 8 and magic[:6] == b"\x93NUMPY" else None
     if form is None:

@@ -21,12 +21,12 @@ DATA_SET_OF_LIST = {"scannet20": "scannet"}
 
 
 def configurations() -> Path:
-    """Folder of the shipped configurations, such as `rooms/B15N4.yaml`."""
+    """Return the folder of the shipped configurations, such as `rooms/B15N4.yaml`."""
     return REPOSITORY / "config" if IS_CHECKOUT else Path(str(files("xmask3d"))) / "config_files"
 
 
 def class_lists() -> Path:
-    """Folder of the shipped class lists, such as `scannet20.yaml`."""
+    """Return the folder of the shipped class lists, such as `scannet20.yaml`."""
     return REPOSITORY / "dataset" if IS_CHECKOUT else Path(str(files("xmask3d"))) / "class_lists"
 
 
@@ -63,6 +63,6 @@ def find_configuration(name: Path | str) -> Path:
 
 
 def shipped_configurations() -> list[str]:
-    """Names that `find_configuration` knows, such as "rooms/B15N4"; sorted."""
+    """Return the sorted names that `find_configuration` knows, such as "rooms/B15N4"."""
     folder = configurations()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml"))

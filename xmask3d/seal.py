@@ -77,7 +77,7 @@ def is_whole_cache(path: Path) -> bool:
 
 
 def sealed(write: Callable[[Path], object]) -> Callable[[Path], None]:
-    """A writer, as `atomic_write` takes one, whose file is sealed after it is written."""
+    """Return a writer, as `atomic_write` takes one, whose file is sealed after it is written."""
 
     def write_sealed(path: Path) -> None:
         write(path)
@@ -120,7 +120,7 @@ def check_archive(path: Path) -> None:
 
 
 def beside(path: Path) -> Path:
-    """Where the digest of a file lies that has none inside."""
+    """Return the place of the digest of a file that has none inside."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -145,7 +145,7 @@ def check_beside(path: Path) -> None:
 
 
 def _find(file: IO[bytes]) -> int | None:
-    """Where the digits of the mark begin: at the end of the file, else in its head."""
+    """Find the first digit of the mark: at the end of the file, else in its head."""
     size = file.seek(0, os.SEEK_END)
     for start, length in ((max(0, size - len(_MARK) - _DIGITS), len(_MARK) + _DIGITS), (0, _CHUNK)):
         file.seek(start)

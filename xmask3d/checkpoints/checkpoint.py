@@ -258,7 +258,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def read_payload(path: Path) -> dict[str, Any]:
-    """The dict that `torch.save` wrote, tensors and plain values only.
+    """Read the dict of a `torch.save` file, tensors and plain values only.
 
     It is checked by the digest beside it, else by the checksums of its archive.
 

@@ -25,7 +25,7 @@ Tell = Callable[[str], object]
 
 
 def checked_points(points: np.ndarray, source: Path | str) -> np.ndarray:
-    """Points n x 3, unchanged.
+    """Return points n x 3 unchanged, after checks.
 
     Raises:
         UserError: another shape, or some that are NaN, infinite or beyond any map.
@@ -40,7 +40,7 @@ def checked_points(points: np.ndarray, source: Path | str) -> np.ndarray:
 
 
 def checked_colors(colors: np.ndarray, source: Path | str, tell: Tell) -> np.ndarray:
-    """Colours n x 3 float32 in [-1, 1].
+    """Return colours n x 3 float32 in [-1, 1], after checks.
 
     Few that are NaN or infinite become mid-grey, and bytes (0 to 255) are brought to [-1, 1]; both are told.
 
@@ -84,7 +84,7 @@ def checked_labels(labels: np.ndarray, count: int, source: Path | str) -> np.nda
 
 
 def checked_pose(pose: np.ndarray, source: Path | str) -> np.ndarray:
-    """A camera-to-world pose, 4 x 4 and finite, unchanged.
+    """Return a camera-to-world pose unchanged, if it is 4 x 4 and finite.
 
     Raises:
         UserError: no rigid motion, or one to a place beyond any map.
@@ -100,7 +100,7 @@ def checked_pose(pose: np.ndarray, source: Path | str) -> np.ndarray:
 
 
 def checked_camera(camera: Intrinsics, size: tuple[int, int], source: Path | str) -> Intrinsics:
-    """A pinhole camera, unchanged.
+    """Return a pinhole camera unchanged, after checks.
 
     Args:
         size: (height, width) of its pictures.

@@ -59,7 +59,7 @@ def _pcd_header(stream) -> dict[str, list[str]]:
 
 
 def _count(word: str, data: bytes) -> int:
-    """Points that a header announces; each takes a byte at least, and compressed at least a hundredth."""
+    """Return the number of points in a header; each takes a byte at least, and compressed at least a hundredth."""
     count = int(word)
     if not 0 <= count <= 100 * len(data):
         raise ValueError(f"{count} points in {len(data)} bytes")

@@ -10,10 +10,10 @@ STAND_INS = Path(__file__).parent / "stand-ins"
 
 
 def clip_folder() -> Path:
-    """Folder of the small CLIP: open_clip configuration, weights, tokenizer vocabulary."""
+    """Return the folder of the small CLIP: open_clip configuration, weights, tokenizer vocabulary."""
     return STAND_INS / "clip"
 
 
 def diffusion_folder() -> Path:
-    """Folder of the small Stable Diffusion, in diffusers' layout, with the embedding of the empty prompt."""
+    """Return the folder of the small Stable Diffusion, in diffusers' layout, with the embedding of the empty prompt."""
     return STAND_INS / "diffusion"
