@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,14 +9,14 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
 from xmask3d.guarded import reading
 from xmask3d.scan.cloud_las import read_las
+from xmask3d.scan.cloud_mesh import is_sparse, read_mesh
+from xmask3d.scan.cloud_obj import read_obj
 from xmask3d.scan.cloud_pcd import read_pcd
 from xmask3d.scan.cloud_raw import Raw, single_color, to_bytes
 from xmask3d.scan.cloud_text import TEXT_SUFFIXES, read_text
-from xmask3d.scan.glb import check_glb
+from xmask3d.scan.units import guess_units
 
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".obj", ".stl", ".off", ".glb", *TEXT_SUFFIXES)
-SPACING = 0.02  # metres between points sampled on the faces of a mesh
-MAX_SAMPLED = 5_000_000
 
 
 @dataclass
@@ -63,7 +62,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
     suffix = path.suffix.lower()
     readers = {".ply": _read_ply, ".pcd": read_pcd, ".las": read_las, ".laz": read_las}
     readers |= dict.fromkeys(TEXT_SUFFIXES, read_text)
-    readers |= {".obj": _read_obj} | dict.fromkeys((".stl", ".off", ".glb"), _read_mesh)
+    readers |= {".obj": read_obj} | dict.fromkeys((".stl", ".off", ".glb"), read_mesh)
     if suffix not in readers:
         raise UserError(f"{path}: not a point cloud that is understood ({', '.join(SUFFIXES)})")
     with reading(path, f"a {suffix[1:].upper()} file"):
@@ -88,7 +87,7 @@ def _to_metres(
     points: np.ndarray, colors: np.ndarray | None, units: float | None, origin: np.ndarray | None, notes: list[str]
 ) -> Cloud:
     if units is None:
-        units = _guess_units(points, notes)
+        units = guess_units(points, notes)
     points = points / units
     if origin is None:
         origin = map_origin(np.median(points[:: max(1, len(points) // 100_000)], axis=0))
@@ -99,29 +98,14 @@ def _to_metres(
     return Cloud((points - origin).astype(np.float32), colors, origin, units, notes)
 
 
-def _guess_units(points: np.ndarray, notes: list[str]) -> float:
-    """Guess millimetres or centimetres where the extent is no room's or building's in metres."""
-    low, high = np.percentile(points[:: max(1, len(points) // 100_000)], (1, 99), axis=0)
-    longest, shortest = float((high - low).max()), float((high - low).min())
-    if longest > 1500:
-        notes.append(f"{longest:.0f} units across: taken as millimetres (--unit m to refuse)")
-        return 1000.0
-    if longest > 150 and shortest > 40:
-        notes.append(f"{longest:.0f} units across: taken as centimetres (--unit m to refuse)")
-        return 100.0
-    if not longest:
-        notes.append("warning: all points lie in one place")
-    elif longest < 0.3:
-        notes.append(f"only {longest:.3g} m across; if that is wrong, give the unit with --unit")
-    return 1.0
-
-
 def _read_ply(path: Path, units: float | None) -> Raw:
     try:
         elements = read_elements(path)
         vertex = elements["vertex"]
         names = vertex.dtype.names or ()
         points = np.stack([vertex[axis] for axis in "xyz"], 1)
+        with path.open("rb") as file:
+            textured = b"TextureFile" in file.read(4096)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a PLY with x, y, z ({str(error)[:100]})") from error
     colors = None
@@ -131,65 +115,14 @@ def _read_ply(path: Path, units: float | None) -> Raw:
             break
     if "f_dc_0" in names:
         colors = to_bytes(np.clip(0.5 + 0.2820948 * np.stack([vertex[f"f_dc_{i}"] for i in range(3)], 1), 0, 1))
-    if len(elements.get("face", ())) and _is_sparse(points, units):
-        return _read_mesh(path, units)
-    return Raw(points, colors, [], units)
+    faces = elements.get("face", np.zeros(0))
+    painted = textured or "red" in (faces.dtype.names or ())
+    if len(faces) and _cover(faces, len(points)) and (is_sparse(points, units) or (colors is None and painted)):
+        return read_mesh(path, units, colors)
+    return Raw(points, colors, [], units, len(faces) > 0)
 
 
-def _is_sparse(points: np.ndarray, units: float | None) -> bool:
-    """Return True where a mesh has too few vertices to represent its surface."""
-    points = points[np.isfinite(points).all(1)]
-    if not 0 < len(points) <= 200_000:
-        return False
-    extent = np.ptp(points, axis=0) / (units or _guess_units(points, []))
-    area = extent[0] * extent[1] + extent[1] * extent[2] + extent[0] * extent[2]
-    return len(points) < 0.1 * area / SPACING**2 and float(extent.max()) < 100
-
-
-def _read_mesh(path: Path, units: float | None) -> Raw:
-    import trimesh
-
-    if path.suffix.lower() == ".glb":
-        check_glb(path)
-    try:
-        mesh: Any = trimesh.load(str(path), force="mesh", process=False)
-    except Exception as error:
-        # trimesh's loaders raise nearly anything on damaged files.
-        raise UserError(f"{path}: cannot be read as a mesh ({str(error)[:100]})") from error
-    if not len(getattr(mesh, "vertices", ())):
-        raise UserError(f"{path}: has no points")
-    visual = mesh.visual.to_color() if hasattr(mesh.visual, "to_color") else mesh.visual
-    colored = getattr(visual, "kind", None) in ("vertex", "face") or mesh.visual.kind == "texture"
-    vertex_colors = np.asarray(visual.vertex_colors)[:, :3] if colored else None
-    vertices = np.asarray(mesh.vertices)
-    notes: list[str] = []
-    if not len(mesh.faces) or not np.isfinite(mesh.area) or not _is_sparse(vertices, units):
-        return Raw(vertices, vertex_colors, notes, units)
-    units = units or _guess_units(vertices[np.isfinite(vertices).all(1)], notes)
-    count = int(min(MAX_SAMPLED, max(1000, mesh.area / units**2 / SPACING**2)))
-    textured = mesh.visual.kind == "texture" and getattr(mesh.visual.material, "image", None) is not None
-    sampled = trimesh.sample.sample_surface(mesh, count, sample_color=textured, seed=0)
-    points, faces = sampled[0], sampled[1]
-    colors = np.asarray(sampled[2])[:, :3] if textured and len(sampled) > 2 else None
-    if colors is None and vertex_colors is not None:
-        colors = vertex_colors[mesh.faces[faces, 0]]
-    return Raw(points, colors, [*notes, f"a mesh of few vertices; {count} points sampled on its faces"], units)
-
-
-def _read_obj(path: Path, units: float | None) -> Raw:
-    """Read a mesh, or vertices alone (`v x y z`, perhaps with `r g b` in [0, 1]), which mesh readers ignore."""
-    try:
-        with path.open("rb") as file:
-            vertices = []
-            for line in file:
-                if line.startswith((b"f ", b"f\t")):
-                    return _read_mesh(path, units)
-                if line.startswith((b"v ", b"v\t")):
-                    vertices.append(line.split()[1:])
-        widths = {len(vertex) for vertex in vertices}
-        if widths and widths <= {3, 4, 6, 7}:
-            table = np.array([vertex[:3] + (vertex[-3:] if len(vertex) > 4 else []) for vertex in vertices], np.float64)
-            return Raw(table[:, :3], to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, [], units)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as OBJ ({str(error)[:100]})") from error
-    return _read_mesh(path, units)
+def _cover(faces: np.ndarray, count: int) -> bool:
+    """Return True where faces use at least half of the vertices: a few stray ones beside points are no surface."""
+    names = [name for name in ("vertex_indices", "vertex_index") if name in (faces.dtype.names or ())]
+    return 2 * (len(np.unique(faces[names[0]])) if names else 3 * len(faces)) >= count

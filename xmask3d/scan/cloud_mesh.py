@@ -1,0 +1,279 @@
+"""Surfaces as points: meshes of few vertices sampled, in the colours of their vertices, textures or materials."""
+
+import io
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.scan.cloud_raw import Raw, to_bytes
+from xmask3d.scan.glb import check_glb
+from xmask3d.scan.units import guess_units
+
+SPACING = 0.02  # metres between points sampled on the faces of a mesh
+MAX_SAMPLED = 5_000_000
+GREY = 128  # of the parts without colour of a mesh whose other parts have one
+COMPRESSION = {
+    "KHR_draco_mesh_compression": "DracoPy",
+    "EXT_meshopt_compression": None,
+    "KHR_meshopt_compression": None,
+}
+"""Extensions of glTF that compress geometry, with the package by which they are read, if any."""
+
+
+@dataclass
+class Surface:
+    """A part of a mesh that has one material.
+
+    Attributes:
+        vertices: n x 3.
+        faces: m x 3 indices of vertices.
+        colors: n x 3 uint8 of the vertices, or m x 3 of the faces (see `by_face`), or None.
+        by_face: whether the colours are the faces'.
+        uv: n x 2 places on the texture, or None.
+        texture: a picture, or None.
+        plain: 3 uint8, colour of the material, or None.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray | None = None
+    by_face: bool = False
+    uv: np.ndarray | None = None
+    texture: Any = None
+    plain: np.ndarray | None = None
+
+    def color_at(self, faces: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+        """Return colours of points on the faces, k x 3 uint8, or None.
+
+        Args:
+            faces: k faces.
+            weights: k x 3 shares of their corners (barycentric coordinates).
+        """
+        corners = self.faces[faces]
+        if self.texture is not None and self.uv is not None:
+            return _look_up(self.texture, np.einsum("kc,kcd->kd", weights, self.uv[corners]))
+        if self.colors is not None and self.by_face:
+            return self.colors[faces]
+        if self.colors is not None:
+            mixed = np.einsum("kc,kcd->kd", weights, self.colors[corners].astype(np.float64))
+            return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        return None if self.plain is None else np.tile(self.plain, (len(faces), 1))
+
+    def vertex_colors(self) -> np.ndarray | None:
+        """Return colours of the vertices, n x 3 uint8, or None."""
+        if self.texture is not None and self.uv is not None:
+            return _look_up(self.texture, self.uv)
+        if self.colors is not None and self.by_face:
+            result = np.full((len(self.vertices), 3), GREY, np.uint8)
+            result[self.faces] = self.colors[:, None]
+            return result
+        if self.colors is None and self.plain is not None:
+            return np.tile(self.plain, (len(self.vertices), 1))
+        return self.colors
+
+
+def _look_up(texture: Any, uv: np.ndarray) -> np.ndarray:
+    from trimesh.visual.color import uv_to_interpolated_color
+
+    return uv_to_interpolated_color(np.nan_to_num(uv, posinf=0, neginf=0), texture)[:, :3]
+
+
+@dataclass
+class Assets:
+    """Files that a mesh names, looked for beside it and below; stands in for a resolver of trimesh.
+
+    Attributes:
+        folder: of the mesh.
+        missing: names of those that are not there.
+    """
+
+    folder: Path
+    missing: list[str] = field(default_factory=list)
+
+    def get(self, name: str) -> bytes:
+        """Read a file; a backslash parts folders too, and a path of another machine counts by its last part."""
+        inside = self.folder.resolve()
+        parts = name.strip().strip('"').replace("\\", "/")
+        for path in (inside / parts, inside / parts.rsplit("/", 1)[-1]):
+            if path.resolve().is_relative_to(inside) and path.is_file():
+                return path.read_bytes()
+        if name not in self.missing:
+            self.missing.append(name)
+        raise FileNotFoundError(name)
+
+    __getitem__ = get
+
+
+def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None = None) -> Raw:
+    """Read a mesh by trimesh; points beside meshes, which then are drawn cameras, stand for the scan.
+
+    Args:
+        path: PLY, STL, OFF, glTF.
+        units: units a metre where they are known.
+        vertex_colors: n x 3 uint8 of its vertices where they have been read.
+    """
+    import trimesh
+
+    assets, suffix = Assets(path.parent), path.suffix.lower()
+    if suffix == ".glb":
+        check_glb(path)
+    try:
+        data = path.read_bytes()
+        if suffix == ".glb":
+            _refuse_compressed(path, data)
+        if suffix == ".ply":
+            data = _plain_header(data, assets)
+        if suffix == ".off":  # trimesh may take the line after a comment for another
+            data = b"\n".join(line for line in (line.split(b"#")[0].strip() for line in data.splitlines()) if line)
+        loaded = trimesh.load(io.BytesIO(data), file_type=suffix[1:], resolver=cast(Any, assets), process=False)
+        parts: list[Any] = loaded.dump() if isinstance(loaded, trimesh.Scene) else [loaded]
+        clouds = [part for part in parts if isinstance(part, trimesh.PointCloud) and len(part.vertices)]
+        meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+        if suffix == ".off":
+            vertex_colors = _off_colors(data, sum(len(part.vertices) for part in parts))
+        if clouds and sum(len(part.vertices) for part in clouds) >= sum(len(part.vertices) for part in meshes):
+            return _points_of(clouds, len(meshes), units)
+        surfaces = [_surface(mesh, vertex_colors) for mesh in meshes]
+    except UserError:
+        raise
+    except Exception as error:
+        # trimesh's loaders raise nearly anything on damaged files.
+        raise UserError(f"{path}: cannot be read as a mesh ({' '.join(str(error).split())[:100]})") from error
+    if not surfaces:
+        points = np.concatenate([np.zeros((0, 3)), *(part.vertices for part in parts if hasattr(part, "vertices"))])
+        return Raw(points, vertex_colors, [], units)
+    return sample(surfaces, units, missing_notes(assets))
+
+
+def missing_notes(assets: Assets) -> list[str]:
+    """Write sentences on the files that a mesh names and that are not there."""
+    return [f"warning: {name.strip()}, which the file names for its colours, is missing" for name in assets.missing]
+
+
+def _refuse_compressed(path: Path, data: bytes) -> None:
+    """Refuse compressed geometry without the package that reads it: trimesh would go on with zeros."""
+    used = json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]]).get("extensionsUsed", [])
+    for name in COMPRESSION.keys() & set(used):
+        package = COMPRESSION[name]
+        try:
+            __import__(package or "")
+        except (ImportError, ValueError) as error:
+            way = f"pip install {package}" if package else "export it without compression"
+            raise UserError(f"{path}: its geometry is compressed ({name}), which is not read here: {way}") from error
+
+
+def _plain_header(data: bytes, assets: Assets) -> bytes:
+    """Make a header of PLY ASCII, for which trimesh takes it, and drop textures that are missing."""
+    end = data.index(b"end_header")
+    lines = data[:end].decode("latin-1").encode("ascii", "replace").splitlines(keepends=True)
+    for line in list(lines):
+        name = line.partition(b"TextureFile")[2].decode().strip()
+        try:
+            if name:
+                assets.get(name)
+        except FileNotFoundError:
+            lines.remove(line)
+    return b"".join(lines) + data[end:]
+
+
+def _points_of(clouds: list[Any], meshes: int, units: float | None) -> Raw:
+    points = np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])
+    known = [len(getattr(cloud, "colors", ())) == len(cloud.vertices) for cloud in clouds]
+    colors = np.concatenate([np.asarray(cloud.colors)[:, :3] for cloud in clouds]) if all(known) else None
+    note = f"{meshes} meshes beside the points (drawn cameras?) are left out"
+    return Raw(points, None if colors is None else to_bytes(colors), [note] if meshes else [], units)
+
+
+def _surface(mesh: Any, vertex_colors: np.ndarray | None) -> Surface:
+    surface = Surface(np.asarray(mesh.vertices), np.asarray(mesh.faces))
+    visual = mesh.visual
+    if visual.kind == "texture":
+        surface.uv, surface.texture, surface.plain = appearance(visual.uv, visual.material, len(surface.vertices))
+    if vertex_colors is not None and len(vertex_colors) == len(surface.vertices):
+        surface.colors = vertex_colors
+    elif visual.kind in ("vertex", "face"):
+        surface.by_face = visual.kind == "face"
+        surface.colors = np.asarray(visual.face_colors if surface.by_face else visual.vertex_colors)[:, :3]
+    return surface
+
+
+def appearance(uv: Any, material: Any, count: int) -> tuple[np.ndarray | None, Any, np.ndarray | None]:
+    """Return places on the texture, the texture, and the plain colour of a material; None where it has none."""
+    texture = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+    plain = getattr(material, "baseColorFactor", None)
+    if plain is None and "kd" in getattr(material, "kwargs", {}):
+        plain = material.diffuse
+    uv = np.asarray(uv) if np.shape(uv) == (count, 2) else None
+    return uv, texture, None if plain is None else to_bytes(np.asarray(plain))[:3]
+
+
+def _off_colors(data: bytes, count: int) -> np.ndarray | None:
+    """Read colours of the vertices of an OFF file without comments, n x 3 uint8 or None, which trimesh drops."""
+    words = [line.split() for line in data.splitlines()]
+    kind = words[0][0].upper().partition(b"OFF")[0]
+    rows = words[1 if len(words[0]) > 1 or not words[0][0].upper().endswith(b"OFF") else 2 :][:count]
+    start = 6 if b"N" in kind else 3
+    if len({len(row) for row in rows}) != 1 or len(rows[0]) < start + 3:
+        return None
+    values = np.array([row[start : start + 3] for row in rows], np.float64)
+    return to_bytes(values) if values.min() >= 0 else None
+
+
+def is_sparse(points: np.ndarray, units: float | None) -> bool:
+    """Decide whether a mesh has too few vertices to stand for its surface.
+
+    Args:
+        points: n x 3.
+        units: units a metre where they are known.
+    """
+    points = points[np.isfinite(points).all(1)]
+    if not 0 < len(points) <= 200_000:
+        return False
+    extent = np.ptp(points, axis=0) / (units or guess_units(points, []))
+    area = extent[0] * extent[1] + extent[1] * extent[2] + extent[0] * extent[2]
+    return len(points) < 0.1 * area / SPACING**2 and float(extent.max()) < 100
+
+
+def sample(surfaces: list[Surface], units: float | None, notes: list[str]) -> Raw:
+    """Take the vertices, or points on the faces where the vertices are few.
+
+    Args:
+        surfaces: at least one.
+        units: units a metre where they are known.
+        notes: of the file so far.
+    """
+    import trimesh
+
+    vertices = np.concatenate([surface.vertices for surface in surfaces]).astype(np.float64)
+    if not is_sparse(vertices, units):
+        return Raw(vertices, _joined([(s.vertex_colors(), len(s.vertices)) for s in surfaces]), notes, units, True)
+    units = units or guess_units(vertices[np.isfinite(vertices).all(1)], notes)
+    starts = np.cumsum([0, *(len(surface.vertices) for surface in surfaces)])
+    faces = np.concatenate([s.faces + start for s, start in zip(surfaces, starts[:-1], strict=True)])
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    if not np.isfinite(mesh.area):
+        return Raw(vertices, _joined([(s.vertex_colors(), len(s.vertices)) for s in surfaces]), notes, units, True)
+    count = int(min(MAX_SAMPLED, max(1000, mesh.area / units**2 / SPACING**2)))
+    points, at = trimesh.sample.sample_surface(mesh, count, seed=0)[:2]
+    weights = trimesh.triangles.points_to_barycentric(np.asarray(mesh.triangles)[at], points)
+    weights = np.where(np.isfinite(weights), weights, 1 / 3)
+    ends = np.cumsum([0, *(len(surface.faces) for surface in surfaces)])
+    colors: list[tuple[np.ndarray | None, int]] = []
+    order: list[np.ndarray] = []
+    for surface, first, last in zip(surfaces, ends[:-1], ends[1:], strict=True):
+        order.append(np.flatnonzero((at >= first) & (at < last)))
+        colors.append((surface.color_at(at[order[-1]] - first, weights[order[-1]]), len(order[-1])))
+    note = f"a mesh of few vertices; {count} points sampled on its faces"
+    return Raw(np.asarray(points)[np.concatenate(order)], _joined(colors), [*notes, note], units, True)
+
+
+def _joined(parts: list[tuple[np.ndarray | None, int]]) -> np.ndarray | None:
+    """Join colours of all parts, grey where one has none, or None where none has any."""
+    if all(colors is None for colors, _ in parts):
+        return None
+    return np.concatenate([np.full((n, 3), GREY, np.uint8) if colors is None else colors for colors, n in parts])

@@ -1,0 +1,85 @@
+"""OBJ: meshes with their materials, and vertices alone, which mesh readers take for nothing."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.scan.cloud_mesh import Assets, Surface, appearance, missing_notes, sample
+from xmask3d.scan.cloud_raw import Raw, to_bytes
+
+
+def read_obj(path: Path, units: float | None) -> Raw:
+    """Read a mesh, or vertices alone (`v x y z`, perhaps with `r g b`).
+
+    Args:
+        path: the file.
+        units: units a metre where they are known.
+    """
+    try:
+        data = path.read_bytes().replace(b"\r\n", b"\n")
+        vertices = [line.split()[1:] for line in re.findall(rb"^[ \t]*(v[ \t].*)", data, re.MULTILINE)]
+        if re.search(rb"^[ \t]*f[ \t]", data, re.MULTILINE):
+            assets = Assets(path.parent)
+            surfaces = _surfaces(_from_the_start(data), assets)
+            used = sum(len(np.unique(surface.vertices, axis=0)) for surface in surfaces)
+            if 2 * used >= len(vertices):
+                return sample(surfaces, units, missing_notes(assets))
+        widths = {len(vertex) for vertex in vertices}
+        if not widths <= {3, 4, 6, 7}:
+            raise ValueError("vertices of odd lengths")
+        if not vertices:
+            return Raw(np.zeros((0, 3)), None, [], units)
+        table = np.array([vertex[:3] + (vertex[-3:] if len(vertex) > 4 else []) for vertex in vertices], np.float64)
+    except Exception as error:
+        # trimesh's loaders raise nearly anything on damaged files.
+        raise UserError(f"{path}: cannot be read as OBJ ({' '.join(str(error).split())[:100]})") from error
+    return Raw(table[:, :3], to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, [], units)
+
+
+def _from_the_start(data: bytes) -> bytes:
+    """Replace indices that count back from the last vertex, texture place or normal so far, by those from the start.
+
+    trimesh counts them from the end of the file, which gives another shape where vertices follow.
+    """
+    if not re.search(rb"^[ \t]*f[ \t].*-", data, re.MULTILINE):
+        return data
+    seen, lines = {b"v": 0, b"vt": 0, b"vn": 0}, data.split(b"\n")
+    for number, line in enumerate(lines):
+        words = line.split()
+        if words and words[0] in seen:
+            seen[words[0]] += 1
+        elif words and words[0] == b"f":
+            corners = [zip(word.split(b"/"), seen.values(), strict=False) for word in words[1:]]
+            lines[number] = b"f " + b" ".join(b"/".join(_forward(i, count) for i, count in c) for c in corners)
+    return b"\n".join(lines)
+
+
+def _forward(index: bytes, count: int) -> bytes:
+    if not index.startswith(b"-"):
+        return index
+    if count + int(index) < 0:
+        raise ValueError(f"a face counts back {index[1:].decode()} of {count}")
+    return str(count + int(index) + 1).encode()
+
+
+def _surfaces(data: bytes, assets: Assets) -> list[Surface]:
+    from trimesh.exchange.obj import load_obj
+    from trimesh.geometry import triangulate_quads
+
+    surfaces = []
+    loaded = load_obj(io.BytesIO(data), resolver=cast(Any, assets))
+    for part in loaded["geometry"].values():
+        surface = Surface(np.asarray(part["vertices"]), triangulate_quads(part["faces"]))
+        if not 0 <= surface.faces.min() <= surface.faces.max() < len(surface.vertices):
+            raise ValueError("a face names a vertex that is not there")
+        visual = part.get("visual")
+        if visual is not None:
+            surface.uv, surface.texture, surface.plain = appearance(visual.uv, visual.material, len(surface.vertices))
+        if np.shape(part.get("vertex_colors"))[:1] == (len(surface.vertices),):
+            surface.colors = to_bytes(np.asarray(part["vertex_colors"])[:, :3])
+        surfaces.append(surface)
+    return surfaces
