@@ -11,6 +11,10 @@ ALIGNED = np.cos(np.radians(12))
 NAMES = {"z": (0, 0, 1), "-z": (0, 0, -1), "y": (0, 1, 0), "-y": (0, -1, 0), "x": (1, 0, 0), "-x": (-1, 0, 0)}
 
 
+UNSURE = 0.05  # of `bottom_weight`, below which its sign says nothing
+UNSURE_WORDS = "; unsure whether it is upside down (--up turns it)"
+
+
 @dataclass
 class Gravity:
     """Up direction.
@@ -31,26 +35,31 @@ def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | 
 
     Floors, ceilings and table tops share one normal. Cameras that are held straight, or on their side, have one axis
     level; of directions that fit alike an axis of the scan's frame is preferred, z first. Without cameras z is
-    preferred, then y, then whichever direction most level surface has.
+    preferred, then y, then whichever direction most level surface has; which of its ends is up, furniture decides.
 
     Args:
         points: n x 3 float, finite.
         cameras: m x 3 x 3 rotations, camera (x right, y down) to world.
         known: key of `NAMES` where the recorder fixes it.
     """
-    normals = _normals(points)
+    normals, unsure = _normals(points), ""
     if known is not None:
         up, how = np.array(NAMES[known], float), "the recorder says that up is"
     elif cameras is not None and len(cameras):
         up, how = _with_cameras(points, normals, cameras), "the cameras and the floor say that up is"
     else:
         up, how = _without_cameras(points, normals), "floor and walls say that up is"
+        weight = bottom_weight(points, up) if len(normals) >= 50 else 0.0
+        up = -up if weight < -UNSURE else up
+        unsure = UNSURE_WORDS if abs(weight) < UNSURE else ""
     if up[2] > np.cos(np.radians(4)):
-        return Gravity(np.array([0.0, 0, 1]), np.eye(3), "z is up")
+        return Gravity(np.array([0.0, 0, 1]), np.eye(3), f"z is up{unsure}")
     name = max(NAMES, key=lambda key: float(np.dot(NAMES[key], up)))
     tilt = np.degrees(np.arccos(np.clip(np.dot(NAMES[name], up), -1, 1)))
     tilted = "" if tilt < 1 else f", tilted by {tilt:.0f} degrees"
-    return Gravity(up, rotation_to_z(up), f"{how} {name}{tilted}; turned upright for the networks, not in the output")
+    return Gravity(
+        up, rotation_to_z(up), f"{how} {name}{tilted}; turned upright for the networks, not in the output{unsure}"
+    )
 
 
 def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
@@ -127,6 +136,28 @@ def _without_cameras(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
     modes = [_sharpen(normals, normal, ALIGNED) for normal in normals[:: max(1, len(normals) // 60)]]
     best = max(modes, key=lambda axis: share(axis) / max(_height(points, axis), 1e-6))
     return best if best[np.argmax(np.abs(best))] > 0 else -best
+
+
+def bottom_weight(points: np.ndarray, up: np.ndarray) -> float:
+    """Measure by how much more a cloud holds near its bottom than near its top, in -1..1; negative on its head.
+
+    Furniture stands on the floor, while below a ceiling there are bare walls. So the points between the two are counted
+    in the lower and in the upper half; and the points of floor and ceiling, which is often not scanned.
+
+    Args:
+        points: n x 3.
+        up: 3, unit.
+    """
+    heights = points[:: max(1, len(points) // SAMPLE)] @ up
+    low, high = np.percentile(heights, (0.5, 99.5))
+    if high - low < 0.5:  # metres; one level surface
+        return 0.0
+    part, end = (heights - low) / (high - low), 0.1 / (high - low)
+    inner = part[(part >= end) & (part <= 1 - end)]
+    if len(inner) < 50:
+        return 0.0
+    furniture = float((inner < 0.45).mean() - (inner > 0.55).mean())
+    return furniture + 0.5 * float((part < end).mean() - (part > 1 - end).mean())
 
 
 def _height(points: np.ndarray, axis: np.ndarray) -> float:
