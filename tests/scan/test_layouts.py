@@ -82,8 +82,46 @@ def test_the_number_that_differs_is_the_frame(tmp_path: Path) -> None:
     assert recording.names == [str(x) for x in range(6)]
     np.testing.assert_array_equal(recording.poses[:, 0, 3], range(6))
     write_pictures(tmp_path, range(6), "color/{:06d}_cam2.png", "depth/{:06d}_cam2.png")
-    with pytest.raises(UserError, match=r"000000_cam1\.png and 000001_cam1\.png seem to be of one frame"):
+    recording = find_recording(tmp_path)
+    assert recording.names == [f"{x:06d}_cam1" for x in range(6)]
+    np.testing.assert_array_equal(recording.poses[:, 0, 3], range(6))
+    assert any("6 frames have no pose file" in note for note in recording.notes)
+
+
+def test_frames_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    """Depth maps say no room, so that a number alone would pair them with either."""
+    for room in ("kitchen", "hall"):
+        write_pictures(tmp_path, range(6), f"color/{room}_{{}}.png", "depth/{}.png")
+    with pytest.raises(UserError, match=r"hall_0\.png and kitchen_0\.png seem to be of one frame, 0"):
         find_recording(tmp_path)
+
+
+def test_frames_of_two_rooms_are_never_mixed(tmp_path: Path) -> None:
+    for room, color, depth in (("kitchen", (0, 1, 3), (0, 1, 2)), ("hall", (0, 1, 2), (0, 1, 2, 3))):
+        write_pictures(tmp_path, color, color=f"color/{room}_{{:03d}}.png", depth=f"other/{room}_{{:03d}}.png")
+        write_pictures(tmp_path, depth, color=f"other/{room}_{{:03d}}.png", depth=f"depth/{room}_{{:03d}}.png")
+    for path in (tmp_path / "other").iterdir():
+        path.unlink()
+    (tmp_path / "pose").mkdir()
+    for start, room in enumerate(("hall", "kitchen")):
+        for x in range(4):
+            np.savetxt(tmp_path / f"pose/{room}_{x:03d}.txt", moved(10 * start + x))
+    recording = find_recording(tmp_path)
+    assert recording.names == ["hall_000", "hall_001", "hall_002", "kitchen_000", "kitchen_001"]
+    np.testing.assert_array_equal(recording.poses[:, 0, 3], [0, 1, 2, 10, 11])
+    assert any("3 pictures have no partner" in note for note in recording.notes)
+
+
+def test_names_that_differ_in_words_too(tmp_path: Path) -> None:
+    """As Matterport3D: a hash that tells the place, i or d for the role, two numbers."""
+    for x, place in enumerate(("c4ca4238d0", "d9a5aa", "a1d")):
+        write_pictures(tmp_path, range(2), f"a_color_images/{place}_i0_{{}}.png", f"b_depth_images/{place}_d0_{{}}.png")
+        (tmp_path / "camera_poses").mkdir(exist_ok=True)
+        for y in range(2):
+            np.savetxt(tmp_path / f"camera_poses/{place}_pose_0_{y}.txt", moved(10 * x + y))
+    recording = find_recording(tmp_path)
+    assert recording.names[:2] == ["a1d_i0_0", "a1d_i0_1"]
+    np.testing.assert_array_equal(recording.poses[:, 0, 3], [20, 21, 0, 1, 10, 11])
 
 
 def test_a_second_file_of_a_frame_is_named(tmp_path: Path) -> None:
@@ -95,8 +133,8 @@ def test_a_second_file_of_a_frame_is_named(tmp_path: Path) -> None:
     recording = find_recording(tmp_path)
     assert recording.names == ["0", "1", "2"]
     assert any(
-        "2 depth files are of a frame that has one, as frame-000000.depth.proj.png beside frame-000000.depth.png" in n
-        for n in recording.notes
+        "2 pictures have no partner (colour without depth or the reverse), as frame-000000.depth.proj.png" in note
+        for note in recording.notes
     )
 
 

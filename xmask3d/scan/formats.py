@@ -1,4 +1,4 @@
-"""Small files of RGB-D recordings: pictures, depth maps, poses, trajectories and intrinsics."""
+"""Small files of RGB-D recordings: pictures, depth maps, arrays, numbers and intrinsics."""
 
 import math
 import re
@@ -9,13 +9,14 @@ import numpy as np
 
 from xmask3d import guarded
 from xmask3d.errors import UserError, missing_extra
-from xmask3d.guarded import MAX_PIXELS, open_picture, read_array, read_text, reading
+from xmask3d.guarded import MAX_PIXELS, open_picture, read_array, read_arrays, read_text, reading
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
 MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # how some recorders on Windows print numbers that are none
 MAX_NUMBERS = 1 << 26  # bytes of a text file of poses
 TOO_DEEP = 1e6  # a kilometre in millimetres
 NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, beside 0
+LARGEST_ARRAYS = 1 << 30  # bytes that the arrays of one .npz file may unpack to
 
 
 def read_color(path: Path) -> np.ndarray:
@@ -26,10 +27,13 @@ def read_color(path: Path) -> np.ndarray:
 
 def read_depth(path: Path) -> np.ndarray:
     """Read a depth map as written, h x w: integers of some unit, or floats; 0 where nothing was measured."""
-    if path.suffix == ".npy":
-        depth = read_array(path, "a depth map")
-    elif path.suffix == ".exr":
+    suffix = path.suffix.lower()
+    if suffix in {".npy", ".npz"}:
+        depth = read_values(path)
+    elif suffix == ".exr":
         depth = _read_exr(path)
+    elif suffix == ".bin":
+        depth = _read_colmap_depth(path)
     else:
         with open_picture(path) as picture:
             depth = np.asarray(picture)
@@ -39,6 +43,23 @@ def read_depth(path: Path) -> np.ndarray:
     if np.issubdtype(depth.dtype, np.floating):
         return np.where((depth > 0) & (depth < TOO_DEEP), depth, 0).astype(np.float32)  # neither NaN nor infinite
     return np.where((depth <= 0) | (depth == NO_DEPTH), 0, depth).astype(np.float32)
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Read the array of a .npy file; of a .npz file its only one, or that named depth."""
+    if path.suffix.lower() == ".npy":
+        return read_array(path)
+    arrays = read_arrays(path, most=LARGEST_ARRAYS)
+    if len(arrays) != 1 and "depth" not in arrays:
+        raise UserError(f"{path}: holds the arrays {', '.join(arrays) or 'none'}; name the depth map 'depth'")
+    return arrays["depth"] if "depth" in arrays else next(iter(arrays.values()))
+
+
+def list_files(folder: Path, pattern: str) -> list[Path]:
+    """List files below a folder in order, without hidden ones: macOS leaves ._NAME beside NAME, and __MACOSX."""
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    return [path for path in found if not any(part.startswith((".", "__MACOSX"))
+                                              for part in path.relative_to(folder).parts)]  # fmt: skip
 
 
 def _read_exr(path: Path) -> np.ndarray:
@@ -57,6 +78,16 @@ def _read_exr(path: Path) -> np.ndarray:
     return np.asarray(channels[name].pixels)
 
 
+def _read_colmap_depth(path: Path) -> np.ndarray:
+    with reading(path, "a depth map of COLMAP"):
+        data = path.read_bytes()
+    head = re.match(rb"(\d{1,6})&(\d{1,6})&1&", data)
+    width, height = (int(head[1]), int(head[2])) if head else (0, 0)
+    if not head or len(data) != head.end() + 4 * width * height:
+        raise UserError(f"{path}: damaged, or no depth map of COLMAP; run patch_match_stereo again")
+    return np.frombuffer(data, "<f4", offset=head.end()).reshape(height, width)
+
+
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).split("\n")[0][:120]
 
@@ -69,64 +100,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def text_of(path: Path) -> str:
+    """Read the text of a small file, whatever bytes are in its names and comments."""
+    return read_text(path, "text", errors="replace", most=MAX_NUMBERS)
+
+
 def read_numbers(path: Path) -> np.ndarray:
     """Read all numbers of a text file in order (`nan`, `inf` included)."""
-    text = read_text(path, "numbers", errors="replace", most=MAX_NUMBERS)
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = (line for line in text_of(path).splitlines() if not line.lstrip().startswith("#"))
     return np.array([float(number) for number in NUMBER.findall(MICROSOFT_NAN.sub("nan", "\n".join(lines)))])
-
-
-def read_pose(path: Path) -> np.ndarray:
-    """Read one 4 x 4 (or 3 x 4) matrix, text or npy; NaN or infinite where tracking was lost."""
-    values = read_array(path, "a pose").ravel() if path.suffix == ".npy" else read_numbers(path)
-    if len(values) not in (12, 16):
-        raise UserError(f"{path}: a pose has 16 numbers (4 x 4), this file has {len(values)}")
-    return _matrix(values)
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
-    pose = np.eye(4)
-    pose.ravel()[: len(values)] = values
-    return pose
-
-
-def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
-    """Convert translations n x 3 and quaternions n x 4 (x, y, z, w), normalised here, to n x 4 x 4 poses."""
-    with np.errstate(invalid="ignore"):  # a quaternion of zeros is a lost pose
-        x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
-    poses = np.tile(np.eye(4), (len(translation), 1, 1))
-    poses[:, 0, :3] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], 1)
-    poses[:, 1, :3] = np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], 1)
-    poses[:, 2, :3] = np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], 1)
-    poses[:, :3, 3] = translation
-    return poses
-
-
-def read_trajectory(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
-    """Read all poses of one file.
-
-    Understands Redwood / Open3D `.log` (three integers, then 4 x 4), TUM (`time tx ty tz qx qy qz qw` a line), and one
-    matrix of 12 or 16 numbers a line, perhaps after the frame's number.
-
-    Returns:
-        keys n (frame number or time stamp; None where lines have neither) and poses n x 4 x 4 as written.
-    """
-    rows = []
-    for line in read_text(path, "a trajectory", errors="replace", most=MAX_NUMBERS).splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            rows.append([float(number) for number in NUMBER.findall(line.replace(",", " "))])
-    widths = {len(row) for row in rows}
-    if rows and len(rows) % 5 == 0 and all(len(row) == (3 if i % 5 == 0 else 4) for i, row in enumerate(rows)):
-        keys = np.array([row[0] for row in rows[::5]])
-        return keys, np.array([rows[i + 1 : i + 5] for i in range(0, len(rows), 5)])
-    if widths == {8}:
-        table = np.array(rows)
-        return table[:, 0], quaternion_poses(table[:, 1:4], table[:, 4:8])
-    if widths in ({12}, {16}):
-        return None, np.stack([_matrix(np.array(row)) for row in rows])
-    if widths in ({13}, {17}):
-        return np.array([row[0] for row in rows]), np.stack([_matrix(np.array(row[1:])) for row in rows])
-    raise UserError(f"{path}: not a trajectory; known: Redwood .log, TUM 'time t q' lines, 12 or 16 numbers a line")
 
 
 def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
@@ -145,13 +127,15 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
             return _intrinsics_of_json(path, content)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(f"{path}: not understood as intrinsics ({_reason(error)})") from error
+    if path.suffix in {".yaml", ".yml"}:
+        return _intrinsics_of_json(path, _yaml_values(text_of(path)))
     values = read_numbers(path)
     size = None
     if len(values) == 6:
         size, values = (int(values[1]), int(values[0])), values[2:]
     if len(values) == 4:
         fx, fy, cx, cy = values
-        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), size
+        return _checked(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), path), size
     if len(values) in (9, 16):
         side = 3 if len(values) == 9 else 4
         return _checked(values.reshape(side, side)[:3, :3], path), size
@@ -173,7 +157,7 @@ def _intrinsics_of_json(path: Path, content: Any) -> tuple[np.ndarray, tuple[int
     if "fx" in lower:
         cx, cy = (float(lower[a] if a in lower else lower[b]) for a, b in (("cx", "ppx"), ("cy", "ppy")))
         fx = float(lower["fx"])
-        return np.array([[fx, 0, cx], [0, float(lower.get("fy", fx)), cy], [0, 0, 1.0]]), size
+        return _checked(np.array([[fx, 0, cx], [0, float(lower.get("fy", fx)), cy], [0, 0, 1.0]]), path), size
     for key in ("k", "camera_matrix", "matrix"):
         value = lower.get(key)
         value = value.get("data") if isinstance(value, dict) else value
@@ -182,9 +166,23 @@ def _intrinsics_of_json(path: Path, content: Any) -> tuple[np.ndarray, tuple[int
     raise UserError(f"{path}: found neither fx/fy/cx/cy nor intrinsic_matrix nor K")
 
 
+def _yaml_values(text: str) -> dict[str, Any]:
+    """Read values of OpenCV's YAML (RTAB-Map, ROS: camera_matrix; ORB-SLAM: Camera.fx), which YAML readers refuse."""
+    values: dict[str, Any] = {}
+    matrix = re.search(r"camera_matrix:.*?data:\s*\[([^\]]*)\]", text, re.DOTALL)
+    if matrix:
+        values["K"] = [float(number) for number in NUMBER.findall(matrix[1])]
+    for key in ("fx", "fy", "cx", "cy", "width", "height"):
+        found = re.search(rf"(?:\b|_){key}:\s*({NUMBER.pattern})", text)
+        values |= {key: float(found[1])} if found else {}
+    return values
+
+
 def _checked(matrix: np.ndarray, path: Path) -> np.ndarray:
-    """Accept the matrix or its transpose; refuse anything that is no pinhole matrix."""
+    """Accept the matrix, its transpose or a negative fy (rows counted upwards); refuse what is no pinhole matrix."""
     matrix = matrix if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6 else matrix.T
+    if matrix[1, 1] < 0 < matrix[0, 0]:
+        matrix = np.where([[False] * 3, [False, True, False], [False] * 3], -matrix, matrix)
     fx, fy = matrix[0, 0], matrix[1, 1]
     if not (np.isfinite(matrix).all() and fx > 0 and fy > 0 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6):
         raise UserError(f"{path}: not a pinhole matrix (fx {fx:g}, fy {fy:g}); expected fx 0 cx / 0 fy cy / 0 0 1")

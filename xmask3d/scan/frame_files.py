@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +12,27 @@ from xmask3d.errors import UserError
 from xmask3d.guarded import array_type, open_picture
 from xmask3d.scan import formats
 from xmask3d.scan.intrinsics import find_intrinsics, stated_units
+from xmask3d.scan.pairing import best_kind, frame_names, name_keys, names_by, twice_by_number
 from xmask3d.scan.recording import Recording
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-DEPTHS = {".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"}
+DEPTHS = {".png", ".npy", ".npz", ".exr", ".tif", ".tiff", ".pgm"}
+ARRAYS = {".npy", ".npz", ".exr", ".bin"}
+CALIBRATIONS = {".yaml", ".yml", ".pincam", ".json", ".txt", ".csv"}
 # Words in file and folder names, and what a file of that name holds.
 ROLES = {
     "depth": {"depth", "depths", "depthimage", "depthimages", "disparity"},
-    "color": {"color", "colors", "colour", "rgb", "image", "images", "img", "photo", "photos", "frames"},
+    "color": {"color", "colors", "colour", "rgb", "image", "images", "img", "photo", "photos", "frames", "wide"},
     "pose": {"pose", "poses", "extrinsic", "extrinsics", "camera_pose", "cam2world", "world2cam"},
     "other": {"vis", "label", "labels", "mask", "masks", "conf", "confidence", "instance", "semantic", "normal",
               "normals", "filt", "segmentation", "preview", "thumbnail", "thumb", "rendered"},
 }  # fmt: skip
+ROLE_WORDS = set().union(*ROLES.values())
+CALIBRATION_FOLDERS = {"calib", "calibration", "intrinsic", "intrinsics"}
 SHALLOW = "warning: depth pictures have 8 bits; that is a preview, not a measurement: export depth as 16-bit PNG"
 SIZED = 5  # files that are read to find out the size of all
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
-TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt")
+TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt",
+                "odometry.csv", "CameraTrajectory.txt", "KeyFrameTrajectory.txt")  # fmt: skip
 
 
 @dataclass
@@ -36,24 +40,28 @@ class FrameFiles:
     """Picture files of a folder by role, each keyed by its frame.
 
     Attributes:
+        calibration: files with the intrinsics of one frame each.
         repeated: roles where folders have the same frames.
         unclear: what keeps frames of one folder from being told apart, one sentence each.
+        lossy: pictures that are named depth but are compressed so that values are lost.
         notes: what was passed over, one sentence each.
     """
 
     color: dict[str, Path] = field(default_factory=dict)
     depth: dict[str, Path] = field(default_factory=dict)
     pose: dict[str, Path] = field(default_factory=dict)
+    calibration: dict[str, Path] = field(default_factory=dict)
     repeated: set[str] = field(default_factory=set)
     unclear: list[str] = field(default_factory=list)
+    lossy: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, role: str, paths: list[Path]) -> None:
+    def add(self, role: str, names: dict[Path, str]) -> None:
         """Take files of a role, but for those whose frame already has one."""
         files, twice = getattr(self, role), []
-        for path, key in self._keys(paths):
-            first = files.setdefault(key, path)
-            if first.parent != path.parent and role != "pose":
+        for path, name in names.items():
+            first = files.setdefault(name, path)
+            if first.parent != path.parent and role in ("color", "depth"):
                 self.repeated.add(role)
             elif first.parent == path.parent and first != path:
                 twice.append((first.name, path.name))
@@ -61,27 +69,19 @@ class FrameFiles:
             self.notes.append(f"{len(twice)} {role} files are of a frame that has one, as {twice[0][1]} beside "
                               f"{twice[0][0]}, and are not used")  # fmt: skip
 
-    def _keys(self, paths: list[Path]) -> list[tuple[Path, str]]:
-        """Return files and the frames they belong to, in the same order.
-
-        A frame is the last number in a name that tells apart all files of a folder whose names differ in numbers only,
-        without leading zeros; or the name itself where there is none.
-        """
-        alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-        for path in paths:
-            alike[path.parent, NUMBER.sub("#", path.name)].append(path)
-        keys: dict[Path, str] = {}
-        for group in alike.values():
-            stems = [_stem(path) for path in group]
-            numbers = [[number.lstrip("0") or "0" for number in NUMBER.findall(stem)] for stem in stems]
-            columns = list(zip(*(row[::-1] for row in numbers), strict=False)) or [tuple(stems)]
-            distinct = [column for column in columns if len(set(column)) == len(column)]
-            if not distinct:
-                row = next(i for i, value in enumerate(columns[0]) if value in columns[0][:i])
-                first, second = group[columns[0].index(columns[0][row])], group[row]
-                self.unclear.append(f"{first} and {second.name} seem to be of one frame, {columns[0][row]}")
-            keys |= dict(zip(group, [*distinct, columns[0]][0], strict=True))
-        return [(path, keys[path]) for path in paths]
+    def pair(self, found: dict[str, list[Path]]) -> None:
+        """Tell the frames of all files by their names."""
+        keyed = {role: name_keys(paths, ROLE_WORDS) for role, paths in found.items()}
+        color, depth = keyed["color"][0], keyed["depth"][0]
+        kind = best_kind(color, depth)
+        if kind == "number":
+            self.unclear += [*keyed["color"][1], *keyed["depth"][1]]
+            self.unclear += [twice for keys in (color, depth) if (twice := twice_by_number(keys))]
+        for role, names in zip(("color", "depth"), frame_names(color, depth, kind), strict=True):
+            self.add(role, names)
+        frames = {path: name for role in ("depth", "color") for name, path in getattr(self, role).items()}
+        for role in ("pose", "calibration"):
+            self.add(role, names_by(keyed[role][0], frames, color | depth))
 
 
 def words_of(text: str) -> list[str]:
@@ -90,18 +90,14 @@ def words_of(text: str) -> list[str]:
 
 
 def _role(path: Path, root: Path) -> str | None:
-    """Return the role of a file by the words of its name, else of the folders above it."""
+    """Return the role of a file by the words of its name, else of the folders above it; depth_to_color holds depth."""
     for part in (path.stem, *reversed(path.relative_to(root).parent.parts)):
-        words = set(words_of(part)) | {part.lower()}
+        words = words_of(part)
+        kept = {*(words[: words.index("to")] if "to" in words[1:] else words), part.lower()}
         for role in ("other", "depth", "pose", "color"):
-            if words & ROLES[role]:
+            if kept & ROLES[role]:
                 return role
     return None
-
-
-def _stem(path: Path) -> str:
-    """Return a file's name without the words that give its role."""
-    return ".".join(w for w in path.stem.split(".") if w.lower() not in set().union(*ROLES.values()))
 
 
 def _is_deep(path: Path) -> bool:
@@ -110,17 +106,22 @@ def _is_deep(path: Path) -> bool:
 
 
 def collect_files(folder: Path) -> FrameFiles:
-    """Collect the picture and pose files of a folder and two levels of sub-folders."""
+    """Collect the picture, pose and calibration files of a folder and two levels of sub-folders."""
     files = FrameFiles()
-    found: dict[str, list[Path]] = {"color": [], "depth": [], "pose": []}
+    found: dict[str, list[Path]] = {"color": [], "depth": [], "pose": [], "calibration": []}
     unknown: list[Path] = []
-    for path in sorted(p for pattern in ("*", "*/*", "*/*/*") for p in folder.glob(pattern)):
+    for path in sorted(p for pattern in ("*", "*/*", "*/*/*") for p in formats.list_files(folder, pattern)):
         suffix = path.suffix.lower()
-        if suffix not in PICTURES | DEPTHS | {".txt"} or path.name.startswith(".") or not path.is_file():
+        if suffix in CALIBRATIONS and path.parent != folder and CALIBRATION_FOLDERS & set(words_of(path.parent.name)):
+            found["calibration"].append(path)
+            continue
+        if suffix not in PICTURES | DEPTHS | {".txt"}:
             continue
         role = _role(path, folder)
         if role == "depth" and suffix in DEPTHS:
             found["depth"].append(path)
+        elif role == "depth" and suffix in {".jpg", ".jpeg", ".webp"}:
+            files.lossy.append(path)
         elif role == "pose" and suffix in {".txt", ".npy"} and path.name not in TRAJECTORIES:
             found["pose"].append(path)
         elif role == "color" and suffix in PICTURES:
@@ -135,23 +136,15 @@ def collect_files(folder: Path) -> FrameFiles:
                 files.notes.append(f"left out: {path}: cannot be read as a picture")
                 continue
             found[role].append(path)
-    for role, paths in found.items():
-        files.add(role, paths)
+    files.pair(found)
     return files
-
-
-def frame_order(key: str) -> tuple[float, str]:
-    try:
-        return float(key), key
-    except ValueError:
-        return float("inf"), key
 
 
 def recording_of_files(
     kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
 ) -> Recording:
     color_size, depth_size = _size(colors, formats.read_color), _size(depths, formats.read_depth)
-    floats = depths[0].suffix in {".npy", ".exr"} and np.issubdtype(_raw_type(depths), np.floating)
+    floats = depths[0].suffix.lower() in ARRAYS and np.issubdtype(_raw_type(depths), np.floating)
     color_matrices, depth_matrices, notes = find_intrinsics(folder, color_size, depth_size)
     notes += [SHALLOW] if _is_shallow(depths[len(depths) // 2]) else []
     return Recording(
@@ -172,7 +165,7 @@ def recording_of_files(
 
 def _is_shallow(path: Path) -> bool:
     """Return True where a depth map has 8 bits only, as pictures of depth for the eye have."""
-    if path.suffix in {".npy", ".exr"}:
+    if path.suffix.lower() in ARRAYS:
         return False
     try:
         with open_picture(path) as picture:
@@ -184,9 +177,9 @@ def _is_shallow(path: Path) -> bool:
 def _raw_type(paths: list[Path]) -> np.dtype:
     """Return the type of the first depth map that can be read."""
     for path in paths:
-        if path.suffix == ".npy":
+        if path.suffix.lower() in {".npy", ".npz"}:
             with contextlib.suppress(UserError):
-                return array_type(path)
+                return array_type(path) if path.suffix.lower() == ".npy" else formats.read_values(path).dtype
     return np.dtype(np.float32)
 
 

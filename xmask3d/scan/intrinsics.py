@@ -18,12 +18,11 @@ FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585
 def stated_units(folder: Path) -> tuple[float, ...] | None:
     """Find units per metre that a file of the recording states (3RScan, Replica, ScanNet's info files)."""
     for path in _info_files(folder):
-        found = re.search(
-            r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?\s*[=:]\s*([\d.]+)", path.read_text(errors="replace")
-        )
-        if found and float(found[1]) > 0:
+        keys = r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?"
+        found = re.search(rf"{keys}\s*[=:]\s*({formats.NUMBER.pattern})", formats.text_of(path))
+        if found and 0 < float(found[1]) < np.inf:
             value = float(found[1])
-            stated = value if value >= 1 else 1 / value
+            stated = float(f"{value if value >= 1 else 1 / value:.6g}")  # 9.999999747378752e-05 is 1e-4 in 32 bits
             return (stated, *(unit for unit in Recording.units if unit != stated))
     return None
 
@@ -48,13 +47,13 @@ def find_intrinsics(
         try:
             matrix, size = formats.read_intrinsics(path)
         except UserError as error:
-            notes.append(f"not used: {error}")
+            notes.append(f"warning: not used: {error}; correct it or give --intrinsics FX FY CX CY")
             continue
         name = path.stem.lower()
         role = "depth" if "depth" in name else "color" if "color" in name or "rgb" in name else ""
         found[role].append((path.name, matrix, size))
     for path in _info_files(folder):
-        for role, matrix in _info_matrices(path.read_text(errors="replace")).items():
+        for role, matrix in _info_matrices(formats.text_of(path)).items():
             found[role].append((path.name, matrix, None))
     color = _candidates(found["color"] + found[""] + found["depth"], color_size, (color_size, depth_size))
     depth = _candidates(found["depth"] + found[""] + found["color"], depth_size, (color_size, depth_size))
@@ -63,16 +62,38 @@ def find_intrinsics(
 
 def _intrinsics_files(folder: Path) -> list[Path]:
     patterns = ("*intrinsic*.txt", "*intrinsic*.json", "intrinsic*/*.txt", "K.txt", "calib*.txt", "cam_params.json",
-                "camera.json", "camera.txt", "cameras/*intrinsic*.txt")  # fmt: skip
-    paths = [path for base in (folder, folder.parent) for pattern in patterns for path in sorted(base.glob(pattern))]
+                "camera.json", "camera.txt", "cameras/*intrinsic*.txt", "camera_matrix.csv", "calib*.y*ml",
+                "camera*.y*ml")  # fmt: skip
+    paths = [p for base in (folder, folder.parent) for pattern in patterns for p in formats.list_files(base, pattern)]
     return [path for path in dict.fromkeys(paths) if "extrinsic" not in path.name.lower()]
+
+
+def frame_intrinsics(
+    paths: list[Path], color_size: tuple[int, int], depth_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read intrinsics of colour and depth pictures, n x 3 x 3 each, from one file a frame."""
+    color: list[np.ndarray] = []
+    depth: list[np.ndarray] = []
+    for path in paths:
+        matrix, size = formats.read_intrinsics(path)
+        for matrices, wanted in ((color, color_size), (depth, depth_size)):
+            matrices.append(scale_matrix(matrix, size or _natural_size(matrix, (color_size, depth_size)), wanted))
+    return np.stack(color), np.stack(depth)
+
+
+def _natural_size(matrix: np.ndarray, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """Guess the size of the pictures that a matrix belongs to: a principal point lies near the middle."""
+    natural = (round(2 * matrix[1, 2] + 1), round(2 * matrix[0, 2] + 1))
+    near = min(sizes, key=lambda s: abs(s[0] - natural[0]) + abs(s[1] - natural[1]))
+    return near if abs(near[1] - natural[1]) / near[1] < 0.25 else natural
 
 
 def _info_matrices(text: str) -> dict[str, np.ndarray]:
     """Read matrices of `key = value` files: ScanNet's <scene>.txt and 3RScan's _info.txt."""
     matrices = {}
     for role in ("color", "depth"):
-        values = [re.search(rf"{key}_{role}\s*=\s*([\d.]+)", text) for key in ("fx", "fy", "mx", "my")]
+        values = [re.search(rf"{key}_{role}\s*=\s*({formats.NUMBER.pattern})", text)
+                  for key in ("fx", "fy", "mx", "my")]  # fmt: skip
         if all(values):
             fx, fy, cx, cy = (float(value[1]) for value in values if value)
             matrices[role] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
@@ -90,11 +111,7 @@ def _candidates(
     """Return matrices rescaled to pictures of `size` from the size that they seem to belong to."""
     candidates = []
     for words, matrix, stated in found:
-        # A principal point lies near the middle of the pictures it was measured on.
-        natural = (round(2 * matrix[1, 2] + 1), round(2 * matrix[0, 2] + 1))
-        near = min(sizes, key=lambda s: abs(s[0] - natural[0]) + abs(s[1] - natural[1]))
-        off = abs(near[1] - natural[1]) / near[1]
-        origin = stated or (near if off < 0.25 else natural)
+        origin = stated or _natural_size(matrix, sizes)
         note = words if origin == size else f"{words}, rescaled from {origin[1]} x {origin[0]}"
         candidates.append((note, scale_matrix(matrix, origin, size)))
         if origin != size:

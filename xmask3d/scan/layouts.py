@@ -1,5 +1,6 @@
-"""Detection of recordings: plain frames, TUM, Redwood / Open3D, Polycam, Record3D, 3RScan, 7-Scenes, 3DMatch."""
+"""Finding the recording in a folder: apps, reconstruction programs, TUM, and folders of colour, depth and poses."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.scan import formats
-from xmask3d.scan.frame_files import TRAJECTORIES, FrameFiles, collect_files, frame_order, recording_of_files, words_of
-from xmask3d.scan.phones import find_polycam, find_record3d
+from xmask3d.scan.frame_files import TRAJECTORIES, FrameFiles, collect_files, recording_of_files, words_of
+from xmask3d.scan.intrinsics import frame_intrinsics
+from xmask3d.scan.pairing import frame_order
+from xmask3d.scan.phones import find_polycam, find_record3d, find_scanner_app
+from xmask3d.scan.reconstructions import find_colmap, find_nerfstudio
 from xmask3d.scan.recording import Recording
+from xmask3d.scan.trajectories import read_pose, read_trajectory, seconds
 
 RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and its summary.json
 MAX_TIME_GAP = 0.03  # seconds between colour, depth and pose that still count as one moment (TUM)
@@ -21,7 +26,7 @@ def find_recording(folder: Path) -> Recording | None:
     Raises:
         UserError: it looks like a recording of a known form but a part of it is missing, with what and where.
     """
-    for attempt in (find_record3d, find_polycam, _tum, _plain):
+    for attempt in (find_record3d, find_polycam, find_scanner_app, find_nerfstudio, find_colmap, _tum, _plain):
         recording = attempt(folder)
         if recording is not None:
             recording = recording.without_lost_frames()
@@ -32,6 +37,17 @@ def find_recording(folder: Path) -> Recording | None:
 
 def _plain(folder: Path) -> Recording | None:
     files = collect_files(folder)
+    if files.color and not files.depth and files.lossy:
+        raise UserError(
+            f"{files.lossy[0].parent}: depth pictures are {files.lossy[0].suffix} files, whose compression changes "
+            f"values and keeps 8 bits of them: that is no measurement; export depth as 16-bit PNG, TIFF, EXR or .npy"
+        )
+    videos = [p for p in formats.list_files(folder, "*") if p.suffix.lower() in {".mp4", ".mov", ".m4v"}]
+    if files.depth and not files.color and videos:
+        raise UserError(
+            f"{videos[0]}: the colour pictures are a video; write them as files, for example with "
+            f"ffmpeg -i {videos[0].name} -start_number 0 -qscale:v 2 rgb/%06d.jpg (make rgb/ first)"
+        )
     if not files.color or not files.depth:
         return None
     notes = list(files.notes)
@@ -47,53 +63,78 @@ def _plain(folder: Path) -> Recording | None:
             f"{folder}: {len(files.color)} colour and {len(files.depth)} depth pictures, but no frame number in common "
             f"({next(iter(files.color.values())).name}, {next(iter(files.depth.values())).name})"
         )
-    alone = len(files.color.keys() ^ files.depth.keys())
+    alone = sorted(files.color.keys() ^ files.depth.keys(), key=frame_order)
     if alone:
-        notes.append(f"{alone} pictures have no partner (colour without depth or the reverse) and are left out")
-    names, poses, inverse = _plain_poses(folder, files, both, notes)
-    kind = "a folder of colour, depth and pose files"
+        first = files.color.get(alone[0]) or files.depth[alone[0]]
+        notes.append(f"{len(alone)} pictures have no partner (colour without depth or the reverse), as {first.name}, "
+                     f"and are left out")  # fmt: skip
+    kind, names, poses, inverse = _plain_poses(folder, files, both, notes)
     colors, depths = [files.color[n] for n in names], [files.depth[n] for n in names]
     recording = recording_of_files(kind, folder, names, colors, depths, poses)
     if inverse:
         recording.conventions = ("world-to-camera", "camera-to-world", *recording.conventions[2:])
+    if files.calibration.keys() >= set(names):
+        calibrations = [files.calibration[name] for name in names]
+        color, depth = frame_intrinsics(calibrations, recording.color_size, recording.depth_size)
+        recording.color_matrices.insert(0, (f"{calibrations[0].parent.name}, one file a frame", color))
+        recording.depth_matrices.insert(0, (f"{calibrations[0].parent.name}, one file a frame", depth))
     recording.notes += notes
     return recording
 
 
 def _plain_poses(
     folder: Path, files: FrameFiles, frames: list[str], notes: list[str]
-) -> tuple[list[str], np.ndarray, bool]:
-    """Find frames with a pose, their poses, and whether file names mark these as world-to-camera."""
-    if files.pose:
-        names = [frame for frame in frames if frame in files.pose]
-        if names:
-            if len(names) < len(frames):
-                notes.append(f"{len(frames) - len(names)} frames have no pose file and are left out")
-            first = files.pose[names[0]]
-            inverse = any(word in str(first.relative_to(folder)).lower() for word in ("extrinsic", "world2cam"))
-            broken: list[str] = []
-            poses = np.stack([_pose_or_nan(files.pose[name], broken) for name in names])
-            notes += shortened(broken)
-            return names, poses, inverse
+) -> tuple[str, list[str], np.ndarray, bool]:
+    """Find the kind in words, frames that have a pose, their poses, and whether these are known for world-to-camera."""
+    kind = "a folder of colour, depth and pose files"
+    names = [frame for frame in frames if frame in files.pose]
+    if names:
+        if len(names) < len(frames):
+            notes.append(f"{len(frames) - len(names)} frames have no pose file and are left out")
+        first = files.pose[names[0]]
+        inverse = any(word in str(first.relative_to(folder)).lower() for word in ("extrinsic", "world2cam"))
+        broken: list[str] = []
+        poses = np.stack([_pose_or_nan(files.pose[name], broken) for name in names])
+        if len(broken) == len(names):
+            raise UserError(broken[0])
+        notes += shortened(broken)
+        return kind, names, poses, inverse
     path = _trajectory_file(folder)
+    if path is None and len(frames) == 1:
+        notes.append("one frame without a pose: its camera is the world")
+        return "one colour and depth frame", frames, np.eye(4)[None], False
     if path is None:
         raise UserError(
             f"{folder}: {len(frames)} colour and depth frames but no poses; put one 4 x 4 text file a frame in pose/, "
             f"or one trajectory file (*.log of Open3D, groundtruth.txt of TUM, traj.txt)"
         )
-    keys, poses = formats.read_trajectory(path)
-    if len(poses) == len(frames):
-        return frames, poses, False
-    if keys is None:
-        keys = _line_numbers(path, len(poses), files.color.keys() | files.depth.keys())
-        notes.append(f"{path.name}: its {len(poses)} lines are taken for the frames {keys[0]:g} to {keys[-1]:g}")
-    by_key = {_number_name(key): pose for key, pose in zip(keys, poses, strict=True)}
-    names = [frame for frame in frames if _number_name(frame_order(frame)[0]) in by_key]
-    if not names:
+    trajectory = read_trajectory(path)
+    poses = trajectory.poses
+    keys = trajectory.keys
+    rows = max((_rows_of(frames, column) for column in keys), key=lambda r: (r >= 0).sum(), default=None)
+    if len(poses) == len(frames) and (rows is None or (rows < 0).any()):
+        rows = np.arange(len(poses))
+    elif rows is None:
+        numbers = _line_numbers(path, len(poses), files.color.keys() | files.depth.keys())
+        notes.append(f"{path.name}: its {len(poses)} lines are taken for the frames {numbers[0]:g} to {numbers[-1]:g}")
+        rows = _rows_of(frames, numbers)
+    if not (rows >= 0).any():
         raise UserError(f"{path}: {len(poses)} poses for {len(frames)} frames, and their numbers do not match")
-    if len(names) < len(frames):
-        notes.append(f"{path.name} has poses for {len(names)} of {len(frames)} frames; the others are left out")
-    return names, np.stack([by_key[_number_name(frame_order(name)[0])] for name in names]), False
+    if (rows < 0).any():
+        notes.append(f"{path.name} has poses for {(rows >= 0).sum()} of {len(frames)} frames; the others are left out")
+    names = [frame for frame, row in zip(frames, rows, strict=True) if row >= 0]
+    return f"{kind} ({path.name})", names, poses[rows[rows >= 0]], trajectory.inverse
+
+
+def _rows_of(frames: list[str], keys: np.ndarray) -> np.ndarray:
+    """Find the row of each frame's number in a column, -1 where it has none; times may differ by `MAX_TIME_GAP`."""
+    numbers = np.array([frame_order(frame)[0] for frame in frames])
+    row_of = {_number_name(key): row for row, key in enumerate(keys)}
+    rows = np.array([row_of.get(_number_name(number), -1) for number in numbers])
+    if (rows >= 0).any() or not np.isfinite(numbers).all() or (numbers % 1 == 0).all():
+        return rows
+    nearest, gap = _nearest(seconds(numbers), seconds(keys))
+    return np.where(gap < MAX_TIME_GAP, nearest, -1)
 
 
 def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
@@ -122,7 +163,7 @@ def _number_name(value: float) -> str:
 
 def _pose_or_nan(path: Path, notes: list[str]) -> np.ndarray:
     try:
-        return formats.read_pose(path)
+        return read_pose(path)
     except UserError as error:
         notes.append(str(error))
         return np.full((4, 4), np.nan)
@@ -133,10 +174,11 @@ def _trajectory_file(folder: Path) -> Path | None:
         for name in TRAJECTORIES:
             if (base / name).is_file():
                 return base / name
-        logs = sorted(base.glob("*.log"), key=lambda p: (words_of(p.stem)[:1] != ["trajectory"], p.name))
+        logs = [path for pattern in ("*.traj", "*.log") for path in formats.list_files(base, pattern)]
+        logs.sort(key=lambda p: words_of(p.stem)[:1] != ["trajectory"])
         for path in logs if base != folder.parent else []:
             try:
-                formats.read_trajectory(path)
+                read_trajectory(path)
             except UserError:
                 continue
             return path
@@ -150,11 +192,11 @@ def _tum(folder: Path) -> Recording | None:
     if truth is None:
         raise UserError(f"{folder}: rgb.txt and depth.txt of a TUM recording, but no groundtruth.txt with the poses")
     (color_times, colors), (depth_times, depths) = (_tum_list(folder / name) for name in ("rgb.txt", "depth.txt"))
-    pose_times, poses = formats.read_trajectory(truth)
-    if pose_times is None:
+    trajectory = read_trajectory(truth)
+    if not trajectory.keys:
         raise UserError(f"{truth}: poses without times; expected lines of 'time tx ty tz qx qy qz qw'")
     to_depth, depth_gap = _nearest(color_times, depth_times)
-    to_pose, pose_gap = _nearest(color_times, pose_times)
+    to_pose, pose_gap = _nearest(color_times, seconds(trajectory.keys[0]))
     good = np.flatnonzero((depth_gap < MAX_TIME_GAP) & (pose_gap < MAX_TIME_GAP))
     if not len(good):
         raise UserError(f"{folder}: no colour picture has depth and a pose within {MAX_TIME_GAP} s; compare the times")
@@ -162,7 +204,7 @@ def _tum(folder: Path) -> Recording | None:
     kind = "a TUM recording (rgb.txt, depth.txt, groundtruth.txt)"
     recording = recording_of_files(
         kind, folder, names, [folder / colors[i] for i in good], [folder / depths[to_depth[i]] for i in good],
-        poses[to_pose[good]],
+        trajectory.poses[to_pose[good]],
     )  # fmt: skip
     recording.units = (5000.0, 1000.0, 4000.0)
     if len(good) < len(colors):
@@ -171,15 +213,16 @@ def _tum(folder: Path) -> Recording | None:
 
 
 def _tum_list(path: Path) -> tuple[np.ndarray, list[str]]:
-    rows = [
-        line.split()
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip() and not line.startswith("#")
-    ]
+    """Read times in seconds and files of a list; titles above it and backslashes of Windows are understood."""
+    lines = [line.strip() for line in formats.text_of(path).splitlines()]
+    rows = [re.split(r"[\s,;]+", line, maxsplit=1) for line in lines if line and not line.startswith("#")]
+    if rows and not formats.NUMBER.match(rows[0][0]):
+        rows = rows[1:]
     if not rows:
         raise UserError(f"{path}: names no picture; expected lines of 'time file'")
     try:
-        return np.array([float(row[0]) for row in rows]), [row[1] for row in rows]
+        times = seconds(np.array([float(row[0]) for row in rows]))
+        return times, [row[1].strip("'\"").replace("\\", "/") for row in rows]
     except (ValueError, IndexError) as error:
         raise UserError(f"{path}: expected lines of 'time file'") from error
 
@@ -194,7 +237,7 @@ def _nearest(times: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """List files of a folder with these suffixes, in order, without those of a result that was written into it."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+    found = [path for path in formats.list_files(folder, "*") if path.suffix.lower() in suffixes]
     if not (folder / "summary.json").is_file():
         return found
     return [path for path in found if path.name not in RESULTS and not path.name.startswith("heat_")]

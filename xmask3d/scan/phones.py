@@ -1,39 +1,67 @@
-"""Recordings exported by phone apps: Polycam's raw data and Record3D's "EXR + JPG"."""
+"""Recordings exported by phone apps: Polycam's raw data, 3D Scanner App's and Record3D's "EXR + JPG"."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.scan import formats
-from xmask3d.scan.frame_files import collect_files, frame_order, recording_of_files
-from xmask3d.scan.recording import Recording
+from xmask3d.scan.frame_files import collect_files, recording_of_files
+from xmask3d.scan.pairing import frame_order
+from xmask3d.scan.posed_frames import OWN, PosedFrame, recording_of_frames
+from xmask3d.scan.recording import Recording, camera_to_world
+from xmask3d.scan.trajectories import matrix_of, quaternion_poses
+
+Y_UP = "camera-to-world, y up"
 
 
 def find_polycam(folder: Path) -> Recording | None:
     """Find Polycam's raw data: keyframes/{images, depth, cameras} or their corrected_ variants."""
     base = folder / "keyframes" if (folder / "keyframes").is_dir() else folder
-    cameras = next((base / n for n in ("corrected_cameras", "cameras") if any((base / n).glob("*.json"))), None)
+    cameras = next(
+        (base / n for n in ("corrected_cameras", "cameras") if formats.list_files(base, f"{n}/*.json")), None
+    )
     if cameras is None or not (base / "depth").is_dir():
         return None
     images = base / ("corrected_images" if cameras.name.startswith("corrected") else "images")
-    names, colors, depths, poses, matrices = [], [], [], [], []
-    for path in sorted(cameras.glob("*.json")):
-        color, depth = images / f"{path.stem}.jpg", base / "depth" / f"{path.stem}.png"
+    keys = [f"t_{row}{column}" for row in range(3) for column in range(4)]
+    frames = []
+    for path in sorted(formats.list_files(cameras, "*.json"), key=lambda p: frame_order(p.stem)):
+        values = _numbers(path, formats.read_json(path), (*keys, "fx", "fy", "cx", "cy"))
+        pose, (fx, fy, cx, cy) = matrix_of(values[:12]), values[12:]
+        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+        frames.append(PosedFrame(images / f"{path.stem}.jpg", base / "depth" / f"{path.stem}.png", pose, matrix))
+    return _phone(recording_of_frames("Polycam raw data", folder, frames, Y_UP))
+
+
+def find_scanner_app(folder: Path) -> Recording | None:
+    """Find 3D Scanner App's "all data": frame_N.jpg, frame_N.json, depth_N.png; few frames have depth and a picture."""
+    frames = []
+    for path in formats.list_files(folder, "frame_*.json"):
         content = formats.read_json(path)
-        keys = [f"t_{row}{column}" for row in range(3) for column in range(4)]
-        if color.is_file() and depth.is_file() and all(key in content for key in (*keys, "fx", "fy", "cx", "cy")):
-            names.append(path.stem)
-            colors.append(color)
-            depths.append(depth)
-            poses.append(np.vstack([np.array([content[key] for key in keys]).reshape(3, 4), [0, 0, 0, 1.0]]))
-            fx, fy, cx, cy = (content[key] for key in ("fx", "fy", "cx", "cy"))
-            matrices.append([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    if not names:
-        raise UserError(f"{base}: Polycam cameras, but none with its picture in {images.name}/ and its map in depth/")
-    recording = recording_of_files("Polycam raw data", folder, names, colors, depths, np.array(poses))
-    return _phone(recording, np.array(matrices), recording.color_size)
+        if "cameraPoseARFrame" not in content:
+            return None
+        values = _numbers(path, content, ("cameraPoseARFrame", "intrinsics"))
+        if len(values) != 25:
+            raise UserError(f"{path}: expected 16 numbers of a pose and 9 of intrinsics, found {len(values)} in all")
+        depth = folder / f"depth_{path.stem.removeprefix('frame_')}.png"
+        frames.append(PosedFrame(path.with_suffix(".jpg"), depth, matrix_of(values[:16]), values[16:].reshape(3, 3)))
+    if not frames:
+        return None
+    return _phone(recording_of_frames("a 3D Scanner App export", folder, frames, Y_UP))
+
+
+def _numbers(path: Path, content: dict[str, Any], keys: Sequence[str]) -> np.ndarray:
+    """Read numbers under keys of a JSON file, one after the other."""
+    try:
+        return np.concatenate([np.atleast_1d(np.array(content[key], float)).ravel() for key in keys])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected numbers under {keys[0]} to {keys[-1]} ({error}); export the scan again"
+        ) from error
 
 
 def find_record3d(folder: Path) -> Recording | None:
@@ -46,7 +74,7 @@ def find_record3d(folder: Path) -> Recording | None:
     if "poses" not in content or "K" not in content:
         return None
     table = np.array(content["poses"], float)
-    poses = formats.quaternion_poses(table[:, 4:7], table[:, :4])
+    poses = quaternion_poses(table[:, 4:7], table[:, :4])
     files = collect_files(base)
     both = sorted(files.color.keys() & files.depth.keys(), key=frame_order)
     names = [name for name in both if frame_order(name)[0] < len(table)]
@@ -57,14 +85,17 @@ def find_record3d(folder: Path) -> Recording | None:
                           [files.depth[n] for n in names], poses)  # fmt: skip
     matrix = np.array(content["K"], float).reshape(3, 3).T
     size = (int(content.get("h", recording.color_size[0])), int(content.get("w", recording.color_size[1])))
-    return _phone(recording, matrix, size)
+    recording.color_matrices = [(OWN, scale_matrix(matrix, size, recording.color_size))]
+    recording.depth_matrices = [(OWN, scale_matrix(matrix, size, recording.depth_size))]
+    recording.conventions = (Y_UP, *(c for c in recording.conventions if c != Y_UP))
+    return _phone(recording)
 
 
-def _phone(recording: Recording, matrix: np.ndarray, size: tuple[int, int]) -> Recording:
-    """Set what phone exports share: ARKit's camera axes, and one matrix for colour and (smaller) depth pictures."""
-    recording.color_matrices = [("the export's own", scale_matrix(matrix, size, recording.color_size))]
-    recording.depth_matrices = [("the export's own", scale_matrix(matrix, size, recording.depth_size))]
-    y_up = "camera-to-world, y up"
-    recording.conventions = (y_up, *(c for c in recording.conventions if c != y_up))
-    recording.up = "y"  # ARKit's world is level
+def _phone(recording: Recording) -> Recording:
+    """Say that up is y, as in ARKit's level world, unless the cameras turned about another axis of the world."""
+    world = camera_to_world(recording.poses, recording.conventions[0])
+    right, down = world[:, :3, 0], world[:, :3, 1]
+    held = [axis for axis in (0, 2) if (right[:, axis] ** 2).mean() < 0.04 and abs(down[:, axis].mean()) > 0.6]
+    swept = np.linalg.norm(right.mean(0)) < 0.8  # cameras that look one way alone are level about two axes
+    recording.up = None if held and swept else "y"
     return recording

@@ -17,6 +17,7 @@ from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.agreement import GOOD, Verdict, check_recording
 from xmask3d.scan.clouds import SUFFIXES, Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
+from xmask3d.scan.formats import list_files
 from xmask3d.scan.frame_files import collect_files
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
@@ -24,6 +25,7 @@ from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
 from xmask3d.scan.intrinsics import TOLD
 from xmask3d.scan.layouts import find_recording, point_clouds, shortened
 from xmask3d.scan.options import UNITS, ScanOptions
+from xmask3d.scan.reconstructions import dense_clouds
 from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample
 from xmask3d.scan.sensor_streams import open_sens
 from xmask3d.scan.views import lift
@@ -124,7 +126,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
         return _open_cloud(path, options)
     if (path / "scannet_3d").is_dir():
         raise UserError(f"{path}: a data set of many scenes; name one, such as {path}/scannet_2d/<scene>")
-    sens = sorted(path.glob("*.sens"))
+    sens = list_files(path, "*.sens")
     if len(sens) > 1:
         raise UserError(f"{path}: {len(sens)} .sens files ({sens[0].name}, {sens[1].name} ...); name one")
     if sens:
@@ -132,7 +134,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     recording = find_recording(path)
     if recording is not None:
         return _open_recording(recording, options)
-    clouds = point_clouds(path, [suffix for suffix in SUFFIXES if suffix not in (".txt", ".csv")])
+    clouds = point_clouds(path, [suffix for suffix in SUFFIXES if suffix not in (".txt", ".csv")]) or dense_clouds(path)
     if len(clouds) == 1:
         return _open_cloud(clouds[0], options)
     if clouds:
@@ -281,7 +283,9 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     told = _with_options(recording, options)
     verdict = check_recording(told)
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
-    lines += [*verdict.lines, *_better_untold(recording, told, verdict), *recording.notes]
+    notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
+    warned = sum(note.startswith("warning:") for note in notes)  # files not understood are named before what is guessed
+    lines += [*notes[:warned], *verdict.lines, *_better_untold(recording, told, verdict), *notes[warned:]]
     recording, calibration = told, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention).copy()
     origin = map_origin(np.median(world[:, :3, 3], axis=0))

@@ -1,0 +1,71 @@
+"""Frames as apps and reconstruction programs list them, each with its files, pose and intrinsics, as a recording."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.geometry.camera import scale_matrix
+from xmask3d.scan.frame_files import collect_files, recording_of_files
+from xmask3d.scan.recording import Recording
+
+OWN = "the export's own"
+
+
+@dataclass(frozen=True)
+class PosedFrame:
+    """One listed frame.
+
+    Attributes:
+        pose: 4 x 4 as written.
+        matrix: 3 x 3 pinhole matrix of a picture of `size`.
+        size: (height, width); None for that of the colour pictures.
+    """
+
+    color: Path
+    depth: Path | None
+    pose: np.ndarray
+    matrix: np.ndarray
+    size: tuple[int, int] | None = None
+
+
+def recording_of_frames(kind: str, folder: Path, frames: Sequence[PosedFrame], convention: str) -> Recording:
+    """Make a recording of the frames of which colour and depth exist.
+
+    Args:
+        convention: key of `CONVENTIONS` that the format states; the others stay candidates.
+
+    Raises:
+        UserError: no frame has both.
+    """
+    whole = [f for f in frames if f.color.is_file() and f.depth is not None and f.depth.is_file()]
+    if not whole:
+        lost = next((f.color for f in frames if not f.color.is_file()), None)
+        reason = f"{lost} is missing" if lost else "there is no depth beside the pictures"
+        raise UserError(
+            f"{folder}: {kind} with {len(frames)} poses, but no frame has colour and depth ({reason}); export depth "
+            f"maps, named as the pictures, into depth/, or give a point cloud made from the pictures"
+        )
+    names, colors = [frame.color.stem for frame in whole], [frame.color for frame in whole]
+    names = names if len(set(names)) == len(names) else [str(i) for i in range(len(names))]
+    depths = [frame.depth for frame in whole if frame.depth is not None]
+    recording = recording_of_files(kind, folder, names, colors, depths, np.stack([f.pose for f in whole]))
+    for matrices, size in (
+        (recording.color_matrices, recording.color_size),
+        (recording.depth_matrices, recording.depth_size),
+    ):
+        own = [scale_matrix(frame.matrix, frame.size or recording.color_size, size) for frame in whole]
+        matrices[:] = [(OWN, own[0] if all((m == own[0]).all() for m in own) else np.stack(own))]
+    recording.conventions = (convention, *(c for c in recording.conventions if c != convention))
+    recording.notes = [note for note in recording.notes if "intrinsics" not in note]
+    if len(whole) < len(frames):
+        recording.notes.append(f"{len(frames) - len(whole)} listed frames lack colour or depth and are left out")
+    return recording
+
+
+def partner_depths(folder: Path) -> dict[Path, Path]:
+    """Find the depth map of each colour picture of a folder, by their names."""
+    files = collect_files(folder)
+    return {files.color[name]: files.depth[name] for name in files.color.keys() & files.depth.keys()}
