@@ -20,10 +20,24 @@ HOSTILE = {
     "hidden parent": "a/b/../../../escaped",
     "backslashes": "..\\escaped",
     "drive": "C:/escaped",
-    "symbolic link": link("a/link", "/etc"),
-    "hard link": link("a/link", "a/good.txt", tarfile.LNKTYPE),
-    "device": link("a/device", "", tarfile.CHRTYPE),
-    "fifo": link("a/fifo", "", tarfile.FIFOTYPE),
+    "link outside": link("../escaped", "good.txt"),
+}
+LINKS = {
+    "a/link": link("a/link", "good.txt"),
+    "b/up": link("b/up", "../a/good.txt"),
+    "a/hard": link("a/hard", "a/good.txt", tarfile.LNKTYPE),
+    "a/chain": link("a/chain", "link"),
+}
+LEFT_OUT = {
+    "a/absolute": link("a/absolute", "/etc/passwd"),
+    "a/parent": link("a/parent", "../../outside.txt"),
+    "a/hard outside": link("a/hard outside", "../outside.txt", tarfile.LNKTYPE),
+    "a/folder": link("a/folder", "/etc"),
+    "a/dangling": link("a/dangling", "nothing"),
+    "a/circle": link("a/circle", "circle"),
+    "a/present": link("a/present", "before.txt"),
+    "a/device": link("a/device", "", tarfile.CHRTYPE),
+    "a/fifo": link("a/fifo", "", tarfile.FIFOTYPE),
 }
 
 
@@ -47,13 +61,44 @@ def test_hostile_zips_are_refused(tmp_path, name):
     assert not list((tmp_path / "in").iterdir())
 
 
-def test_links_in_zips_are_refused(tmp_path):
-    entry = zipfile.ZipInfo("link")
-    entry.external_attr = 0o120777 << 16
+def prepare(tmp_path):
+    """A folder that holds a file already, and one outside it."""
+    folder = tmp_path / "side" / "in"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "before.txt").write_text("private")
+    for outside in (folder.parent, tmp_path):
+        (outside / "outside.txt").write_text("private")
+    return folder
+
+
+def check_links(folder, linked, left_out, caplog):
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    assert found == {"a/good.txt", "a/before.txt", *linked}
+    assert all((folder / name).read_bytes() == b"good" and not (folder / name).is_symlink() for name in linked)
+    assert len(caplog.messages) == 1
+    assert f"left out {len(left_out)} links" in caplog.messages[0] and next(iter(left_out)) in caplog.messages[0]
+
+
+def test_links_in_tars_become_copies_or_are_left_out(tmp_path, caplog):
+    folder = prepare(tmp_path)
+    links = [(member, b"") for member in [*LINKS.values(), *LEFT_OUT.values()]]
+    archive = tar_of(tmp_path / "x.tar.gz", [*links, ("a/good.txt", b"good")])
+    extract(archive, folder)
+    check_links(folder, LINKS, LEFT_OUT, caplog)
+
+
+def test_links_in_zips_become_copies_or_are_left_out(tmp_path, caplog):
+    folder = prepare(tmp_path)
+    linked = {name: member for name, member in LINKS.items() if member.issym()}
+    left_out = {name: member for name, member in LEFT_OUT.items() if member.issym()}
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr(entry, "/etc")
-    with pytest.raises(UserError, match="link"):
-        extract(tmp_path / "x.zip", tmp_path / "in")
+        for name, member in (linked | left_out).items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = 0o120777 << 16
+            archive.writestr(entry, member.linkname)
+        archive.writestr("a/good.txt", "good")
+    extract(tmp_path / "x.zip", folder)
+    check_links(folder, linked, left_out, caplog)
 
 
 @pytest.mark.parametrize("form", ["zip", "tar"])

@@ -2,7 +2,9 @@
 
 import bz2
 import gzip
+import logging
 import lzma
+import posixpath
 import shutil
 import stat
 import struct
@@ -20,7 +22,10 @@ from xmask3d.data.download.fetch import BLOCK, make_folder, need_space
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+LONGEST_PATH = 4096  # bytes
 
 
 class DamagedArchive(UserError):
@@ -33,10 +38,13 @@ def extract(archive: Path, folder: Path) -> None:
     A tar archive is read to its end before the first file is written: only there do its checksum and its end marks
     show whether it is whole, and files of a damaged one would later pass for good ones.
 
+    A link to a file of the archive becomes a copy of that file. Any other link, and what is neither a file nor a
+    folder, is named in the log and left out.
+
     Raises:
         DamagedArchive: it is not what was packed; nothing of the damaged part is written.
-        UserError: not an archive, a full disk, or a member that is a link or a device or would land outside `folder`;
-            nothing of such a member is written.
+        UserError: not an archive, a full disk, or a member that would land outside `folder`; nothing of such an archive
+            is written.
     """
     archive, folder = Path(archive), Path(folder)
     make_folder(folder)
@@ -66,24 +74,35 @@ def _extract_zip(archive: Path, folder: Path) -> None:
         members = source.infolist()
         for member in members:
             _destination(archive, folder, member.filename)
+        links: dict[str, str | None] = {}
+        for member in _progress(members, archive):
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-                raise UserError(f"{archive}: '{member.filename}' is a link or a device; the archive is refused")
-        for member in _progress(members, archive):
-            if not member.is_dir():
+                target = source.read(member).decode(errors="replace") if _is_short_link(member, kind) else None
+                links[member.filename] = _beside(member.filename, target)
+            elif not member.is_dir():
                 path = _destination(archive, folder, member.filename)
                 with source.open(member) as stream:
                     _write(stream, path, member.file_size)
+        _copy_links(archive, folder, links, {member.filename for member in members} - set(links))
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
     _check_tar(archive, folder)
+    links: dict[str, str | None] = {}
+    files = set()
     with _open_tar(archive) as (source, _):
         for member in _progress(source, archive):
             if member.isreg():
                 stream = source.extractfile(member)
                 assert stream is not None  # it is a regular file
                 _write(stream, _destination(archive, folder, member.name), member.size)
+                files.add(member.name)
+            elif member.issym():
+                links[member.name] = _beside(member.name, member.linkname)
+            elif not member.isdir():
+                links[member.name] = member.linkname if member.islnk() else None
+    _copy_links(archive, folder, links, files)
 
 
 def _check_tar(archive: Path, folder: Path) -> None:
@@ -95,13 +114,47 @@ def _check_tar(archive: Path, folder: Path) -> None:
     with _open_tar(archive) as (source, stream):
         for member in source:
             _destination(archive, folder, member.name)
-            if not (member.isreg() or member.isdir()):
-                raise UserError(f"{archive}: '{member.name}' is a link or a device; the archive is refused")
         empty = bytes(tarfile.BLOCKSIZE)
         if stream.last != empty or stream.read(tarfile.BLOCKSIZE) != empty:
             raise EOFError("it is cut, or has a damaged header")
         while stream.read(BLOCK):
             pass
+
+
+def _copy_links(archive: Path, folder: Path, links: dict[str, str | None], files: set[str]) -> None:
+    """Copy the files that links lead to; only what this archive holds counts, never what lies in the folder already.
+
+    Args:
+        links: {name of a link: name in the archive that it leads to, or None}.
+        files: names of the archive's files.
+    """
+    known = {posixpath.normpath(name) for name in files}
+    targets = {posixpath.normpath(name): target and posixpath.normpath(target) for name, target in links.items()}
+    left_out = []
+    for name in links:
+        target: str | None = posixpath.normpath(name)
+        for _ in range(40):  # a link may lead to a link, as far as Linux follows them
+            target = targets.get(target) if target else None
+            if target not in targets:
+                break
+        if target not in known:
+            left_out.append(name)
+            continue
+        source = _destination(archive, folder, str(target))
+        with open(source, "rb") as stream:
+            _write(stream, _destination(archive, folder, name), source.stat().st_size)
+    if left_out:
+        some = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
+        log.warning("%s: left out %d links and devices that lead to no file of it: %s", archive, len(left_out), some)
+
+
+def _beside(name: str, target: str | None) -> str | None:
+    """Name in the archive that a symbolic link's target means, which counts from the link's folder."""
+    return posixpath.join(posixpath.dirname(name), target) if target else None
+
+
+def _is_short_link(member: zipfile.ZipInfo, kind: int) -> bool:
+    return stat.S_ISLNK(kind) and member.file_size < LONGEST_PATH
 
 
 class _TarStream:
