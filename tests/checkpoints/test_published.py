@@ -1,8 +1,13 @@
 import csv
 import json
-from collections import OrderedDict
-from pathlib import Path
+import logging
+import os
+import subprocess
+from argparse import Namespace
+from collections import OrderedDict, defaultdict, deque
+from pathlib import Path, PosixPath
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +21,7 @@ from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.checkpoints.published import Layout, read_native, read_published, write_native, write_published
 from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError
+from xmask3d.open_model import open_model
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +114,7 @@ def test_every_tensor_that_does_not_fit_is_named(layout: Layout, tmp_path: Path)
     state["module.criterion.empty_weight"] = torch.zeros(2, 2)
     changed(path, state_dict=state)
     with pytest.raises(UserError) as caught:
-        read_published(path, layout)
+        read_published(path, layout, strict=True)
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message
     assert "2 missing: binary_loss_func.pos_weight, criterion.fuser.linear.bias;" in message
@@ -128,14 +134,14 @@ def test_what_is_no_checkpoint_is_refused(layout: Layout, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="not a checkpoint"):
         read_published(path, layout)
     torch.save({"epoch": 1, "state_dict": 3, "best_iou": 0.0}, path)
-    with pytest.raises(UserError, match="state_dict is none"):
+    with pytest.raises(UserError, match="no state_dict with tensors"):
         read_published(path, layout)
     torch.save({"epoch": 1, "state_dict": {5: torch.ones(1)}, "best_iou": 0.0}, path)
     with pytest.raises(UserError, match="the key 5, no name"):
         read_published(path, layout)
     torch.save({"state_dict": OrderedDict()}, path)
     with pytest.raises(UserError, match=r"not a published checkpoint.*lacks epoch, best_iou"):
-        read_published(path, layout)
+        read_published(path, layout, strict=True)
     write_released(path, layout)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -179,3 +185,96 @@ def test_weight_files_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path
     checkpoint.values["best_iou"] = torch.zeros(1)
     with pytest.raises(UserError, match="not plain"):
         write_native(checkpoint, path)
+
+
+class EasyDict(dict):
+    """Options as a popular package keeps them."""
+
+
+class Callback:
+    """Any class that is not there where the file is read."""
+
+    def __init__(self) -> None:
+        self.best = np.float32(0.5)
+
+
+CONTAINERS = {
+    "namespace": lambda whole: whole | {"args": Namespace(lr=1e-3, save_path=PosixPath("runs"))},
+    "numpy": lambda whole: whole | {"epoch": np.int64(150), "best_iou": np.float64(0.5), "ious": np.arange(3.0)},
+    "tensor": lambda whole: whole | {"best_iou": torch.tensor(0.5)},
+    "options": lambda whole: whole | {"cfg": EasyDict(lr=1), "log": defaultdict(list, {"loss": [1.0]})},
+    "classes": lambda whole: whole | {"callback": Callback(), "recent": deque([1]), "rng": np.random.get_state()},
+    "model": lambda whole: {"model": whole["state_dict"], "epoch": 150},
+    "nested": lambda whole: {"state_dict": {"model": whole["state_dict"]}, "epoch": 150},
+    "alone": lambda whole: whole["state_dict"],
+    "plain names": lambda whole: {"state_dict": {k.removeprefix("module."): v for k, v in whole["state_dict"].items()}},
+    "parameters": lambda whole: {
+        "state_dict": {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in whole["state_dict"].items()}
+    },
+    "unknown tensors": lambda whole: {
+        "state_dict": whole["state_dict"] | {f"module.criterion.clip.{i}": torch.zeros(1) for i in range(9)}
+    },
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_plausible_containers_are_read(layout: Layout, tmp_path: Path, kind: str) -> None:
+    path = write_released(tmp_path / "b15n4.pth.tar", layout, optimizer=False)
+    expected = state_of(path)
+    torch.save(CONTAINERS[kind](torch.load(path, weights_only=True)), path)
+    checkpoint = read_published(path, layout)
+    assert all(torch.equal(checkpoint.tensors[name], expected[f"module.{name}"]) for name in layout.shapes)
+    weights = load_weights(path)
+    named = {name: weights[name] for name in weights if not name.startswith("module.criterion.clip")}
+    assert set(named) == {package_name(name) for name in layout.shapes if name not in CONSTANTS}
+    if kind in ("numpy", "tensor"):
+        assert checkpoint.values == {"epoch": 150, "best_iou": 0.5}
+        assert [type(checkpoint.values[key]) for key in ("epoch", "best_iou")] == [int, float]
+    write_native(checkpoint, tmp_path / "native.safetensors")
+    assert read_native(tmp_path / "native.safetensors", layout).values == checkpoint.values
+    if kind != "tensor":  # which torch reads by itself
+        with pytest.raises(UserError):
+            read_published(path, layout, strict=True)
+
+
+def test_what_is_left_out_is_named(
+    layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture, tiny: Path
+) -> None:
+    path = write_released(tmp_path / "b15n4.pth.tar", layout, optimizer=False)
+    state = state_of(path) | {f"module.criterion.clip.{i}": torch.zeros(1) for i in range(9)}
+    torch.save({"state_dict": state, "args": Namespace(lr=1), "epoch": 3}, path)
+    read_published(path, layout)
+    names = ", ".join(f"criterion.clip.{i}" for i in range(4))
+    assert caplog.messages == [
+        f"{path}: left out 9 unknown tensors: {names}, ...",
+        f"{path}: left out what is no plain value: args",
+    ]
+    caplog.clear()
+    open_model(load_config(tiny), path)
+    assert [line for line in caplog.messages if "9 unknown tensors: module.criterion.clip.0, " in line]
+    del state["module.category_head.null_embed"]
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(UserError, match=r"1 missing: category_head\.null_embed"):
+        read_published(path, layout)
+    with pytest.raises(UserError, match=r"1 tensors missing.*first: classifier\.null_embed"):
+        open_model(load_config(tiny), path)
+
+
+def test_nothing_in_a_container_is_executed(layout: Layout, tmp_path: Path) -> None:
+    class Evil:
+        def __init__(self, function: object, argument: str) -> None:
+            self.function, self.argument = function, argument
+
+        def __reduce__(self) -> tuple:
+            return self.function, (self.argument,)
+
+    path = write_released(tmp_path / "b15n4.pth.tar", layout, optimizer=False)
+    for function in (os.system, eval, subprocess.check_output):
+        extra = Evil(function, f"touch {tmp_path / 'executed'}")
+        torch.save(torch.load(path, weights_only=True) | {"extra": extra}, tmp_path / "evil.pth.tar")
+        with pytest.raises(UserError, match="damaged or foreign"):
+            read_published(tmp_path / "evil.pth.tar", layout)
+    extra = Evil(logging.FileHandler, str(tmp_path / "executed"))
+    torch.save(torch.load(path, weights_only=True) | {"extra": extra}, tmp_path / "evil.pth.tar")
+    assert "extra" not in read_published(tmp_path / "evil.pth.tar", layout).values
+    assert not (tmp_path / "executed").exists()

@@ -212,7 +212,9 @@ def _checkpoint_content(config: Config, path: Path) -> str:
     classes = len(checkpoint.tensors["criterion.empty_weight"]) - 1
     if classes != load_benchmark(config.benchmark).num_base:
         raise UserError(f"{path}: trained on {classes} base classes, not on those of {config.benchmark}")
-    return f"{len(checkpoint.tensors)} tensors, epoch {checkpoint.values['epoch']}, {classes} base classes"
+    return (
+        f"{len(checkpoint.tensors)} tensors, epoch {checkpoint.values.get('epoch', 'unknown')}, {classes} base classes"
+    )
 
 
 def _check_benchmark(path: Path, trained: str | None, config: Config) -> None:

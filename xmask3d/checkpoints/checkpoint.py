@@ -8,6 +8,7 @@ synced and renamed, the digest first: a file that bears its final name is comple
 
 import hashlib
 import json
+import logging
 import os
 import random
 import re
@@ -24,11 +25,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from xmask3d.checkpoints.containers import find_state, load_inert, some
 from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
 from xmask3d.models.loading.tensor_files import refuse_foreign
 from xmask3d.seal import check_archive, check_seal
+
+log = logging.getLogger(__name__)
 
 FORMAT = "xmask3d-checkpoint-1"
 # Leads what a weight file may hold of an optimiser.
@@ -167,7 +171,8 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Load the trained part's state dict: a run's checkpoint, a published one, or weights-only safetensors.
 
     A checkpoint's averaged weights are preferred where it has them. A published one (a `state_dict` among other things,
-    names led by `module.`) is renamed. Of a weight file, what does not belong to the network is left out.
+    names led by `module.`) is renamed; what has no name here keeps its own, for `apply_weights` to judge. Of a weight
+    file, what does not belong to the network is left out.
 
     Raises:
         UserError: missing, damaged or foreign file.
@@ -184,29 +189,33 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
         except Exception as error:
             raise UserError(f"{path}: damaged or not a safetensors file ({_first_line(error)})") from error
     payload = read_payload(path)
-    if isinstance(payload.get("state_dict"), dict):
-        return _from_published(payload["state_dict"], path)
+    if payload.get("format") != FORMAT and (state := find_state(payload)):
+        return _from_published(state)
     checkpoint = _as_checkpoint(payload, path)
     return checkpoint.ema or checkpoint.model
 
 
-def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str) -> None:
-    """Load a state dict strictly, but say in one line what does not fit.
+def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str, strict: bool = True) -> None:
+    """Load a state dict, and print in one line what does not fit.
+
+    Args:
+        strict: unknown tensors are an error; else they are left out.
 
     Raises:
-        UserError: tensors are missing, unknown, or of another shape; names the first.
+        UserError: tensors are missing, unknown, or of another shape; names the first few.
     """
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in weights]
     unknown = [name for name in weights if name not in wanted]
     other = [name for name in wanted if name in weights and wanted[name].shape != weights[name].shape]
-    if missing or unknown or other:
-        first = (missing or unknown or other)[0]
+    if missing or other or (unknown and strict):
         raise UserError(
             f"{source}: does not fit the model of this configuration: {len(missing)} tensors missing, "
-            f"{len(unknown)} unknown, {len(other)} of another shape (first: {first})"
+            f"{len(unknown)} unknown, {len(other)} of another shape (first: {some(missing or unknown or other)})"
         )
-    model.load_state_dict(weights)
+    if unknown:
+        log.warning("%s: left out %d unknown tensors: %s", source, len(unknown), some(unknown))
+    model.load_state_dict({name: weights[name] for name in wanted})
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -257,13 +266,16 @@ def restore_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-def read_payload(path: Path) -> dict[str, Any]:
-    """Read the dict of a `torch.save` file, tensors and plain values only.
+def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
+    """Read the dict of a `torch.save` file; nothing in it is executed.
 
     It is checked by the digest beside it, else by the checksums of its archive.
 
+    Args:
+        strict: refuse what is neither a tensor nor plain; else a stand-in takes its place.
+
     Raises:
-        UserError: missing or damaged file, or one that holds anything else; names it.
+        UserError: missing, damaged or hostile file; names it.
     """
     _check_exists(path)
     refuse_foreign(path)
@@ -273,13 +285,12 @@ def read_payload(path: Path) -> dict[str, Any]:
     elif beside.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        payload = torch.load(path, map_location="cpu", weights_only=True) if strict else load_inert(path)
     except Exception as error:  # zip, pickle and system errors alike
         raise UserError(f"{path}: damaged or foreign checkpoint ({_first_line(error)})") from error
     if not isinstance(payload, dict):
         raise UserError(f"{path}: not a checkpoint")
-    state = payload.get("state_dict")
-    strange = [name for name in state if not isinstance(name, str)] if isinstance(state, dict) else []
+    strange = [name for name in find_state(payload) or {} if not isinstance(name, str)]
     if strange:
         raise UserError(f"{path}: not a checkpoint of this network: its state_dict has the key {strange[0]!r}, no name")
     return payload
@@ -292,15 +303,15 @@ def _as_checkpoint(payload: dict[str, Any], path: Path) -> Checkpoint:
     return Checkpoint(**{name: payload[name] for name in names})
 
 
-def _from_published(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def _from_published(state: dict[str, Any]) -> dict[str, Tensor]:
     weights = {}
     for name, tensor in state.items():
-        if name.removeprefix("module.") in CONSTANTS:
+        if name.removeprefix("module.") in CONSTANTS or not isinstance(tensor, Tensor):
             continue
         try:
             weights[package_name(name)] = tensor
-        except KeyError as error:
-            raise UserError(f"{path}: holds '{name}', which is no tensor of a published XMask3D checkpoint") from error
+        except KeyError:
+            weights[name] = tensor
     return weights
 
 

@@ -37,6 +37,7 @@ def convert(
     *,
     optimizer: bool = False,
     steps_per_epoch: int = PUBLISHED_STEPS,
+    strict: bool = False,
 ) -> PublishedCheckpoint:
     """Convert a checkpoint; what it becomes is told by the target's suffix.
 
@@ -47,6 +48,7 @@ def convert(
         config: of the network; by default the published one, for a run's checkpoint its own. Needed for `.pt`.
         optimizer: also convert the optimiser's state.
         steps_per_epoch: of the run that goes on.
+        strict: refuse a published checkpoint that holds more than was published, see `read_published`.
 
     Returns:
         What was read.
@@ -59,7 +61,7 @@ def convert(
     to_run = target.suffix == ".pt"
     if to_run and config is None:
         raise UserError(f"{target}: a checkpoint of a run holds the run's configuration; name it with --config")
-    checkpoint, model, layout = _read(source, config, optimizer)
+    checkpoint, model, layout = _read(source, config, optimizer, strict)
     if target.suffix == ".safetensors":
         write_native(checkpoint, target)
     elif not to_run:
@@ -74,7 +76,9 @@ def convert(
     return checkpoint
 
 
-def _read(source: Path, config: Config | None, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
+def _read(
+    source: Path, config: Config | None, optimizer: bool, strict: bool
+) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
     if source.suffix == ".safetensors":
         model = network_of(config or Config())
         layout = Layout.of(model)
@@ -88,7 +92,7 @@ def _read(source: Path, config: Config | None, optimizer: bool) -> tuple[Publish
         return _of_run(read_checkpoint(source), source, optimizer)
     model = network_of(config or Config())
     layout = Layout.of(model)
-    return read_published(source, layout, optimizer), model, layout
+    return read_published(source, layout, optimizer, strict), model, layout
 
 
 def _of_run(run: Checkpoint, source: Path, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
@@ -112,6 +116,8 @@ def _of_run(run: Checkpoint, source: Path, optimizer: bool) -> tuple[PublishedCh
 def _to_run(
     checkpoint: PublishedCheckpoint, model: XMask3D, config: Config, layout: Layout, steps_per_epoch: int
 ) -> Checkpoint:
+    if not isinstance(checkpoint.values.get("epoch"), int):
+        raise UserError("a checkpoint of a run stands at a step, but the source tells no epoch")
     if checkpoint.optimizer is None:
         raise UserError("a checkpoint of a run holds the optimizer too; convert with --optimizer")
     train = config.train

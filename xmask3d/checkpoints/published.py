@@ -9,6 +9,7 @@ metadata.
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,11 +22,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xmask3d.checkpoints.checkpoint import OPTIMIZER_PREFIX, read_payload
+from xmask3d.checkpoints.containers import STATE_KEYS, find_state, plain_values, some
 from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order, package_name, published_name
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.seal import UNSEALED, check_seal, sealed
+
+log = logging.getLogger(__name__)
 
 FORMAT = "xmask3d-weights-1"
 PREFIX = "module."
@@ -93,26 +97,40 @@ class PublishedCheckpoint:
     optimizer: OptimizerState | None = None
 
 
-def read_published(path: Path, layout: Layout, with_optimizer: bool = False) -> PublishedCheckpoint:
-    """Read a published checkpoint strictly; nothing in it is executed.
+def read_published(
+    path: Path, layout: Layout, with_optimizer: bool = False, strict: bool = False
+) -> PublishedCheckpoint:
+    """Read a published checkpoint; nothing in it is executed.
+
+    What a training may have stored beside the network is named in the log and left out.
+
+    Args:
+        path: file that `torch.save` wrote: the container above, or tensors under another usual key, or alone.
+        layout: of the network.
+        with_optimizer: read the optimiser's state too.
+        strict: refuse unknown tensors, and any other container than the one above.
 
     Raises:
-        UserError: missing or damaged file, no checkpoint, or tensors that are missing, unexpected or of another shape,
-            every one of which is named.
+        UserError: missing or damaged file, no checkpoint, or tensors that are missing or of another shape, every one
+            of which is named.
     """
-    payload = read_payload(path)
-    wanted = ("epoch", "state_dict", "best_iou", *(["optimizer"] if with_optimizer else []))
+    payload = read_payload(path, strict)
+    state = find_state(payload)
+    wanted = [*(("epoch", "state_dict", "best_iou") if strict else ()), *(("optimizer",) if with_optimizer else ())]
     lacking = [key for key in wanted if key not in payload]
-    if lacking or not isinstance(payload["state_dict"], dict):
-        what = f"lacks {', '.join(lacking)}" if lacking else "state_dict is none"
-        raise UserError(f"{path}: not a published checkpoint, which has {', '.join(wanted)}: {what}")
-    state = payload["state_dict"]
+    if lacking or state is None:
+        what = f"it lacks {', '.join(lacking)}" if lacking else "it holds no state_dict with tensors"
+        raise UserError(f"{path}: not a published checkpoint: {what}")
     prefix = PREFIX if any(name.startswith(PREFIX) for name in state) else ""
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
-    check_tensors(tensors, layout, path)
+    check_tensors(tensors, layout, path, strict)
+    beside = {key: value for key, value in payload.items() if key not in (*STATE_KEYS, "optimizer")}
+    values, others = plain_values(beside if state is not payload else {})
+    if others:
+        log.warning("%s: left out what is no plain value: %s", path, some(others))
     return PublishedCheckpoint(
         {name: tensors[name] for name in layout.shapes},
-        {key: value for key, value in payload.items() if key not in ("state_dict", "optimizer")},
+        values,
         prefix,
         dict(getattr(state, "_metadata", {})),
         _read_optimizer(payload["optimizer"], layout, path) if with_optimizer else None,
@@ -195,8 +213,11 @@ def write_native(checkpoint: PublishedCheckpoint, path: Path) -> None:
     atomic_write(path, sealed(lambda part: save_file(contiguous, part, metadata)))
 
 
-def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path) -> None:
+def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path, strict: bool = True) -> None:
     """Compare names and shapes with a layout.
+
+    Args:
+        strict: unexpected tensors are an error; else one line of the log names them.
 
     Raises:
         UserError: naming every tensor that is missing, unexpected or of another shape.
@@ -208,7 +229,9 @@ def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path) -> N
         if name in tensors and not _fits(tensors[name], shape):
             found = tuple(tensors[name].shape) if isinstance(tensors[name], Tensor) else type(tensors[name]).__name__
             other.append(f"{name} ({found}, expected {shape if shape is not None else 'one axis'})")
-    if not (missing or unexpected or other):
+    if unexpected and not strict:
+        log.warning("%s: left out %d unknown tensors: %s", source, len(unexpected), some(unexpected))
+    if not (missing or other or (unexpected and strict)):
         return
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
     lines = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in kinds if names]

@@ -20,6 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--optimizer", action="store_true", help="convert the optimiser's state too")
     parser.add_argument("--config", type=Path, help="configuration of the network (default: the published sizes)")
     parser.add_argument(
+        "--strict", action="store_true", help="refuse a published checkpoint that holds more than was published"
+    )
+    parser.add_argument(
         "--steps-per-epoch",
         type=int,
         metavar="N",
@@ -42,10 +45,17 @@ def run(options: Namespace) -> int:
     from xmask3d.checkpoints.convert import PUBLISHED_STEPS, convert
 
     steps = options.steps_per_epoch or PUBLISHED_STEPS
-    checkpoint = convert(options.source, options.target, config, optimizer=options.optimizer, steps_per_epoch=steps)
+    checkpoint = convert(
+        options.source,
+        options.target,
+        config,
+        optimizer=options.optimizer,
+        steps_per_epoch=steps,
+        strict=options.strict,
+    )
     values = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     state = checkpoint.optimizer
     also = f", optimizer state of {len(state.tensors)} parameters" if state else ""
-    content = f"{len(checkpoint.tensors)} tensors, {values:,} values, epoch {checkpoint.values['epoch']}"
+    content = f"{len(checkpoint.tensors)} tensors, {values:,} values, epoch {checkpoint.values.get('epoch', 'unknown')}"
     print(f"{options.target}: {content}{also}")
     return 0
