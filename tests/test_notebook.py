@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from tests.helpers.tiny import write_config
 from xmask3d.build import build_model
-from xmask3d.config import REPOSITORY, load_config
+from xmask3d.config import load_config
+from xmask3d.resources import REPOSITORY
 
 
 def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xmask3d.config import REPOSITORY, Config, load_config
+from xmask3d.config import Config, load_config
+from xmask3d.resources import REPOSITORY
 from xmask3d.splits import load_benchmark
 
 FILES = sorted(path for path in (REPOSITORY / "config").rglob("*.yaml") if path.parent.name != "config")

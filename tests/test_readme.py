@@ -12,7 +12,8 @@ import pytest
 
 from tests.helpers.command import run_command
 from xmask3d.cli.registry import COMMANDS, make_parser
-from xmask3d.config import REPOSITORY, load_config
+from xmask3d.config import load_config
+from xmask3d.resources import REPOSITORY
 
 DOCS = [str(page.relative_to(REPOSITORY)) for page in sorted((REPOSITORY / "docs").glob("*.md"))]
 PAGES = ["README.md", "installation.md", "CONTRIBUTING.md", *DOCS]

@@ -104,8 +104,6 @@ def test_a_scan_is_described_labelled_asked_and_shown(run: Run) -> None:
 
 
 def test_rooms_are_made_trained_on_and_evaluated(run: Run) -> None:
-    if "evaluate" not in run("--help"):
-        pytest.skip("training and evaluation are tools of the repository")
     few = ["--train-rooms", 1, "--val-rooms", 1, "--views", 2, "--furniture", "procedural", "--workers", 1]
     assert "pip install 'xmask3d[rooms]'" in run("rooms", "--out", "data/rooms", *few, missing="embreex", code=1)
     assert "data/rooms" in run("rooms", "--out", "data/rooms", *few)

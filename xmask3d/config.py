@@ -21,9 +21,7 @@ from xmask3d.dotted import is_dotted
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.guarded import MAX_YAML, parse_yaml, read_text
-from xmask3d.resources import REPOSITORY as REPOSITORY
 from xmask3d.resources import find_configuration
-from xmask3d.resources import find_file as find_file
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from tests.helpers.command import run_command
 from xmask3d import __version__
 from xmask3d.cli.main import run
 from xmask3d.cli.registry import COMMANDS, load_command, make_parser, overview
-from xmask3d.config import REPOSITORY
 from xmask3d.errors import UserError
+from xmask3d.resources import REPOSITORY
 from xmask3d.visualize.cloud import write_ply
 
 HEAVY = ("torch", "diffusers", "open_clip", "scipy")

@@ -12,7 +12,7 @@ from tests.helpers.command import run_command
 from tests.helpers.raw_scannet import write_raw_scene, write_table
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tiny import write_config
-from xmask3d.config import REPOSITORY
+from xmask3d.resources import REPOSITORY
 
 
 @pytest.fixture

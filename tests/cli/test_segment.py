@@ -17,9 +17,10 @@ from tests.helpers.tiny import write_config
 from tests.scan.recordings import write_frames
 from xmask3d.build import build_model
 from xmask3d.cli.main import run
-from xmask3d.config import REPOSITORY, load_config
+from xmask3d.config import load_config
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
+from xmask3d.resources import REPOSITORY
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.visualize.cloud import write_ply
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.helpers.losses import REGULARISED, criterion_of
 from tests.parity.compare import Case, Results
 from tests.parity.filler import fill_module, random_normal, random_uniform
-from xmask3d.config import REPOSITORY, LossConfig, load_config
+from xmask3d.config import LossConfig, load_config
 from xmask3d.data.batch import Batch
 from xmask3d.losses.criterion import Criterion
 from xmask3d.losses.matcher import Matching, match
@@ -20,6 +20,7 @@ from xmask3d.models.fusion import Fuser, fuse_training, own_pixels, training_sco
 from xmask3d.models.mask_decoder import MaskPrediction
 from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import cosine_logits
+from xmask3d.resources import REPOSITORY
 from xmask3d.splits import load_benchmark
 
 POINT_NAMES = {

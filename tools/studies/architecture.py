@@ -5,8 +5,8 @@ import ast
 import re
 from pathlib import Path
 
-from xmask3d.config import REPOSITORY
 from xmask3d.errors import run_tool
+from xmask3d.resources import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
 GROUPS = {

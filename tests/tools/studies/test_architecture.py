@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tools.studies import architecture
-from xmask3d.config import REPOSITORY
+from xmask3d.resources import REPOSITORY
 
 
 def test_arrows_are_imports_without_those_that_follow_from_others(
