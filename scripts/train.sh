@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train, or go on with, the run of a configuration: one process, or one for each GPU.
+# Train, or resume, the run of a configuration: one process, or one for each GPU.
 #
 #   sh scripts/train.sh CONFIG [key=value ...]
 #

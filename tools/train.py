@@ -1,4 +1,4 @@
-"""Train, or go on with, the run of a configuration; the same as `xmask3d train`."""
+"""Train, or resume, the run of a configuration; the same as `xmask3d train`."""
 
 import sys
 

@@ -92,16 +92,16 @@ def assemble(
     frame_size: tuple[int, int] = (240, 320),
     backend: str = "auto",
 ) -> XMask3D:
-    """Put trainable parts of the given sizes around frozen networks.
+    """Assemble trainable parts of the given sizes around frozen networks.
 
     Args:
-        sizes: of the trainable parts.
+        sizes: sizes of the trainable parts.
         diffusion: features, and the embedding of the empty prompt, 1 x T x context_dim; None where the configuration
             names image features of its own.
         mask_clip: embeds masks.
         null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
         frame_size: height and width of the grid that the points' pixels are on.
-        backend: of sparse convolution.
+        backend: back end of sparse convolution.
     """
     width = null_embedding.shape[-1]
     # In this order, which decides the random weights that a seed gives each part.

@@ -49,7 +49,7 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
 
 
 def network_of(config: Config) -> XMask3D:
-    """Build the network that published checkpoints fit, without weights unless a folder says what sizes its CLIP has.
+    """Build the network that published checkpoints fit, without weights unless a folder gives the sizes of its CLIP.
 
     Raises:
         UserError: the configuration names networks of its own.

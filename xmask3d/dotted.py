@@ -7,7 +7,7 @@ from xmask3d.errors import UserError
 
 
 def is_dotted(name: str) -> bool:
-    """Tell a dotted path, such as `mypackage.MyLoss`, from the name of a part that comes with the program."""
+    """Return whether a name is a dotted path, such as `mypackage.MyLoss`, and not a part of this program."""
     parts = name.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
@@ -19,7 +19,7 @@ def import_dotted(path: str, key: str) -> Any:
 
     Args:
         path: module and name in it, such as `mypackage.losses.MyLoss`.
-        key: of the configuration, for messages.
+        key: key of the configuration, for messages.
 
     Raises:
         UserError: no such module, or nothing of that name in it.

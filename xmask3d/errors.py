@@ -1,4 +1,4 @@
-"""Errors that a user can mend."""
+"""Errors that a user can correct."""
 
 import errno
 import io
@@ -25,7 +25,7 @@ def missing_extra(what: str, extra: str) -> UserError:
     """Make the error for an optional package that is not installed.
 
     Args:
-        what: what cannot be done, such as "LAS files".
+        what: operation that is impossible, such as "LAS files".
         extra: name of the extra in pyproject.toml that brings the package.
     """
     return UserError(f"{what}: needs a package that is not installed: pip install 'xmask3d[{extra}]'")

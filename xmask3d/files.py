@@ -31,10 +31,10 @@ def atomic_write(
     same file do not meet, and has the suffix of `path`, by which numpy and Pillow choose the format.
 
     Args:
-        path: where the file goes; folders above it are made.
+        path: path of the file; folders above it are made.
         content: text (UTF-8, line ends as they are), bytes, or what writes the file at the path it is given.
         sync: wait until the disk has it; not worth it for thousands of files that are cheap to make again.
-        advice: for the user whose disk refuses.
+        advice: advice for a user whose disk refuses to write.
 
     Raises:
         UserError: the system refuses (full disk, file too large, read only …): says why. The temporary file is gone.

@@ -39,10 +39,10 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
 
     Args:
         path: the file, or its name for the message.
-        expected: what it should be, after "not", such as "a picture".
+        expected: expected kind of file, after "not", such as "a picture".
 
     Raises:
-        UserError: for every exception.
+        UserError: replaces every exception.
     """
     try:
         yield
@@ -85,8 +85,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
     """Parse YAML to its content and its syntax tree.
 
     Args:
-        text: of the file.
-        name: of the file, for messages.
+        text: content of the file.
+        name: name of the file, for messages.
 
     Raises:
         UserError: no YAML, or one that grows without bound.
@@ -126,7 +126,7 @@ def open_picture(source: Path | IO[bytes], name: Path | str | None = None) -> It
 
     Args:
         source: path or stream.
-        name: of the file, for messages; `source` by default.
+        name: name of the file, for messages; `source` by default.
     """
     name = str(source if name is None else name)
     with reading(name, "a picture"), Image.open(source, formats=PICTURES) as picture:
@@ -141,7 +141,7 @@ def read_array(path: Path, expected: str = "an array of numbers") -> np.ndarray:
     """Read an `.npy` file of plain numbers.
 
     Raises:
-        UserError: missing, damaged, of another type, or of another length than its head says.
+        UserError: missing, damaged, of another type, or of another length than its head states.
     """
     with reading(path, expected), open(path, "rb") as stream:
         return _array(stream, os.fstat(stream.fileno()).st_size)

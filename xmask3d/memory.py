@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
 
 
 def keep_freed_memory() -> None:
-    """Let this process do so from now on; torch's part counts before its first tensor only. Needs glibc."""
+    """Apply the settings to this process from now on; torch's part counts before its first tensor only. Needs glibc."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = _function("mallopt")
     if mallopt:
@@ -36,7 +36,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_little_freed_memory() -> None:
-    """Give what is kept back to the system, and from now on blocks of `LARGE_OF_LARGE_NETWORKS` bytes too."""
+    """Return kept memory to the system, and from now on blocks of `LARGE_OF_LARGE_NETWORKS` bytes too."""
     mallopt, trim = _function("mallopt"), _function("malloc_trim")
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, _threshold(LARGE_OF_LARGE_NETWORKS))

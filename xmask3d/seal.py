@@ -39,13 +39,13 @@ def seal(path: Path) -> None:
 
 
 class Checked:
-    """Files that this process has found whole, for those that are read again and again."""
+    """Files that this process has found intact, for those that are read again and again."""
 
     def __init__(self) -> None:
         self._states: set[tuple] = set()
 
     def holds(self, path: Path) -> bool:
-        """Tell whether a file is as it was when it was added."""
+        """Return whether a file is unchanged since it was added."""
         return self._state(path) in self._states
 
     def add(self, path: Path) -> None:
@@ -63,7 +63,7 @@ _checked = Checked()
 
 
 def is_whole_cache(path: Path) -> bool:
-    """Tell whether a kept result has a digest that is right; once a process, for as long as the file stays as it is.
+    """Return whether a kept result has the right digest; checked once per process while the file stays unchanged.
 
     Raises:
         OSError: no such file.
@@ -125,7 +125,7 @@ def beside(path: Path) -> Path:
 
 
 def write_beside(path: Path) -> None:
-    """Put the digest of a file, as `sha256sum` prints it, beside it."""
+    """Write the digest of a file, as `sha256sum` prints it, beside it."""
     atomic_write(beside(path), f"{sha256_of(path)}  {path.name}\n")
 
 

@@ -20,7 +20,7 @@ class Benchmark:
     *training ids* 0..C-1 (rank among the base classes) with C = everything else.
 
     Attributes:
-        name: such as "scannet20/B15N4".
+        name: name, such as "scannet20/B15N4".
         class_names: K names, which are also the text prompts.
         groups: sorted class ids by the name of their group. base and novel together are all of 0..K-1; others are as
             the class list has them: foreground, or head, common and tail by how often classes occur.
@@ -124,7 +124,7 @@ def _apply(table: np.ndarray, file_ids: np.ndarray, ignored: int) -> np.ndarray:
 
 
 def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
-    """Load "scannet20/B15N4" and its kin from `dataset/scannet20.yaml`.
+    """Load "scannet20/B15N4" and others from `dataset/scannet20.yaml`.
 
     Args:
         name: class list and split; a list that is not shipped by its path without `.yaml`, as in "lists/mine/B3N2".

@@ -39,7 +39,7 @@ def test_a_section_and_the_values_of_a_configuration(capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "  train.epochs = 3  (default: 150)  [at least 1]\n      epochs" in printed
     assert "  loss.mask = " in printed and "loss.mask_class" not in printed and "  data." not in printed
-    assert printed.startswith("loss: Weights of the losses") and "\ntrain: The optimisation.\n" in printed
+    assert printed.startswith("loss: Weights of the losses") and "\ntrain: Optimisation.\n" in printed
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Case:
     Attributes:
         part: module of `tools.benchmark`.
         name: what is measured, the same for all contenders.
-        contender: who does it; `xmask3d` is this project.
+        contender: software that is measured; `xmask3d` is this project.
         options: arguments of the part's `prepare`, plain values.
     """
 

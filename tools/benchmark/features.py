@@ -1,4 +1,4 @@
-"""Feature maps of the diffusion model, cut off after the last map, beside the whole graph as published."""
+"""Feature maps of the diffusion model, cut off after the last map, beside the complete graph as published."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

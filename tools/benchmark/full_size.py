@@ -1,4 +1,4 @@
-"""One whole step of the published network, forward and backward, on a room that needs no data and no weights."""
+"""Complete step of the published network, forward and backward, on a room that needs no data and no weights."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class FullSizeReport:
     """Measurements of one step.
 
     Attributes:
-        tensors: of a published checkpoint of this network. trainable: numbers that train.
-        points, voxels: of the view.
+        tensors: number of tensors of a published checkpoint of this network. trainable: numbers that train.
+        points, voxels: numbers of points and voxels of the view.
         loss: total.
         parameters, with_gradient: trainable tensors, and those that the step gave a gradient.
         build_seconds, forward_seconds, backward_seconds: wall time.

@@ -141,6 +141,7 @@ def _nearest(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def plain_projection(
     points: np.ndarray, pose: np.ndarray, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Project all points into the frame: row and column of the visible ones, and which are visible (bool)."""
     camera = PUBLISHED_INTRINSICS
     homogeneous = np.concatenate([points.astype(np.float64), np.ones((len(points), 1))], 1)
     x, y, z, _ = np.linalg.inv(pose) @ homogeneous.T

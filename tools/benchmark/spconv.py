@@ -19,7 +19,7 @@ class SpconvManager(CoordinateManager):
         coordinates: V x 4 int32 rows (batch, x, y, z); their order stays.
 
     Raises:
-        UserError: it is not installed, or would give wrong sums.
+        UserError: spconv is not installed, or would give wrong sums.
     """
 
     def __init__(self, coordinates: Tensor) -> None:

@@ -92,7 +92,7 @@ class Training:
         self.clip_norm = config.train.clip_grad or float("inf")
 
     def kept(self) -> dict[str, Tensor]:
-        """Take a step as `xmask3d train` does with train.keep_encodings."""
+        """Take a step as `xmask3d train` does with its feature cache."""
         losses = self.step(
             self.batch,
             self.text,
@@ -105,7 +105,7 @@ class Training:
         return self.finish(losses, self.optimizer)
 
     def encoding(self) -> dict[str, Tensor]:
-        """Take the same step without it."""
+        """Take a step without the feature cache."""
         captions = self.clip_text(self.batch.captions)
         losses = self.step(self.batch, self.text, captions, self.epoch, generator(self.device))
         return self.finish(losses, self.optimizer)

@@ -48,7 +48,7 @@ class AlignmentHeads(nn.Module):
     """Linear heads, one per map, and the distance of their predictions from the teachers.
 
     Args:
-        channels: of the maps. dims: channels of the two teachers, `Teachers.dims`.
+        channels: channels of each map. dims: channels of the two teachers, `Teachers.dims`.
     """
 
     def __init__(self, channels: Sequence[int], dims: tuple[int, int]) -> None:

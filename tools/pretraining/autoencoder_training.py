@@ -48,7 +48,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def _pass_on(weight: Tensor) -> None:
-    """Let a convolution copy its first channels, plus half of its random mixture; further channels stay random."""
+    """Make a convolution copy its first channels, plus half of its random mixture; further channels stay random."""
     random = weight.clone()
     nn.init.dirac_(weight)
     weight += random / 2
@@ -66,10 +66,10 @@ class VaeTrainer:
 
     Args:
         images: N x S x S x 3 uint8.
-        teachers: of the same views.
-        steps: of the whole training; the learning rate follows.
+        teachers: teachers' targets for the same views.
+        steps: steps of the complete training, from which the learning rate follows.
         side: pixels of a crop; crops start at multiples of `TARGET_STRIDE`.
-        kl_weight, alignment_weight: of these losses beside the absolute error of pixels in [-1, 1].
+        kl_weight, alignment_weight: weights of these losses beside the absolute error of pixels in [-1, 1].
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class VaeTrainer:
         return trainer_state(self, {"vae": self.vae, "heads": self.heads})
 
     def restore(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Resume from the step at which `state` was taken."""
         restore_trainer(self, {"vae": self.vae, "heads": self.heads}, state)
 
     def _reconstruct(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:

@@ -54,7 +54,7 @@ def make_tokenizer() -> CompactTokenizer:
 
 
 def prepare_stem(clip: CLIP, features: FeaturePool) -> None:
-    """Give the image tower the ImageNet blocks, in place, and the statistics of their output."""
+    """Load the ImageNet blocks into the image tower, in place, and the statistics of their output."""
     stem = clip.visual.conv1
     stem.load_state_dict(imagenet_weights(stem), strict=False)
     sample = features.fine[:: max(1, len(features.fine) // 512)].float()
@@ -145,7 +145,7 @@ class ClipTrainer:
 
     Args:
         pool: views. features: of the stem and of the teacher, for one or more variants of each view.
-        texts, text_targets: where the sentence encoder puts texts; the text tower is kept near.
+        texts, text_targets: texts and their sentence embeddings, near which the text tower is kept.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class ClipTrainer:
         return trainer_state(self, {"clip": self.clip, "heads": self.heads})
 
     def restore(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Resume from the step at which `state` was taken."""
         restore_trainer(self, {"clip": self.clip, "heads": self.heads}, state)
 
     def _pick_regions(self, coverage: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,7 +49,7 @@ def make_collage(rng: np.random.Generator, models: dict[str, list[FurnitureModel
 
     Args:
         models: concept -> models that stand for it; concepts are drawn evenly, so that rare ones are seen as often.
-        count: how many pieces on the floor; as many again hang on the walls.
+        count: number of pieces on the floor; as many again hang on the walls.
     """
     size = (rng.uniform(2.6, 5.5), rng.uniform(2.6, 5.5), rng.uniform(2.35, 2.8))
     collage = Collage([], [], [], [], size, _random_light(rng, size))
@@ -182,7 +182,7 @@ def _stand(
     models: dict[str, list[FurnitureModel]],
     boxes: list[np.ndarray],
 ) -> None:
-    """Put a piece on the floor, mostly with its back to a wall; give up after some tries."""
+    """Place a piece on the floor, mostly with its back to a wall; give up after some tries."""
     mesh = _varied(rng, model)
     for _ in range(12):
         side = int(rng.integers(4))
@@ -233,7 +233,7 @@ def _support(
 
 
 def _hang(rng: np.random.Generator, collage: Collage, model: FurnitureModel, boxes: list[np.ndarray]) -> None:
-    """Put a flat thing on a wall, where no other hangs."""
+    """Hang a flat piece on a wall, where no other hangs."""
     mesh = _varied(rng, model)
     for _ in range(8):
         side = int(rng.integers(4))

@@ -50,7 +50,7 @@ def furniture(root: Path, split: str, *, seed: int = 0, split_seed: int = 0, per
 
     Args:
         root: folder of the furniture archives.
-        seed: of the made models. split_seed: of the division of the library; must be that of the rooms.
+        seed: seed of the rule-made models. split_seed: seed of the library's division; must be that of the rooms.
     """
     library = split_models(load_catalogue(root), split_seed)[split]
     return library + procedural_models(split, seed, per_kind)

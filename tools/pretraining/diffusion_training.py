@@ -144,7 +144,7 @@ class UnetTrainer:
         return trainer_state(self, {"unet": self.unet, "heads": self.heads})
 
     def restore(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Resume from the step at which `state` was taken."""
         restore_trainer(self, {"unet": self.unet, "heads": self.heads}, state)
 
     def _targets(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

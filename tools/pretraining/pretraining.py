@@ -37,11 +37,11 @@ class Plan:
     """Amounts of data and training.
 
     Attributes:
-        seed: of everything random here.
+        seed: seed of the random generator.
         split_seed: seed of the rooms that the models are for: decides which furniture is for training.
         collages, val_collages: rooms of eight views each, to learn from and to measure on.
         per_kind: models made by rule of each kind, besides the library's.
-        variants: how often the image features of a view are taken: once as it is, else of a random crop.
+        variants: number of feature sets per view: one of the complete view, the others of random crops.
         text_steps, clip_steps, vae_steps, unet_steps: optimisation steps.
         batch_size: views a step for CLIP; the others scale with it.
     """
@@ -64,7 +64,7 @@ def pretrain(furniture: Path, work: Path, out: Path, plan: Plan, workers: int = 
 
     Args:
         furniture: folder of the furniture archives.
-        work: folder for views and checkpoints; give the same one to go on with a run that was stopped.
+        work: folder for views and checkpoints; give the same one to resume a run that was stopped.
         out: folder to write `clip` and `diffusion` into.
 
     Returns:

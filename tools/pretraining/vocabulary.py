@@ -186,7 +186,7 @@ def all_texts() -> list[str]:
 
 
 def _article(text: str) -> str:
-    """Put "an" before a vowel."""
+    """Insert "an" before a vowel."""
     words = text.split(" ")
     return " ".join(
         "an" if word == "a" and after[:1] in "aeio" else word

@@ -75,7 +75,7 @@ def draw(package: Path) -> str:
 
 
 def main() -> int:
-    """Put the drawing of the present imports into the page."""
+    """Write the drawing of the present imports into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", type=Path, default=PAGE, help="page with a mermaid block (default %(default)s)")
     page = parser.parse_args().page

@@ -25,9 +25,9 @@ def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: P
     """Label a scene and write the figure.
 
     Args:
-        config, checkpoint: of a run.
+        config, checkpoint: configuration and checkpoint of a run.
         scene: name of a validation scene with truth.
-        view: which of its views to draw, from 0.
+        view: index of the view to draw, from 0.
         path: PNG to write.
 
     Raises:

@@ -39,7 +39,7 @@ class Truth:
     Attributes:
         gate: base or novel, for every voxel with labelled points, as most of them are.
         masks: one mask a class in the picture, its own pixels. Each takes embedding and classes of the predicted mask
-            that overlaps it most, and CLIP's embedding anew.
+            that overlaps it most, and CLIP's embedding of the new mask.
     """
 
     gate: bool = False
@@ -50,11 +50,12 @@ class TruthLabeller(Labeller):
     """Labeller that is given part of the truth."""
 
     def __init__(self, labeller: Labeller, settings: LabelSettings, reader: SceneReader, truth: Truth) -> None:
-        """
+        """Wrap a labeller.
+
         Args:
             labeller: one that knows nothing of the truth.
             settings: decisions in place of its own.
-            reader: of the scenes; its views need label maps for `truth.masks`.
+            reader: reader of the scenes; its views need label maps for `truth.masks`.
             truth: parts of the prediction that are replaced.
         """
         super().__init__(labeller.model, labeller.text, labeller.novel, settings, labeller.accelerator)
@@ -129,7 +130,7 @@ def score_with_truth(config: Config, checkpoint: Path) -> Iterator[tuple[str, tu
     """Compute hIoU and mean IoU over base and novel classes of each of `VARIANTS`, in one process.
 
     Args:
-        config, checkpoint: as of `evaluate`.
+        config, checkpoint: see `evaluate`.
     """
     accelerator, benchmark = make_accelerator(config.train.precision), load_benchmark(config.benchmark)
     reader = build_reader(config, benchmark, config.data.val_split)

@@ -41,7 +41,7 @@ class Finding:
 
     Attributes:
         what: it is for. there: whether it can be used. detail: what it is, or what is wrong.
-        get: where to get it. put: where to put it.
+        get: source of the weights. put: place for them.
     """
 
     what: str
@@ -58,10 +58,10 @@ class Finding:
 
 
 def check_weights(config: Config, checkpoint: Path | None = None) -> list[Finding]:
-    """Look for CLIP, Stable Diffusion, the embedding of the empty prompt, and a checkpoint.
+    """Search for CLIP, Stable Diffusion, the embedding of the empty prompt, and a checkpoint.
 
     Args:
-        checkpoint: to look at; by default the published one, for a benchmark that has one on its own data.
+        checkpoint: checkpoint to check; by default the published one, for a benchmark that has one on its own data.
     """
     findings = [_clip(config.model.clip)]
     if not config.model.image_features:

@@ -46,7 +46,7 @@ class Checkpoint:
 
     Attributes:
         step: optimiser steps done since the start of the run.
-        steps_per_epoch: of the run, so that `divmod(step, steps_per_epoch)` is the position in the data.
+        steps_per_epoch: steps in an epoch, so that `divmod(step, steps_per_epoch)` is the position in the data.
         model: state dict of the trained part (parameters that train, batch-norm buffers).
         optimizer: state dict of the optimiser.
         config: the resolved configuration as plain values.
@@ -70,7 +70,7 @@ class CheckpointFolder:
 
     Args:
         folder: made when missing.
-        keep: how many of the newest are kept.
+        keep: number of newest checkpoints that are kept.
         milestones: steps whose checkpoint is never removed.
     """
 
@@ -118,7 +118,7 @@ class CheckpointFolder:
         return None
 
     def mark_best(self, step: int, score: float) -> bool:
-        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; says whether it did."""
+        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; returns whether it did."""
         path = self.folder / f"step-{step:08d}.pt"
         record = self.folder / "best.json"
         if record.exists() and json.loads(record.read_text())["score"] >= score:
@@ -143,7 +143,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, advice: str = "make room
     """Write one checkpoint and its digest, each complete or not at all; the digest first.
 
     Args:
-        advice: for the user whose disk refuses.
+        advice: advice for a user whose disk refuses to write.
 
     Raises:
         UserError: the disk is full or not writable; the checkpoint does not appear.
@@ -196,7 +196,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
 
 
 def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str, strict: bool = True) -> None:
-    """Load a state dict, and print in one line what does not fit.
+    """Load a state dict, and describe in one line what does not fit.
 
     Args:
         strict: unknown tensors are an error; else they are left out.
@@ -256,7 +256,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` returned."""
+    """Restore the state that `random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

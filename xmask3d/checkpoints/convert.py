@@ -39,7 +39,7 @@ def convert(
     steps_per_epoch: int = PUBLISHED_STEPS,
     strict: bool = False,
 ) -> PublishedCheckpoint:
-    """Convert a checkpoint; what it becomes is told by the target's suffix.
+    """Convert a checkpoint to the kind that the target's suffix names.
 
     Args:
         source: a published checkpoint, a weight file (`.safetensors`) that this wrote, or a checkpoint of a run.
@@ -47,7 +47,7 @@ def convert(
             (`.pth.tar`) a published checkpoint.
         config: of the network; by default the published one, for a run's checkpoint its own. Needed for `.pt`.
         optimizer: also convert the optimiser's state.
-        steps_per_epoch: of the run that goes on.
+        steps_per_epoch: steps per epoch of the run to resume.
         strict: refuse a published checkpoint that holds more than was published, see `read_published`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Published checkpoints (`.pth.tar`), this package's weight files, and the way between them without loss.
+"""Published checkpoints (`.pth.tar`), this package's weight files, and lossless conversion between them.
 
 A published checkpoint is a dict of `epoch`, `state_dict` (names led by `module.`), `optimizer` (AdamW, two groups) and
 `best_iou`. A weight file is safetensors in this package's names; it also carries what else was published: the two
@@ -42,7 +42,7 @@ class Layout:
     """Required content of a checkpoint of one network.
 
     Attributes:
-        shapes: by published name in published order, the constants included; None leaves a constant's length open.
+        shapes: shapes by published name in published order, constants included; None leaves a constant's length open.
         groups: published names of the parameters of the two optimiser groups, in order.
     """
 
@@ -83,10 +83,10 @@ class PublishedCheckpoint:
     """Content of a published checkpoint.
 
     Attributes:
-        tensors: by published name, without `module.`.
+        tensors: tensors by published name, without `module.`.
         values: everything else that is plain: `epoch`, `best_iou`.
-        prefix: what leads the names in the file.
-        versions: of the modules' state, as torch keeps them beside a state dict.
+        prefix: prefix of the names in the file.
+        versions: versions of the modules' state, as torch keeps them beside a state dict.
         optimizer: None unless asked for.
     """
 

@@ -14,7 +14,7 @@ def read_validations(folder: Path) -> dict[int, dict[str, float]]:
     """Read the scores by name of each validation, by step; none where there is no record of any.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: folder of the run's checkpoints.
     """
     try:
         return {int(step): metrics for step, metrics in read_json(folder / FILE).items()}

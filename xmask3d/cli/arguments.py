@@ -90,7 +90,7 @@ def check_least(options: Namespace, *names: str) -> None:
 
 
 def add_reading(parser: ArgumentParser) -> None:
-    """Add what a user may say about how a scan is to be read; everything is found out without it."""
+    """Add options for reading a scan; without them everything is found out."""
     group = parser.add_argument_group("how to read the scan (found out unless given)")
     group.add_argument("--views", type=int, metavar="N", help="use the N frames that together see most")
     group.add_argument("--depth-scale", type=float, metavar="UNITS", help="units per metre of depth files, as 1000")

@@ -54,7 +54,7 @@ def check_data(config: "Config", views: int | None, workers: int) -> int:
     """Print what both splits hold, and every problem; 1 if there is one.
 
     Args:
-        views: of each scene that are looked at; None for all.
+        views: views to check per scene; None for all.
         workers: processes.
 
     Raises:

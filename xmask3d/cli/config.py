@@ -134,5 +134,5 @@ def limits_of(field: "FieldInfo") -> str:
 
 
 def flat(annotation: Any) -> list[Any]:
-    """Take a union apart; any other annotation stands for itself."""
+    """Split a union into its types; any other annotation stands for itself."""
     return list(get_args(annotation)) if get_origin(annotation) not in (None, Literal, list, tuple) else [annotation]

@@ -17,9 +17,9 @@ def draw_evaluation(results: Results, reader: SceneReader, scenes: int = 0) -> N
     """Write the bar chart of IoU by class, and for some of the scenes a picture and coloured clouds.
 
     Args:
-        results: as `xmask3d.engine.evaluate.evaluate` returns them; everything is written in their folder.
-        reader: of the same scenes.
-        scenes: how many of them to draw, evenly spaced.
+        results: results of `xmask3d.engine.evaluate.evaluate`; everything is written in their folder.
+        reader: reader of the same scenes.
+        scenes: number of scenes to draw, evenly spaced.
     """
     fused, about = results.scores["fused"], results.about
     shown = {title_of(name): value for name, value in fused.headlines.items()}

@@ -34,7 +34,7 @@ class Finding:
 
     Attributes:
         state: "there", "missing" where all works without it, "broken" where something needed does not work.
-        text: what was found. advice: what to do about it.
+        text: description of the finding. advice: advice to the user.
     """
 
     state: Literal["there", "missing", "broken"]

@@ -67,7 +67,7 @@ def refuse_given(options: argparse.Namespace, names: Sequence[str], reason: str)
     """Raise `UserError` for the first of some options that the command line has, since it would have no effect.
 
     Args:
-        names: of the options, as attributes.
+        names: names of the options, as attributes.
         reason: completes the sentence that begins with the option, such as "is for raw ScanNet".
     """
     for name in names:

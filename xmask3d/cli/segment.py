@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def check(options: Namespace) -> None:
-    """Look for every mistake that shows without a network or a look into the scan.
+    """Find every mistake that shows without a network and without reading the scan.
 
     Raises:
         UserError: there is one.

@@ -30,12 +30,12 @@ class SplitReport:
         warnings: one line about each thing that may be meant so.
         unlabelled: folders of label pictures that are not there, though their scenes have frames.
         blank: label pictures that show no class of the benchmark.
-        scenes, views, usable: how many; `usable` views show enough to be trained on.
+        scenes, views, usable: numbers of scenes, of views, and of views that show enough to be trained on.
         lost: views whose pose is infinite, as in ScanNet where the camera was lost.
         points: points of all scenes. points_per_view: visible points of each readable view.
         class_points: K + 1 points per class, the ignored last.
         class_pixels: K + 1 pixels per class, the ignored last.
-        image_sizes, depth_sizes: how many stored pictures have which (height, width).
+        image_sizes, depth_sizes: number of stored pictures by (height, width).
         with_caption, with_labels: views with a sentence, and with a label picture.
         agree, compared: visible points whose label equals their pixel's, and all that have both.
     """
@@ -78,7 +78,7 @@ def check_split(
     """Read every scene and view of a split.
 
     Args:
-        reader: of the split.
+        reader: reader of the split.
         settings: decides which points a view sees, and what it must show to count as usable.
         max_views: look at this many views of each scene only, evenly spaced; file names are checked for all.
         workers: processes.

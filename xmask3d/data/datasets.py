@@ -216,7 +216,7 @@ class SceneViews(_Views):
     Args:
         reader, benchmark, settings: see `TrainingViews`.
         scene: name of the scene.
-        max_views: at most this many views, evenly spaced; None for all.
+        max_views: largest number of views, evenly spaced; None for all.
         seed: seed of the augmentation, which the published evaluation has.
         rotation: number of the pass over the scene; each draws other random numbers.
         with_label_map: read label pictures; labelling needs none.

@@ -29,7 +29,7 @@ class LostPose(UserError):
 
 
 def read_tuple(path: Path) -> tuple:
-    """Read a `torch.save`d tuple of numpy arrays, executing nothing that the file says.
+    """Read a `torch.save`d tuple of numpy arrays without executing anything.
 
     Both containers of `torch.save` are read: the zip archive, and the stream of pickles of torch before 1.6.
 

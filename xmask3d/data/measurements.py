@@ -1,6 +1,6 @@
-"""Checks of what files say was measured: points, colours, labels, poses and cameras, wherever they enter.
+"""Checks of measurements in files: points, colours, labels, poses and cameras, wherever they enter.
 
-What is clearly meant otherwise is repaired and told; what is no measurement is refused with the file's name.
+Values that clearly mean something else are repaired and reported; impossible ones are refused with the file's name.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def checked_points(points: np.ndarray, source: Path | str) -> np.ndarray:
 def checked_colors(colors: np.ndarray, source: Path | str, tell: Tell) -> np.ndarray:
     """Return colours n x 3 float32 in [-1, 1], after checks.
 
-    Few that are NaN or infinite become mid-grey, and bytes (0 to 255) are brought to [-1, 1]; both are told.
+    Few that are NaN or infinite become mid-grey, and bytes (0 to 255) are brought to [-1, 1]; both are reported.
 
     Raises:
         UserError: most are no numbers, or they are of another range.

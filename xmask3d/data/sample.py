@@ -10,7 +10,7 @@ class Sample:
     """One view and the scene points it sees (paper section 3.1), as tensors.
 
     Attributes:
-        scene, view: where it is from.
+        scene, view: names of the scene and of the view.
         image: 3 x H x W float32 in [0, 1], resized to the network's input.
         voxel_coords: V x 3 int32, non-negative.
         voxel_features: V x 3 float32 colours in [-1, 1].

@@ -26,7 +26,7 @@ def make_sample(
     """Make the sample of a view.
 
     Args:
-        scene, view: of each other.
+        scene, view: scene and one of its views.
         benchmark: gives training ids.
         settings: sizes, filter and augmentation.
         rng: random numbers of the augmentation, which is left out without them.

@@ -106,7 +106,7 @@ class ScanNetReader:
         benchmark, captions, frame_size, published_intrinsics: see `DatasetSpec.open`.
         cache: folder for decoded scenes; they are then mapped into memory and only the points in use are read.
         folders: names of the folders.
-        keep_points: how many points of decoded scenes are held in memory, at 32 bytes each.
+        keep_points: number of points of decoded scenes that are kept in memory, at 32 bytes each.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class Scene:
     """Scanned scene.
 
     Attributes:
-        name: such as "scene0011_00".
+        name: name, such as "scene0011_00".
         points: n x 3 float32, metres, world frame.
         colors: n x 3 float32 in [-1, 1].
         labels: n int64 class ids 0..K-1, K where ignored; None for a scan without truth.
@@ -34,7 +34,7 @@ class View:
     """Posed RGB-D frame.
 
     Attributes:
-        scene, name: where it is from; `name` is the frame's stem.
+        scene, name: names of the scene and of the view; `name` is the frame's stem.
         image: h x w x 3 uint8 RGB on the frame grid (240 x 320).
         depth: h x w float32 metres, 0 where unknown.
         pose: 4 x 4 float64, camera to world.

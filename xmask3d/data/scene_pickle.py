@@ -25,11 +25,11 @@ def unpickle(stream: BinaryIO, checked: bool = False) -> Any:
     """Read one pickle of plain values and number arrays.
 
     Args:
-        stream: at the start of the pickle; left behind its end.
+        stream: stream at the start of the pickle; it is left behind the end.
         checked: this very pickle was read before, so that its length need not be checked again.
 
     Raises:
-        Exception: of nearly any kind, as damage makes them; `pickle.UnpicklingError` for what is refused.
+        Exception: nearly any kind, as damage makes them; `pickle.UnpicklingError` for anything refused.
     """
     if not checked:
         start = stream.tell()
@@ -117,7 +117,7 @@ def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
 
 
 def _latin1_bytes(text: Any, encoding: Any) -> bytes:
-    """Take bytes as pickle protocol 2 stores them; no other codec is allowed."""
+    """Encode bytes as pickle protocol 2 stores them; no other codec is allowed."""
     if encoding != "latin1" or not isinstance(text, str):
         raise pickle.UnpicklingError(f"codec {encoding!r:.40} is not allowed")
     return codecs.encode(text, "latin1")

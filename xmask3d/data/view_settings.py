@@ -25,7 +25,7 @@ class ViewFilter:
     counted: tuple[int, ...] | None = None
 
     def accept(self, classes: np.ndarray | None, count: int, ignored: int) -> bool:
-        """Tell whether a view with `count` visible points of these classes (ignored where `ignored`) may be used."""
+        """Return whether a view with `count` visible points of these classes (ignored where `ignored`) may be used."""
         if not self.min_points <= count <= self.max_points:
             return False
         if not self.min_labelled or classes is None:
@@ -61,7 +61,7 @@ class ViewSettings:
         voxel_size: edge of a voxel in metres.
         border: pixels at the frame's edge that see nothing.
         depth_tolerance: share of the depth by which a visible point may differ.
-        filter: what a view must show; anything by default.
+        filter: requirements of a view; none by default.
         augmentation: random changes; None for none.
         angle: turn about z in radians where no augmentation rotates.
         voxel_order: order of the voxels, see `voxelise`.

@@ -33,8 +33,8 @@ class Visibility:
         """Return indices (n int64, ascending) and pixels (n x 2 int64, row and column) of the visible points.
 
         Args:
-            scene, view: of each other.
-            files: what the result follows from; without them nothing is kept.
+            scene, view: scene and one of its views.
+            files: files that the result follows from; without them nothing is kept.
         """
         if self._cache is None or not files:
             return self._compute(scene, view)

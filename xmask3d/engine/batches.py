@@ -23,7 +23,7 @@ class EpochBatches(Sampler[list[int]]):
     Args:
         length: samples in an epoch.
         batch_size: samples per optimiser step over all processes and micro-batches.
-        seed: of the permutations.
+        seed: seed of the permutations.
         rank, processes: this process, and how many there are.
         accumulate: micro-batches per step.
     """
@@ -51,7 +51,7 @@ class EpochBatches(Sampler[list[int]]):
         return self.length // self.batch_size
 
     def seek(self, epoch: int, start: int = 0) -> None:
-        """Let the next iteration begin at step `start` of `epoch`."""
+        """Set the next iteration to begin at step `start` of `epoch`."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def translate(batch: Batch, seed: int, step: int) -> Batch:
-    """Move all voxels of a step by one random whole vector, the same in every process and micro-batch.
+    """Move all voxels of a step by one random integer vector, the same in every process and micro-batch.
 
     So the strided convolutions see the scenes on another grid each time (published: below 100 voxels along each axis).
     """

@@ -43,10 +43,10 @@ def evaluate(
 
     Runs in one process, or in those that torchrun starts: they share the scenes, and the table is the same for any
     number of them. Each scene's result is saved as soon as it is there, under a name made of the settings and the
-    checkpoint's digest, so that an evaluation that was stopped goes on where it was.
+    checkpoint's digest, so that an evaluation that was stopped resumes.
 
     Args:
-        config: of the run that the checkpoint is from, or another that builds the same model.
+        config: configuration of the checkpoint's run, or another that builds the same model.
         checkpoint: anything that `load_weights` reads.
         scenes: names of the scenes to use; all by default.
         output: folder for everything; `<config.output>/evaluation` by default.

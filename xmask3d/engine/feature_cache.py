@@ -35,10 +35,11 @@ class FeatureCache:
     def __init__(
         self, image_encoder: ImageEncoder, mask_clip: MaskClip, clip_text: ClipText, folder: Path | None = None
     ) -> None:
-        """
+        """Open the cache.
+
         Args:
             image_encoder, mask_clip, clip_text: frozen encoders; names on disk hold digests of their weights.
-            folder: where to keep encoded views, for larger data sets and between runs; None keeps them in memory.
+            folder: folder of encoded views, for larger data sets and between runs; None keeps them in memory.
         """
         self._image_encoder, self._mask_clip, self._clip_text = image_encoder, mask_clip, clip_text
         self._images = _Store(folder, "encodings", image_encoder.frozen_networks())
@@ -78,7 +79,7 @@ class FeatureCache:
 
         Args:
             views: (scene, view) of everything that may be asked for.
-            image_size, tokens: as of `bytes_per_view`.
+            image_size, tokens: see `bytes_per_view`.
 
         Raises:
             UserError: the disk has not that much space left.

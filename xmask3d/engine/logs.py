@@ -38,8 +38,8 @@ class RunLog:
 
     Args:
         output: folder of the run.
-        step: where the run starts; TensorBoard hides what an interrupted run wrote beyond it.
-        silent: for all processes but the first.
+        step: step at which the run starts; TensorBoard hides later entries of an interrupted run.
+        silent: True in all processes but the first.
     """
 
     def __init__(self, output: Path, step: int = 0, silent: bool = False) -> None:

@@ -37,7 +37,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take one step towards the model's present weights."""
+        """Move one step towards the model's present weights."""
         parameters = dict(model.named_parameters())
         for name, value in model.state_dict().items():
             if name in parameters:
@@ -47,7 +47,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the averaged weights for a while."""
+        """Load the averaged weights into the model for the length of a context."""
         own = {name: value.clone() for name, value in model.state_dict().items()}
         model.load_state_dict(self.state)
         try:

@@ -30,8 +30,8 @@ class SceneResult:
     """Result of one evaluated scene of n points.
 
     Attributes:
-        labels: of each branch n int16 class ids, -1 where no view of the scene could be used.
-        counts: of each branch K x (K + 1) int64, see `ConfusionMatrix`.
+        labels: n int16 class ids of each branch, -1 where no view of the scene could be used.
+        counts: K x (K + 1) int64 of each branch, see `ConfusionMatrix`.
         binary_counts: 2 x 3 int64, the same for base (1) or novel (0).
         confidence: n float16, share of the votes that the fused label got, 0 where unseen.
         views: views that voted, over all rotations.
@@ -46,7 +46,7 @@ class SceneResult:
     unseen: int
 
     def save(self, path: Path) -> None:
-        """Write a compressed npz, whole or not at all; the folder is made when missing."""
+        """Write a compressed npz, complete or not at all; the folder is made when missing."""
         arrays: dict[str, Any] = {f"labels_{branch}": self.labels[branch] for branch in BRANCHES}
         arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
         arrays |= {"binary_counts": self.binary_counts, "confidence": self.confidence}
@@ -78,11 +78,11 @@ class Results:
     Attributes:
         about: benchmark, protocol, checkpoint and settings with their digests.
         scenes: names of the scenes.
-        scores: of each branch.
-        binary: of the binary head; class 1 is base, 0 novel.
+        scores: scores of each branch.
+        binary: scores of the binary head; class 1 is base, 0 novel.
         views, points, unseen: sums over the scenes.
-        folder: where everything is written.
-        name: of the files in it, without suffix.
+        folder: folder of the files.
+        name: name of the files, without suffix.
     """
 
     folder: Path
@@ -105,7 +105,7 @@ class Results:
         about: dict[str, Any],
         headlines: Sequence[str] = ("hiou",),
     ) -> "Results":
-        """Sum up the saved results of scenes: whole numbers, so neither order nor number of processes matters."""
+        """Sum the saved results of scenes: integers, so neither order nor number of processes matters."""
         matrices = {branch: ConfusionMatrix(benchmark.num_classes) for branch in BRANCHES}
         binary = ConfusionMatrix(2)
         views = points = unseen = 0

@@ -14,7 +14,7 @@ FREE_KEYS = (
 
 
 def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
-    """Refuse to go on with another configuration or another amount of data than the checkpoint's.
+    """Refuse to resume with another configuration or another amount of data than the checkpoint's.
 
     Raises:
         UserError: names the keys that differ, with both values.

@@ -49,7 +49,7 @@ class Schedule:
     """Decisions about the steps of a run, and when it saves, validates and reports.
 
     Attributes:
-        epochs: where the run ends.
+        epochs: number of epochs of the run.
         batch_size: samples per step over all processes.
         accumulate: micro-batches per step.
         warmup_steps: steps of linear warm-up before the cosine.
@@ -86,8 +86,8 @@ class Trainer:
 
     Attributes:
         step: optimiser steps done; the position in the data is `divmod(step, steps_per_epoch)`.
-        total_steps: where the run ends.
-        owes_validation: whether the run was stopped between the end of an epoch and the validation of it.
+        total_steps: number of steps of the run.
+        owes_validation: whether the run was stopped between the end of an epoch and its validation.
         warning: one line for the log, or None.
         labeller: labels validation views; set after `prepare`.
     """
@@ -112,7 +112,8 @@ class Trainer:
         resumed: Checkpoint | None,
         draw_view: Callable[..., np.ndarray] | None = None,
     ) -> None:
-        """
+        """Keep the parts of the run.
+
         Args:
             output: folder of the run.
             schedule, validation: decisions.
@@ -121,9 +122,9 @@ class Trainer:
             benchmark: classes of the run.
             criterion: losses.
             views, batches: training samples, and which of them a step sees.
-            open_validation_views: opens the views of a validation anew.
-            folder: where checkpoints go.
-            resumed: checkpoint from which the run goes on, or None.
+            open_validation_views: opens the views of each validation.
+            folder: folder of checkpoints.
+            resumed: checkpoint from which the run resumes, or None.
             draw_view: draws a view at validations; no pictures without it.
         """
         self.output, self.schedule, self.validation, self.config_values = output, schedule, validation, config_values
@@ -139,7 +140,7 @@ class Trainer:
     def prepare(
         self, model: XMask3D, clip_text: ClipText, optimizer: torch.optim.Optimizer, ema: float | None = None
     ) -> None:
-        """Take over model, text encoder and optimiser, and put back what the checkpoint holds of them.
+        """Accept model, text encoder and optimiser, and restore their state from the checkpoint.
 
         Args:
             ema: decay of averaged weights; None for none.
@@ -162,7 +163,7 @@ class Trainer:
         self.text = clip_text(self.benchmark.base_names)
 
     def keep_features(self, folder: Path | None, image_size: tuple[int, int]) -> None:
-        """Keep what frozen networks give for each view, in memory or in a folder; says how much that will be."""
+        """Cache the outputs of frozen networks for each view, in memory or in a folder; logs the size of the cache."""
         if not self.criterion.needs("masks"):  # nothing else reads them, but for the captions
             return
         self.feature_cache = FeatureCache(self.model.image_features, self.model.mask_clip, self.clip_text, folder)
@@ -178,7 +179,7 @@ class Trainer:
         self.resumed = None  # free its memory
 
     def run(self, stop: StopSignals) -> int:
-        """Take all steps that are left; returns the exit code."""
+        """Take all remaining steps; returns the exit code."""
         schedule, silent = self.schedule, not self.accelerator.is_main_process
         self.log = RunLog(self.output, self.step, silent)
         self.log.line(
@@ -211,7 +212,7 @@ class Trainer:
         return code
 
     def run_epoch(self, epoch: int, batches: Iterator[Batch], stop: StopSignals) -> int:
-        """Take the steps left of an epoch; returns the exit code of a signal, having saved, or 0."""
+        """Take the remaining steps of an epoch; returns the exit code of a signal, having saved, or 0."""
         self.stepper.train()
         self.window = LossWindow()
         last_save = time.monotonic()
@@ -377,7 +378,7 @@ class Trainer:
         self.window = LossWindow()
 
     def agree(self, code: int, overdue: bool) -> tuple[int, bool]:
-        """Let all processes act alike: the largest exit code, and whether any is overdue to save."""
+        """Synchronise all processes: the largest exit code, and whether any is overdue to save."""
         if self.accelerator.num_processes == 1:
             return code, overdue
         flags = gather_object([(code, overdue)])

@@ -35,8 +35,8 @@ class TrainingStep(nn.Module):
             batch: B views.
             text: C x D embeddings of the base classes. captions: B x D.
             epoch: number of the epoch, from 0, which decides the losses that take part.
-            generator: of the random points that masks are compared at.
-            encoded, tokens: of the batch's images, if known.
+            generator: generator of the random points at which masks are compared.
+            encoded, tokens: encoded images and CLIP's tokens of the batch, if known.
         """
         criterion = self.criterion
         if not criterion.needs("masks"):

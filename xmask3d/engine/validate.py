@@ -23,8 +23,8 @@ class ValidationSettings:
     """Decisions about validations.
 
     Attributes:
-        headlines: scores to report, the first of which tells the best checkpoint.
-        views_per_scene: views of each scene that are looked at.
+        headlines: scores to report; the first decides which checkpoint is best.
+        views_per_scene: number of views used per scene.
         batch_size, workers: views per forward, and loader processes.
     """
 

@@ -18,7 +18,7 @@ def elastic_distortion(
         points: N x 3, metres.
         generator: source of the noise.
         scales: (spacing of the noise grid in metres, standard deviation of the noise in metres) of each pass.
-        probability: of doing anything.
+        probability: probability of any change.
 
     Returns:
         N x 3 float32.
@@ -62,9 +62,9 @@ def jitter_colors(
         colors: N x 3 in [-1, 1].
         generator: source of randomness.
         contrast: probability of the contrast stretch, which is mixed in by a random share.
-        translation: largest common shift, a share of the whole range.
-        noise: standard deviation of the noise, a share of the whole range.
-        probability: of the shift, and of the noise.
+        translation: largest common shift, a share of the complete range.
+        noise: standard deviation of the noise, a share of the complete range.
+        probability: probability of the shift, and of the noise.
 
     Returns:
         N x 3 float32 in [-1, 1].

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Pinhole parameters in pixels; pixel centres are at whole numbers."""
+    """Pinhole parameters in pixels; pixel centres are at integers."""
 
     fx: float
     fy: float
@@ -59,7 +59,7 @@ def visible_points(
     border: int = 10,
     tolerance: float = 0.25,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Project points into a frame and tell which it sees.
+    """Project points into a frame and find those that it sees.
 
     A point is visible if it rounds (half to even) to a pixel at least `border` inside the frame and its camera depth
     differs from the frame's depth there by at most `tolerance` times the latter.

@@ -50,7 +50,7 @@ def voxelise(
 
 
 def quantise(cells: np.ndarray, order: Literal["grid", "hash"] = "grid") -> Voxels:
-    """Find the distinct rows of whole-numbered coordinates (N x 3), shifted so that each axis starts at 0."""
+    """Find the distinct rows of integer coordinates (N x 3), shifted so that each axis starts at 0."""
     count = len(cells)
     if not count:
         return Voxels(np.zeros((0, 3), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))

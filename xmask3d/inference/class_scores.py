@@ -53,7 +53,7 @@ def label_views(
     """Label the points of a batch of views.
 
     Args:
-        outputs: of a forward with the K texts, CLIP's mask embeddings, and `gateable_classes` as novel classes.
+        outputs: outputs for the K texts, with CLIP's mask embeddings, and `gateable_classes` as novel classes.
         text: K x D. novel: K bool, true for novel classes. If all or none are, nothing is gated.
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         gating: how the binary head decides between base and novel classes: "hard" by its threshold of one half, as

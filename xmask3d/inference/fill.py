@@ -8,7 +8,7 @@ from xmask3d.geometry.nearest import nearest
 
 
 def fill_owners(owner: Tensor, points: Tensor, point_batch: Tensor) -> Tensor:
-    """Let points that no mask owns follow the nearest owned point of their view.
+    """Fill points that no mask owns with the nearest owned point of their view.
 
     Args:
         owner: N int64, -1 for none. points: N x 3. point_batch: N int64, ascending.
@@ -27,7 +27,7 @@ def fill_owners(owner: Tensor, points: Tensor, point_batch: Tensor) -> Tensor:
 
 
 def fill_unseen(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Give points without label that of the nearest labelled point.
+    """Label points without label like the nearest labelled point.
 
     Args:
         points: n x 3. labels: n int, -1 where unseen.
@@ -42,12 +42,12 @@ class UnseenFiller:
     """Filler of several labels of the same points: neighbours are found once for those with the same gaps."""
 
     def __init__(self, points: np.ndarray) -> None:
-        """`points`: n x 3."""
+        """Keep the points, n x 3."""
         self._points = points
         self._known: list[tuple[np.ndarray, np.ndarray]] = []  # gaps, and the neighbour of each
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
-        """Return labels and result of `fill_unseen`."""
+        """Fill labels as `fill_unseen` does."""
         unseen = labels < 0
         if not unseen.any() or unseen.all():
             return labels

@@ -81,7 +81,7 @@ def cast_votes(
     kind: str,
     ungated: Tensor | None = None,
 ) -> None:
-    """Let the rows of some views vote on their points, for each of `BRANCHES`.
+    """Cast the votes of some views' rows on their points, for each of `BRANCHES`.
 
     Args:
         point_index: N int64, see `SceneVotes.add`.

@@ -24,7 +24,7 @@ def clip_odds(outputs: Outputs, text: Tensor, novel: Tensor) -> tuple[Tensor, Te
     """Log odds of novel against base names in CLIP's view of the mask that owns each point.
 
     Args:
-        outputs: of a forward with CLIP's mask embeddings.
+        outputs: outputs with CLIP's mask embeddings.
         text: K x D. novel: K bool, some but not all true.
 
     Returns:
@@ -96,7 +96,7 @@ class RegionGate:
 def label_regions(
     votes: np.ndarray, divisions: Sequence[np.ndarray], novel: np.ndarray, gate: RegionGate | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give every point the class that its regions were voted.
+    """Label every point with the class that its regions were voted.
 
     Args:
         votes: n x K votes of the points; with a gate those of `among_their_kind`.

@@ -19,7 +19,7 @@ class LabelSettings:
     Attributes:
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         gating: how the binary head chooses between base and novel classes, see `label_views`.
-        votes: what views vote with: "hard" for their best class, "soft" for all probabilities.
+        votes: kind of votes: "hard" for a view's best class, "soft" for all probabilities.
         regions: "votes" to sum soft votes over regions of the cloud; "gate" to choose between base and novel classes
             region by region too, see `xmask3d.inference.region_votes`.
     """
@@ -37,7 +37,7 @@ class EvaluationSettings:
 
     Attributes:
         views: settings of the samples.
-        max_views: at most this many views a scene, evenly spaced; None for all.
+        max_views: largest number of views per scene, evenly spaced; None for all.
         rotations: passes over the scene, each turned further about z.
         batch_size, workers: views per forward, and loader processes.
         seed: seed of random rotations, which the published evaluation has.

@@ -25,7 +25,7 @@ class SceneVotes:
         self._votes.view(-1).scatter_add_(0, cells, (labels >= 0).to(self._votes.dtype))
 
     def add_probabilities(self, point_index: Tensor, probabilities: Tensor) -> None:
-        """Count what each row says of all classes, as parts of a vote; one set of votes takes either these or labels.
+        """Count each row's scores of all classes, as parts of a vote; one set of votes takes either these or labels.
 
         Args:
             point_index: N int64, as for `add`.

@@ -33,7 +33,8 @@ class Criterion(nn.Module):
         novel_supervision: NovelSupervision = "reference",
         reference: bool = False,
     ) -> None:
-        """
+        """Check and keep the losses.
+
         Args:
             losses: terms of the sum, in its order.
             num_classes: C, of the base classes.
@@ -73,9 +74,9 @@ class Criterion(nn.Module):
             batch: with labels, binary labels and label maps.
             captions: B x D text embeddings; samples without caption take no part.
             epoch: number of the epoch, from 0, which decides the losses that take part.
-            generator: of the random points that masks are compared at.
+            generator: generator of the random points at which masks are compared.
             uniform: draws them instead; called as `match` and then, per prediction, `mask_losses` say.
-            targets: of `count_targets`, if the step has made it before the model ran.
+            targets: result of `count_targets`, if the step has made it before the model ran.
 
         Returns:
             Each loss under its name; one that tells predictions apart as that of the final prediction and, with `_aux`,
@@ -122,7 +123,7 @@ class Criterion(nn.Module):
         return [loss for loss in self.losses if loss.start <= epoch and (loss.weight or "clip" not in loss.needs)]
 
     def needs(self, need: Need, epoch: int | None = None) -> bool:
-        """Tell whether any loss with a weight needs something, in an epoch or at all."""
+        """Return whether any loss with a weight needs something, in an epoch or at all."""
         losses = self.losses if epoch is None else self.active(epoch)
         return any(loss.weight and need in loss.needs for loss in losses)
 

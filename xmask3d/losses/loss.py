@@ -25,7 +25,7 @@ class Loss(Protocol):
 
     Attributes:
         name: name in logs.
-        group: heading under which a console line sums it up.
+        group: heading of its sum in a console line.
         weight: factor of the loss in the total.
         start: first epoch (from 0) in which it takes part.
         needs: "masks" is the 2D branch: mask predictions, fused features and label maps; "captions" are sentences about
@@ -53,7 +53,7 @@ class LossStep:
     """Batch, outputs of the network for it, and what several losses derive from them; all in float32 or wider.
 
     Attributes:
-        outputs: of a forward with the C base texts.
+        outputs: outputs of a forward with the C base texts.
         batch: B views with labels, binary labels and label maps.
         captions: B x D text embeddings; see `captioned`.
         labels: N int64 training labels of the points, C where none counts.

@@ -117,7 +117,7 @@ def set_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute class, mask and dice losses of L predictions, not weighted: three tensors of L numbers (paper Eq. 12).
 
-    Those of class are means over queries; those of masks are sums over pairs, divided by the mean of `targets`.
+    Class losses are means over queries; mask losses are sums over pairs, divided by the mean of `targets`.
     """
     classes, masks, dices = [], [], []
     for layer, (masks_of_layer, classes_of_layer) in enumerate(zip(mask_logits, class_logits, strict=True)):

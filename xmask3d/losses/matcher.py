@@ -44,9 +44,9 @@ def match(
     A sample has one target mask for every distinct label of its map, the null label included.
 
     Args:
-        mask_logits: of L predictions, B x Q x h x w each. class_logits: B x Q x (C + 1) each.
+        mask_logits: B x Q x h x w of each of L predictions. class_logits: B x Q x (C + 1) of each.
         label_maps: B x H x W int64 in 0..C.
-        class_weight, mask_weight, dice_weight: of the parts of the cost.
+        class_weight, mask_weight, dice_weight: weights of the parts of the cost.
         num_points: P, points at which masks are compared, the same for all masks of a sample.
         uniform: called once, for L x B x P x 2 numbers.
     """
@@ -74,7 +74,7 @@ def matching_cost(
     Args:
         mask_logits: B x Q x h x w. class_logits: B x Q x (C + 1). label_maps: B x H x W.
         points: B x P x 2.
-        weights: of class probability, binary cross entropy and dice.
+        weights: weights of class probability, binary cross entropy and dice.
 
     Returns:
         B x Q x (C + 1).

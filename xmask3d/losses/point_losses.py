@@ -50,7 +50,7 @@ def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tens
 
 
 def count_pairs(first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
-    """Count how often each pair of two whole numbers occurs: N int64 each to `shape` int32.
+    """Count how often each pair of two integers occurs: N int64 each to `shape` int32.
 
     Integers add up the same in any order, so this is repeatable on a GPU too.
     """
@@ -100,7 +100,7 @@ def binary_loss(logits: Tensor, targets: Tensor, positive_weight: float) -> Tens
 
     Args:
         logits: N. targets: N int64 in {1, 0, -1}.
-        positive_weight: of base points.
+        positive_weight: weight of base points.
     """
     known = targets >= 0
     weight = torch.where(targets == 1, positive_weight, 1.0).to(logits.dtype)
@@ -118,7 +118,7 @@ def binary_loss_unlabelled(logits: Tensor, targets: Tensor, positive_weight: flo
 
     Args:
         logits: N. targets: N int64, 1 base, 0 unlabelled.
-        positive_weight: of base points.
+        positive_weight: weight of base points.
         base_share: share of base points among the unlabelled, in [0, 1).
     """
     base = targets == 1

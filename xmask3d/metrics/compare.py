@@ -28,10 +28,10 @@ class Row:
     """Line of a comparison.
 
     Attributes:
-        name: of the method or variant.
-        values: of each branch and score the values of its runs in per cent; empty for predictions.
-        headlines: of each score the values of its runs in per cent, of an evaluation those of the fused features.
-        kind: what scores of this row may be compared with: class list, protocol and scenes.
+        name: name of the method or variant.
+        values: values of the runs in per cent, by branch and score; empty for predictions.
+        headlines: values of the runs in per cent, by score; for an evaluation those of the fused features.
+        kind: conditions of comparison: class list, protocol and scenes.
         paths: results of its runs.
     """
 
@@ -51,7 +51,7 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
     """Collect the results of runs that differ in their seed.
 
     Args:
-        name: of the row.
+        name: name of the row.
         files: `results.json` of evaluations or scored predictions, or folders below which they are; of a run that was
             evaluated several times the newest counts.
 
@@ -220,5 +220,5 @@ def load_statistics(row: Row) -> Statistics:
 
 
 def many_scenes(rows: Sequence[Row]) -> bool:
-    """Tell whether every row is of one run on several scenes, so that differences have intervals."""
+    """Return whether every row is of one run on several scenes, so that differences have intervals."""
     return len(rows) > 1 and all(row.runs == 1 for row in rows) and len(np.unique(rows[0].kind["set of scenes"])) > 1

@@ -138,7 +138,7 @@ def average_precision(scenes: Sequence[SceneMatches], weights: np.ndarray | None
 
     Args:
         scenes: S scenes, all with the same list of K judged classes.
-        weights: B x S whole numbers, the times that each scene counts in each of B resamples; once each when None.
+        weights: B x S integers, the times that each scene counts in each of B resamples; once each when None.
 
     Returns:
         B x K x T float64 (K x T without weights); NaN for a class without objects.

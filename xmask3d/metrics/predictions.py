@@ -21,7 +21,7 @@ class SceneTruth:
     """Truth of a scene of n points.
 
     Attributes:
-        name: of the scene.
+        name: name of the scene.
         labels: n class ids, K where a point is not judged.
         objects: n object ids (class id in files of results * 1000 + number), or None where objects are not known.
     """
@@ -67,9 +67,9 @@ def score_predictions(
         benchmark: class list and groups. Instances are judged for its group `instances`.
         protocol: choices; of `classes_per_mask` the one that the masks show is kept.
         method: name for tables.
-        about: what else to keep with the results, such as where the predictions are from.
-        resamples: of the scenes with replacement, for intervals; 0 for none.
-        seed: of the random generator that draws them.
+        about: further facts to keep with the results, such as the source of the predictions.
+        resamples: number of resamples of the scenes with replacement, for intervals; 0 for none.
+        seed: seed of the random generator that draws them.
 
     Raises:
         UserError: no scene, scenes of different kinds, or labels that the protocol excludes.

@@ -34,7 +34,7 @@ class PredictionResults:
         statistics: counts of each scene.
         values: scores by name in [0, 1], NaN where there is none.
         intervals: lower and upper end of the middle 95 % of the resamples, by score; none of a single scene.
-        about: what else the scores depend on.
+        about: further facts that the scores depend on.
     """
 
     method: str

@@ -31,7 +31,7 @@ class Protocol:
         class_agnostic: whether instances are compared without their classes.
         classes_per_mask: "one" (top-1), or "several" where a mask is given under several classes (top-K); None
             without instances.
-        method: how the method may use the truth at test time; "reference" is that of this project's published numbers.
+        method: permitted use of the truth at test time; "reference" is that of this project's published numbers.
     """
 
     predictions: str = "free"
@@ -210,7 +210,7 @@ def load_evaluated(folder: Path, content: Mapping[str, Any]) -> Statistics:
     """Load counts of each scene that an evaluation of this project's model has kept, of the fused features.
 
     Args:
-        folder: of its results. content: of its `results.json`.
+        folder: folder of its results. content: content of its `results.json`.
 
     Raises:
         UserError: results without settings, or a scene's file is missing.

@@ -2,7 +2,7 @@
 
 The weights take no gradient, so a convolution needs nothing of its input for the backward pass; autograd keeps it all
 the same, and the norm's and the activation's results with it. A residual block that recomputes those keeps two maps of
-about ten; a transformer keeps its input, what self-attention gave, which is dear to compute, and what the feed-forward
+about ten; a transformer keeps its input, what self-attention gave, which is expensive, and what the feed-forward
 takes, of about twelve.
 """
 
@@ -40,7 +40,7 @@ def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
 
 
 def multiply_less(network: nn.Module) -> None:
-    """Let the 3 x 3 convolutions of a network take Winograd's way where it is faster; changes the network in place."""
+    """Switch a network's 3 x 3 convolutions to Winograd's algorithm where it is faster; changes it in place."""
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_same_size(module):
             module.__class__ = _Convolution  # parameters keep their names
@@ -54,7 +54,7 @@ class _Convolution(nn.Conv2d):
 
 
 def use_checkpointing(network: nn.Module) -> None:
-    """Let the transformers of a network recompute all but self-attention; changes the network in place."""
+    """Switch a network's transformers to recomputing all but self-attention; changes the network in place."""
     for module in network.modules():
         if isinstance(module, Transformer2DModel) and _is_plain_transformer(module):
             module.__class__ = _Transformer  # parameters keep their names

@@ -40,10 +40,11 @@ class ClipText(FrozenNetworks):
     clip: nn.Module
 
     def __init__(self, clip: nn.Module, tokenizer: Tokenizer, *, batch_size: int = 64) -> None:
-        """
+        """Freeze the text tower.
+
         Args:
-            clip, tokenizer: from `load_clip`.
-            batch_size: how many texts to encode at once.
+            clip, tokenizer: results of `load_clip`.
+            batch_size: number of texts to encode at once.
         """
         super().__init__()
         self.freeze("clip", clip)
@@ -71,7 +72,7 @@ class ClipText(FrozenNetworks):
         return text in self._known
 
     def remember(self, text: str, embedding: Tensor) -> None:
-        """Take over an embedding, 1 x D, that this encoder gave at another time."""
+        """Store an embedding, 1 x D, that this encoder computed at another time."""
         self._known[text] = embedding[0].to(self.clip.text_projection.device)
 
     def encode_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
@@ -110,7 +111,7 @@ class EncodedTokens:
 
     Attributes:
         class_token: B x C, the class token before the first layer.
-        keys, values: of each layer, B x heads x T x C/heads.
+        keys, values: keys and values of each layer, B x heads x T x C/heads.
     """
 
     class_token: Tensor
@@ -121,16 +122,17 @@ class EncodedTokens:
 class MaskClip(FrozenNetworks):
     """CLIP image embeddings of masks.
 
-    Every mask gets a copy of the class token, which looks at the class token and at the patches its mask touches.
-    Nothing looks at mask tokens, so the image's own tokens are those of plain CLIP and are computed once for all masks.
+    Every mask gets a copy of the class token, which attends to the class token and to the patches its mask touches.
+    No other token attends to mask tokens, so the image's tokens are plain CLIP's and computed once for all masks.
     """
 
     visual: nn.Module
 
     def __init__(self, clip: nn.Module) -> None:
-        """
+        """Freeze the image tower.
+
         Args:
-            clip: from `load_clip`; its image tower must be a plain vision transformer with a class token.
+            clip: model of `load_clip`; its image tower must be a plain vision transformer with a class token.
         """
         super().__init__()
         visual = clip.visual

@@ -81,5 +81,5 @@ def take_stem(vision_config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def add_stem(visual: nn.Module) -> None:
-    """Put a stem in the place of an image tower's patch convolution."""
+    """Replace an image tower's patch convolution by a stem."""
     visual.conv1 = ConvStem(visual.conv1.out_channels).to(visual.conv1.weight.dtype)

@@ -34,7 +34,8 @@ class ImplicitConditioner(nn.Module):
     """
 
     def __init__(self, global_dim: int, empty_prompt: Tensor, time_dim: int) -> None:
-        """
+        """Build the projections.
+
         Args:
             global_dim: size D of the global feature.
             empty_prompt: 1 x T x context_dim, the text encoder's output for the empty prompt; kept out of checkpoints.
@@ -60,7 +61,7 @@ class EmptyConditioner(nn.Module):
     """Absence of a condition: the empty prompt and a zero time condition, whatever the global feature."""
 
     def __init__(self, empty_prompt: Tensor, time_dim: int) -> None:
-        """Take the arguments of `ImplicitConditioner`."""
+        """Accept the arguments of `ImplicitConditioner`."""
         super().__init__()
         self.register_buffer("empty_prompt", empty_prompt, persistent=False)
         self.empty_prompt: Tensor
@@ -78,7 +79,8 @@ class ConditionedDiffusion(nn.Module):
     conditioner: ImplicitConditioner | EmptyConditioner
 
     def __init__(self, diffusion: DiffusionFeatures, conditioner: ImplicitConditioner | EmptyConditioner) -> None:
-        """
+        """Keep the diffusion model as a submodule, but not the conditioner.
+
         Args:
             diffusion: frozen feature maps, conditioned by text and time.
             conditioner: makes both from the global feature. Whoever registers it moves, trains and saves it: published

@@ -58,7 +58,7 @@ class ImageFeatures(ImageEncoder, Protocol):
     """Feature maps of images under a 3D condition. Made as `Class(dim=D, **options)`.
 
     Attributes:
-        channels: of each map.
+        channels: channels of each map.
         strides: pixels of the image per cell of each map: 4, 8, 16 and 32, each at least once. Maps that are finer or
             coarser are resized to the nearest of these.
     """

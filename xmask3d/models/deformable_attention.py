@@ -37,7 +37,8 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, reference: Tensor, memory: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """
+        """Attend to every level.
+
         Args:
             query: B x N x dim.
             reference: N x 2, the place (x, y) of each query in [0, 1], the same on every level.

@@ -75,15 +75,16 @@ class DiffusionFeatures(FrozenNetworks):
         dtype: torch.dtype | None = None,
         channels_last: bool = False,
     ) -> None:
-        """
+        """Cut off and freeze the networks.
+
         Args:
-            vae: whole or truncated; truncated in place.
-            unet: whole or truncated; truncated in place.
+            vae: complete or truncated VAE; truncated in place.
+            unet: complete or truncated UNet; truncated in place.
             noise: 1 x 4 x h x w, resized to the latent's size where that differs; `shared_noise()` by default.
             first_beta: noise variance of the step at which features are taken.
-            scaling_factor: of the latent.
+            scaling_factor: factor of the latent.
             checkpointing: recompute the UNet's activations in the backward pass instead of keeping them.
-            dtype: of weights and of the computation, such as bfloat16; results come in the dtype of the inputs.
+            dtype: type of weights and of the computation, such as bfloat16; results come in the dtype of the inputs.
             channels_last: keep channels innermost, which is faster on some devices.
         """
         super().__init__()

@@ -21,7 +21,8 @@ class Fuser(nn.Module):
     """Linear map of a point's 2D and 3D features, side by side (paper Eq. 4)."""
 
     def __init__(self, dim: int, frame_size: tuple[int, int] = (240, 320)) -> None:
-        """
+        """Build the linear map.
+
         Args:
             dim: D, size of either feature and of the result.
             frame_size: height and width of the grid that the points' pixels are on.
@@ -51,7 +52,7 @@ class Fuser(nn.Module):
 
 
 def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch, force_first: bool = False) -> Fused:
-    """Give points to masks as in training: every mask takes part, its score is its largest class probability.
+    """Assign points to masks as in training: every mask takes part, its score is its largest class probability.
 
     Args:
         force_first: as published, give the first point of a sample none of whose points is covered to its first mask.
@@ -65,10 +66,10 @@ def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch, force_first: boo
 
 
 def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor) -> Fused:
-    """Give points to masks as at test time, see `inference_scores`.
+    """Assign points to masks as at test time, see `inference_scores`.
 
     Args:
-        outputs: of a forward with the K test texts.
+        outputs: outputs of a forward with the K test texts.
         novel: K bool, true for novel classes. If all or none are, masks are not gated.
     """
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
@@ -226,7 +227,7 @@ def distinct_points(point_to_voxel: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 def _force_first(
     owner: Tensor, mask_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: Tensor, frame_size: tuple[int, int]
 ) -> Tensor:
-    """Give the first point of every uncovered sample to the first mask that owns a pixel, if any does."""
+    """Assign the first point of every uncovered sample to the first mask that owns a pixel, if any does."""
     owner = owner.clone()
     for b in range(len(mask_logits)):
         mine = (point_batch == b).nonzero().squeeze(1)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def is_gateable(novel: Any) -> Any:
-    """Tell whether there is anything to gate: K bool to bool, false where all classes are novel, or none."""
+    """Return whether there is anything to gate: K bool to bool, false where all classes are novel, or none."""
     return novel.any() & ~novel.all()
 
 
@@ -26,7 +26,7 @@ def allowed_classes(is_base: Any, novel: Any) -> Any:
 
 
 def gate(scores: Any, allowed: Any) -> Any:
-    """Put the scores that are not allowed below all others, at the least finite number."""
+    """Set scores that are not allowed to the least finite number, below all others."""
     library = _library(scores)
     return library.where(allowed, scores, library.finfo(scores.dtype).min)
 
@@ -34,7 +34,7 @@ def gate(scores: Any, allowed: Any) -> Any:
 def soft_gate(scores: Any, probability: Any, novel: Any) -> Any:
     """Log probabilities that weigh base classes against novel ones by the binary head (paper Eq. 16).
 
-    Base classes share the probability of being base as their scores say, novel classes the rest. So a doubtful gate
+    Base classes share the probability of being base by their scores, novel classes the rest. So a doubtful gate
     leaves the choice to the class that stands out among its own kind.
 
     Args:

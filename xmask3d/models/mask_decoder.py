@@ -56,7 +56,8 @@ class CrossAttentionLayer(nn.Module):
     def forward(
         self, queries: Tensor, query_position: Tensor, memory: Tensor, memory_position: Tensor, blocked: Tensor
     ) -> Tensor:
-        """
+        """Attend to the memory.
+
         Args:
             queries: B x Q x dim; query_position: Q x dim.
             memory: B x N x dim; memory_position: N x dim, added to keys only.
@@ -96,7 +97,8 @@ class MaskEmbedding(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, queries: Tensor, mask_features: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """
+        """Pool the mask features and embed the masks.
+
         Args:
             queries: B x Q x dim, normalised.
             mask_features: B x mask_dim x H x W.
@@ -128,14 +130,15 @@ class MaskDecoder(nn.Module):
         levels: int = 3,
         projection_dim: int = 768,
     ) -> None:
-        """
+        """Build the layers.
+
         Args:
-            dim: of queries and memories.
-            mask_dim: of the mask features.
+            dim: channels of queries and memories.
+            mask_dim: channels of the mask features.
             queries: number Q of masks.
-            heads, ffn_dim, layers: of the decoder.
-            levels: of memories; layer i attends to level i mod levels.
-            projection_dim: of the mask embeddings: that of the text embeddings.
+            heads, ffn_dim, layers: attention heads, inner channels of the feed-forward, and number of layers.
+            levels: number of memories; layer i attends to level i mod levels.
+            projection_dim: size of the mask embeddings: that of the text embeddings.
         """
         super().__init__()
         self.transformer_self_attention_layers = nn.ModuleList(SelfAttentionLayer(dim, heads) for _ in range(layers))
@@ -152,7 +155,8 @@ class MaskDecoder(nn.Module):
         self.post_mask_embed = MaskEmbedding(dim, mask_dim, projection_dim)
 
     def forward(self, mask_features: Tensor, memories: Sequence[Tensor], *, auxiliary: bool) -> list[MaskPrediction]:
-        """
+        """Predict masks after the last layer, or before and after every layer.
+
         Args:
             mask_features: B x mask_dim x H x W.
             memories: B x dim x h x w each, coarsest first.

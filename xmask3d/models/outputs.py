@@ -19,7 +19,7 @@ class Outputs:
 
     Attributes:
         masks: final prediction first, then those of the decoder's earlier layers if asked for; empty without 2D branch.
-        class_logits: of each prediction B x Q x (n + 1), null last.
+        class_logits: B x Q x (n + 1) of each prediction, null last.
         class_embeddings: (n + 1) x D, the texts and null, not normalised.
         temperature: scalar, multiplies cosine similarities.
         global_feature: B x D, the implicit caption.
@@ -96,7 +96,7 @@ class Fused:
 
 
 def gather_by_owner(per_query: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
-    """Give every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
+    """Gather for every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
     queries = per_query.shape[1]
     # One more row of zeros, so that uncovered points need no second pass over N x D numbers.
     table = F.pad(per_query.flatten(0, 1), (0, 0, 0, 1))

@@ -85,14 +85,15 @@ class PixelDecoder(nn.Module):
         levels: int = 3,
         groups: int = 32,
     ) -> None:
-        """
+        """Build the layers.
+
         Args:
-            in_channels: of every level of the pyramid.
-            dim: of the memories.
-            mask_dim: of the mask features.
-            ffn_dim, layers, heads, points: of the deformable encoder.
-            levels: how many of the pyramid's levels the encoder reads: all but the finest.
-            groups: of the group normalisations.
+            in_channels: channels of every level of the pyramid.
+            dim: channels of the memories.
+            mask_dim: channels of the mask features.
+            ffn_dim, layers, heads, points: sizes of the deformable encoder.
+            levels: number of levels that the encoder reads: all of the pyramid but the finest.
+            groups: groups of the group normalisations.
         """
         super().__init__()
         self.input_proj = nn.ModuleList(
@@ -107,7 +108,8 @@ class PixelDecoder(nn.Module):
             nn.init.zeros_(projection[0].bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> PixelFeatures:
-        """
+        """Decode the pyramid.
+
         Args:
             pyramid: s2 ... s5, finest first, each B x in_channels x h x w; one level more than the encoder reads.
         """

@@ -42,12 +42,13 @@ class FeaturePyramid(nn.Module):
         groups: int = 32,
         checkpointing: bool = False,
     ) -> None:
-        """
+        """Build one projection per map.
+
         Args:
-            in_channels, strides: of the maps, in their order.
-            channels: of every level of the pyramid.
-            mid_channels: inside the projections.
-            groups: of the group normalisations.
+            in_channels, strides: channels and strides of the maps, in their order.
+            channels: channels of every level of the pyramid.
+            mid_channels: channels inside the projections.
+            groups: groups of the group normalisations.
             checkpointing: recompute activations in the backward pass instead of keeping them.
         """
         super().__init__()
@@ -59,7 +60,7 @@ class FeaturePyramid(nn.Module):
         """Return the levels of the pyramid; strides beyond 4 ... 32 are clamped.
 
         Args:
-            maps: in the order of the constructor's arguments, B x C_i x h_i x w_i.
+            maps: maps in the order of the constructor's arguments, B x C_i x h_i x w_i.
             image_size: height and width of the images in pixels.
 
         Returns:

@@ -31,7 +31,8 @@ class CompactTokenizer:
     """
 
     def __init__(self, kept: Sequence[int], *, vocabulary_size: int, context_length: int = 77) -> None:
-        """
+        """Build the table.
+
         Args:
             kept: ids of `SimpleTokenizer`, each once, 0 first; row i of the table stands for kept[i].
             vocabulary_size: rows of the token embedding, at least len(kept) + 3.

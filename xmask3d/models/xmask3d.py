@@ -42,7 +42,8 @@ class XMask3D(nn.Module):
         fuser: Fuser,
         sparse_backend: str = "auto",
     ) -> None:
-        """
+        """Assemble the parts.
+
         Args:
             image_features, mask_clip: their frozen networks keep out of `parameters()` and `state_dict()` themselves.
             conditioner: part of the image features that trains, where they do not register it: it is registered here,
@@ -135,7 +136,7 @@ class XMask3D(nn.Module):
         Args:
             images: B x 3 x H x W in [0, 1].
             global_feature: B x D, of the points.
-            auxiliary, encoded: as of `forward`.
+            auxiliary, encoded: see `forward`.
 
         Returns:
             The final prediction, then those of earlier layers.
@@ -147,14 +148,14 @@ class XMask3D(nn.Module):
         return self.mask_decoder(pixels.mask_features, pixels.memories, auxiliary=auxiliary)
 
     def fuse(self, outputs: Outputs, batch: Batch, novel: Tensor | None = None, force_first: bool = False) -> Fused:
-        """Give points to masks and fuse their 2D and 3D features (Eq. 4).
+        """Assign points to masks and fuse their 2D and 3D features (Eq. 4).
 
         Args:
-            outputs: of `forward`; whoever changes them fuses again.
+            outputs: outputs of `forward`; whoever changes them fuses again.
             batch: their views.
             novel: K bool, true for novel classes: masks compete as at test time, see `fuse_inference`. None in
                 training, where they compete by their scores alone.
-            force_first: in training, as of `fuse_training`.
+            force_first: see `fuse_training`; in training only.
         """
         if novel is None:
             return fuse_training(self.fuser, outputs, batch, force_first)

@@ -27,7 +27,7 @@ def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
     """Return the reason why loops cannot be used on this machine; empty if they can.
 
     Args:
-        loops: what they compute, for the log.
+        loops: purpose of the loops, for the log.
         check: compares them with plain code, and raises `BuildError` where they differ.
     """
     try:

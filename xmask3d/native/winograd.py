@@ -37,7 +37,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: C'.
 
     Returns:
-        B x C' x H x W; differentiable once where the way is Winograd's.
+        B x C' x H x W; differentiable once where Winograd's algorithm is used.
     """
     if not worthwhile(x, weight):
         return F.conv2d(x, weight, bias, padding=1)
@@ -62,7 +62,8 @@ class Filters:
     """Weights prepared for the products, all at once or, where the maps are small beside them, a part at a time."""
 
     def __init__(self, weight: Tensor, *, turned: bool = False) -> None:
-        """
+        """Keep the weights to prepare.
+
         Args:
             weight: C' x C x 3 x 3.
             turned: take the weights of the gradient to the input: those from C' to C, seen from the other side.
@@ -91,7 +92,7 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor) -> N
 
     Args:
         x: B x C x H x W in float32 on the CPU, with each line in one piece; zeros surround it.
-        filters: of C' x C x 3 x 3.
+        filters: filters of C' x C x 3 x 3 weights.
         bias: C'.
         out: B x C' x H' x W with each line in one piece.
 

@@ -1,4 +1,4 @@
-"""One picture of a whole set of rooms: colour above labels."""
+"""Picture of a set of rooms: colour above labels."""
 
 from collections.abc import Sequence
 from pathlib import Path

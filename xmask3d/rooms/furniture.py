@@ -51,11 +51,11 @@ class FurnitureModel:
 
     Attributes:
         key: unique name, such as "scopia/iron_bed" or "made/bed/train/3".
-        name: what the library calls it.
+        name: name in the library.
         class_id: position in `CLASS_NAMES`.
         size: width (x), depth (y) and height (z) in metres.
-        creator, licence: whom to name.
-        source: where `load_mesh` finds the mesh.
+        creator, licence: creator to name, and licence.
+        source: place from which `load_mesh` reads the mesh.
         kind: finer than the class: decides where it stands and which words describe it.
         elevation: height of its lowest point above the floor in metres.
     """
@@ -105,7 +105,7 @@ def procedural_models(split: str, seed: int = 0, per_kind: int = 6) -> list[Furn
 
     Args:
         split: "train" or "val".
-        per_kind: how many variants of each kind.
+        per_kind: number of variants of each kind.
     """
     models = []
     for source, size, elevation in procedural_variants(split, seed, per_kind):

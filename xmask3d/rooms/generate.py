@@ -80,7 +80,7 @@ def find_furniture(choice: str, cache: Path) -> Path | None:
 
     Args:
         choice: "procedural"; "auto" for the library if it can be had, else procedural; or a folder with .sh3f archives.
-        cache: where "auto" keeps the library.
+        cache: folder in which "auto" keeps the library.
 
     Raises:
         UserError: the folder holds no archive.
@@ -106,7 +106,7 @@ def make_rooms(
 ) -> None:
     """Write rooms in the layout of processed ScanNet, with captions, attribution, a summary and a contact sheet.
 
-    A finished room of the same arguments is kept; rooms of an earlier set that this one lacks are removed.
+    A finished room of the same arguments is kept; rooms of an earlier set that are not in this one are removed.
 
     Args:
         views: frames per room.

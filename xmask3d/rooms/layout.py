@@ -40,8 +40,8 @@ class Piece:
     """A model in its place.
 
     Attributes:
-        model: what stands there.
-        position: of the middle of its underside, metres.
+        model: furniture model.
+        position: middle of its underside, metres.
         angle: radians counter-clockwise from above; at 0 its front faces -y.
         scale: factors along its own width, depth, height.
         tint: colour and strength of its recolouring, or None.

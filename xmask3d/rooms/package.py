@@ -31,7 +31,7 @@ def get_furniture(cache: Path) -> Path:
         cache: folder to keep them in.
 
     Raises:
-        UserError: the package can be had in no way; says which file to put where.
+        UserError: the package can be had in no way; the message names the file and its place.
     """
     cache = Path(cache)
     target = cache / "unpacked"
@@ -51,7 +51,7 @@ def get_furniture(cache: Path) -> Path:
 
 
 def unpack(package: Path, target: Path) -> None:
-    """Unpack the furniture and the copyright notice of a Debian package, by dpkg-deb or, without it, by hand."""
+    """Unpack the furniture and the copyright notice of a Debian package, with dpkg-deb or without."""
     target.mkdir(parents=True, exist_ok=True)
     if shutil.which("dpkg-deb"):
         done = subprocess.run(

@@ -32,7 +32,7 @@ class Planner:
 
     Args:
         room: still empty.
-        models: what may be used.
+        models: models that may be used.
         rng: all choices come from it.
     """
 
@@ -83,10 +83,10 @@ class Planner:
         corner: bool = False,
         away: float = GAP,
     ) -> Piece | None:
-        """Stand or hang a piece against a wall, its back to it.
+        """Place or hang a piece against a wall, its back to it.
 
         Args:
-            walls: which walls may be tried; all in random order if left out.
+            walls: walls that may be tried; all in random order if left out.
             z: height of its underside; the model's own if left out.
             clear: free floor to keep before it, metres.
             center: prefer the middle of the wall.
@@ -159,7 +159,7 @@ class Planner:
         return None
 
     def around(self, table: Piece, kinds: Sequence[str], count: int, long_sides_first: bool = True) -> int:
-        """Put chairs of one model around a table, facing it; returns how many found a place."""
+        """Place chairs of one model around a table, facing it; returns the number of chairs that found a place."""
         chair = self.pick(*kinds)
         w, d, _ = table.size
         chair_depth, reach = chair.size[1], 0.06
@@ -186,14 +186,14 @@ class Planner:
         return placed
 
     def before(self, piece: Piece, other: Piece, distance: float, facing: bool, side: float = 0.0) -> Piece | None:
-        """Stand `other` before `piece`, turned towards it or the same way."""
+        """Place `other` before `piece`, turned towards it or the same way."""
         front = piece.size[1] / 2 + distance + other.size[1] / 2
         x, y = beside(piece, side, front)
         placed = moved(other, (x, y, 0.0), piece.angle + (np.pi if facing else 0.0))
         return placed if self.room.put(placed) else None
 
     def in_middle(self, piece: Piece, clear: float) -> Piece | None:
-        """Stand a piece near the room's middle, with free floor around it."""
+        """Place a piece near the room's middle, with free floor around it."""
         width, depth, _ = self.room.size
         for _ in range(12):
             x, y = width / 2 + self.rng.uniform(-0.2, 0.2) * width, depth / 2 + self.rng.uniform(-0.2, 0.2) * depth

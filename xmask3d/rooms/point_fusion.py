@@ -24,8 +24,8 @@ def fuse(
     """Return one point per cell in which a camera saw a surface: the mean of the instance with most pixels there.
 
     Args:
-        intrinsics: 3 x 3 or larger, of a whole frame.
-        factor: how many pixels of a whole frame lie between two that are used.
+        intrinsics: 3 x 3 or larger, of a frame of full size.
+        factor: number of pixels of a frame of full size between two that are used.
         spacing: edge of the cells, metres.
 
     Returns:

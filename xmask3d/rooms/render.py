@@ -33,7 +33,7 @@ class Renderer:
     Args:
         meshes: any number of meshes; an instance is a position in this list.
         labels: class id of each mesh; 255 for all if left out.
-        light: how the surfaces are lit.
+        light: light on the surfaces.
         background: colour where no surface is hit, red, green, blue in [0, 1].
     """
 

@@ -193,7 +193,7 @@ def bathroom(plan: Planner) -> None:
 
 
 def _some(plan: Planner, wishes: Sequence[tuple[str, float]]) -> None:
-    """Put things along the walls, each at its probability, in random order; a kind without models is left out."""
+    """Place furniture along the walls, each at its probability, in random order; kinds without models are left out."""
     for index in plan.rng.permutation(len(wishes)):
         kind, probability = wishes[int(index)]
         if plan.chance(probability) and plan.by_kind.get(kind):
@@ -201,7 +201,7 @@ def _some(plan: Planner, wishes: Sequence[tuple[str, float]]) -> None:
 
 
 def _desk(plan: Planner) -> Piece | None:
-    """Place a desk at a wall and a chair that looks at it."""
+    """Place a desk at a wall and a chair that faces it."""
     desk = plan.along_wall(plan.pick("desk", longest=2.0), clear=0.9)
     if desk is not None:
         chair = plan.pick("office chair", "chair")
@@ -211,7 +211,7 @@ def _desk(plan: Planner) -> Piece | None:
 
 
 def _flank(plan: Planner, base: Piece, piece: Piece, side: int) -> None:
-    """Stand a piece at the same wall, right beside another one."""
+    """Place a piece at the same wall, right beside another one."""
     wall = plan.wall_of(base)
     along = base.position[0] if wall in (NORTH, SOUTH) else base.position[1]
     offset = along + side * (base.size[0] / 2 + piece.size[0] / 2 + 0.04)
@@ -266,7 +266,7 @@ def _kitchen_row(plan: Planner, wall: int) -> None:
 
 
 def _in_row(plan: Planner, wall: int, unit: Piece, start: float, flip: bool) -> Piece:
-    """Stand a unit at a wall, `start` metres from its end."""
+    """Place a unit at a wall, `start` metres from its end."""
     along = start + unit.size[0] / 2
     if flip:
         along = plan.room.length(wall) - along

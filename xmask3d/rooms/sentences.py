@@ -1,4 +1,4 @@
-"""Sentences that say what a picture shows, with the many words people have for the same things."""
+"""Sentences about pictures, with the many words people have for the same things."""
 
 from collections.abc import Sequence
 
@@ -101,7 +101,7 @@ def describe(
         kinds: kind of every instance in the picture.
         shares: share of the picture that each fills, in [0, 1].
         room: kind of room.
-        at_most: how many different things are named.
+        at_most: largest number of different things that are named.
     """
     total: dict[str, float] = {}
     number: dict[str, int] = {}

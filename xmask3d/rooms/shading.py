@@ -56,7 +56,7 @@ class Looks:
         normals: F x 3.
         daylight: 2 x F, on the front and the back of each face.
         texels: T x 3 uint8, all textures one after the other.
-        texture_start, texture_width, texture_height: of each texture.
+        texture_start, texture_width, texture_height: place and size of each texture.
     """
 
     normals: FloatArray
@@ -68,7 +68,7 @@ class Looks:
 
     @staticmethod
     def of(mesh: Mesh, light: Light) -> "Looks":
-        """Find the looks of a mesh's faces under a light."""
+        """Compute the appearance of a mesh's faces under a light."""
         normals = mesh.normals()
         # Half-Lambert: no side is wholly black, as in a room where light bounces often.
         slope = normals @ np.asarray(light.sun, np.float32) / 2
@@ -84,9 +84,9 @@ class RayCaster:
     """Ray caster. Each axis is one contiguous row, since NumPy is slow on rows of two or three numbers.
 
     Args:
-        mesh: in the world frame.
-        looks: of its faces.
-        light: how they are lit.
+        mesh: mesh in the world frame.
+        looks: appearance of its faces.
+        light: light on the faces.
     """
 
     def __init__(self, mesh: Mesh, looks: Looks, light: Light) -> None:

@@ -22,7 +22,7 @@ class BuiltRoom:
     """Room ready for rendering.
 
     Attributes:
-        room: what stands where.
+        room: layout of the room.
         renderer: its meshes; in the order of `kinds`.
         kinds: kind of each instance, such as "armchair" or "wall".
     """
@@ -33,7 +33,7 @@ class BuiltRoom:
 
 
 def build_room(room: Room, rng: np.random.Generator) -> BuiltRoom:
-    """Give a furnished room floor, walls, ceiling and light."""
+    """Add floor, walls, ceiling and light to a furnished room."""
     parts = [
         ("floor", CLASS_IDS["floor"], _floor(room, rng)),
         ("wall", CLASS_IDS["wall"], _walls(room, rng)),

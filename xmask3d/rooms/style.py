@@ -19,7 +19,7 @@ class Style:
     """Stream of random choices whose numbers never coincide between the splits.
 
     Args:
-        rng: where the choices come from.
+        rng: random generator of the choices.
         split: "train" or "val".
     """
 
@@ -43,7 +43,7 @@ class Style:
         return bool(self.rng.random() < probability)
 
     def count(self, low: int, high: int) -> int:
-        """Draw a whole number, both ends included."""
+        """Draw an integer, both ends included."""
         return int(self.rng.integers(low, high + 1))
 
     def paint(

@@ -201,7 +201,7 @@ def _describe(
 def _try_focals(
     probe: _Probe, recording: Recording, best: Calibration, score: _Score, lines: list[str]
 ) -> tuple[Calibration, _Score]:
-    """Look for a focal length under which the frames agree; use it, loudly, when it is clearly better."""
+    """Search for a focal length under which the frames agree; use it, loudly, when it is clearly better."""
     found, found_score = best, score
     for factor in FOCAL_FACTORS:
         scale = np.diag([factor, factor, 1.0])

@@ -13,7 +13,7 @@ class Raw(NamedTuple):
     Attributes:
         points: n x 3.
         colors: n x 3 uint8, or None where the file has none.
-        notes: what was found and done, one sentence each.
+        notes: findings and corrections, one sentence each.
         units: units a metre, where they were given or had to be known.
         painted: the colours are a mesh's, where a single one may be meant.
     """
@@ -26,7 +26,7 @@ class Raw(NamedTuple):
 
 
 def to_bytes(colors: np.ndarray) -> np.ndarray:
-    """Bring colours to uint8, from numbers in 0..1, 0..255 or 0..65535.
+    """Convert colours to uint8, from numbers in 0..1, 0..255 or 0..65535.
 
     A high quantile decides which of these is meant, and what lies above is clipped: one number a hair above 1, or one
     white point of 65535 among bytes, would else make a room black. Numbers that are not finite become 0.

@@ -27,8 +27,8 @@ class Cloud:
         points: n x 3 float32, finite, in metres about `origin`.
         colors: n x 3 uint8, or None where the file has none.
         origin: 3 float64, added to the points to get the file's position in metres (0 but for map coordinates).
-        units_per_metre: what the file's numbers were divided by.
-        notes: what was found and done, one sentence each.
+        units_per_metre: divisor of the file's numbers.
+        notes: findings and corrections, one sentence each.
     """
 
     points: np.ndarray
@@ -51,7 +51,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
     """Read a cloud or mesh, drop points that are NaN or infinite, and bring it to metres.
 
     Args:
-        units_per_metre: what one metre is written as; guessed from the extent when None.
+        units_per_metre: number of file units in one metre; guessed from the extent when None.
         origin: 3 float64 metres to count positions from; found by `map_origin` when None.
 
     Raises:

@@ -42,9 +42,9 @@ class FrameFiles:
     Attributes:
         calibration: files with the intrinsics of one frame each.
         repeated: roles where folders have the same frames.
-        unclear: what keeps frames of one folder from being told apart, one sentence each.
+        unclear: reasons why frames of one folder cannot be distinguished, one sentence each.
         lossy: pictures that are named depth but are compressed so that values are lost.
-        notes: what was passed over, one sentence each.
+        notes: files that were ignored, one sentence each.
     """
 
     color: dict[str, Path] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class FrameFiles:
     notes: list[str] = field(default_factory=list)
 
     def add(self, role: str, names: dict[Path, str]) -> None:
-        """Take files of a role, but for those whose frame already has one."""
+        """Add files of a role, but for those whose frame already has one."""
         files, twice = getattr(self, role), []
         for path, name in names.items():
             first = files.setdefault(name, path)
@@ -143,6 +143,7 @@ def collect_files(folder: Path) -> FrameFiles:
 def recording_of_files(
     kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
 ) -> Recording:
+    """Make a recording of picture files whose frames match, one of each kind per pose."""
     color_size, depth_size = _size(colors, formats.read_color), _size(depths, formats.read_depth)
     floats = depths[0].suffix.lower() in ARRAYS and np.issubdtype(_raw_type(depths), np.floating)
     color_matrices, depth_matrices, notes = find_intrinsics(folder, color_size, depth_size)

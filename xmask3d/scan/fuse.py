@@ -69,7 +69,7 @@ class VoxelFusion:
             self._coarsen()
 
     def _coarsen(self) -> None:
-        """Double the voxels' edge; sums move to the parent's centre."""
+        """Double the voxels' edge; accumulated features move to the parent's centre."""
         cells = _unpack(self.keys)
         parents = np.floor_divide(cells, 2)
         shift = ((cells + 0.5) - (parents * 2 + 1)) * self.voxel_size

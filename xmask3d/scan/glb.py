@@ -1,4 +1,4 @@
-"""Check of GLB files before a mesh library follows what they say."""
+"""Check of GLB files before a mesh library relies on their content."""
 
 import json
 import struct

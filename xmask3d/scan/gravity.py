@@ -22,7 +22,7 @@ class Gravity:
     Attributes:
         up: 3 float64, unit.
         rotation: 3 x 3, maps the scan's frame to one with z up.
-        words: what was found.
+        words: description of the finding.
     """
 
     up: np.ndarray

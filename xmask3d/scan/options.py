@@ -22,7 +22,7 @@ class ScanOptions:
         poses: "camera-to-world" or "world-to-camera" (also with ", y up").
         unit: "m", "cm" or "mm", of a point cloud. up: "z", "y", "x" or with a minus.
         voxel_size: metres between points of a fused cloud.
-        max_points: larger clouds are worked on at a coarser spacing; results are carried back to every point.
+        max_points: larger clouds are thinned to a coarser spacing; results are copied back to every point.
     """
 
     views: int | None = None

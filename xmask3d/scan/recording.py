@@ -30,7 +30,7 @@ class Calibration:
 
     Attributes:
         color, depth: 3 x 3 pinhole matrices of the colour and the depth pictures, or n x 3 x 3, one a frame.
-        units_per_metre: what a depth of one metre is written as.
+        units_per_metre: number of depth units in one metre.
         convention: key of `CONVENTIONS`.
     """
 
@@ -53,7 +53,7 @@ class Recording:
     """Posed RGB-D frames.
 
     Attributes:
-        kind: what it is, in words.
+        kind: description of the kind.
         path: the folder or file.
         names: n frame names, in order.
         load_color, load_depth: frame number -> h x w x 3 uint8, and h x w float32 as written (0 unknown).
@@ -64,7 +64,7 @@ class Recording:
         conventions: candidates for the pose convention, the likeliest first.
         up: axis of the world that points up, where the recorder fixes it.
         cloud: a point cloud that lies beside the frames, or None.
-        notes: what was found odd, one sentence each.
+        notes: irregularities, one sentence each.
     """
 
     kind: str

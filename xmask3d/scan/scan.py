@@ -39,15 +39,15 @@ class Scan:
     """Scan that is ready for the networks; a `SceneReader` of one scene.
 
     Attributes:
-        name, kind: what it is called and what it was found to be.
-        scene: the points worked on, metres, z up, with the names of the views to use.
+        name, kind: name of the scan and description of its kind.
+        scene: points for the networks, metres, z up, with the names of the views to use.
         points: n x 3 float32, every point in the scan's own frame (metres, about `origin`).
         colors: n x 3 uint8 or None. origin: 3 float64.
         worked: n int64, row of `scene.points` that stands for each point; None if they are the same.
         rotation: 3 x 3, from the scan's frame to z up.
-        lines: what was found, one sentence each; warnings begin with "warning:".
+        lines: findings, one sentence each; warnings begin with "warning:".
         frame_count: frames that the recording has.
-        fingerprint: tells apart readings of the same frames: calibration, poses, farthest depth.
+        fingerprint: distinguishes readings of the same frames: calibration, poses, farthest depth.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Scan:
         return []
 
     def carry(self, values: np.ndarray) -> np.ndarray:
-        """Bring values of the worked points (rows of `scene.points`) to every point."""
+        """Copy values of the rows of `scene.points` to every point."""
         return values if self.worked is None else values[self.worked]
 
     def describe(self) -> str:
@@ -112,7 +112,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
             file or a folder with one, or a point cloud.
 
     Raises:
-        UserError: nothing there that is understood, with what was looked for.
+        UserError: no readable scan; the message lists the known forms.
     """
     path, options = Path(path), options or ScanOptions()
     options.check()

@@ -16,7 +16,7 @@ def open_sens(path: Path) -> Recording:
     The file stays open for as long as the recording is used.
 
     Raises:
-        UserError: damaged, of an unknown version, or without a whole frame.
+        UserError: damaged, of an unknown version, or without a complete frame.
     """
     source = SensFile(path)
     header, places = source.header, source.index()

@@ -15,7 +15,8 @@ class FeatureSums:
     """Sums over views of the features of points, kept per point, or per voxel where there are too many points."""
 
     def __init__(self, points: np.ndarray, width: int) -> None:
-        """
+        """Start with empty sums.
+
         Args:
             points: n x 3 metres.
             width: D.
@@ -58,6 +59,6 @@ class FeatureSums:
         return {name: getattr(self, name).numpy() for name in ("fused", "clip", "base", "looks")}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         for name in ("fused", "clip", "base", "looks"):
             getattr(self, name).copy_(torch.from_numpy(np.array(state[name])))

@@ -80,7 +80,7 @@ def _owner(folder: Path) -> str | None:
 
 
 def begin(folder: Path, scan: Path) -> None:
-    """Make a result's folder and note whose it is while the work goes on."""
+    """Make a result's folder and record its owner for as long as the work lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OWNER).write_text(str(scan.resolve()), encoding="utf-8")
 

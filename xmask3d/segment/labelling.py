@@ -1,6 +1,6 @@
 """Labelling of a scan: views vote for labels and leave features; a cloud without pictures has shapes only.
 
-Views are streamed, batches shrink when memory runs out, and what is done is saved, so that stopped work goes on.
+Views are streamed, batches shrink when memory runs out, and progress is saved, so that stopped work resumes.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ class Labelled:
     """Output of the networks for n points.
 
     Attributes:
-        votes: of K classes. sums: features. masks, mask_classes: point numbers and class of each mask of each view.
+        votes: votes for K classes. sums: features. masks, mask_classes: point numbers and class of each view's masks.
         done: views gone through. used: views that showed enough.
     """
 
@@ -77,7 +77,7 @@ class Labelled:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         self.sums.restore(state)
         self.votes.counts.copy_(torch.from_numpy(np.array(state["votes"])))
         bounds = np.cumsum(state["mask_sizes"])[:-1]
@@ -131,9 +131,9 @@ class ScanLabeller:
     """Labeller of scans by a vocabulary.
 
     Args:
-        model: in evaluation mode, on `device`.
+        model: model in evaluation mode, on `device`.
         benchmark: classes that the model was trained on.
-        device: where to compute.
+        device: device of the computation.
         views: settings of the samples.
         labels: decisions by which outputs become labels and votes.
         precision: autocast type; float16 counts as float32 on a CPU.
@@ -170,7 +170,7 @@ class ScanLabeller:
         Args:
             text: T x D embeddings of the vocabulary's texts.
             saved: state of unfinished work.
-            report: told views done and views in all.
+            report: called with the number of finished views and of all views.
         """
         saved = saved or SavedState(None)
         result = Labelled(

@@ -34,7 +34,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def _bind(host: str, port: int) -> None:
-    """Take a port of all addresses of a host, as asyncio will, and let go of it."""
+    """Bind a port of all addresses of a host, as asyncio will, and release it."""
     addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, kind, protocol, _, address in addresses:
         try:

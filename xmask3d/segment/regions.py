@@ -141,7 +141,7 @@ def merge_masks(masks: list[np.ndarray], classes: list[int], labels: np.ndarray)
 
 
 def renumber(parts: np.ndarray, smallest: int = MIN_POINTS) -> np.ndarray:
-    """Number parts from 0 by falling size; those of fewer than `smallest` points become -1."""
+    """Renumber parts from 0 by falling size; those of fewer than `smallest` points become -1."""
     names, inverse, counts = np.unique(parts, return_inverse=True, return_counts=True)
     keep = (names >= 0) & (counts >= smallest)
     order = np.argsort(-counts, kind="stable")

@@ -30,17 +30,17 @@ class SegmentationResult:
     """Answer to a query.
 
     Attributes:
-        name: of the scan.
+        name: name of the scan.
         points: n x 3 float32, the scan's own frame, metres about `origin`. colors: n x 3 uint8, or None.
         names: K class names; background words are not among them, their points are -1.
-        labels: n int64 class ids, -1 where nothing is said.
+        labels: n int64 class ids, -1 where unlabelled.
         confidence: n float32 in [0, 1]: share of the views that agree, or probability.
         phrases: P phrases, and `similarity`: m x P float32 cosines of the features' places with them.
-        regions: for each phrase the places that fit best.
-        features: what any further words can be asked of.
+        regions: best places for each phrase.
+        features: features for further queries.
         objects: n int64 object numbers, -1 for none; None unless asked for. object_names: class of each object.
         origin: 3. rotation: 3 x 3, turns points upright.
-        lines: what was found about the scan. about: facts for the summary.
+        lines: findings about the scan. about: facts for the summary.
     """
 
     name: str

@@ -44,7 +44,7 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
 
 
 def _remove_others(folder: Path, names: list[str]) -> None:
-    """Remove what the folder's summary lists and `names` lacks: it would be taken for a part of the new result."""
+    """Remove files in the folder's summary but not in `names`: they would be taken for a part of the new result."""
     listed = earlier_summary(folder).get("files")
     if isinstance(listed, list):
         for path in folder.iterdir():

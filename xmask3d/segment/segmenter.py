@@ -120,10 +120,10 @@ class Segmenter:
     """Loaded model that answers queries about scans.
 
     Args:
-        model, clip_text: as `build_model` gives them, weights loaded.
-        config, benchmark: of the model.
-        device: where to compute; a GPU if there is one, by default.
-        source: what the model is from, for summaries.
+        model, clip_text: results of `build_model`, weights loaded.
+        config, benchmark: configuration and benchmark of the model.
+        device: device of the computation; a GPU if there is one, by default.
+        source: source of the model, for summaries.
         batch_size: views at once; falls by itself when memory runs out.
     """
 
@@ -163,7 +163,7 @@ class Segmenter:
         """Load a checkpoint; see `find_source` for what None means.
 
         Parts that its configuration names by dotted path are imported, which runs their code, if the caller gives the
-        configuration himself or says `trust_code`.
+        configuration or sets `trust_code`.
 
         Raises:
             UserError: missing or damaged file, one that does not fit its configuration, or a configuration that names
@@ -180,7 +180,7 @@ class Segmenter:
     ) -> Vocabulary:
         """Return the classes that points may be given: a class list's, or the words typed.
 
-        A single phrase names no classes; masks are then told apart by the benchmark's own classes.
+        A single phrase names no classes; masks are then distinguished by the benchmark's own classes.
         """
         if classes is not None:
             own = self.benchmark.name.partition("/")[0]
@@ -211,10 +211,10 @@ class Segmenter:
                 map and the places that fit it best.
             background: words whose points count as unlabelled.
             classes: a shipped class list in place of words, such as "scannet20".
-            objects: also tell objects apart.
-            options: how to read the scan, where it is a path.
+            objects: also separate objects.
+            options: options for reading the scan, where it is a path.
             state: file that keeps the state of unfinished work.
-            report: told views done and views in all.
+            report: called with the number of finished views and of all views.
 
         Raises:
             UserError: nothing to look for, or a scan that cannot be read.
@@ -311,7 +311,7 @@ def pick_device(device: torch.device | str | None) -> torch.device:
 
 
 def scan_key(scan: Scan) -> str:
-    """Return a key that distinguishes a scan, and the way it is read, from all others, for resuming."""
+    """Return a key that distinguishes a scan, and its reading, from all others, for resuming."""
     digest = hashlib.blake2b(repr((scan.name, scan.scene.view_names, scan.fingerprint)).encode())
     for values in (scan.scene.points, scan.scene.colors):
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -319,7 +319,7 @@ def scan_key(scan: Scan) -> str:
 
 
 def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:
-    """Tell objects apart: by masks that views agree on, else by which points of a class touch."""
+    """Separate objects: by masks that views agree on, else by which points of a class touch."""
     points = scan.scene.points
     labels = result.labels if scan.worked is None else _first_of(result.labels, scan.worked, len(points))
     smallest = max(MIN_POINTS, len(points) // 2000)
@@ -340,7 +340,7 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> N
 
 
 def _first_of(values: np.ndarray, worked: np.ndarray, count: int) -> np.ndarray:
-    """Bring values of all points back to the points worked on."""
+    """Select values of all points for the points that the networks see."""
     back = np.full(count, -1, values.dtype)
     back[worked[::-1]] = values[::-1]
     return back

@@ -47,12 +47,12 @@ class SceneViewer:
         points: n x 3 metres, z up. colors: n x 3 uint8.
         labels: n class ids, -1 unlabelled; None for none. names: K class names.
         confidence: n in [0, 1], or None.
-        features: of the same points, for queries; None without.
+        features: features of the same points, for queries; None without.
         load_text: makes the text encoder at the first query.
-        words: what `names` were asked by, with their synonyms; the names themselves by default.
-        rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are told in that frame.
+        words: query words behind `names`, with their synonyms; the names themselves by default.
+        rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are shown in that frame.
         title: shown in the panel.
-        host, port: where to serve; another port is taken if that one is in use.
+        host, port: address of the server; another port is taken if that one is in use.
 
     Raises:
         UserError: nothing can be served there.
@@ -147,7 +147,7 @@ class SceneViewer:
             self.update()
 
     def update(self) -> None:
-        """Draw what the panel says."""
+        """Draw the cloud by the state of the panel."""
         with self._lock:
             shown = self._shown()
             if self._mode.value == "heat map" and self._heat is not None:

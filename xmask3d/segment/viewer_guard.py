@@ -50,11 +50,11 @@ class Guard:
         self._open = 0
 
     def allow(self, control: Any, rule: Rule) -> None:
-        """Let clients set the value of a control to what `rule` holds of."""
+        """Allow clients to set a control to values that `rule` accepts."""
         self._values[control._impl.uuid] = rule
 
     def forget(self, control: Any) -> None:
-        """Take no more values of a control that is gone."""
+        """Reject further values of a control that is gone."""
         self._values.pop(control._impl.uuid, None)
 
     @contextmanager
@@ -100,7 +100,7 @@ class Guard:
         return process
 
     def serves(self, host: str, address: tuple[str, int]) -> bool:
-        """Tell whether a `Host` header names the address that is served.
+        """Return whether a `Host` header names the address that is served.
 
         Args:
             host: the header.
@@ -140,7 +140,7 @@ class Guard:
         return handle
 
     def takes(self, message: Any) -> bool:
-        """Tell whether a client's message is one that the served page sends."""
+        """Return whether a client's message is one that the served page sends."""
         try:
             content = msgspec.msgpack.decode(message)
             rules = _MESSAGES[content.pop("type")]

@@ -29,7 +29,7 @@ class CoordinateManager(ABC):
 
     @abstractmethod
     def arrange(self, rows: Tensor) -> Tensor:
-        """Bring rows from the order in which coordinates were given into the order of `coordinates(1)`."""
+        """Reorder rows from the order in which coordinates were given to that of `coordinates(1)`."""
 
     @abstractmethod
     def restore(self, rows: Tensor) -> Tensor:

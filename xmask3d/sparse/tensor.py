@@ -51,7 +51,7 @@ def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") 
     Args:
         coordinates: V x 4 int32 or int64 rows (batch, x, y, z), no row twice, any sign.
         features: V x C.
-        backend: as `coordinate_manager` takes it.
+        backend: see `coordinate_manager`.
 
     Raises:
         UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.
@@ -71,7 +71,7 @@ class Voxels:
         coordinates: V x 4 int32 or int64 rows (sample, x, y, z), no row twice, any sign.
         features: V x C, colours.
         batch_size: number B of samples; one may be without voxels.
-        backend: of sparse convolutions, as `coordinate_manager` takes it.
+        backend: back end of sparse convolutions, see `coordinate_manager`.
     """
 
     coordinates: Tensor

@@ -63,7 +63,7 @@ def write_overview(
     Args:
         points: n x 3 metres, z up; everything above 85 % of the height is left out, or ceilings would hide the rest.
         colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
-        heats: of the n points.
+        heats: heat maps of the n points.
         size: height and width of each panel.
     """
     some = np.arange(len(points))

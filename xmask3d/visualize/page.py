@@ -61,7 +61,7 @@ def write_page(
         title, facts: shown on the page.
         origin: 3, added to positions that are shown in numbers, which are those of `points`.
         rotation: 3 x 3, turns points so that z is up.
-        start: what is shown first: "colors", "labels" or the name of a heat map.
+        start: first display: "colors", "labels" or the name of a heat map.
         max_points: larger clouds are thinned evenly.
 
     Returns:

@@ -88,7 +88,7 @@ def side_by_side(
     names: Sequence[str] = (),
     colors: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Put titled pictures of one size in a row, with a legend below.
+    """Place titled pictures of one size in a row, with a legend below.
 
     Args:
         panels: (title, h x w x 3 uint8) each.
@@ -156,7 +156,7 @@ def save_bar_chart(
         path: PNG.
         names, values: K each, values in [0, 1].
         novel: K bool.
-        quantity: of which the values are.
+        quantity: name of the values.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
 

@@ -36,7 +36,7 @@ def extract(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar archive; files that are there already with the right size are kept.
 
     A tar archive is read to its end before the first file is written: only there do its checksum and its end marks
-    show whether it is whole, and files of a damaged one would later pass for good ones.
+    show whether it is complete, and files of a damaged one would later pass for good ones.
 
     A link to a file of the archive becomes a copy of that file. Any other link, and what is neither a file nor a
     folder, is named in the log and left out.

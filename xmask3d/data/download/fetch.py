@@ -33,16 +33,16 @@ def fetch(
     wait: float = 2.0,
     timeout: float = 60.0,
 ) -> Path:
-    """Download a file once; a broken transfer goes on where it stopped, also in a later call.
+    """Download a file once; a broken transfer resumes, also in a later call.
 
     What arrived is recorded (size, SHA-256) in `downloads.json` beside the file. A file that is there already is
     checked against the digest asked for or recorded, and not fetched again.
 
     Args:
         url: http or https.
-        target: where the file goes; a partial one is kept as `<target>.part`.
+        target: path of the file; a partial one is kept as `<target>.part`.
         sha256, size: expected; where unknown, those of the first download are recorded and hold from then on.
-        attempts: how often in a row a transfer may break without a byte gained.
+        attempts: number of times in a row that a transfer may break without a byte gained.
         wait: seconds before the second attempt, doubled for each further one.
         timeout: seconds without a byte after which a transfer counts as broken.
 
@@ -239,7 +239,7 @@ def record(folder: Path, name: str, **facts: object) -> None:
 
 
 def forget(folder: Path, name: str) -> None:
-    """Drop what `downloads.json` says about a file, so that another version of it may be fetched."""
+    """Drop a file's entry in `downloads.json`, so that another version of it may be fetched."""
     records = read_records(folder)
     if records.pop(name, None) is not None:
         _write_records(folder, records)

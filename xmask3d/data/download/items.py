@@ -20,13 +20,13 @@ class Item:
     """Item for download.
 
     Attributes:
-        kind: which command offers it.
+        kind: command that offers it.
         about: one line for the list.
         urls: the published place, then mirrors.
         file: name of the file that is downloaded.
         folder: whose content it is: of the folder of data sets, or of that of networks.
-        unpacked: for an archive, what it holds on top (tells whether it is there already); None for a plain file.
-        advice: what to do with it then.
+        unpacked: top entry of an archive, whose presence means that it is unpacked; None for a plain file.
+        advice: next step for the user.
     """
 
     kind: Kind

@@ -43,7 +43,7 @@ class TemplateCaptioner:
         novel: name novel classes too. An image captioner does so by itself; a template can only by reading their
             ground truth, which training otherwise does not use.
         min_share: share of the pixels below which a class is not named.
-        at_most: how many classes are named.
+        at_most: largest number of classes that are named.
     """
 
     reads = "label_map"
@@ -79,8 +79,8 @@ class ModelCaptioner:
 
     Args:
         source: name on the model hub, or a local folder.
-        device: to run on.
-        beams, max_length: of the search for the most probable sentence.
+        device: device of the model.
+        beams, max_length: settings of the search for the most probable sentence.
 
     Raises:
         UserError: `transformers` is not installed, or the model cannot be loaded.
@@ -136,7 +136,7 @@ def caption_views(
 
     Args:
         readers: splits to caption.
-        captioner: says the sentences.
+        captioner: writer of the sentences.
         out: JSON {scene: {view: sentence}}.
         batch: views at a time.
         report: takes a line about each view left out.

@@ -83,7 +83,7 @@ def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, coun
     """Read the raw category id of each vertex, 0 where unannotated, from the two annotation files.
 
     Returns:
-        n int64, and the annotated names that the table of categories lacks.
+        n int64, and the annotated names that are missing in the table of categories.
     """
     segment_of_vertex = _whole_numbers(segments, "segIndices", _read_json(segments, "segIndices"))
     if len(segment_of_vertex) != count:

@@ -48,7 +48,7 @@ class Settings:
         table: ScanNet's table of categories.
         step: every how many frames one is exported.
         frame_size: (height, width) of exported frames.
-        quality: of colour JPEGs.
+        quality: quality of colour JPEGs.
     """
 
     raw: Path
@@ -130,16 +130,16 @@ def _read_mark(mark: Path) -> _Done | None:
 
 
 def _need_recording(folder: Path, out: Path, scene: str) -> None:
-    """Refuse to mix frames: without the recording, those of other settings could not be made anew."""
+    """Refuse to mix frames: without the recording, those of other settings could not be made again."""
     recording, frames = folder / f"{scene}{RECORDING}", out / "scannet_2d" / scene
     if frames.is_dir() and not recording.is_file():
         raise UserError(f"{recording}: missing, and {frames} has frames of other settings; move one of them")
 
 
 def _move_points(scene: str, split: str, out: Path) -> None:
-    """Take the files of an earlier split to the wanted one, so that the scene is never in two.
+    """Move the files of an earlier split to the wanted one, so that the scene is never in two.
 
-    They are moved, not deleted: they are written anew where the raw files are sound, and stay where those are not.
+    They are moved, not deleted: they are written again where the raw files are sound, and stay where those are not.
     """
     for kind, name in (("scannet_3d", f"{scene}{SCENE_SUFFIX}.pth"), ("scannet_3d_200", f"{scene}.txt")):
         target = out / kind / split / name

@@ -56,7 +56,7 @@ def build_diffusion(
     """Build features from networks with random weights.
 
     Args:
-        vae_config, unet_config: as in the `config.json` of diffusers' `AutoencoderKL` and `UNet2DConditionModel`.
+        vae_config, unet_config: see the `config.json` of diffusers' `AutoencoderKL` and `UNet2DConditionModel`.
         options: keyword arguments of `DiffusionFeatures`.
     """
     vae = AutoencoderKL.from_config(dict(vae_config))
@@ -102,7 +102,7 @@ def check_diffusion(source: Path | str) -> str:
         One line about what is there.
 
     Raises:
-        UserError: as `load_diffusion`, but for the embedding of the empty prompt.
+        UserError: see `load_diffusion`, except for the embedding of the empty prompt.
     """
     path = Path(source)
     if path.is_dir():
@@ -243,7 +243,7 @@ def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Put tensors into a network without weights; those it does not need are left out."""
+    """Load tensors into a network without weights; those it does not need are left out."""
     _check_fit(network, tensors, path)
     expected = network.state_dict()
     # Copied, since tensors of a mapped file lie at odd addresses, on which the last bits of matrix products depend.

@@ -30,7 +30,7 @@ _FOREIGN = (
 
 
 def refuse_foreign(path: Path) -> None:
-    """Tell a failed download apart from a damaged checkpoint.
+    """Distinguish a failed download from a damaged checkpoint.
 
     Raises:
         UserError: the file is a web page or a pointer of git LFS.
