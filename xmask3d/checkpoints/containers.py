@@ -55,7 +55,7 @@ class _NumberType(StandIn):
 
 
 def _number(kind: Any = None, data: Any = b"") -> Any:
-    """The plain number in the bytes of a NumPy scalar."""
+    """Return the plain number in the bytes of a NumPy scalar."""
     code = getattr(kind, "code", "")
     if code[:1] not in ("f", "i", "u", "b") or not isinstance(data, bytes) or not code[1:].isdigit():
         return StandIn()
@@ -94,7 +94,7 @@ def _stand_in(name: str) -> Callable:
 
 
 def find_state(payload: dict[str, Any]) -> dict[str, Any] | None:
-    """The dict of tensors in a container: under a usual key, however deep, or the container itself."""
+    """Find the dict of tensors in a container: under a usual key, however deep, or the container itself."""
     for key in STATE_KEYS:
         inner = payload.get(key)
         if isinstance(inner, dict):
@@ -124,5 +124,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def some(names: list[str], most: int = 4) -> str:
-    """The first few of some names."""
+    """Join the first few of some names."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""OBJ: meshes with their materials, and vertices alone, which mesh readers take for nothing."""
+"""OBJ: meshes with their materials, and vertices alone, which mesh readers ignore."""
 
 import io
 import re

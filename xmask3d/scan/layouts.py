@@ -1,4 +1,4 @@
-"""Finding the recording in a folder: apps, reconstruction programs, TUM, and folders of colour, depth and poses."""
+"""Detection of a folder's recording: apps, reconstruction programs, TUM, and folders of colour, depth and poses."""
 
 import re
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Files of one frame: colour, depth, pose and calibration belong together by their whole names, else by a number."""
+"""Pairing of colour, depth, pose and calibration files of one frame, by complete names, else by a number."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ WORDS = re.compile(r"\d+(?:\.\d+)?|[a-z]+")
 
 @dataclass(frozen=True)
 class NameKeys:
-    """Ways to tell a file's frame; files of one frame have the same key of one kind.
+    """Keys of a file's frame; files of one frame have the same key of one kind.
 
     Attributes:
         whole: words and numbers of the name without those that tell its role.

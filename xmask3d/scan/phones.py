@@ -92,7 +92,7 @@ def find_record3d(folder: Path) -> Recording | None:
 
 
 def _phone(recording: Recording) -> Recording:
-    """Say that up is y, as in ARKit's level world, unless the cameras turned about another axis of the world."""
+    """Set up to y, as in ARKit's level world, unless the cameras turned about another axis of the world."""
     world = camera_to_world(recording.poses, recording.conventions[0])
     right, down = world[:, :3, 0], world[:, :3, 1]
     held = [axis for axis in (0, 2) if (right[:, axis] ** 2).mean() < 0.04 and abs(down[:, axis].mean()) > 0.6]
