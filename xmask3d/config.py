@@ -304,7 +304,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
 
 
 def dotted_paths(config: Config) -> list[tuple[str, str]]:
-    """List the keys of a configuration that name parts by dotted path, with the path: what may be imported."""
+    """List the keys of a configuration that name parts to import by dotted path, with the path."""
     named = [("data.layout", config.data.layout)]
     named += [("loss.extra", name) for name in config.loss.extra]
     own = (("model.image_features", config.model.image_features), ("model.point_network", config.model.point_network))

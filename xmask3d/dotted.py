@@ -13,7 +13,7 @@ def is_dotted(name: str) -> bool:
 
 
 def import_dotted(path: str, key: str) -> Any:
-    """Import what a dotted path names; this runs the module's code.
+    """Import the part that a dotted path names; this runs the module's code.
 
     Configurations that come with somebody else's weights are refused before, see `load_config`.
 

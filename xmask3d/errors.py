@@ -50,7 +50,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     So do refusals of the system that no check foresees: a full disk, a file or folder that may not be written, or one
     where the other is expected.
     """
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read by torch: what Apple's GPU lacks, the CPU does
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read by torch: the CPU does what Apple's GPU cannot
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of few characters prints escapes for the others
             stream.reconfigure(errors="backslashreplace")

@@ -122,7 +122,7 @@ def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
 
 @contextmanager
 def open_picture(source: Path | IO[bytes], name: Path | str | None = None) -> Iterator[Image.Image]:
-    """Open a picture whose size is sane; whatever goes wrong while it is used becomes a `UserError` too.
+    """Open a picture of plausible size; any error while it is used becomes a `UserError` too.
 
     Args:
         source: path or stream.

@@ -40,7 +40,7 @@ class Case:
 
     Attributes:
         part: module of `tools.benchmark`.
-        name: what is measured, the same for all contenders.
+        name: name of the measurement, the same for all contenders.
         contender: software that is measured; `xmask3d` is this project.
         options: arguments of the part's `prepare`, plain values.
     """

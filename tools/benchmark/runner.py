@@ -48,7 +48,7 @@ def run_parts(
 
 
 def run_case(case: Case, interpreter: str = sys.executable) -> Measurement:
-    """Measure a case in a process of its own; what goes wrong there becomes the measurement's `failure`."""
+    """Measure a case in a process of its own; an error there becomes the measurement's `failure`."""
     own = {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": str(case.threads)}
     # Freed memory is kept as in training, for every contender alike: page faults are not what is compared.
     environment = {**os.environ, **memory.environment(), **own}

@@ -49,7 +49,7 @@ def _timed(job: Job, cuda: bool) -> tuple[float, float]:
 
 
 def _reset_resident_peak() -> None:
-    """Forget what preparation and the counted run took, as on a GPU; Linux only."""
+    """Reset the memory peak after preparation and the counted run, as on a GPU; Linux only."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 

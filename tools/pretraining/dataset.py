@@ -110,7 +110,7 @@ def _render_shard(job: tuple[Path, Path, str, int, int, int, int]) -> None:
 def describe_regions(
     instance: np.ndarray, concepts: Sequence[int], kinds: Sequence[str], keys: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Merge the six sides of the box by name and number what is large enough, the largest first."""
+    """Merge the six sides of the box by name and number large regions, the largest first."""
     meshes = np.arange(len(concepts))
     meshes[:6] = [0, 1, 2, 2, 2, 2]
     owner = np.where(instance >= 0, meshes[instance], -1)

@@ -222,7 +222,7 @@ def _stage(path: Path, make: Callable[[], Tensor]) -> Tensor:
 
 
 def _module_stage(path: Path, module: nn.Module, report: dict, fit: Callable[[], dict[str, float]]) -> None:
-    """Fit a module, or load what an earlier run made of it; note seconds and losses."""
+    """Fit a module, or load the result of an earlier run; record seconds and losses."""
     if not path.exists():
         start = time.perf_counter()
         losses = fit()

@@ -69,7 +69,7 @@ class Browser:
         self._ask("POST", "/url", {"url": address})
 
     def run(self, script: str, *arguments: object) -> object:
-        """Run the body of a function in the page and return what it returns."""
+        """Run the body of a function in the page and return its result."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def picture(self) -> np.ndarray:

@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def save(browser, path: Path) -> None:
-    """Write what the browser shows, in few colours; an error on the page's console is an error here."""
+    """Write the browser's picture in few colours; an error on the page's console is an error here."""
     from PIL import Image
 
     if errors := browser.errors():

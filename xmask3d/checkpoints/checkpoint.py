@@ -87,7 +87,7 @@ class CheckpointFolder:
         return sorted(found, key=_step_of, reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then remove those no longer wanted; what was there before stays good if writing fails.
+        """Write a checkpoint, then remove those no longer wanted; earlier ones stay good if writing fails.
 
         Raises:
             UserError: the disk is full or not writable; names the newest checkpoint that is intact.
@@ -130,7 +130,7 @@ class CheckpointFolder:
         return True
 
     def _prune(self, step: int) -> None:
-        """Remove what is older than the newest `keep`, and what is later than `step`: damaged, so passed over."""
+        """Remove checkpoints older than the newest `keep`, and those later than `step`: damaged, so skipped."""
         later = [path for path in self.paths() if _step_of(path) > step]
         older = [path for path in self.paths() if _step_of(path) <= step][self.keep :]
         for path in later + [path for path in older if _step_of(path) not in self.milestones]:

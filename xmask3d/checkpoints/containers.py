@@ -27,7 +27,7 @@ _HARMLESS = ("slice", "range", "frozenset", "object", "list", "dict", "tuple", "
 
 
 class StandIn(list):
-    """An object of an unknown class: it takes whatever the file says of it, and does nothing."""
+    """Placeholder of an object of an unknown class: it accepts any state from the file, and does nothing."""
 
     def __new__(cls, *_: Any) -> StandIn:
         return super().__new__(cls)
@@ -68,7 +68,7 @@ class _Dict:
 
 
 def load_inert(path: Path) -> Any:
-    """Load a file that `torch.save` wrote, with stand-ins for all that is neither a tensor nor plain.
+    """Load a file of `torch.save`, with placeholders for everything that is neither a tensor nor plain.
 
     Raises:
         Exception: whatever `torch.load` raises for a damaged or hostile file.
@@ -103,7 +103,7 @@ def find_state(payload: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def plain_values(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Divide what lies beside the tensors: plain values, and names of what is none."""
+    """Divide the content beside the tensors into plain values, and names of everything else."""
     single = {k: v.item() if isinstance(v, Tensor) and v.numel() == 1 else v for k, v in values.items()}
     plain = {key: value for key, value in single.items() if isinstance(key, str) and _is_plain(value)}
     return plain, [str(key) for key in values if key not in plain]

@@ -43,9 +43,9 @@ def convert(
 
     Args:
         source: a published checkpoint, a weight file (`.safetensors`) that this wrote, or a checkpoint of a run.
-        target: `.safetensors` for a weight file, `.pt` for a checkpoint of a run, which a training goes on from, else
+        target: `.safetensors` for a weight file, `.pt` for a checkpoint from which a training can resume, else
             (`.pth.tar`) a published checkpoint.
-        config: of the network; by default the published one, for a run's checkpoint its own. Needed for `.pt`.
+        config: configuration of the network; the published or the run's own by default. Needed for `.pt`.
         optimizer: also convert the optimiser's state.
         steps_per_epoch: steps per epoch of the run to resume.
         strict: refuse a published checkpoint that holds more than was published, see `read_published`.
@@ -69,7 +69,7 @@ def convert(
     else:
         assert config is not None
         run = _to_run(checkpoint, model, config, layout, steps_per_epoch)
-        named = target.with_name(f"step-{run.step:08d}.pt")  # training goes on from the highest number
+        named = target.with_name(f"step-{run.step:08d}.pt")  # training resumes from the highest number
         if target.name != named.name:
             raise UserError(f"{target}: this is step {run.step} of the run; name it {named}")
         save_checkpoint(run, target)

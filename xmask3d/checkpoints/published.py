@@ -106,7 +106,7 @@ def read_published(
 
     Args:
         path: file that `torch.save` wrote: the container above, or tensors under another usual key, or alone.
-        layout: of the network.
+        layout: layout of the network.
         with_optimizer: read the optimiser's state too.
         strict: refuse unknown tensors, and any other container than the one above.
 

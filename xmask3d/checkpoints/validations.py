@@ -23,7 +23,7 @@ def read_validations(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> None:
-    """Keep what the validation after `step` found, and that it was made.
+    """Record the results of the validation after `step`, and that it was made.
 
     Raises:
         UserError: the record cannot be written.

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and checks of what they name that import nothing heavy."""
+"""Arguments that several commands share, and checks of their values that import nothing heavy."""
 
 import os
 from argparse import ArgumentParser, Namespace

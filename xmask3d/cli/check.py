@@ -51,7 +51,7 @@ def check_weights(config: "Config", checkpoint: Path | None) -> int:
 
 
 def check_data(config: "Config", views: int | None, workers: int) -> int:
-    """Print what both splits hold, and every problem; 1 if there is one.
+    """Print the content of both splits, and every problem; 1 if there is one.
 
     Args:
         views: views to check per scene; None for all.

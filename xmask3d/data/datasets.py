@@ -35,7 +35,7 @@ class _Views(Dataset):
         self._unusable: set[tuple[str, str]] = set()
 
     def _sample(self, scene: Scene, name: str, rng: np.random.Generator | None) -> Sample | None:
-        """Sample of a view, or None where the view is damaged or shows too little (found out once)."""
+        """Make the sample of a view, or None where the view is damaged or shows too little (detected once)."""
         if (scene.name, name) in self._unusable:
             return None
         sample = None
@@ -54,7 +54,7 @@ class _Views(Dataset):
         except UserError as error:
             if self._refuse:
                 raise
-            # Lost poses are usual in ScanNet: nothing that a user could mend.
+            # Lost poses are usual in ScanNet: nothing that a user could fix.
             log.log(logging.DEBUG if isinstance(error, LostPose) else logging.WARNING, "view skipped: %s", error)
         if sample is None:
             self._unusable.add((scene.name, name))
@@ -101,7 +101,7 @@ class TrainingViews(_Views):
         return sum(bool(self._reader.caption(scene, view)) for scene, view in views), len(views)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 0) whose samples follow."""
+        """Set the epoch (from 0) of the following samples."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Sample:

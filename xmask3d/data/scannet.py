@@ -148,14 +148,14 @@ class ScanNetReader:
         return self._views / scene
 
     def color_path(self, scene: str, view: str) -> Path:
-        """Colour picture of a view."""
+        """Return the path of a view's colour picture."""
         path = self._listing(scene).get(view)
         if path is None:
             raise UserError(f"{self.view_folder(scene) / 'color'}: no frame '{view}'")
         return path
 
     def label_path(self, scene: str, view: str) -> Path:
-        """Label picture of a view, which need not exist."""
+        """Return the path of a view's label picture, which need not exist."""
         return self.view_folder(scene) / self._label_pictures / f"{view}.png"
 
     def view_names(self, scene: str) -> list[str]:

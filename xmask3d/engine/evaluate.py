@@ -200,7 +200,7 @@ def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], rea
 def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
     sources = [path for path in reader.sources(name) if path.exists()]
     if result.is_file() and any(path.stat().st_mtime_ns > result.stat().st_mtime_ns for path in sources):
-        return False  # the scene, or its frames, were made anew
+        return False  # the scene, or its frames, were made again
     found = SceneResult.load(result)
     return found is not None and found.views > 0  # a scene that no view labelled may have got its frames since
 

@@ -60,7 +60,7 @@ def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) ->
 
 
 def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> Trainer:
-    """Find out where a run stands; nothing heavy yet.
+    """Open the trainer of a run at its latest checkpoint; nothing heavy yet.
 
     Raises:
         UserError: bad data, or a configuration that is not the run's.
@@ -99,7 +99,7 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
 
 
 def check_captions(config: Config, criterion: Criterion, views: TrainingViews) -> str | None:
-    """Compare the captions that there are with what the losses ask for: a view without one rests three of them.
+    """Check that views have the captions that the losses need: a view without one leaves out three losses.
 
     Returns:
         A warning where a few views have none, else None.

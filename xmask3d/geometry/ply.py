@@ -143,7 +143,7 @@ def _read_rows(file: BinaryIO, element: Element, order: str, left: int) -> np.nd
     if not element.rows:
         return np.zeros(0, element.row(lengths))
     shortest = element.row(lengths, order or "=").itemsize if order else 2 * len(lengths)
-    if not lengths or element.rows * shortest > left + (not order):  # the last line of text may lack its end
+    if not lengths or element.rows * shortest > left + (not order):  # the last line of text may have no line ending
         raise ValueError(f"cut off: {element.rows} rows of {element.name}, {left} bytes left")
     if not order:
         return _read_lines(file, element)

@@ -40,7 +40,7 @@ def voxelise(
         voxel_size: edge in metres, before `scale`.
         rotation: 3 x 3, applied to the points first.
         scale: factor on the points.
-        order: of the voxels: ascending (x, y, z), or ascending hash, in which the published numbers are recorded.
+        order: ascending (x, y, z), or ascending hash, in which the published numbers are recorded.
 
     Returns:
         `Voxels`; empty for no points.

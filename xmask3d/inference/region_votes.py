@@ -41,7 +41,7 @@ def clip_odds(outputs: Outputs, text: Tensor, novel: Tensor) -> tuple[Tensor, Te
 
 
 def among_their_kind(probabilities: Tensor, novel: Tensor) -> Tensor:
-    """Scale the base classes of each row, and its novel ones, to a sum of one half: what is left without a gate.
+    """Scale the base classes of each row, and its novel ones, to a sum of one half, which removes the gate.
 
     Args:
         probabilities: N x K. novel: K bool, some but not all true.
@@ -68,7 +68,7 @@ class RegionGate:
 
     @torch.no_grad()
     def add(self, point_index: Tensor, outputs: Outputs, text: Tensor, novel: Tensor) -> None:
-        """Add what the rows of some views say.
+        """Add the evidence of some views' rows.
 
         Args:
             point_index: N int64, point of each row.

@@ -14,7 +14,7 @@ class SceneVotes:
         self._votes = torch.zeros(num_points, num_classes, dtype=torch.int32, device=device)
 
     def add(self, point_index: Tensor, labels: Tensor) -> None:
-        """Count one vote a row.
+        """Count one vote per row.
 
         Args:
             point_index: N int64, points of the scene; a point that several views see may be repeated.

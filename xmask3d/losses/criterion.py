@@ -99,7 +99,7 @@ class Criterion(nn.Module):
         uniform: Uniform | None = None,
         targets: TargetCount | None = None,
     ) -> LossStep:
-        """Prepare what losses are computed from; arguments as of `forward`."""
+        """Prepare the inputs of the losses; arguments as of `forward`."""
         assert batch.labels is not None
         device = batch.pixels.device
 

@@ -78,7 +78,7 @@ class LossStep:
         self._known: dict[Any, Any] = {}
 
     def once(self, compute: Callable[[LossStep], T]) -> T:
-        """Return what `compute` makes of the step, computed once for all losses that share it."""
+        """Return the result of `compute` on the step, computed once for all losses that share it."""
         if compute not in self._known:
             self._known[compute] = compute(self)
         return self._known[compute]

@@ -108,7 +108,7 @@ def _recompute(function: Callable[..., Tensor], x: Tensor, *others: Tensor, **op
 
 
 def _policy(_context: object, operator: object, *arguments: Any, **_options: Any) -> CheckpointPolicy:
-    """Keep what attention to at least as many keys as queries gives: that to a few words is cheap."""
+    """Keep the output of attention to at least as many keys as queries: attention to few tokens is cheap."""
     if operator in _ATTENTION and arguments[1].shape[-2] >= arguments[0].shape[-2]:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

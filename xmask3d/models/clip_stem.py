@@ -40,7 +40,7 @@ class ConvStem(nn.Module):
         return self.features(images)[0]
 
     def project(self, features: Tensor) -> Tensor:
-        """Normalise and project what `describe` gave."""
+        """Normalise and project the features of `describe`."""
         return self.proj(self.norm(features))
 
     def train(self, mode: bool = True) -> "ConvStem":

@@ -51,7 +51,7 @@ class ImageEncoder(Protocol):
         """Count the numbers of all packed tensors of one image of a height and width."""
 
     def frozen_networks(self) -> Sequence[nn.Module]:
-        """List the networks that decide what `encode` gives; a feature cache is valid for these weights."""
+        """List the networks that determine the result of `encode`; a feature cache is valid for these weights."""
 
 
 class ImageFeatures(ImageEncoder, Protocol):
@@ -82,7 +82,7 @@ class ImageFeatures(ImageEncoder, Protocol):
 
 
 def misfit(part: object, contract: type) -> str | None:
-    """Find what keeps an object from fulfilling a contract: one phrase, or None where it fits.
+    """Find the reason why an object does not fulfil a contract: one phrase, or None where it fits.
 
     Args:
         part: made network.

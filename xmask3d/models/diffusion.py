@@ -285,7 +285,7 @@ class DiffusionFeatures(FrozenNetworks):
 
 
 def truncate_vae(vae: AutoencoderKL) -> None:
-    """Cut off, in place, what lies behind the last feature map of the decoder. Harmless on a truncated VAE.
+    """Cut off, in place, everything after the last feature map of the decoder. Harmless on a truncated VAE.
 
     Raises:
         UserError: if the VAE has fewer than two levels.

@@ -55,7 +55,7 @@ def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch, force_first: boo
     """Assign points to masks as in training: every mask takes part, its score is its largest class probability.
 
     Args:
-        force_first: as published, give the first point of a sample none of whose points is covered to its first mask.
+        force_first: give the first point of a sample without covered points to its first mask, as published.
     """
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
     scores, keep = training_scores(outputs.class_logits[0])

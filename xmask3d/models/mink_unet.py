@@ -1,7 +1,7 @@
 """3D networks: MinkUNet, the point encoder with its global feature, and the base-or-novel head.
 
 The U-Net is that of 4D Spatio-Temporal ConvNets (Choy et al., CVPR 2019); XMask3D (arXiv 2411.13243, section 3.2) uses
-its 34C form to encode points and the 18A form to tell base from novel. Parameter names are those of published
+its 34C form to encode points and the 18A form to separate base from novel. Parameter names are those of published
 checkpoints.
 """
 

@@ -173,13 +173,13 @@ def _run(jobs: list[Job], workers: int) -> Iterator[str]:
     if workers <= 1 or len(jobs) < 2:
         yield from map(make_room, jobs)
         return
-    # Fresh processes: a forked one may inherit locks of threads that it lacks.
+    # Fresh processes: a forked one may inherit locks of threads that it does not have.
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
         yield from pool.map(make_room, jobs)
 
 
 def _remove_others(out: Path, scenes: set[str]) -> None:
-    """Remove rooms of an earlier set: what lies in the folders is the split. Only recorded rooms are touched."""
+    """Remove rooms of an earlier set, since the folders' content is the split. Only recorded rooms are touched."""
     for record in sorted((out / "records").glob("scene*.json")):
         if record.stem in scenes:
             continue

@@ -31,7 +31,7 @@ def get_furniture(cache: Path) -> Path:
         cache: folder to keep them in.
 
     Raises:
-        UserError: the package can be had in no way; the message names the file and its place.
+        UserError: the package cannot be obtained; the message names the file and its place.
     """
     cache = Path(cache)
     target = cache / "unpacked"

@@ -129,7 +129,7 @@ def _visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | Non
 
 
 def _cover(visible: NDArray[np.float64], count: int) -> list[int]:
-    """Pick views greedily so that each thing is seen often: what was seen k times counts 1 / (1 + k)."""
+    """Pick views greedily so that each thing is seen often: a thing seen k times counts 1 / (1 + k)."""
     seen = np.zeros(visible.shape[1])
     chosen: list[int] = []
     gain = np.minimum(visible, 0.08) / 0.08

@@ -125,7 +125,7 @@ def _read_probe(recording: Recording) -> _Probe:
     for frame in index:
         try:
             raw, picture = recording.load_depth(frame), recording.load_color(frame)
-        except UserError:  # told where all frames are read
+        except UserError:  # reported where all frames are read
             raw, picture = np.zeros(recording.depth_size), np.zeros((*recording.color_size, 3))
         rows, columns = resample(recording.depth_size, GRID)
         depth.append(raw[rows][:, columns])

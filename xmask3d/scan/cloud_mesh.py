@@ -85,10 +85,10 @@ def _look_up(texture: Any, uv: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Assets:
-    """Files that a mesh names, looked for beside it and below; stands in for a resolver of trimesh.
+    """Resolver for trimesh of the files that a mesh names, searched beside it and below.
 
     Attributes:
-        folder: of the mesh.
+        folder: folder of the mesh.
         missing: names of those that are not there.
     """
 
@@ -110,7 +110,7 @@ class Assets:
 
 
 def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None = None) -> Raw:
-    """Read a mesh by trimesh; points beside meshes, which then are drawn cameras, stand for the scan.
+    """Read a mesh by trimesh; where there are points too, the meshes are drawn cameras, and the points are the scan.
 
     Args:
         path: PLY, STL, OFF, glTF.
@@ -156,7 +156,7 @@ def missing_notes(assets: Assets) -> list[str]:
 
 
 def _refuse_compressed(path: Path, data: bytes) -> None:
-    """Refuse compressed geometry without the package that reads it: trimesh would go on with zeros."""
+    """Refuse compressed geometry without the package that reads it: trimesh would continue with zeros."""
     used = json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]]).get("extensionsUsed", [])
     for name in COMPRESSION.keys() & set(used):
         package = COMPRESSION[name]
@@ -225,7 +225,7 @@ def _off_colors(data: bytes, count: int) -> np.ndarray | None:
 
 
 def is_sparse(points: np.ndarray, units: float | None) -> bool:
-    """Decide whether a mesh has too few vertices to stand for its surface.
+    """Return whether a mesh has too few vertices to represent its surface.
 
     Args:
         points: n x 3.
@@ -243,9 +243,9 @@ def sample(surfaces: list[Surface], units: float | None, notes: list[str]) -> Ra
     """Take the vertices, or points on the faces where the vertices are few.
 
     Args:
-        surfaces: at least one.
+        surfaces: one surface or more.
         units: units a metre where they are known.
-        notes: of the file so far.
+        notes: notes on the file so far.
     """
     import trimesh
 

@@ -192,7 +192,7 @@ def _size(paths: list[Path], read: Callable[[Path], np.ndarray]) -> tuple[int, i
         for path in sample:
             try:
                 height, width = read(path).shape[:2]
-            except UserError as error:  # told where all frames are read
+            except UserError as error:  # reported where all frames are read
                 first = first or error
                 continue
             sizes.append((height, width))

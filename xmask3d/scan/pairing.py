@@ -15,9 +15,9 @@ class NameKeys:
     """Keys of a file's frame; files of one frame have the same key of one kind.
 
     Attributes:
-        whole: words and numbers of the name without those that tell its role.
+        whole: words and numbers of the name without those that name its role.
         varying: the same without words that all files of the role have in one place (i0 and d0 of Matterport3D).
-        number: the last number that tells apart the files of a folder whose names differ in numbers only.
+        number: the last number that distinguishes the files of a folder whose names differ in numbers only.
     """
 
     whole: str
@@ -37,7 +37,7 @@ def frame_order(key: str) -> tuple[float, str]:
 
 
 def name_keys(paths: Sequence[Path], role_words: set[str]) -> tuple[dict[Path, NameKeys], list[str]]:
-    """Return keys of the files of one role, and what keeps some of them from being told apart by number."""
+    """Return keys of the files of one role, and the reason why numbers do not distinguish some of them."""
     words = {path: [_plain(w) for w in WORDS.findall(path.stem.lower()) if w not in role_words] for path in paths}
     shortest = min((len(row) for row in words.values()), default=0)
     constant = {
@@ -59,7 +59,7 @@ def _plain(word: str) -> str:
 
 
 def _numbers(paths: Sequence[Path], role_words: set[str]) -> tuple[dict[Path, str], list[str]]:
-    """Find the last number in each name that tells apart the files of a folder whose names differ in numbers only.
+    """Find the last number in each name that distinguishes the files of a folder whose names differ in numbers only.
 
     It is given without leading zeros; it is the name itself where there is no number.
     """
@@ -103,7 +103,7 @@ def twice_by_number(keys: Mapping[Path, NameKeys]) -> str | None:
 def frame_names(
     color: dict[Path, NameKeys], depth: dict[Path, NameKeys], kind: str
 ) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Return names of frames, one a file: the number where it tells complete frames apart, else the picture's name."""
+    """Name frames, one per file: by the number where it distinguishes complete frames, else by the picture's name."""
     keys = {path: getattr(key, kind) for path, key in (color | depth).items()}
     complete = {keys[path] for path in color} & {keys[path] for path in depth}
     number_of = {keys[path]: key.number for path, key in (depth | color).items()}

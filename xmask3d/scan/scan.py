@@ -105,7 +105,7 @@ class Scan:
 
 
 def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
-    """Find out what a path holds and open it.
+    """Detect the form of a scan and open it.
 
     Args:
         path: a scene of a processed data set (its .pth file or its folder of views), a folder of a recording, a .sens

@@ -9,10 +9,10 @@ from xmask3d.errors import UserError
 from xmask3d.files import remove_leftovers
 from xmask3d.guarded import read_json
 
-RESULTS = Path("segmented")  # the folders of results, unless told otherwise
+RESULTS = Path("segmented")  # folders of results by default
 FEATURES = "features.safetensors"
 SUMMARY = "summary.json"
-STATE = ".unfinished.npz"  # of work that goes on
+STATE = ".unfinished.npz"  # state of unfinished work
 OWNER = ".unfinished.txt"  # path of the scan that is being worked on
 
 
@@ -86,7 +86,7 @@ def begin(folder: Path, scan: Path) -> None:
 
 
 def end(folder: Path) -> None:
-    """Remove what only unfinished work needs."""
+    """Remove files that only unfinished work needs."""
     for name in (STATE, OWNER):
         (folder / name).unlink(missing_ok=True)
     remove_leftovers(folder)

@@ -39,7 +39,7 @@ def _bind(host: str, port: int) -> None:
     for family, kind, protocol, _, address in addresses:
         try:
             probe = socket.socket(family, kind, protocol)
-        except OSError:  # a family that this machine lacks is passed over
+        except OSError:  # an address family that this machine does not have
             continue
         with probe:
             if os.name == "posix":

@@ -160,7 +160,7 @@ class Segmenter:
         batch_size: int | None = None,
         trust_code: bool = False,
     ) -> "Segmenter":
-        """Load a checkpoint; see `find_source` for what None means.
+        """Load a checkpoint; None stands for the choices of `find_source`.
 
         Parts that its configuration names by dotted path are imported, which runs their code, if the caller gives the
         configuration or sets `trust_code`.

@@ -234,7 +234,7 @@ class SceneViewer:
         self._on_update(control, rule, "draw", lambda _: self.update())
 
     def _on_update(self, control: Any, rule: Rule, kind: str, call: Callable, delay: float = 0) -> None:
-        """Run `call` with the event when a client sets `control`, which it may to what `rule` holds of."""
+        """Run `call` with the event when a client sets `control` to a value that `rule` accepts."""
 
         async def changed(event: viser.GuiEvent) -> None:
             self._later.put(kind, lambda: call(event), delay)

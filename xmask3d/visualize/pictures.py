@@ -150,7 +150,7 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
 def save_bar_chart(
     path: Path, names: Sequence[str], values: Sequence[float], novel: np.ndarray, title: str, quantity: str = "IoU"
 ) -> None:
-    """Draw one bar a class, novel ones in another colour.
+    """Draw one bar per class, novel ones in another colour.
 
     Args:
         path: PNG.

@@ -122,7 +122,7 @@ def _check_tar(archive: Path, folder: Path) -> None:
 
 
 def _copy_links(archive: Path, folder: Path, links: dict[str, str | None], files: set[str]) -> None:
-    """Copy the files that links lead to; only what this archive holds counts, never what lies in the folder already.
+    """Copy the targets of links, if they are in this archive; files already in the folder never count.
 
     Args:
         links: {name of a link: name in the archive that it leads to, or None}.

@@ -153,7 +153,7 @@ def download(
     urls: tuple[str, ...] | None = None,
     furniture: Callable[[], Path] | None = None,
 ) -> Path:
-    """Download and unpack one item; what is there already is left alone.
+    """Download and unpack one item; existing files are left alone.
 
     Args:
         name: a key of `ITEMS`, or "furniture".

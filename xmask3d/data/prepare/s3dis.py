@@ -26,7 +26,7 @@ def find_rooms(raw: Path) -> list[Path]:
 
 
 def read_room(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read a room: points n x 3 float32, colours n x 3 in [-1, 1], class ids n (12 is clutter, and what else occurs).
+    """Read a room: points n x 3 float32, colours n x 3 in [-1, 1], class ids n (12 is clutter and all other things).
 
     Raises:
         UserError: no annotation file, or one that holds no points.
