@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from xmask3d import files
 from xmask3d.errors import UserError
-from xmask3d.files import atomic_write, remove_leftovers, sha256_of
+from xmask3d.files import atomic_write, locked, remove_leftovers, sha256_of
 
 
 def names(folder: Path) -> list[str]:
@@ -135,3 +135,26 @@ def test_digests_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for content in (b"", b"abc", b"abcd"):
         (tmp_path / "a").write_bytes(content)
         assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from xmask3d.files import locked\n"
+        "from xmask3d.errors import UserError\n"
+        "try:\n"
+        "    with locked(Path(sys.argv[1]), 'a training'): print('held')\n"
+        "except UserError as error: print(error)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    with locked(tmp_path / "run", "a training"):
+        second = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert second == (
+        f"{tmp_path / 'run'}: another process is at work there (a training); wait for it, or choose another folder\n"
+    )
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "held\n"
+
+
+def test_a_folder_that_cannot_be_held_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/run: cannot be written to"), locked(tmp_path / "file" / "run", "work"):
+        pass

@@ -4,14 +4,20 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from xmask3d.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
 PART = ".part-"
 """Begin of the names of temporary files. Nothing looks at hidden files, and `remove_leftovers` finds them."""
 
@@ -64,6 +70,47 @@ def atomic_write(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for one writer; the system lets go of it when the process ends, however it ends.
+
+    Where the system has no such locks (Windows, some network disks) nothing is held.
+
+    Args:
+        folder: folder to hold, made when missing.
+        what: work that is going on there, for the message to whoever comes second.
+
+    Raises:
+        UserError: another process holds the folder, or it cannot be made.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(descriptor).st_nlink:
+                raise BlockingIOError  # the one before removed the file meanwhile; another may hold a new one
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another process is at work there ({what}); wait for it, or choose another folder"
+            ) from error
+        except OSError:
+            pass  # a disk without locks
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:

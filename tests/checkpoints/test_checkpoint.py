@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, checked when read, and the newest good one wins."""
 
 import hashlib
+import json
 import os
 import random
 import resource
@@ -79,6 +80,45 @@ def test_keeps_the_newest_few_the_milestones_and_the_best(tmp_path: Path) -> Non
     assert folder.mark_best(50, 0.6)
     assert read_checkpoint(tmp_path / "best.pt").step == 50
     assert not list(tmp_path.glob(".part-*"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"score": "x"}', "\\udcff{"])
+def test_a_damaged_record_of_the_best_is_replaced(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for step, score in ((10, 0.5), (20, 0.3)):
+        folder.save(state(step))
+        if step == 20:
+            (tmp_path / "best.json").write_text(content, errors="surrogateescape")
+        assert folder.mark_best(step, score)
+    assert "best.json: damaged" in capsys.readouterr().err
+    assert read_checkpoint(tmp_path / "best.pt").step == 20
+    assert json.loads((tmp_path / "best.json").read_text()) == {"score": 0.3, "from": "step-00000020.pt"}
+
+
+def test_a_kill_while_the_best_is_marked_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(10))
+    folder.mark_best(10, 0.5)
+    folder.save(state(20))
+    write, written = module.atomic_write, []
+
+    def killed(path: Path, *arguments: object, **keywords: object) -> None:
+        if len(written) == stop:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, *arguments, **keywords)
+
+    for allowed in (1, 2):
+        stop = allowed
+        written.clear()
+        monkeypatch.setattr(module, "atomic_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.mark_best(20, 0.6)
+        monkeypatch.setattr(module, "atomic_write", write)
+    assert folder.mark_best(20, 0.6)
+    assert read_checkpoint(tmp_path / "best.pt").step == 20
 
 
 def test_a_damaged_newest_one_is_named_and_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

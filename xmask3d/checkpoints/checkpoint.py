@@ -9,6 +9,7 @@ synced and renamed, the digest first: a file that bears its final name is comple
 import hashlib
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -29,6 +30,7 @@ from xmask3d.checkpoints.containers import find_state, load_inert, some
 from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
+from xmask3d.guarded import read_json
 from xmask3d.models.loading.tensor_files import refuse_foreign
 from xmask3d.seal import check_archive, check_seal
 
@@ -118,10 +120,13 @@ class CheckpointFolder:
         return None
 
     def mark_best(self, step: int, score: float) -> bool:
-        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; returns whether it did."""
+        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; returns whether it did.
+
+        Called again after a kill in the midst of it, it completes what was begun: the score is recorded last.
+        """
         path = self.folder / f"step-{step:08d}.pt"
         record = self.folder / "best.json"
-        if record.exists() and json.loads(record.read_text())["score"] >= score:
+        if record.exists() and _recorded_score(record) >= score:
             return False
         best = self.folder / "best.pt"
         for source, target in [(_digest_path(path), _digest_path(best)), (path, best)]:
@@ -137,6 +142,15 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
             _digest_path(path).unlink(missing_ok=True)
         remove_leftovers(self.folder)
+
+
+def _recorded_score(record: Path) -> float:
+    """Score of the best checkpoint so far; a record that cannot be read counts as none, with a warning."""
+    try:
+        return float(read_json(record)["score"])
+    except (UserError, KeyError, TypeError, ValueError):
+        print(f"warning: {record}: damaged; the best checkpoint is chosen again from here on", file=sys.stderr)
+        return -math.inf
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, advice: str = "make room") -> None:

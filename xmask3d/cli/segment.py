@@ -2,9 +2,14 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xmask3d.cli.arguments import add_reading, reading_options
 from xmask3d.errors import UserError
+
+if TYPE_CHECKING:
+    from xmask3d.scan.scan import Scan
+    from xmask3d.segment.segmenter import Segmenter
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -71,12 +76,9 @@ def run(options: Namespace) -> int:
     """Segment, write the results, print the table."""
     check(options)
 
-    from tqdm import tqdm
-
-    from xmask3d.cli.result_table import print_result
+    from xmask3d.files import locked
     from xmask3d.scan.scan import open_scan
     from xmask3d.segment import folder
-    from xmask3d.segment.result_files import write_result
     from xmask3d.segment.segmenter import Segmenter, find_source
 
     source = find_source(options.checkpoint, options.config)
@@ -92,6 +94,18 @@ def run(options: Namespace) -> int:
     segmenter.source = source.words
     if not options.out and out.name != scan.name:
         print(f"results go to {out}: {out.with_name(scan.name)} holds those of another scan")
+    with locked(out, "a segmentation"):
+        return _segment(options, segmenter, scan, out, features)
+
+
+def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path, features: Path) -> int:
+    """Label the scan, write the results, print the table; the folder is held."""
+    from tqdm import tqdm
+
+    from xmask3d.cli.result_table import print_result
+    from xmask3d.segment import folder
+    from xmask3d.segment.result_files import write_result
+
     folder.begin(out, options.scan)
     with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
 

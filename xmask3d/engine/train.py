@@ -1,6 +1,8 @@
 """Training from a configuration: composes the parts of a run and lets a `Trainer` take the steps."""
 
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,7 @@ from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.trainer import Schedule, Trainer
 from xmask3d.engine.validate import ValidationSettings
 from xmask3d.errors import UserError
+from xmask3d.files import locked
 from xmask3d.losses.criterion import Criterion
 from xmask3d.metrics.scores import check_headlines
 from xmask3d.splits import load_benchmark
@@ -47,8 +50,15 @@ def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) ->
         Exit code: 0 when complete (also when it was before), 143 after SIGTERM and 130 after SIGINT, having saved.
 
     Raises:
-        UserError: bad data, a configuration that is not the run's, a full disk, or a loss that is not finite.
+        UserError: bad data, a configuration that is not the run's, another process in the folder, a full disk, or a
+            loss that is not finite.
     """
+    first = int(os.environ.get("RANK", 0)) == 0  # of the processes that share the folder
+    with locked(config.output, "a training") if first else nullcontext():
+        return _train(config, draw_view)
+
+
+def _train(config: Config, draw_view: Callable[..., np.ndarray] | None) -> int:
     trainer = open_trainer(config, draw_view)
     if trainer.step >= trainer.total_steps and not trainer.owes_validation:
         trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")

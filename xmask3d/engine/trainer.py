@@ -330,8 +330,9 @@ class Trainer:
             f"binary accuracy {metrics['binary_accuracy']:.4f}"
         )
         if self.accelerator.is_main_process:
-            record_validation(self.folder.folder, self.step, metrics)
+            # The record comes last: a run that is killed before it validates again, and marks the best again.
             self.folder.mark_best(self.step, metrics[f"fused_{best}"])
+            record_validation(self.folder.folder, self.step, metrics)
         return self.agree(stop.code, False)[0]
 
     def save(self) -> None:
