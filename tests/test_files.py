@@ -156,5 +156,5 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_held_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file/run: cannot be written to"), locked(tmp_path / "file" / "run", "work"):
+    with pytest.raises(UserError, match="file/run: cannot be made"), locked(tmp_path / "file" / "run", "work"):
         pass

@@ -20,7 +20,7 @@ from xmask3d.data.prepare.sens import SensFile
 from xmask3d.data.scannet import read_captions
 from xmask3d.errors import UserError
 from xmask3d.guarded import inflate, open_picture, parse_yaml, read_array, read_arrays, read_json, read_text, reading
-from xmask3d.scan import formats
+from xmask3d.scan import formats, trajectories
 from xmask3d.scan.clouds import read_cloud
 
 SIDE = 60_000
@@ -80,14 +80,14 @@ HOSTILE = {
     "bomb.pgm": (b"P5 %d %d 255\n" % (SIDE, SIDE), [read_picture, formats.read_depth]),
     "huge.pgm": (b"P5 %d %d 255\n" % (MANY, MANY), [read_picture, formats.read_depth]),
     "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", [read_picture, formats.read_color]),
-    "big.npy": (npy("<f8", (MANY,)), [formats.read_depth, formats.read_pose]),
-    "negative.npy": (npy("<f8", (-2, 3), bytes(48)), [formats.read_depth, formats.read_pose]),
-    "object.npy": (npy("|O", (4, 4), bytes(128)), [formats.read_depth, formats.read_pose]),
-    "fields.npy": (npy([("a", "<f8")], (4, 4), bytes(128)), [formats.read_depth, formats.read_pose]),
-    "long.npy": (npy("<f8", (4, 4), bytes(129)), [formats.read_depth, formats.read_pose]),
-    "nested.npy": (npy("<f8", (4, 4))[:10] + b"(" * 5000, [formats.read_depth, formats.read_pose]),
+    "big.npy": (npy("<f8", (MANY,)), [formats.read_depth, trajectories.read_pose]),
+    "negative.npy": (npy("<f8", (-2, 3), bytes(48)), [formats.read_depth, trajectories.read_pose]),
+    "object.npy": (npy("|O", (4, 4), bytes(128)), [formats.read_depth, trajectories.read_pose]),
+    "fields.npy": (npy([("a", "<f8")], (4, 4), bytes(128)), [formats.read_depth, trajectories.read_pose]),
+    "long.npy": (npy("<f8", (4, 4), bytes(129)), [formats.read_depth, trajectories.read_pose]),
+    "nested.npy": (npy("<f8", (4, 4))[:10] + b"(" * 5000, [formats.read_depth, trajectories.read_pose]),
     "nested.json": (b"[" * 200_000, [read_json, read_captions, formats.read_json, formats.read_intrinsics]),
-    "long.txt": (b"1 " * 100_000, [read_matrix, formats.read_pose, formats.read_intrinsics]),
+    "long.txt": (b"1 " * 100_000, [read_matrix, trajectories.read_pose, formats.read_intrinsics]),
     "itself.yaml": (b"a: &a [*a]\n", [load_config]),
     "laughs.yaml": (
         b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i + 1, i + 1, i, i) for i in range(40)),

@@ -32,7 +32,7 @@ from xmask3d.engine.feature_cache import _write as write_encodings
 from xmask3d.engine.results import SceneResult
 from xmask3d.files import atomic_write
 from xmask3d.inference.labeller import BRANCHES
-from xmask3d.scan import formats
+from xmask3d.scan import formats, trajectories
 from xmask3d.scan.clouds import read_cloud
 from xmask3d.seal import UNSEALED, sealed
 from xmask3d.segment.folder import read_summary
@@ -177,13 +177,14 @@ def depth_exr(folder: Path) -> Format:
 
 def pose(folder: Path) -> Format:
     np.savetxt(folder / "0.txt", np.eye(4))
-    return Format(folder / "0.txt", lambda: (formats.read_pose(folder / "0.txt"), read_pose(folder / "0.txt")), False)
+    file = folder / "0.txt"
+    return Format(file, lambda: (trajectories.read_pose(file), read_pose(file)), False)
 
 
 def trajectory(folder: Path) -> Format:
     rows = np.tile([0, 1, 2, 3, 0, 0, 0, 1.0], (10, 1))
     np.savetxt(folder / "groundtruth.txt", rows, fmt="%.6f")
-    return Format(folder / "groundtruth.txt", lambda: formats.read_trajectory(folder / "groundtruth.txt"), False)
+    return Format(folder / "groundtruth.txt", lambda: trajectories.read_trajectory(folder / "groundtruth.txt"), False)
 
 
 def intrinsics(folder: Path) -> Format:
