@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from xmask3d.errors import UserError
-from xmask3d.models.tokenizer import CompactTokenizer
+from xmask3d.models.tokenizer import CompactTokenizer, save_words, unknown_words
+from xmask3d.weights import clip_folder
 
 
 def test_kept_tokens_map_back_to_clips_own() -> None:
@@ -55,3 +56,17 @@ def test_bad_lists_are_refused(tmp_path: Path, content: str) -> None:
 def test_too_small_a_table_is_refused() -> None:
     with pytest.raises(UserError, match="vocab_size >= 5"):
         CompactTokenizer([0, 5], vocabulary_size=4)
+
+
+def test_words_that_were_never_trained_are_told(tmp_path: Path) -> None:
+    assert unknown_words("a purple zebra", tmp_path) == []  # no list: a CLIP trained on the web
+    save_words(tmp_path, ["a red sofa", "a sofa-bed, 2 m"])
+    assert (tmp_path / "trained_words.txt").read_text() == "a\nbed\nm\nred\nsofa\n"
+    assert unknown_words("A red SOFA; bed 7!", tmp_path) == []
+    assert unknown_words("Küche: a zebra, a Zebra and the sofa", tmp_path) == ["küche", "zebra", "and", "the"]
+    assert unknown_words("", tmp_path) == []
+
+
+def test_shipped_list_holds_the_words_of_furniture() -> None:
+    assert unknown_words("the shower curtain next to a fridge", clip_folder()) == []
+    assert unknown_words("a quark on the sofa", clip_folder()) == ["quark"]

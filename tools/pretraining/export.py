@@ -12,13 +12,14 @@ from torch import nn
 
 from tools.pretraining.clip_training import model_config
 from tools.pretraining.diffusion_training import hidden_states
+from tools.pretraining.vocabulary import all_texts
 from xmask3d.files import atomic_write
 from xmask3d.models.clip_stem import FEATURES
-from xmask3d.models.tokenizer import CompactTokenizer
+from xmask3d.models.tokenizer import CompactTokenizer, save_words
 
 
 def export_clip(folder: Path, clip: CLIP, tokenizer: CompactTokenizer) -> None:
-    """Write `open_clip_config.json`, `model.safetensors` and `tokenizer_vocabulary.json`."""
+    """Write `open_clip_config.json`, `model.safetensors`, `tokenizer_vocabulary.json` and `trained_words.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_cfg": model_config(tokenizer.vocab_size),
@@ -27,6 +28,7 @@ def export_clip(folder: Path, clip: CLIP, tokenizer: CompactTokenizer) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
     _save(folder / "model.safetensors", clip)
     tokenizer.save(folder)
+    save_words(folder, all_texts())
 
 
 def export_diffusion(

@@ -1,6 +1,7 @@
 """Tokenizer for small text encoders: the CLIP vocabulary, reduced to the tokens in use."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VOCABULARY_FILE = "tokenizer_vocabulary.json"
+WORDS_FILE = "trained_words.txt"
+"""Words that a small text encoder was trained on, one a line, sorted; beside its weights."""
 
 
 class CompactTokenizer:
@@ -96,3 +99,29 @@ class CompactTokenizer:
 
     def _row_of(self, token: int) -> int:
         return self._row.get(token, len(self.kept) + token % self._shared)
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in order, in small letters; digits and punctuation are none."""
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+def save_words(folder: Path, texts: Iterable[str]) -> None:
+    """Write the words of `texts` to `trained_words.txt` in `folder`."""
+    words = sorted({word for text in texts for word in words_of(text)})
+    (folder / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+
+
+def unknown_words(text: str, folder: Path) -> list[str]:
+    """Return the words of `text` that a text encoder was never trained on, each once, in order.
+
+    Args:
+        text: a question, a class name or a phrase.
+        folder: the CLIP's. Where it holds no `trained_words.txt`, as those trained on the web do not, every word
+            counts as known.
+    """
+    path = folder / WORDS_FILE
+    if not path.is_file():
+        return []
+    known = set(path.read_text(encoding="utf-8").split())
+    return [word for word in dict.fromkeys(words_of(text)) if word not in known]
