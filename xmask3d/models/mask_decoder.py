@@ -144,15 +144,17 @@ class MaskDecoder(nn.Module):
         self.transformer_self_attention_layers = nn.ModuleList(SelfAttentionLayer(dim, heads) for _ in range(layers))
         self.transformer_cross_attention_layers = nn.ModuleList(CrossAttentionLayer(dim, heads) for _ in range(layers))
         self.transformer_ffn_layers = nn.ModuleList(FeedForwardLayer(dim, ffn_dim) for _ in range(layers))
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
         self.decoder_norm = nn.LayerNorm(dim)
         self.query_feat = nn.Embedding(queries, dim)
         self.query_embed = nn.Embedding(queries, dim)
         self.level_embed = nn.Embedding(levels, dim)
         self.mask_embed = MLP(dim, dim, dim, mask_dim)
         self.post_mask_embed = MaskEmbedding(dim, mask_dim, projection_dim)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for embedding in (self.query_feat, self.query_embed, self.level_embed):
+            nn.init.normal_(embedding.weight)
 
     def forward(self, mask_features: Tensor, memories: Sequence[Tensor], *, auxiliary: bool) -> list[MaskPrediction]:
         """Predict masks after the last layer, or before and after every layer.

@@ -33,8 +33,6 @@ class EncoderLayer(nn.Module):
         self.linear1 = nn.Linear(dim, ffn_dim)
         self.linear2 = nn.Linear(ffn_dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Update B x M x dim; `position` (M x dim) enters the query only, other arguments as of the attention."""
@@ -103,8 +101,10 @@ class PixelDecoder(nn.Module):
         self.adapter_1 = NormedConv2d(in_channels, dim, 1, groups)
         self.layer_1 = NormedConv2d(dim, dim, 3, groups)
         self.mask_features = nn.Conv2d(dim, mask_dim, 1)
+        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
+        nn.init.zeros_(self.mask_features.bias)
         for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight, gain=1)
+            nn.init.xavier_uniform_(projection[0].weight)
             nn.init.zeros_(projection[0].bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> PixelFeatures:

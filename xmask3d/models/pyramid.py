@@ -20,6 +20,9 @@ class Bottleneck(nn.Module):
         self.conv1 = NormedConv2d(in_channels, mid_channels, 1, groups)
         self.conv2 = NormedConv2d(mid_channels, mid_channels, 3, groups)
         self.conv3 = NormedConv2d(mid_channels, out_channels, 1, groups)
+        for layer in (self.shortcut, self.conv1, self.conv2, self.conv3):
+            if layer is not None:
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve B x in_channels x H x W to B x out_channels x H x W."""

@@ -23,8 +23,10 @@ class Convolution(nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
         shape = (in_channels, out_channels) if kernel_size == 1 else (kernel_size**3, in_channels, out_channels)
         self.kernel = nn.Parameter(torch.empty(shape))
-        # Kaiming normal over the outputs, for ReLU.
-        nn.init.normal_(self.kernel, std=math.sqrt(2 / (kernel_size**3 * out_channels)))
+        # Kaiming normal for ReLU, over the outputs; over the inputs for a matrix, whose first axis the published rule
+        # takes for the outputs.
+        fan = in_channels if kernel_size == 1 else kernel_size**3 * out_channels
+        nn.init.normal_(self.kernel, std=math.sqrt(2 / fan))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Convolve V x in -> V x out on the same voxels, or on those of the next coarser level for stride 2."""
