@@ -80,6 +80,7 @@ def test_what_the_published_runs_share(path: Path) -> None:
     assert (train.epochs, train.batch_size, train.lr_3d, train.lr_others) == (150, 64, 1e-3, 1e-4)
     assert (train.weight_decay, train.warmup_steps, train.clip_grad) == (0.01, 0, None)
     assert (train.precision, train.accumulate, train.ema) == ("float32", 1, None)
+    assert (train.samples_per_process, train.batch_norm) == (16, "local")
     assert train.novel_supervision == "reference"
     assert (train.log_every, train.save_every, train.evaluate_every) == (10, 1, 1)
     assert (config.evaluate.base_ratio, config.seed, config.evaluate.prompts) == (0.65, 5557, None)

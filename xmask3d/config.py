@@ -17,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 
+from xmask3d.config_files import assign, read_with_includes, where
 from xmask3d.dotted import is_dotted
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
-from xmask3d.guarded import MAX_YAML, parse_yaml, read_text
+from xmask3d.guarded import parse_yaml
 from xmask3d.resources import find_configuration
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,13 @@ class TrainConfig(Section):
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up before the cosine")
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm; null for no limit")
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="autocast type")
-    accumulate: int = Field(1, ge=1, description="micro-batches per step")
+    samples_per_process: int | None = Field(
+        None, ge=1, description="samples of a micro-batch, which batch norm sees at once; null for no limit"
+    )
+    batch_norm: Literal["local", "sync"] = Field(
+        "local", description="batch norm sees the samples of its own process, or of all (GPUs only)"
+    )
+    accumulate: int = Field(1, ge=1, description="micro-batches per step, where samples_per_process sets no number")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights; null for none")
     keep_encodings: bool = Field(
         False, description="encode each view by the frozen VAE once; kept in data.cache if set, else in memory"
@@ -186,6 +193,12 @@ class TrainConfig(Section):
     evaluate_views: int = Field(1, ge=1, description="views of each scene that a validation looks at")
     picture_every: int = Field(1, ge=0, description="epochs between pictures in TensorBoard; 0 for never")
     checkpoints: list[int] = Field([], description="epochs whose checkpoint is kept for good")
+
+    @model_validator(mode="after")
+    def _one_number_of_micro_batches(self) -> "TrainConfig":
+        if self.samples_per_process and self.accumulate > 1:
+            raise ValueError("samples_per_process decides it; leave train.accumulate at 1")
+        return self
 
 
 class EvaluateConfig(Section):
@@ -278,13 +291,13 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
             dotted path in a configuration that is not trusted.
     """
     path = find_configuration(path)
-    content, lines = _read(path, ())
+    content, lines = read_with_includes(path, ())
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override '{override}': write key=value, such as train.epochs=10")
         value = parse_yaml(text, f"override '{override[:80]}'")[0]
-        _assign(content, key.split("."), value, override)
+        assign(content, key.split("."), value, override)
         lines[tuple(key.split("."))] = f"override '{override}'"
     _drop_keys_of_earlier_versions(content)
     _check_keys(content, Config, (), lines)
@@ -293,11 +306,11 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
     except ValidationError as error:
         first = error.errors()[0]
         keys = tuple(str(part) for part in first["loc"])
-        where = _where(keys, lines, str(path))
-        raise UserError(f"{where}: {'.'.join(keys)}: {first['msg'].lower()}, got {first['input']!r}") from error
+        place = where(keys, lines, str(path))
+        raise UserError(f"{place}: {'.'.join(keys)}: {first['msg'].lower()}, got {first['input']!r}") from error
     for key, name in () if trusted else dotted_paths(config):
         raise UserError(
-            f"{_where(tuple(key.split('.')), lines, str(path))}: {key} names code that is not part of this program "
+            f"{where(tuple(key.split('.')), lines, str(path))}: {key} names code that is not part of this program "
             f"({name}); if you know whose it is, allow it with --trust-code"
         )
     return config
@@ -326,65 +339,6 @@ def save_config(config: Config, path: Path) -> None:
     atomic_write(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:
-    """Read a file over its includes, and for each key where it was written."""
-    path = path.resolve()
-    if path in seen:
-        raise UserError(f"{path}: includes itself")
-    text = read_text(path, "a configuration in YAML, see config/", most=MAX_YAML)
-    content, node = parse_yaml(text, str(path))
-    content = content or {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys and values at the top level")
-    lines: dict[tuple[str, ...], str] = {}
-    _collect_lines(node, (), path, lines)
-    includes = content.pop("include", None) or []
-    includes = [includes] if isinstance(includes, str) else includes
-    if not isinstance(includes, list) or not all(isinstance(include, str) for include in includes):
-        raise UserError(
-            f"{_where(('include',), lines, str(path))}: include: expected the name of a file or a list of names, "
-            f"got {includes!r}"
-        )
-    merged: dict = {}
-    merged_lines: dict[tuple[str, ...], str] = {}
-    for include in includes:
-        below, below_lines = _read(path.parent / include, (*seen, path))
-        merged = _merge(merged, below)
-        merged_lines.update(below_lines)
-    return _merge(merged, content), merged_lines | lines
-
-
-def _collect_lines(node: yaml.Node | None, keys: tuple[str, ...], path: Path, lines: dict) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*keys, str(key.value))
-            lines[inner] = f"{path}:{key.start_mark.line + 1}"
-            _collect_lines(value, inner, path, lines)
-
-
-def _merge(below: dict, above: dict) -> dict:
-    result = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merge(result[key], value) if both else value
-    return result
-
-
-def _assign(content: dict, keys: list[str], value: Any, override: str) -> None:
-    for key in keys[:-1]:
-        content = content.setdefault(key, {})
-        if not isinstance(content, dict):
-            raise UserError(f"override '{override}': {key} is a value, not a group of keys")
-    content[keys[-1]] = value
-
-
-def _where(keys: tuple[str, ...], lines: dict[tuple[str, ...], str], default: str) -> str:
-    for end in range(len(keys), 0, -1):
-        if keys[:end] in lines:
-            return lines[keys[:end]]
-    return default
-
-
 def _check_keys(content: dict, model: type[BaseModel], keys: tuple[str, ...], lines: dict) -> None:
     known = model.model_fields
     for key, value in content.items():
@@ -392,7 +346,7 @@ def _check_keys(content: dict, model: type[BaseModel], keys: tuple[str, ...], li
         if key not in known:
             near = difflib.get_close_matches(str(key), list(known), 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-            raise UserError(f"{_where(inner, lines, 'configuration')}: unknown key '{'.'.join(inner)}'; {hint}")
+            raise UserError(f"{where(inner, lines, 'configuration')}: unknown key '{'.'.join(inner)}'; {hint}")
         annotation = known[key].annotation
         choices = [annotation, *get_args(annotation)]
         section = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)

@@ -24,6 +24,7 @@ from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, read_ch
 from xmask3d.config import Config, save_config
 from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
 from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchronise
 from xmask3d.engine.batches import EpochBatches
 from xmask3d.engine.resume_check import check_same_run
 from xmask3d.engine.signals import StopSignals
@@ -63,7 +64,11 @@ def _train(config: Config, draw_view: Callable[..., np.ndarray] | None) -> int:
     if trainer.step >= trainer.total_steps and not trainer.owes_validation:
         trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")
         return 0
-    trainer.warning = check_captions(config, trainer.criterion, trainer.views)
+    found = (
+        check_captions(config, trainer.criterion, trainer.views),
+        other_statistics(config.train, trainer.accelerator.num_processes),
+    )
+    trainer.warnings = [warning for warning in found if warning]
     _give_model(trainer, config)
     with StopSignals() as stop:
         return trainer.run(stop)
@@ -85,13 +90,19 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
     check_headlines(config.evaluate.headlines, benchmark.num_classes, benchmark.groups)
     views = build_training_views(config, benchmark)
     process, processes = accelerator.process_index, accelerator.num_processes
-    batches = EpochBatches(len(views), train.batch_size, config.seed, process, processes, train.accumulate)
+    accumulate = micro_batches(train, processes)
+    batches = EpochBatches(len(views), train.batch_size, config.seed, process, processes, accumulate)
     kept = frozenset(epoch * batches.steps_per_epoch for epoch in train.checkpoints)
     folder = CheckpointFolder(config.output / "checkpoints", train.keep, kept)
-    scheduled = {field.name for field in fields(Schedule)}  # those of `train` have the same names there
+    scheduled = {field.name for field in fields(Schedule)} - {"accumulate"}  # of the same names in `train`
     return Trainer(
         output=config.output,
-        schedule=Schedule(seed=config.seed, workers=config.data.workers, **train.model_dump(include=scheduled)),
+        schedule=Schedule(
+            seed=config.seed,
+            workers=config.data.workers,
+            accumulate=accumulate,
+            **train.model_dump(include=scheduled),
+        ),
         validation=ValidationSettings(
             config.evaluate.headlines, train.evaluate_views, config.evaluate.batch_size, config.data.workers
         ),
@@ -142,6 +153,8 @@ def _give_model(trainer: Trainer, config: Config) -> None:
     set_seed(config.seed)
     assembly = build_model(config)
     model, clip_text = assembly.model.to(device), assembly.clip_text.to(device)
+    if train.batch_norm == "sync":
+        synchronise(model, device.type, trainer.accelerator.num_processes)
     optimizer = make_optimizer(model, train.lr_3d, train.lr_others, train.weight_decay)
     trainer.prepare(model, clip_text, optimizer, train.ema)
     if train.keep_encodings:

@@ -88,11 +88,10 @@ class Trainer:
         step: optimiser steps done; the position in the data is `divmod(step, steps_per_epoch)`.
         total_steps: number of steps of the run.
         owes_validation: whether the run was stopped between the end of an epoch and its validation.
-        warning: one line for the log, or None.
+        warnings: lines for the log.
         labeller: labels validation views; set after `prepare`.
     """
 
-    warning: str | None = None
     labeller: Labeller
 
     def __init__(
@@ -131,7 +130,7 @@ class Trainer:
         self.accelerator, self.device, self.benchmark = accelerator, accelerator.device, benchmark
         self.criterion, self.views, self.batches = criterion, views, batches
         self.open_validation_views, self.draw_view = open_validation_views, draw_view
-        self.folder, self.resumed = folder, resumed
+        self.folder, self.resumed, self.warnings = folder, resumed, list[str]()
         self.steps_per_epoch = batches.steps_per_epoch
         self.total_steps = schedule.epochs * self.steps_per_epoch
         self.step = resumed.step if resumed else 0
@@ -187,8 +186,8 @@ class Trainer:
             f"({schedule.epochs} epochs of {self.steps_per_epoch}), "
             f"{self.accelerator.num_processes} process(es) on {self.device.type}"
         )
-        if self.warning:
-            self.log.line(f"warning: {self.warning}")
+        for warning in self.warnings:
+            self.log.line(f"warning: {warning}")
         self.bar = tqdm(
             total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=silent or None
         )
