@@ -1,6 +1,8 @@
 """Parts by dotted path: found, or one line that says what is missing."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +24,11 @@ def test_what_it_names_is_imported() -> None:
 def test_a_wrong_path_is_one_line(path: str) -> None:
     with pytest.raises(UserError, match=rf"^model\.part: {path} cannot be imported .*PYTHONPATH$"):
         import_dotted(path, "model.part")
+
+
+def test_the_working_folder_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "part_of_my_own.py").write_text("ANSWER = 7\n")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    assert import_dotted("part_of_my_own.ANSWER", "key") == 7
+    assert sys.path[-1] == str(tmp_path), "nothing installed is shadowed"

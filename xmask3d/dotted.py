@@ -1,5 +1,7 @@
 """Import of parts that a configuration names by dotted path, such as `mypackage.MyLoss`."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +17,8 @@ def is_dotted(name: str) -> bool:
 def import_dotted(path: str, key: str) -> Any:
     """Import the part that a dotted path names; this runs the module's code.
 
-    Configurations that come with somebody else's weights are refused before, see `load_config`.
+    Configurations that come with somebody else's weights are refused before, see `load_config`. The working folder is
+    searched too, after all others, as whoever runs `python -m` expects.
 
     Args:
         path: module and name in it, such as `mypackage.losses.MyLoss`.
@@ -25,6 +28,8 @@ def import_dotted(path: str, key: str) -> Any:
         UserError: no such module, or nothing of that name in it.
     """
     module, _, name = path.rpartition(".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # stays, since processes that load data import the part again
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -19,6 +19,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.native import winograd
 
 # Numbers of a tensor from which on the memory is worth the calls; those of small networks stay below.
@@ -27,12 +28,13 @@ _WORTH = 1 << 17
 _TOKENS = 1024
 
 
-def residual_block(block: nn.Module, x: Tensor, time: Tensor | None) -> Tensor:
+def residual_block(block: ForeignNetwork, x: Tensor, time: Tensor | None) -> Tensor:
     """Compute `block(x, time)` of a `ResnetBlock2D`, B x C x H x W to B x C' x H x W."""
     if not _is_plain(block):
         return block(x, time)
     hidden = _recompute(lambda x: block.conv1(_activated(block.norm1, x)), x)
     if block.time_emb_proj is not None:
+        assert time is not None, "this block adds a time embedding"
         hidden = hidden + block.time_emb_proj(F.silu(time))[:, :, None, None]
     hidden = _recompute(lambda x: block.conv2(_activated(block.norm2, x)), hidden)
     shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
@@ -57,11 +59,16 @@ def use_checkpointing(network: nn.Module) -> None:
     """Switch a network's transformers to recomputing all but self-attention; changes the network in place."""
     for module in network.modules():
         if isinstance(module, Transformer2DModel) and _is_plain_transformer(module):
-            module.__class__ = _Transformer  # parameters keep their names
+            module.__class__ = _Transformer  # type: ignore[assignment]  # parameters keep their names
 
 
 class _Transformer(Transformer2DModel):
     """Transformer: norm, projection, blocks and projection back, added to the input."""
+
+    norm: ForeignNetwork
+    proj_in: ForeignNetwork
+    proj_out: ForeignNetwork
+    transformer_blocks: ForeignNetwork
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: Any, return_dict: bool = False, **__: Any
@@ -74,29 +81,29 @@ class _Transformer(Transformer2DModel):
             tokens = tokens + _feed_forward(block, tokens)
         return (x + _product(self.proj_out, tokens).transpose(1, 2).reshape(x.shape),)
 
-    def _enter_and_attend(self, block: nn.Module, x: Tensor, text: Tensor) -> Tensor:
+    def _enter_and_attend(self, block: ForeignNetwork, x: Tensor, text: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         return _attend(block, _product(self.proj_in, tokens), text)
 
 
-def _attend(block: nn.Module, x: Tensor, text: Tensor) -> Tensor:
+def _attend(block: ForeignNetwork, x: Tensor, text: Tensor) -> Tensor:
     """Apply self-attention and cross-attention, each after a norm; B x N x C."""
     x = block.attn1(block.norm1(x)) + x
     return block.attn2(block.norm2(x), text) + x
 
 
-def _feed_forward(block: nn.Module, x: Tensor) -> Tensor:
+def _feed_forward(block: ForeignNetwork, x: Tensor) -> Tensor:
     """Apply norm and feed-forward, B x N x C, long sequences in parts since the inner maps are eight times as wide."""
     parts = [_recompute(lambda x: block.ff(block.norm3(x)), part) for part in x.split(_TOKENS, 1)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _product(layer: nn.Module, tokens: Tensor) -> Tensor:
+def _product(layer: ForeignNetwork, tokens: Tensor) -> Tensor:
     """Apply a linear layer or a 1 x 1 convolution as a product, which keeps no input where weights take no gradient."""
     return F.linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
-def _activated(norm: nn.Module, x: Tensor) -> Tensor:
+def _activated(norm: ForeignNetwork, x: Tensor) -> Tensor:
     return F.silu(norm(x), inplace=not (torch.is_grad_enabled() and x.requires_grad))
 
 
@@ -132,7 +139,7 @@ def _is_same_size(conv: nn.Conv2d) -> bool:
     return sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1 and conv.padding_mode == "zeros"
 
 
-def _is_plain(block: nn.Module) -> bool:
+def _is_plain(block: ForeignNetwork) -> bool:
     return (
         isinstance(block, ResnetBlock2D)
         and block.time_embedding_norm == "default"
@@ -145,11 +152,11 @@ def _is_plain(block: nn.Module) -> bool:
     )
 
 
-def _is_plain_transformer(model: Transformer2DModel) -> bool:
+def _is_plain_transformer(model: ForeignNetwork) -> bool:
     return model.is_input_continuous and all(_is_plain_block(block) for block in model.transformer_blocks)
 
 
-def _is_plain_block(block: nn.Module) -> bool:
+def _is_plain_block(block: ForeignNetwork) -> bool:
     return (
         isinstance(block, BasicTransformerBlock)
         and block.norm_type == "layer_norm"

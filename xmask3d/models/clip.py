@@ -10,7 +10,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.frozen import ForeignNetwork, FrozenNetworks
 from xmask3d.models.loading.clip_weights import Tokenizer, load_clip
 from xmask3d.models.similarity import cosine_logits
 
@@ -37,9 +37,9 @@ class TextClassifier(nn.Module):
 class ClipText(FrozenNetworks):
     """Text embeddings, each computed once."""
 
-    clip: nn.Module
+    clip: ForeignNetwork
 
-    def __init__(self, clip: nn.Module, tokenizer: Tokenizer, *, batch_size: int = 64) -> None:
+    def __init__(self, clip: ForeignNetwork, tokenizer: Tokenizer, *, batch_size: int = 64) -> None:
         """Freeze the text tower.
 
         Args:
@@ -126,9 +126,9 @@ class MaskClip(FrozenNetworks):
     No other token attends to mask tokens, so the image's tokens are plain CLIP's and computed once for all masks.
     """
 
-    visual: nn.Module
+    visual: ForeignNetwork
 
-    def __init__(self, clip: nn.Module) -> None:
+    def __init__(self, clip: ForeignNetwork) -> None:
         """Freeze the image tower.
 
         Args:
@@ -230,7 +230,7 @@ class MaskClip(FrozenNetworks):
         return resized.unflatten(-2, (-1, height)).amax(-2).unflatten(-1, (-1, width)).amax(-1).sigmoid()
 
 
-def _check_image_tower(visual: nn.Module) -> None:
+def _check_image_tower(visual: ForeignNetwork) -> None:
     """Raise `UserError` unless the blocks are those that `_project` and `_finish` take apart."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", [])
     plain = len(blocks) > 0 and all(
@@ -241,7 +241,7 @@ def _check_image_tower(visual: nn.Module) -> None:
         raise UserError("this CLIP's image tower is no plain vision transformer: use one such as ViT-L-14")
 
 
-def _project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project(block: ForeignNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values of B x N x C tokens, each B x heads x N x C/heads."""
     attention = block.attn
     projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
@@ -249,7 +249,7 @@ def _project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return query, key, value
 
 
-def _finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+def _finish(block: ForeignNetwork, x: Tensor, attended: Tensor) -> Tensor:
     """Return a block's output, given its input, B x N x C, and its attention's output, B x heads x N x C/heads."""
     x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))

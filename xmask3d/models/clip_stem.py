@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
+from xmask3d.models.frozen import ForeignNetwork
 
 FEATURES = "features."
 """Prefix of the ImageNet blocks among a stem's tensors."""
@@ -24,7 +25,8 @@ class ConvStem(nn.Module):
     def __init__(self, width: int) -> None:
         """Build the blocks. `width`: channels of the transformer."""
         super().__init__()
-        features = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(3,))
+        network = "tf_efficientnet_lite0"
+        features: ForeignNetwork = timm.create_model(network, pretrained=False, features_only=True, out_indices=(3,))
         # timm keeps the blocks of stride 32 although they are not asked for.
         features.blocks = features.blocks[:5]
         self.features = features
@@ -80,6 +82,6 @@ def take_stem(vision_config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return config, stem is not None
 
 
-def add_stem(visual: nn.Module) -> None:
+def add_stem(visual: ForeignNetwork) -> None:
     """Replace an image tower's patch convolution by a stem."""
     visual.conv1 = ConvStem(visual.conv1.out_channels).to(visual.conv1.weight.dtype)

@@ -8,7 +8,7 @@ trains is kept out of both by `FrozenNetworks`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -97,7 +97,9 @@ def misfit(part: object, contract: type) -> str | None:
     if missing:
         return f"it has no {', '.join(missing)}"
     if contract is ImageFeatures:
-        levels = sorted({min(max(stride, FINEST_STRIDE), COARSEST_STRIDE) for stride in part.strides})
-        if levels != [4, 8, 16, 32] or len(part.channels) != len(part.strides):
-            return f"its maps have strides {list(part.strides)} and channels {list(part.channels)}, see the contract"
+        features = cast(ImageFeatures, part)
+        strides, channels = list(features.strides), list(features.channels)
+        levels = sorted({min(max(stride, FINEST_STRIDE), COARSEST_STRIDE) for stride in strides})
+        if levels != [4, 8, 16, 32] or len(channels) != len(strides):
+            return f"its maps have strides {strides} and channels {channels}, see the contract"
     return None

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xmask3d.errors import UserError
 from xmask3d.memory import LARGE, keep_little_freed_memory
 from xmask3d.models.activation_checkpointing import multiply_less, residual_block, use_checkpointing
-from xmask3d.models.frozen import FrozenNetworks
+from xmask3d.models.frozen import ForeignNetwork, FrozenNetworks
 
 # Variance of the first of the 1000 noising steps of Stable Diffusion; features are taken at that step.
 FIRST_BETA = 0.00085
@@ -45,9 +44,9 @@ class EncodedImages:
             tuple(function(item) for item in self.decoder_maps),
         )
 
-    def to(self, *args: torch.device | torch.dtype | str) -> "EncodedImages":
+    def to(self, target: torch.device | torch.dtype) -> "EncodedImages":
         """Move every tensor to a device or a dtype."""
-        return self.map(lambda item: item.to(*args))
+        return self.map(lambda item: item.to(target))
 
 
 class DiffusionFeatures(FrozenNetworks):
@@ -60,13 +59,13 @@ class DiffusionFeatures(FrozenNetworks):
     Weights take no gradient; `forward` passes gradient to the conditions.
     """
 
-    vae: AutoencoderKL
-    unet: UNet2DConditionModel
+    vae: ForeignNetwork
+    unet: ForeignNetwork
 
     def __init__(
         self,
-        vae: AutoencoderKL,
-        unet: UNet2DConditionModel,
+        vae: ForeignNetwork,
+        unet: ForeignNetwork,
         *,
         noise: Tensor | None = None,
         first_beta: float = FIRST_BETA,
@@ -78,8 +77,8 @@ class DiffusionFeatures(FrozenNetworks):
         """Cut off and freeze the networks.
 
         Args:
-            vae: complete or truncated VAE; truncated in place.
-            unet: complete or truncated UNet; truncated in place.
+            vae: complete or truncated `AutoencoderKL`; truncated in place.
+            unet: complete or truncated `UNet2DConditionModel`; truncated in place.
             noise: 1 x 4 x h x w, resized to the latent's size where that differs; `shared_noise()` by default.
             first_beta: noise variance of the step at which features are taken.
             scaling_factor: factor of the latent.
@@ -101,10 +100,10 @@ class DiffusionFeatures(FrozenNetworks):
         self.noise_rate = first_beta**0.5
         self.scaling_factor = scaling_factor
         self.checkpointing = checkpointing
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format: torch.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         for network in self.frozen_networks():
             # diffusers' own `to` warns about a request that changes no dtype.
-            nn.Module.to(network, dtype=dtype, memory_format=self.memory_format)
+            nn.Module.to(network, dtype=dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
             multiply_less(network)
 
     @property
@@ -284,7 +283,7 @@ class DiffusionFeatures(FrozenNetworks):
         return maps
 
 
-def truncate_vae(vae: AutoencoderKL) -> None:
+def truncate_vae(vae: ForeignNetwork) -> None:
     """Cut off, in place, everything after the last feature map of the decoder. Harmless on a truncated VAE.
 
     Raises:
@@ -300,7 +299,7 @@ def truncate_vae(vae: AutoencoderKL) -> None:
     decoder.conv_norm_out = decoder.conv_out = None
 
 
-def truncate_unet(unet: UNet2DConditionModel) -> None:
+def truncate_unet(unet: ForeignNetwork) -> None:
     """Cut off, in place, the last layer of the last up level and the output convolution. Harmless on a truncated UNet.
 
     Raises:
@@ -316,7 +315,7 @@ def truncate_unet(unet: UNet2DConditionModel) -> None:
     unet.conv_norm_out = unet.conv_out = None
 
 
-def _layers(block: nn.Module) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:
+def _layers(block: ForeignNetwork) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:
     """List the residual blocks of a level, each with its cross-attention where the level has any."""
     attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
     for resnet, attention in zip(block.resnets, attentions, strict=True):

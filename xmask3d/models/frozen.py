@@ -1,9 +1,12 @@
 """Pre-trained networks that never train."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+
+ForeignNetwork: TypeAlias = Any
+"""Network of diffusers, open_clip or timm: a tree of modules whose attributes no type checker knows."""
 
 
 class FrozenNetworks(nn.Module):

@@ -168,7 +168,7 @@ class MaskDecoder(nn.Module):
             The final prediction first; then, if asked for, those before layer 0, before layer 1, ...
         """
         values, positions = self._flatten(memories)
-        sizes = [memory.shape[-2:] for memory in memories]
+        sizes = [(memory.shape[-2], memory.shape[-1]) for memory in memories]
         queries = self.query_feat.weight.expand(len(mask_features), -1, -1)
         earlier = []
         layers = zip(

@@ -6,6 +6,7 @@ checkpoints.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,7 +46,7 @@ class BasicBlock(nn.Module):
         shortcut = x
         if self.downsample is not None:
             projection, norm = self.downsample
-            shortcut = normed_convolution(projection, norm, x, relu=False)
+            shortcut = normed_convolution(cast(Convolution, projection), cast(BatchNorm, norm), x, relu=False)
         return normed_convolution(self.conv2, self.norm2, out, shortcut=shortcut)
 
 
@@ -118,7 +119,8 @@ class MinkUNet(nn.Module):
         return bottleneck, self.final(x).features_as_given()
 
     def _stage(self, convolution: str, norm: str, x: SparseTensor) -> SparseTensor:
-        return normed_convolution(self.get_submodule(convolution), self.get_submodule(norm), x)
+        module = cast(Convolution | TransposedConvolution, self.get_submodule(convolution))
+        return normed_convolution(module, cast(BatchNorm, self.get_submodule(norm)), x)
 
 
 class PointEncoder(nn.Module):

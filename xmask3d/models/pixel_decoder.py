@@ -1,7 +1,7 @@
 """Pixel decoder: from the feature pyramid to mask features and memories (arXiv 2112.01527, section 3.2.3)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ class DeformableEncoder(nn.Module):
         x = torch.cat([level.flatten(2) for level in maps], dim=-1).transpose(1, 2)
         position = torch.cat([self._position(size, index, x) for index, size in enumerate(sizes)])
         reference = torch.cat([_cell_centres(*size, like=x) for size in sizes])
-        for layer in self.encoder.layers:
+        for layer in self.encoder.get_submodule("layers").children():
             x = layer(x, position, reference, sizes)
         parts = x.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
         return [part.unflatten(-1, size) for part, size in zip(parts, sizes, strict=True)]
@@ -102,10 +102,11 @@ class PixelDecoder(nn.Module):
         self.layer_1 = NormedConv2d(dim, dim, 3, groups)
         self.mask_features = nn.Conv2d(dim, mask_dim, 1)
         nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
-        nn.init.zeros_(self.mask_features.bias)
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
+        projections = [module for module in self.input_proj.modules() if isinstance(module, nn.Conv2d)]
+        for projection in projections:
+            nn.init.xavier_uniform_(projection.weight)
+        for layer in (self.mask_features, *projections):
+            nn.init.zeros_(cast(Tensor, layer.bias))
 
     def forward(self, pyramid: Sequence[Tensor]) -> PixelFeatures:
         """Decode the pyramid.

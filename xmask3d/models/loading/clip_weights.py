@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xmask3d.errors import UserError
 from xmask3d.guarded import read_json
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
+from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.models.loading.tensor_files import refuse_foreign
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
@@ -62,13 +63,13 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
     return LoadedClip(model.float().requires_grad_(False).eval(), tokenizer)
 
 
-def build_clip(model_config: dict[str, Any]) -> nn.Module:
+def build_clip(model_config: dict[str, Any]) -> ForeignNetwork:
     """Build CLIP with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`.
 
     Beyond open_clip's keys its `vision_cfg` may name a `stem`, see `clip_stem`.
     """
     vision_config, has_stem = take_stem(model_config["vision_cfg"])
-    clip = open_clip.CLIP(**{**model_config, "vision_cfg": vision_config})
+    clip: ForeignNetwork = open_clip.CLIP(**{**model_config, "vision_cfg": vision_config})
     if has_stem:
         add_stem(clip.visual)
     return clip

@@ -9,16 +9,17 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from xmask3d.errors import UserError
 from xmask3d.guarded import read_json
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
+from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.models.loading.empty_prompt import encode_empty_prompt, folder_empty_prompt
 from xmask3d.models.loading.tensor_files import TensorFile, open_tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
-PARTS: tuple[tuple[type[nn.Module], str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
+PARTS: tuple[tuple[type, str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 
 # The VAE's attention in older folders; diffusers renames it when it loads one.
@@ -59,8 +60,8 @@ def build_diffusion(
         vae_config, unet_config: see the `config.json` of diffusers' `AutoencoderKL` and `UNet2DConditionModel`.
         options: keyword arguments of `DiffusionFeatures`.
     """
-    vae = AutoencoderKL.from_config(dict(vae_config))
-    unet = UNet2DConditionModel.from_config(dict(unet_config))
+    vae: ForeignNetwork = AutoencoderKL.from_config(dict(vae_config))
+    unet: ForeignNetwork = UNet2DConditionModel.from_config(dict(unet_config))
     return DiffusionFeatures(vae, unet, scaling_factor=vae.config.scaling_factor, **options)
 
 
@@ -125,12 +126,12 @@ def check_diffusion(source: Path | str) -> str:
     return f"CompVis checkpoint, {' and '.join(networks)}"
 
 
-def _described(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> str:
+def _described(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Path) -> str:
     _check_fit(network, tensors, path)
     return f"{type(network).__name__} of {len(network.state_dict())} tensors"
 
 
-def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dict[str, Tensor], Path]:
+def _folder_headers(kind: type, folder: Path) -> tuple[ForeignNetwork, dict[str, Tensor], Path]:
     """Return a network without weights, and shapes of the tensors in its file."""
     network, path = _folder_description(kind, folder)
     try:
@@ -141,7 +142,7 @@ def _folder_headers(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, dic
     return network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, path
 
 
-def _truncated(network: nn.Module) -> nn.Module:
+def _truncated(network: ForeignNetwork) -> ForeignNetwork:
     if isinstance(network, AutoencoderKL):
         truncate_vae(network)
     else:
@@ -149,7 +150,7 @@ def _truncated(network: nn.Module) -> nn.Module:
     return network
 
 
-def _without_weights(kind: type[nn.Module], config: Mapping[str, Any], where: Path) -> nn.Module:
+def _without_weights(kind: Any, config: Mapping[str, Any], where: Path) -> ForeignNetwork:
     try:
         with torch.device("meta"):
             return _truncated(kind.from_config(dict(config)))
@@ -157,7 +158,7 @@ def _without_weights(kind: type[nn.Module], config: Mapping[str, Any], where: Pa
         raise UserError(f"{where}: diffusers cannot build this {kind.__name__}: {str(error)[:200]}") from error
 
 
-def _folder_description(kind: type[nn.Module], folder: Path) -> tuple[nn.Module, Path]:
+def _folder_description(kind: type, folder: Path) -> tuple[ForeignNetwork, Path]:
     """Return a network of a folder's configuration without weights, and the file that has them."""
     config = read_json(folder / "config.json")
     network = _without_weights(kind, config, folder / "config.json")
@@ -167,7 +168,7 @@ def _folder_description(kind: type[nn.Module], folder: Path) -> tuple[nn.Module,
     return network, path
 
 
-def _folder_network(kind: type[nn.Module], folder: Path) -> nn.Module:
+def _folder_network(kind: type, folder: Path) -> ForeignNetwork:
     network, path = _folder_description(kind, folder)
     try:
         with safe_open(path, framework="pt") as file:
@@ -183,7 +184,7 @@ def _stored_names(file: safe_open) -> dict[str, str]:
     return {_OLD_ATTENTION.sub(lambda old: _ATTENTION[old[0]], name): name for name in file.keys()}  # noqa: SIM118
 
 
-def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Module]:
+def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[ForeignNetwork, ForeignNetwork]:
     unet_tensors = _select(tensors, UNET_PREFIX, path)
     vae_tensors = _select(tensors, VAE_PREFIX, path)
     unet_config, vae_config = _compvis_configs(unet_tensors, vae_tensors, path)
@@ -194,7 +195,7 @@ def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[nn.Module, nn.Mo
     return _load(vae, vae_tensors, path), _load(unet, unet_tensors, path)
 
 
-def _renamed(rename: Callable, tensors: dict[str, Tensor], network: nn.Module, path: Path) -> dict[str, Tensor]:
+def _renamed(rename: Callable, tensors: dict[str, Tensor], network: ForeignNetwork, path: Path) -> dict[str, Tensor]:
     """Return tensors of a CompVis checkpoint by the names of `network`."""
     try:
         renamed = rename(tensors, network.config)
@@ -231,7 +232,7 @@ def _select(tensors: TensorFile, prefix: str, path: Path) -> dict[str, Tensor]:
     return selected
 
 
-def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_fit(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise `UserError` unless the tensors that a network needs are there in its shapes."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
@@ -242,7 +243,7 @@ def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         raise UserError(f"{path}: {type(network).__name__} has other shapes in {_listed(wrong)}")
 
 
-def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+def _load(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Path) -> ForeignNetwork:
     """Load tensors into a network without weights; those it does not need are left out."""
     _check_fit(network, tensors, path)
     expected = network.state_dict()

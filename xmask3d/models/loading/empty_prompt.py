@@ -128,10 +128,11 @@ def _from_transformers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, T
     converted = {}
     for name, tensor in tensors.items():
         if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", name):
-            parts = [tensors.get(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
-            if any(part is None for part in parts):
+            parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+            if not all(part in tensors for part in parts):
                 raise UserError(f"{path}: incomplete text encoder, keys or values of layer {match[1]} are missing")
-            converted[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
+            projection = torch.cat([tensors[part] for part in parts])
+            converted[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = projection
             continue
         for pattern, replacement in _TRANSFORMERS_NAMES:
             name = re.sub(pattern, replacement, name)

@@ -92,7 +92,7 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _stand_ins(path: Path) -> list[tuple[type, str]]:
+def _stand_ins(path: Path) -> list[Callable | tuple[Callable, str]]:
     """Replace classes of pytorch_lightning and NumPy in Stable Diffusion 1.x checkpoints by harmless ones."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return [(_Ignored, name) for name in names if name.startswith(("pytorch_lightning.", "numpy."))]
