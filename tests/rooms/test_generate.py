@@ -12,7 +12,8 @@ from xmask3d.errors import UserError
 from xmask3d.rooms import generate
 from xmask3d.rooms import viewpoints as camera
 from xmask3d.rooms.catalogue import NYU40_IDS
-from xmask3d.rooms.generate import attribution, find_furniture, make_rooms
+from xmask3d.rooms.generate import find_furniture, make_rooms
+from xmask3d.rooms.manifest import attribution
 from xmask3d.rooms.render import Frame
 from xmask3d.rooms.structure import BuiltRoom
 from xmask3d.rooms.viewpoints import INTRINSICS
@@ -163,17 +164,17 @@ def test_furniture_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_cameras_are_looked_for_until_one_sees_something(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    judged, visible = [], camera._visible_things
+    judged, visible = [], camera.visible_things
 
     def third(built: BuiltRoom, frame: Frame) -> np.ndarray | None:
         judged.append(frame)
         things = visible(built, frame)
         return things if things is not None and len(judged) > 30 else None
 
-    monkeypatch.setattr(camera, "_visible_things", third)
+    monkeypatch.setattr(camera, "visible_things", third)
     make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=0, furniture=None)
     assert len(judged) > 30
-    monkeypatch.setattr(camera, "_visible_things", lambda built, frame: None)
+    monkeypatch.setattr(camera, "visible_things", lambda built, frame: None)
     monkeypatch.setattr(camera, "PATIENCE", 20)
     with pytest.raises(UserError, match=r"no camera in a \w+ sees anything"):
         make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=1, furniture=None)

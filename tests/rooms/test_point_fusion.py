@@ -14,8 +14,8 @@ def test_one_cell_takes_the_mean_of_the_instance_with_most_pixels() -> None:
     seen = Frame(color, depth, instance, instance * 10)
     picture = Picture(seen, np.eye(4), 1)
     k = np.array([[1000.0, 0, -0.5], [0, 1000, 0], [0, 0, 1]])
-    coords, colors, labels = fuse([picture], k, 1, 0.1)
-    assert labels.tolist() == [20, 90]
+    coords, colors, labels, instances = fuse([picture], k, 1, 0.1)
+    assert labels.tolist() == [20, 90] and instances.tolist() == [2, 9]
     np.testing.assert_allclose(coords, [[0.002, 0, 1], [0.0135, 0, 3]])
     np.testing.assert_allclose(colors[:, 0], [0.4, 0.8])
 
@@ -23,5 +23,5 @@ def test_one_cell_takes_the_mean_of_the_instance_with_most_pixels() -> None:
 def test_nothing_seen_makes_an_empty_cloud() -> None:
     blank = np.zeros((4, 5), np.int32)
     seen = Frame(np.zeros((4, 5, 3), np.uint8), blank.astype(np.float32), blank - 1, blank + 255)
-    coords, colors, labels = fuse([Picture(seen, np.eye(4), 1)], np.eye(3), 1, 0.1)
-    assert coords.shape == colors.shape == (0, 3) and labels.shape == (0,)
+    coords, colors, labels, instances = fuse([Picture(seen, np.eye(4), 1)], np.eye(3), 1, 0.1)
+    assert coords.shape == colors.shape == (0, 3) and labels.shape == instances.shape == (0,)

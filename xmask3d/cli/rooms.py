@@ -14,13 +14,26 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--train-rooms", type=int, default=24, metavar="N", help="training rooms (default %(default)s)")
     parser.add_argument("--val-rooms", type=int, default=12, metavar="N", help="validation rooms (default %(default)s)")
     parser.add_argument("--views", type=int, default=24, metavar="N", help="frames per room (default %(default)s)")
+    parser.add_argument(
+        "--version",
+        choices=("v0", "v1"),
+        default="v0",
+        help="v0: clean rooms; v1: rooms that look like scans, with a depth camera's noise (default %(default)s)",
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of settings of v1; docs/rooms.md")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings of v1, such as clutter=0.5"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare the files of --out with its rooms.json, and make nothing"
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same rooms (default %(default)s)")
     parser.add_argument(
         "--furniture",
         default="auto",
-        help="auto: the library of Debian's package sweethome3d-furniture (120 MB, fetched once), procedural furniture "
-        "where it cannot be had; procedural: no download; or a folder that holds the unpacked library "
-        "(default %(default)s)",
+        help="auto: the library of Debian's package sweethome3d-furniture (120 MB, fetched once), where it cannot be "
+        "had procedural furniture in v0 and an error in v1; procedural: no download; or a folder that holds the "
+        "unpacked library (default %(default)s)",
     )
     parser.add_argument(
         "--cache",
@@ -41,12 +54,20 @@ def run(options: Namespace) -> int:
             raise UserError(f"--furniture {options.furniture}: no such folder; use auto, procedural or a folder")
     if options.out.is_file():
         raise UserError(f"--out {options.out}: is a file; name a folder")
+    if options.version == "v0":
+        refuse_given(options, ["settings", "set"], "is for --version v1")
 
     from xmask3d.rooms.generate import find_furniture, make_rooms
+    from xmask3d.rooms.manifest import check_set
+    from xmask3d.rooms.scanned.settings import read_settings
 
-    furniture = find_furniture(options.furniture, options.cache)
+    if options.check:
+        print(f"{options.out}: all files are those of its rooms.json, digest {check_set(options.out)}")
+        return 0
+    settings = None if options.version == "v0" else read_settings(options.settings, options.set)
+    furniture = find_furniture(options.furniture, options.cache, required=options.version == "v1")
     counts = (options.train_rooms, options.val_rooms, options.views)
-    make_rooms(options.out, *counts, options.seed, furniture, options.workers)
+    make_rooms(options.out, *counts, options.seed, furniture, options.workers, settings)
     print(
         f"{options.out}: {options.train_rooms} training and {options.val_rooms} validation rooms, {options.views} "
         f"frames each; look at {options.out / 'contact_sheet.png'}"

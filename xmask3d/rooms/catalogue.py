@@ -73,6 +73,7 @@ CLASS_OF_KIND = {
     "stove": "otherfurniture",
     "washing machine": "otherfurniture",
     "tv stand": "otherfurniture",
+    "low tv stand": "otherfurniture",
     "trash can": "otherfurniture",
     "bench": "otherfurniture",
     "stool": "otherfurniture",

@@ -16,14 +16,18 @@ from xmask3d.errors import UserError
 from xmask3d.rooms.catalogue import CLASS_NAMES
 from xmask3d.rooms.contact_sheet import write_contact_sheet
 from xmask3d.rooms.furniture import FurnitureModel, load_catalogue, procedural_models, split_models
+from xmask3d.rooms.manifest import MANIFEST, attribution, scene_digest, set_digest
 from xmask3d.rooms.package import get_furniture
-from xmask3d.rooms.procedural import ProceduralSource
 from xmask3d.rooms.room_types import CYCLE, furnish
+from xmask3d.rooms.scanned.build import build_scanned
+from xmask3d.rooms.scanned.furnishing import furnish_scanned, low_stands
+from xmask3d.rooms.scanned.settings import ScanSettings
+from xmask3d.rooms.scanned.writer import write_scan
 from xmask3d.rooms.structure import build_room
-from xmask3d.rooms.writer import scene_files, write_json, write_room
+from xmask3d.rooms.writer import objects_file, scene_files, write_json, write_room
 
-VERSION = 2
-"""Raise it when the same arguments give other rooms."""
+GENERATORS = {"v0": 2, "v1": 3}
+"""Number of the generator of each version of the rooms; raise it when the same arguments give other rooms."""
 
 FIRST_VAL_SCENE = 5000
 """Number of the first validation scene, so that more training rooms rename nothing."""
@@ -38,7 +42,12 @@ were pre-trained on the training half, and must not have seen the other."""
 
 @dataclass(frozen=True)
 class Job:
-    """Request for one room. `furniture` is the folder of archives, or None for procedural furniture only."""
+    """Request for one room.
+
+    Attributes:
+        furniture: folder of archives, or None for procedural furniture only.
+        settings: settings of a room that looks like a scan (v1), or None for a clean one (v0).
+    """
 
     out: Path
     split: str
@@ -46,6 +55,17 @@ class Job:
     views: int
     seed: int
     furniture: Path | None
+    settings: ScanSettings | None = None
+
+    @property
+    def version(self) -> str:
+        """Name of the version."""
+        return "v0" if self.settings is None else "v1"
+
+    @property
+    def generator(self) -> int:
+        """Number of the generator."""
+        return GENERATORS[self.version]
 
     @property
     def scene(self) -> str:
@@ -65,25 +85,27 @@ class Job:
     @property
     def identity(self) -> dict[str, object]:
         """Everything that the finished room depends on."""
-        return {
+        identity = {
             "split": self.split,
             "index": self.index,
             "views": self.views,
             "seed": self.seed,
-            "version": VERSION,
+            "version": self.generator,
             "furniture": "procedural" if self.furniture is None else "library",
         }
+        return identity if self.settings is None else identity | {"settings": self.settings.values}
 
 
-def find_furniture(choice: str, cache: Path) -> Path | None:
+def find_furniture(choice: str, cache: Path, required: bool = False) -> Path | None:
     """Return the folder of furniture archives that a choice names, or None for procedural furniture.
 
     Args:
         choice: "procedural"; "auto" for the library if it can be had, else procedural; or a folder with .sh3f archives.
         cache: folder in which "auto" keeps the library.
+        required: refuse to go on without the library where "auto" cannot get it.
 
     Raises:
-        UserError: the folder holds no archive.
+        UserError: the folder holds no archive, or the library is required and cannot be had.
     """
     if choice == "procedural":
         return None
@@ -97,12 +119,21 @@ def find_furniture(choice: str, cache: Path) -> Path | None:
     try:
         return get_furniture(cache)
     except UserError as error:
+        if required:
+            raise
         print(f"{error}\ngoing on with procedural furniture", flush=True)
         return None
 
 
 def make_rooms(
-    out: Path, train_rooms: int, val_rooms: int, views: int, seed: int, furniture: Path | None, workers: int = 1
+    out: Path,
+    train_rooms: int,
+    val_rooms: int,
+    views: int,
+    seed: int,
+    furniture: Path | None,
+    workers: int = 1,
+    settings: ScanSettings | None = None,
 ) -> None:
     """Write rooms in the layout of processed ScanNet, with captions, attribution, a summary and a contact sheet.
 
@@ -112,6 +143,7 @@ def make_rooms(
         views: frames per room.
         furniture: folder of archives, or None for procedural furniture only.
         workers: processes; the result does not depend on it.
+        settings: settings of rooms that look like scans (v1), or None for clean ones (v0).
 
     Raises:
         UserError: nothing to make, a folder that cannot be made or holds scenes of others, or not the furniture of
@@ -122,7 +154,11 @@ def make_rooms(
     if seed < 0:
         raise UserError(f"--seed {seed}: use 0 or more")
     counts = {"train": train_rooms, "val": val_rooms}
-    jobs = [Job(out, split, index, views, seed, furniture) for split, count in counts.items() for index in range(count)]
+    jobs = [
+        Job(out, split, index, views, seed, furniture, settings)
+        for split, count in counts.items()
+        for index in range(count)
+    ]
     for split in counts:
         make_folder(out / "scannet_3d" / split)
     _refuse_others_scenes(out, jobs)
@@ -136,8 +172,10 @@ def make_rooms(
 def is_finished(job: Job) -> bool:
     """Return True where a room of the same arguments is complete."""
     cloud, _ = scene_files(job.out, job.split, job.scene)
+    files = (cloud, objects_file(job.out, job.split, job.scene))
     try:
-        return cloud.is_file() and json.loads(job.record.read_text())["identity"] == job.identity
+        record = json.loads(job.record.read_text())
+        return all(path.is_file() for path in files) and record["identity"] == job.identity and "digest" in record
     except (OSError, ValueError, KeyError):
         return False
 
@@ -145,9 +183,15 @@ def is_finished(job: Job) -> bool:
 def make_room(job: Job) -> str:
     """Make one room and its record; returns the scene's name."""
     job.record.unlink(missing_ok=True)
-    rng = np.random.default_rng([VERSION, job.seed, job.split == "val", job.index])
-    room = furnish(job.kind, models_of(job.furniture, job.seed)[job.split], rng)
-    files = write_room(build_room(room, rng), job.out, job.split, job.scene, job.views, rng)
+    rng = np.random.default_rng([job.generator, job.seed, job.split == "val", job.index])
+    models = models_of(job.furniture, job.seed)[job.split]
+    place = (job.out, job.split, job.scene, job.views)
+    if job.settings is None:
+        room = furnish(job.kind, models, rng)
+        files = write_room(build_room(room, rng), *place, rng)
+    else:
+        room = furnish_scanned(job.kind, job.split, models, job.settings, rng)
+        files = write_scan(build_scanned(room, job.settings, rng), *place, job.settings, rng)
     write_json(
         job.record,
         {
@@ -157,6 +201,7 @@ def make_room(job: Job) -> str:
             "points": files.points,
             "frames_per_class": {CLASS_NAMES[label]: n for label, n in files.frames_per_class.items() if label < 20},
             "models": sorted({piece.model.key for piece in room.pieces}),
+            "digest": scene_digest(job.out, job.split, job.scene),
         },
     )
     return job.scene
@@ -186,6 +231,7 @@ def _remove_others(out: Path, scenes: set[str]) -> None:
         for split in ("train", "val"):
             cloud, folder = scene_files(out, split, record.stem)
             cloud.unlink(missing_ok=True)
+            objects_file(out, split, record.stem).unlink(missing_ok=True)
             for path in sorted(folder.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() else path.unlink()
             if folder.is_dir():
@@ -211,6 +257,7 @@ def _summarise(out: Path, jobs: list[Job]) -> None:
         for split in ("train", "val")
     }
     by_key = {model.key: model for part in models_of(jobs[0].furniture, jobs[0].seed).values() for model in part}
+    by_key |= {model.key: model for split in ("train", "val") for model in low_stands(split)}
     unknown = [key for part in used.values() for key in part if key not in by_key]
     if unknown:
         raise UserError(
@@ -219,45 +266,25 @@ def _summarise(out: Path, jobs: list[Job]) -> None:
         )
     (out / "ATTRIBUTION.txt").write_text(attribution([by_key[key] for part in used.values() for key in part]))
     first = jobs[0]
+    kept = ("points", "frames_per_class", "digest")
     write_json(
-        out / "rooms.json",
+        out / MANIFEST,
         {
-            "version": VERSION,
+            "version": first.version,
+            "generator": first.generator,
             "arguments": {
                 "seed": first.seed,
                 "views": first.views,
                 "furniture": first.identity["furniture"],
                 **{f"{split}_rooms": sum(job.split == split for job in jobs) for split in ("train", "val")},
             },
+            "settings": None if first.settings is None else first.settings.values,
+            "digest": set_digest({scene: record["digest"] for scene, record in records.items()}),
             "models": used,
             "rooms": {
-                job.scene: {
-                    "kind": job.kind,
-                    "split": job.split,
-                    "points": records[job.scene]["points"],
-                    "frames_per_class": records[job.scene]["frames_per_class"],
-                }
+                job.scene: {"kind": job.kind, "split": job.split} | {name: records[job.scene][name] for name in kept}
                 for job in jobs
             },
         },
     )
     write_contact_sheet(out, [(job.split, job.scene) for job in jobs])
-
-
-def attribution(models: list[FurnitureModel]) -> str:
-    """Return the attribution that the licences ask for: a line per library model."""
-    lines = ["Rooms made by xmask3d. The furniture below was rescaled and recoloured.", ""]
-    library = sorted(
-        (model for model in models if not isinstance(model.source, ProceduralSource)), key=lambda model: model.key
-    )
-    if library:
-        lines += [
-            "From the Debian package sweethome3d-furniture 1.8-1 (http://www.sweethome3d.com/importModels.jsp).",
-            "CC BY 3.0: https://creativecommons.org/licenses/by/3.0/  CC BY 3.0 US: "
-            "https://creativecommons.org/licenses/by/3.0/us/  CC0: https://creativecommons.org/publicdomain/zero/1.0/",
-            "",
-        ]
-        lines += [f'{model.key}: "{model.name}" by {model.creator}, {model.licence}' for model in library]
-    else:
-        lines.append("No furniture of others was used; all of it was made by rule.")
-    return "\n".join(lines) + "\n"

@@ -77,14 +77,34 @@ class Piece:
         return mesh
 
 
+@dataclass(frozen=True)
+class Slope:
+    """A sloped ceiling: it rises from `low` metres at a wall to the room's height, `run` metres away from the wall."""
+
+    wall: int
+    low: float
+    run: float
+
+
 @dataclass
 class Room:
-    """A room from (0, 0, 0) to `size`, with its pieces and the space that must stay free."""
+    """A room from (0, 0, 0) to `size`, with its pieces and the space that must stay free.
+
+    Attributes:
+        kind: kind of room, such as "kitchen".
+        size: width, depth and height, metres.
+        pieces: furniture in its place.
+        reserved: space that must stay free.
+        blocks: walled off parts, floor to ceiling, reserved too.
+        slope: sloped part of the ceiling, or None.
+    """
 
     kind: str
     size: Vector
     pieces: list[Piece] = field(default_factory=list)
     reserved: list[Box] = field(default_factory=list)
+    blocks: list[Box] = field(default_factory=list)
+    slope: Slope | None = None
 
     def length(self, wall: int) -> float:
         """Return the length of a wall in metres."""

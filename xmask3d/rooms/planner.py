@@ -144,15 +144,13 @@ class Planner:
         z = min(float(self.rng.uniform(0.8, 1.0)) if not small else 1.3, top - height)
         with_curtains = self.chance(curtains)
         if with_curtains:
-            panel = self.pick("curtain")
-            width = float(self.rng.uniform(0.4, 0.6))
             rod = min(z + height + 0.12, self.room.size[2] - 0.03)
-            panel = resized(panel, width=width, depth=0.1, height=rod - float(self.rng.choice([0.04, 0.1])))
+            panel = self.curtain(rod)
         for wall in self.rng.permutation(4):
             placed = self.along_wall(piece, [int(wall)], z=z, center=True, away=0.0)
             if placed is None:
                 continue
-            if with_curtains and not self._hang(placed, panel, rod):
+            if with_curtains and not self.hang(placed, panel, rod):
                 self.room.pieces.remove(placed)
                 continue
             return placed
@@ -221,7 +219,13 @@ class Planner:
         placed = moved(piece, (x, y, z), wall * np.pi / 2)
         return placed if self.room.put(placed) else None
 
-    def _hang(self, window: Piece, panel: Piece, rod: float) -> bool:
+    def curtain(self, rod: float) -> Piece:
+        """Pick a curtain that reaches from a rod at some height almost to the floor."""
+        panel = self.pick("curtain")
+        width = float(self.rng.uniform(0.4, 0.6))
+        return resized(panel, width=width, depth=0.1, height=rod - float(self.rng.choice([0.04, 0.1])))
+
+    def hang(self, window: Piece, panel: Piece, rod: float) -> bool:
         """Hang a curtain on either side of a window, both or none."""
         wall = self.wall_of(window)
         along = window.position[0] if wall in (NORTH, SOUTH) else window.position[1]

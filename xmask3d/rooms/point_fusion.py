@@ -20,7 +20,7 @@ class Picture:
 
 def fuse(
     pictures: Sequence[Picture], intrinsics: NDArray[np.float64], factor: int, spacing: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int64]]:
     """Return one point per cell in which a camera saw a surface: the mean of the instance with most pixels there.
 
     Args:
@@ -29,12 +29,13 @@ def fuse(
         spacing: edge of the cells, metres.
 
     Returns:
-        Coordinates (N x 3, metres), colours (N x 3, in [0, 1]) and labels (N), in ascending order of cells.
+        Coordinates (N x 3, metres), colours (N x 3, in [0, 1]), labels (N) and instances (N), in ascending order of
+        cells.
     """
     parts = [_lift(picture, intrinsics, factor) for picture in pictures]
     points, colors, instances, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not len(points):
-        return points, colors, labels
+        return points, colors, labels, instances
     cell = np.floor(points / spacing).astype(np.int64)
     cell -= cell.min(0)
     extent = cell.max(0) + 1
@@ -47,7 +48,7 @@ def fuse(
     owner = pair // (instances.max() + 1)
     order = np.lexsort((-count, owner))
     keep = order[np.concatenate([[True], np.diff(owner[order]) > 0])]
-    return mean[keep, :3], mean[keep, 3:], label[keep]
+    return mean[keep, :3], mean[keep, 3:], label[keep], pair[keep] % (instances.max() + 1)
 
 
 def _arrays(frame: Frame) -> tuple[NDArray, NDArray, NDArray, NDArray]:

@@ -52,7 +52,7 @@ class Renderer:
         count = [len(mesh.faces) for mesh in meshes]
         self.face_instance = np.repeat(np.arange(len(meshes), dtype=np.int32), count)
         self.face_label = np.repeat(np.asarray([255] * len(meshes) if labels is None else labels, np.int32), count)
-        self._rays = RayCaster(self.mesh, Looks.of(self.mesh, self.light), self.light)
+        self.rays = RayCaster(self.mesh, Looks.of(self.mesh, self.light), self.light)
 
     def render(
         self,
@@ -75,7 +75,7 @@ class Renderer:
         across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * rotation[:, 0]
         down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * rotation[:, 1]
         rays = (across + down[:, None] + rotation[:, 2]).reshape(-1, 3)
-        hits = self._rays.cast(np.broadcast_to(origin, rays.shape), rays, colored)
+        hits = self.rays.cast(np.broadcast_to(origin, rays.shape), rays, colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color
         if colored:
@@ -99,7 +99,7 @@ class Renderer:
         """
         starts = np.ascontiguousarray(origins, np.float32)
         rays = np.ascontiguousarray(directions, np.float32)
-        return self._rays.cast(starts, rays, colored)
+        return self.rays.cast(starts, rays, colored)
 
 
 def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:

@@ -27,12 +27,18 @@ CYCLE = (
 ATTEMPTS = 40
 
 
-def furnish(kind: str, models: Sequence[FurnitureModel], rng: np.random.Generator) -> Room:
+def furnish(
+    kind: str,
+    models: Sequence[FurnitureModel],
+    rng: np.random.Generator,
+    shape: Callable[[Room, np.random.Generator], None] | None = None,
+) -> Room:
     """Furnish a room of a given kind.
 
     Args:
         kind: one of `CYCLE`.
         models: furniture that may be used; every kind that the recipe needs must be among it.
+        shape: function that shapes the empty room, or None for a box.
 
     Raises:
         DoesNotFit: no attempt found places for everything that such a room must have.
@@ -43,6 +49,8 @@ def furnish(kind: str, models: Sequence[FurnitureModel], rng: np.random.Generato
         growth = 1 + 0.02 * attempt
         width, depth = (float(rng.uniform(low, high) * growth) for _ in range(2))
         room = Room(kind, (width, depth, float(rng.uniform(2.4, 2.8))))
+        if shape is not None:
+            shape(room, rng)
         try:
             recipe(Planner(room, models, rng))
         except DoesNotFit:

@@ -46,6 +46,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "stove": ("stove", "oven", "cooker"),
     "washing machine": ("washing machine", "washer"),
     "tv stand": ("tv stand",),
+    "low tv stand": ("tv stand", "low tv stand", "media console"),
     "trash can": ("trash can", "bin"),
     "bench": ("bench",),
     "stool": ("stool",),

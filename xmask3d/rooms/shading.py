@@ -104,10 +104,8 @@ class RayCaster:
     def cast(self, starts: FloatArray, rays: FloatArray, colored: bool) -> Hits:
         """Follow N rays to the first surface. Args: starts, rays: N x 3; colored: whether colours are wanted."""
         starts, rays = np.ascontiguousarray(starts), np.ascontiguousarray(rays)
-        result = self._scene.run(starts, rays, query="INTERSECT", output=1)
-        face, distance = result["primID"], result["tfar"]
+        face, distance, weights = self.trace(starts, rays)
         hit = (face >= 0) & (distance < 1e6)
-        weights = np.stack([result["u"], result["v"]], -1)
         if colored and hit.all():
             points = _advanced(starts, rays, distance)
             return Hits(face, distance, self.shade(points, face, self.surface_color(face, weights), rays))
@@ -116,6 +114,22 @@ class RayCaster:
             points = _advanced(starts[hit], rays[hit], distance[hit])
             color[hit] = self.shade(points, face[hit], self.surface_color(face[hit], weights[hit]), rays[hit])
         return Hits(np.where(hit, face, -1).astype(np.int32), np.where(hit, distance, 0).astype(np.float32), color)
+
+    def trace(
+        self, starts: FloatArray, rays: FloatArray
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """Follow N contiguous rays to the first surface.
+
+        Returns:
+            N faces (-1 for a miss), distances along the rays, and N x 2 barycentric weights of corners 1 and 2.
+        """
+        result = self._scene.run(starts, rays, query="INTERSECT", output=1)
+        return result["primID"], result["tfar"], np.stack([result["u"], result["v"]], -1)
+
+    def blocked(self, starts: FloatArray, rays: FloatArray, reach: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return True for each of N rays where a surface lies on it, up to `reach` times its length."""
+        starts, rays = np.ascontiguousarray(starts, np.float32), np.ascontiguousarray(rays, np.float32)
+        return np.asarray(self._scene.run(starts, rays, query="OCCLUDED", dists=np.asarray(reach, np.float32))) >= 0
 
     def surface_color(self, face: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the unlit colour at N points. Args: face: N; weights: N x 2 barycentric weights of corners 1 and 2.

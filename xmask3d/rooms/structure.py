@@ -35,13 +35,13 @@ class BuiltRoom:
 def build_room(room: Room, rng: np.random.Generator) -> BuiltRoom:
     """Add floor, walls, ceiling and light to a furnished room."""
     parts = [
-        ("floor", CLASS_IDS["floor"], _floor(room, rng)),
+        ("floor", CLASS_IDS["floor"], floor(room, rng)),
         ("wall", CLASS_IDS["wall"], _walls(room, rng)),
         ("ceiling", UNLABELLED, _ceiling(room)),
     ]
-    rug = _rug(room, rng)
-    if rug is not None:
-        parts.append(("rug", UNLABELLED, rug))
+    mat = rug(room, rng)
+    if mat is not None:
+        parts.append(("rug", UNLABELLED, mat))
     parts += [(piece.model.kind, piece.model.class_id, piece.mesh()) for piece in room.pieces]
     meshes, labels = [mesh for _, _, mesh in parts], [label for _, label, _ in parts]
     renderer = Renderer(meshes, labels, room_light(room, rng))
@@ -65,7 +65,8 @@ def room_light(room: Room, rng: np.random.Generator) -> Light:
     )
 
 
-def _floor(room: Room, rng: np.random.Generator) -> Mesh:
+def floor(room: Room, rng: np.random.Generator) -> Mesh:
+    """Build a floor of tiles, planks or carpet."""
     w, d, _ = room.size
     gray = textures.hsv(rng.random(), rng.uniform(0, 0.15), rng.uniform(0.35, 0.85))
     if room.kind in WET or rng.random() < 0.15:
@@ -128,7 +129,7 @@ def _ceiling(room: Room) -> Mesh:
     )
 
 
-def _rug(room: Room, rng: np.random.Generator) -> Mesh | None:
+def rug(room: Room, rng: np.random.Generator) -> Mesh | None:
     """Lay a thin rug near the middle, in half of the dry rooms."""
     if room.kind in WET or rng.random() < 0.5:
         return None

@@ -40,19 +40,19 @@ def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candida
             break
         pose = _random_view(built, index, rng)
         frame = built.renderer.render(
-            pose, _small_intrinsics(PREVIEW), HEIGHT // PREVIEW, WIDTH // PREVIEW, colored=False
+            pose, small_intrinsics(PREVIEW), HEIGHT // PREVIEW, WIDTH // PREVIEW, colored=False
         )
-        visible = _visible_things(built, frame)
+        visible = visible_things(built, frame)
         if visible is not None:
             poses.append(pose)
             scores.append(visible)
     if not poses:
         raise UserError(f"no camera in a {built.room.kind} sees anything; use another --seed")
-    chosen = _cover(np.stack(scores), count)
-    return _walk([poses[i] for i in chosen])
+    chosen = cover(np.stack(scores), count)
+    return walk([poses[i] for i in chosen])
 
 
-def _small_intrinsics(factor: int) -> NDArray[np.float64]:
+def small_intrinsics(factor: int) -> NDArray[np.float64]:
     """Return the intrinsics of the picture that holds every `factor`-th row and column of a frame."""
     small = INTRINSICS.copy()
     small[:2, :3] /= factor
@@ -61,7 +61,7 @@ def _small_intrinsics(factor: int) -> NDArray[np.float64]:
 
 def small_view(built: BuiltRoom, pose: Pose, factor: int) -> Frame:
     """Draw every `factor`-th row and column of a frame."""
-    return built.renderer.render(pose, _small_intrinsics(factor), HEIGHT // factor, WIDTH // factor)
+    return built.renderer.render(pose, small_intrinsics(factor), HEIGHT // factor, WIDTH // factor)
 
 
 def _random_view(built: BuiltRoom, index: int, rng: np.random.Generator) -> Pose:
@@ -115,7 +115,7 @@ def _free_spot(built: BuiltRoom, height: float, rng: np.random.Generator) -> NDA
     return best
 
 
-def _visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | None:
+def visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | None:
     """Return the share of the picture that each instance fills, or None for a view that shows too little."""
     count = np.bincount(frame.instance[frame.instance >= 0], minlength=len(built.kinds)) / frame.instance.size
     bare = np.array([kind in ("floor", "wall", "ceiling", "rug") for kind in built.kinds])
@@ -128,7 +128,7 @@ def _visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | Non
     return things
 
 
-def _cover(visible: NDArray[np.float64], count: int) -> list[int]:
+def cover(visible: NDArray[np.float64], count: int) -> list[int]:
     """Pick views greedily so that each thing is seen often: a thing seen k times counts 1 / (1 + k)."""
     seen = np.zeros(visible.shape[1])
     chosen: list[int] = []
@@ -145,7 +145,7 @@ def _cover(visible: NDArray[np.float64], count: int) -> list[int]:
     return chosen
 
 
-def _walk(poses: list[Pose]) -> list[Pose]:
+def walk(poses: list[Pose]) -> list[Pose]:
     """Order views so that each is near the one before, in place and direction."""
     left = list(range(1, len(poses)))
     order = [0]

@@ -29,13 +29,30 @@ _NYU40 = np.zeros(256, np.uint8)
 _NYU40[:20] = NYU40_IDS
 
 
+OBJECTS_PER_CLASS = 1000
+"""A point's object id is its NYU40 class id times this, plus the number of the object in its room, from 1."""
+
+
 @dataclass(frozen=True)
 class Cloud:
-    """N scene points: coordinates in metres, colours in [-1, 1], labels 0..19 or 255. All float32."""
+    """N scene points.
+
+    Attributes:
+        coords: metres. colors: in [-1, 1]. Both N x 3 float32.
+        labels: N float32, classes 0..19, or 255.
+        instances: N integers, numbers of the objects from 0.
+    """
 
     coords: NDArray[np.float32]
     colors: NDArray[np.float32]
     labels: NDArray[np.float32]
+    instances: NDArray[np.integer]
+
+    @property
+    def object_ids(self) -> NDArray[np.int64]:
+        """N ids as in ScanNet's instance files; 0 where nothing is annotated."""
+        classes = _NYU40[self.labels.astype(np.uint8)].astype(np.int64)
+        return np.where(classes > 0, classes * OBJECTS_PER_CLASS + self.instances + 1, 0)
 
 
 @dataclass(frozen=True)
@@ -52,45 +69,73 @@ def scene_files(out: Path, split: str, scene: str) -> tuple[Path, Path]:
     return out / "scannet_3d" / split / f"{scene}_vh_clean_2.pth", out / "scannet_2d" / scene
 
 
-def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, rng: np.random.Generator) -> RoomFiles:
-    """Render a room and write its files; the point cloud comes last, so that its presence means a complete room.
+def objects_file(out: Path, split: str, scene: str) -> Path:
+    """Return the path of the file that holds the object of every point."""
+    return out / "instance_gt" / split / f"{scene}.txt"
+
+
+class SceneWriter:
+    """Writer of the files of one scene; the point cloud comes last, so that its presence means a complete room.
 
     What the scene held before is removed: frames of another room would count as views of this one.
-
-    Args:
-        views: number of frames.
     """
-    cloud_path, folder = scene_files(out, split, scene)
-    cloud_path.unlink(missing_ok=True)
-    for name in ("color", "depth", "pose", "label"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for old in (folder / name).iterdir():
-            old.unlink()
+
+    def __init__(self, out: Path, split: str, scene: str) -> None:
+        self.cloud_path, self.folder = scene_files(out, split, scene)
+        self.objects_path = objects_file(out, split, scene)
+        self.seen: dict[int, int] = {}
+        self.cloud_path.unlink(missing_ok=True)
+        for name in ("color", "depth", "pose", "label"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            for old in (self.folder / name).iterdir():
+                old.unlink()
+        self.objects_path.parent.mkdir(parents=True, exist_ok=True)
+
+    def add_frame(
+        self, stem: str, jpeg: bytes, depth: NDArray[np.uint16], label: NDArray[np.int32], pose: viewpoints.Pose
+    ) -> None:
+        """Write one frame. Args: depth: H x W millimetres; label: H x W class ids; pose: camera to world."""
+        atomic_write(self.folder / "color" / f"{stem}.jpg", jpeg, sync=False)
+        atomic_write(self.folder / "depth" / f"{stem}.png", encode_png(depth), sync=False)
+        picture = _NYU40[np.minimum(label, UNLABELLED)]
+        atomic_write(self.folder / "label" / f"{stem}.png", encode_png(picture), sync=False)
+        atomic_write(self.folder / "pose" / f"{stem}.txt", matrix_text(pose), sync=False)
+        for found in np.flatnonzero(np.bincount(label.ravel()) >= 100):
+            self.seen[int(found)] = self.seen.get(int(found), 0) + 1
+
+    def finish(self, cloud: Cloud, captions: dict[str, str]) -> RoomFiles:
+        """Write the calibration, the objects and the cloud."""
+        atomic_write(self.folder / "intrinsics.txt", matrix_text(viewpoints.INTRINSICS), sync=False)
+        atomic_write(self.objects_path, "".join(f"{number}\n" for number in cloud.object_ids.tolist()), sync=False)
+        buffer = io.BytesIO()
+        torch.save((cloud.coords, cloud.colors, cloud.labels), buffer)
+        atomic_write(self.cloud_path, buffer.getvalue(), sync=False)
+        return RoomFiles(captions, len(cloud.coords), self.seen)
+
+
+def write_room(built: BuiltRoom, out: Path, split: str, scene: str, views: int, rng: np.random.Generator) -> RoomFiles:
+    """Render a room and write its files. Args: views: number of frames."""
+    writer = SceneWriter(out, split, scene)
     poses = viewpoints.choose_views(built, views, rng)
     frames = [built.renderer.render(pose, viewpoints.INTRINSICS, viewpoints.HEIGHT, viewpoints.WIDTH) for pose in poses]
     exposure = _exposure(frames, rng)
     cloud = scan(built, frames, poses, exposure, rng)
-    sentences: dict[str, str] = {}
-    seen: dict[int, int] = {}
+    captions: dict[str, str] = {}
     for index, (frame, pose) in enumerate(zip(frames, poses, strict=True)):
         stem = str(index * FRAME_STEP)
-        _write_frame(folder, stem, frame, pose, exposure, rng)
-        sentences[stem] = caption(built, frame, rng)
-        for label in np.flatnonzero(np.bincount(frame.label.ravel()) >= 100):
-            seen[int(label)] = seen.get(int(label), 0) + 1
-    atomic_write(folder / "intrinsics.txt", matrix_text(viewpoints.INTRINSICS), sync=False)
-    buffer = io.BytesIO()
-    torch.save((cloud.coords, cloud.colors, cloud.labels), buffer)
-    atomic_write(cloud_path, buffer.getvalue(), sync=False)
-    return RoomFiles(sentences, len(cloud.coords), seen)
+        color = io.BytesIO()
+        Image.fromarray(noise.sensor_color(frame.color, exposure, rng)).save(color, "JPEG", quality=92)
+        writer.add_frame(stem, color.getvalue(), noise.sensor_depth(frame.depth, rng), frame.label, pose)
+        captions[stem] = caption(built, frame.instance, rng)
+    return writer.finish(cloud, captions)
 
 
-def caption(built: BuiltRoom, frame: Frame, rng: np.random.Generator) -> str:
-    """Compose a sentence about what a frame shows."""
-    count = np.bincount(frame.instance[frame.instance >= 0], minlength=len(built.kinds))
+def caption(built: BuiltRoom, instance: NDArray[np.int32], rng: np.random.Generator) -> str:
+    """Compose a sentence about what a frame shows. Args: instance: H x W, -1 where nothing is hit."""
+    count = np.bincount(instance[instance >= 0], minlength=len(built.kinds))
     visible = np.flatnonzero(count)
     return sentences.describe(
-        [built.kinds[i] for i in visible], list(count[visible] / frame.instance.size), built.room.kind, rng
+        [built.kinds[i] for i in visible], list(count[visible] / instance.size), built.room.kind, rng
     )
 
 
@@ -105,10 +150,10 @@ def scan(
     pictures = [Picture(frame, pose, 2) for frame, pose in zip(frames, poses, strict=True)]
     for pose in viewpoints.choose_views(built, max(2, len(poses) // 3), rng, candidates_per_view=2):
         pictures.append(Picture(viewpoints.small_view(built, pose, 2), pose, 1))
-    coords, colors, labels = fuse(pictures, viewpoints.INTRINSICS, 2, POINT_SPACING)
+    coords, colors, labels, instances = fuse(pictures, viewpoints.INTRINSICS, 2, POINT_SPACING)
     coords = coords + rng.normal(0, 0.002, coords.shape)
     shade = np.clip(colors * exposure + rng.normal(0, 0.012, colors.shape), 0, 1)
-    return Cloud(coords.astype(np.float32), (shade * 2 - 1).astype(np.float32), labels.astype(np.float32))
+    return Cloud(coords.astype(np.float32), (shade * 2 - 1).astype(np.float32), labels.astype(np.float32), instances)
 
 
 def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
@@ -120,18 +165,6 @@ def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
 def matrix_text(matrix: NDArray[np.float64]) -> str:
     """Format a matrix as ScanNet writes it: one line per row."""
     return "\n".join(" ".join(f"{value:.6f}" for value in row) for row in matrix) + "\n"
-
-
-def _write_frame(
-    folder: Path, stem: str, frame: Frame, pose: viewpoints.Pose, exposure: float, rng: np.random.Generator
-) -> None:
-    color = noise.sensor_color(frame.color, exposure, rng)
-    picture = io.BytesIO()
-    Image.fromarray(color).save(picture, "JPEG", quality=92)
-    atomic_write(folder / "color" / f"{stem}.jpg", picture.getvalue(), sync=False)
-    atomic_write(folder / "depth" / f"{stem}.png", encode_png(noise.sensor_depth(frame.depth, rng)), sync=False)
-    atomic_write(folder / "label" / f"{stem}.png", encode_png(_NYU40[np.minimum(frame.label, UNLABELLED)]), sync=False)
-    atomic_write(folder / "pose" / f"{stem}.txt", matrix_text(pose), sync=False)
 
 
 def encode_png(image: NDArray) -> bytes:

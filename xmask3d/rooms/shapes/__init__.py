@@ -38,5 +38,6 @@ SHAPES: dict[str, Callable[[Style, Size], Mesh]] = {
     "lamp": furnishing.lamp,
     "stove": storage.stove,
     "mirror": hangings.mirror,
+    "low tv stand": storage.low_tv_stand,
 }
 """Kind -> builder."""

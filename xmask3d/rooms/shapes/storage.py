@@ -66,6 +66,24 @@ def wall_cabinet(style: Style, size: Size) -> Mesh:
     return storage(style, size, rows=1, columns=1 if size[0] < 0.62 else 2, plinth=0.0)
 
 
+def low_tv_stand(style: Style, size: Size) -> Mesh:
+    """Build a long low cabinet for a television, with drawers or flaps, or open in the middle."""
+    w, d, h = size
+    if style.chance(0.5):
+        return storage(style, size, rows=1, columns=max(2, round(w / 0.55)), plinth=style.between(0.02, 0.12))
+    side = w * style.between(0.28, 0.36)
+    wood = style.wood()
+    return merge(
+        [
+            storage(style, (side, d, h - 0.03), 2, 1, 0.03).moved((-(w - side) / 2, 0, 0)),
+            storage(style, (side, d, h - 0.03), 2, 1, 0.03).moved(((w - side) / 2, 0, 0)),
+            box((-w / 2, -d / 2, h - 0.03), (w / 2, d / 2, h), wood),
+            box((-w / 2 + side, d / 2 - 0.02, 0.03), (w / 2 - side, d / 2, h - 0.03), wood),
+            box((-w / 2 + side, -d / 2 + 0.02, h * 0.4), (w / 2 - side, d / 2, h * 0.4 + 0.02), wood),
+        ]
+    )
+
+
 def nightstand(style: Style, size: Size) -> Mesh:
     """Build a nightstand: a small chest, or a drawer on legs."""
     w, d, h = size

@@ -1,0 +1,159 @@
+"""Light that reaches a camera in a room, before the camera's own faults: one ray a pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmask3d.rooms.mesh import ByteArray
+from xmask3d.rooms.render import Renderer
+from xmask3d.rooms.structure import BuiltRoom
+
+PlainArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sunbeam:
+    """Sunlight that falls in through a window.
+
+    Attributes:
+        sun: unit vector towards the sun.
+        axis: axis across the window's wall, 0 or 1. place: coordinate of the wall along it.
+        low, high: the opening's limits along the other horizontal axis and z.
+        strength: light on a surface that faces the sun.
+    """
+
+    sun: tuple[float, float, float]
+    axis: int
+    place: float
+    low: tuple[float, float]
+    high: tuple[float, float]
+    strength: float
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Properties of F faces that matter to a camera.
+
+    Attributes:
+        outside: bool, faces through which the outside is seen.
+        shine: float32, 0 for matt surfaces to 1 for mirrors.
+    """
+
+    outside: NDArray[np.bool_]
+    shine: PlainArray
+
+
+@dataclass(frozen=True)
+class ScannedRoom(BuiltRoom):
+    """Room with what a camera needs to know of it.
+
+    Attributes:
+        surfaces: properties of the renderer's faces.
+        view: panorama of the outside. outside: its brightness relative to a white wall.
+        beam: sunlight, or None.
+    """
+
+    surfaces: Surfaces
+    view: ByteArray
+    outside: float
+    beam: Sunbeam | None
+
+
+@dataclass(frozen=True)
+class Film:
+    """Light and truth that fall on a camera's film, all H x W.
+
+    Attributes:
+        light: x 3 float32, 1 is a white surface in good light; not limited.
+        albedo: float32 brightness of the surface's own colour.
+        depth: float32 metres along the optical axis, 0 where nothing is hit.
+        facing: float32 cosine of the angle between the ray and the surface's normal.
+        instance, label: int32 as in `Frame`.
+        shine, outside: see `Surfaces`.
+    """
+
+    light: PlainArray
+    albedo: PlainArray
+    depth: PlainArray
+    facing: PlainArray
+    instance: NDArray[np.int32]
+    label: NDArray[np.int32]
+    shine: PlainArray
+    outside: NDArray[np.bool_]
+
+
+def expose(room: ScannedRoom, pose: NDArray, intrinsics: NDArray, height: int, width: int) -> Film:
+    """Follow the rays of a camera. Args: pose: 4 x 4, camera to world; intrinsics: 3 x 3 or larger, pixels."""
+    renderer = room.renderer
+    starts, rays = _camera_rays(pose, intrinsics, height, width)
+    face, distance, weights = renderer.rays.trace(starts, rays)
+    hit = (face >= 0) & (distance < 1e6)
+    face, distance = np.where(hit, face, 0), np.where(hit, distance, 0).astype(np.float32)
+    color = renderer.rays.surface_color(face, weights)
+    albedo = color.mean(1)
+    normals = renderer.rays.looks.normals[face]
+    length = np.sqrt((rays * rays).sum(1))
+    facing = np.abs((rays * normals).sum(1)) / length
+    points = starts + rays * distance[:, None]
+    light = renderer.rays.shade(points, face, color, rays) * _corner_shade(points, room.room.size)[:, None]
+    if room.beam is not None:
+        light += _beam_light(renderer, room.beam, points, normals, rays)[:, None] * color
+    through = room.surfaces.outside[face] & hit
+    light[through] = _outside(room, rays[through] / length[through, None])
+    light[~hit] = 0
+    arrays = {
+        "albedo": albedo,
+        "depth": distance,
+        "facing": facing.astype(np.float32),
+        "instance": np.where(hit, renderer.face_instance[face], -1),
+        "label": np.where(hit, renderer.face_label[face], 255),
+        "shine": room.surfaces.shine[face],
+        "outside": through,
+    }
+    return Film(light.reshape(height, width, 3), **{k: v.reshape(height, width) for k, v in arrays.items()})
+
+
+def _camera_rays(pose: NDArray, intrinsics: NDArray, height: int, width: int) -> tuple[PlainArray, PlainArray]:
+    """Return starts and rays, N x 3 each; a ray's depth is 1, so that distances along it are depths."""
+    k, pose = np.asarray(intrinsics, np.float32), np.asarray(pose, np.float32)
+    across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * pose[:3, 0]
+    down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * pose[:3, 1]
+    rays = np.ascontiguousarray((across + down[:, None] + pose[:3, 2]).reshape(-1, 3))
+    return np.ascontiguousarray(np.broadcast_to(pose[:3, 3], rays.shape)), rays
+
+
+def _corner_shade(points: PlainArray, size: tuple[float, float, float]) -> PlainArray:
+    """Return how much light reaches N points near the edges of a room of `size`, where walls hide the room."""
+    far = np.asarray(size, np.float32)
+    gaps = np.abs(np.concatenate([points.T, (far - points).T]))
+    gaps.partition(1, axis=0)  # the nearest wall may be the one that the point is on
+    return (1 - np.float32(0.28) * np.exp(-gaps[1] / np.float32(0.25))).astype(np.float32)
+
+
+def _beam_light(
+    renderer: Renderer, beam: Sunbeam, points: PlainArray, normals: PlainArray, rays: PlainArray
+) -> PlainArray:
+    """Return the sun's light on N points: only what faces the sun and sees it through the window."""
+    sun = np.asarray(beam.sun, np.float32)
+    side = np.where((normals * rays).sum(1) > 0, -1, 1)
+    slope = (normals @ sun) * side
+    away = (beam.place - points[:, beam.axis]) / sun[beam.axis]
+    across = points[:, 1 - beam.axis] + away * sun[1 - beam.axis]
+    up = points[:, 2] + away * sun[2]
+    inside = (across > beam.low[0]) & (across < beam.high[0]) & (up > beam.low[1]) & (up < beam.high[1])
+    lit = np.flatnonzero(inside & (away > 0.2) & (slope > 0))
+    strength = np.zeros(len(points), np.float32)
+    if len(lit):
+        origin = points[lit] + (normals[lit] * side[lit, None]).astype(np.float32) * np.float32(5e-3)
+        shaded = renderer.rays.blocked(origin, np.broadcast_to(sun, origin.shape), away[lit] - 0.15)
+        strength[lit] = np.where(shaded, 0, beam.strength * slope[lit])
+    return strength
+
+
+def _outside(room: ScannedRoom, direction: PlainArray) -> PlainArray:
+    """Return the light of the outside in N directions, N x 3; it is far away, so only the direction counts."""
+    height, width = room.view.shape[:2]
+    column = ((np.arctan2(direction[:, 1], direction[:, 0]) / (2 * np.pi) * 2) % 1 * width).astype(np.int64) % width
+    row = np.clip((0.5 - direction[:, 2] * 0.8) * height, 0, height - 1).astype(np.int64)
+    return room.view[row, column].astype(np.float32) / np.float32(255) * np.float32(room.outside)
