@@ -13,6 +13,7 @@ export XMASK3D_EXTRAS=dev
 . "$here/scripts/venv.sh"
 cd "$here"
 "$python" -m ruff check .
+"$python" -m ruff format --check --quiet .
 "$python" -m mypy xmask3d
 # A core each: torch's threads would only wait for one another.
 processes=${XMASK3D_TEST_PROCESSES:-$("$python" -c 'import os; print(min(os.cpu_count() or 1, 4))')}

@@ -268,7 +268,7 @@ class Config(Section):
     )
     protocol: Literal["default", "reference"] = Field("default", description="'reference' restores published quirks")
     output: Path = Field(Path("runs/default"), description="folder of checkpoints, logs and results")
-    seed: int = Field(5557, ge=0, lt=2**31, description="seed of everything random")
+    seed: int = Field(5557, ge=0, lt=2**31, description="seed of every random generator")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

@@ -83,9 +83,7 @@ def test_keeps_the_newest_few_the_milestones_and_the_best(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"score": "x"}', "\\udcff{"])
-def test_a_damaged_record_of_the_best_is_replaced(
-    content: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_damaged_record_of_the_best_is_replaced(content: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = CheckpointFolder(tmp_path)
     for step, score in ((10, 0.5), (20, 0.3)):
         folder.save(state(step))

@@ -89,7 +89,6 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
 
-
     make_figure(
         config, find_checkpoint(arguments.checkpoint, config.output), arguments.scene, arguments.view, arguments.out
     )
