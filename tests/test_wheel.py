@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Run = Callable[..., str]
 
-OPTIONAL = "tensorboard embreex viser matplotlib laspy OpenEXR transformers"
+OPTIONAL = "tensorboard embreex viser matplotlib laspy OpenEXR pye57 lzfse transformers"
 """Modules that the core does without."""
 
 

@@ -163,7 +163,7 @@ def test_damaged_exports_are_named(tmp_path: Path) -> None:
             find_recording(tmp_path / "nerf")
     path.write_text(json.dumps(whole | {"k1": -0.2, "depth_unit_scale_factor": 0.00025}))
     recording = find_recording(tmp_path / "nerf")
-    assert recording.units[0] == 4000 and any("warning: the cameras' lenses bend" in n for n in recording.notes)
+    assert recording.units[0] == 4000 and any("distortion is undone" in n for n in recording.notes)
 
 
 def test_the_up_axis_of_apps_is_believed_unless_cameras_turned_about_another(tmp_path: Path) -> None:

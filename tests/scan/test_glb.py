@@ -1,12 +1,14 @@
+import base64
 import json
 import struct
 
+import numpy as np
 import pytest
 import trimesh
 
 from xmask3d.errors import UserError
 from xmask3d.scan.clouds import read_cloud
-from xmask3d.scan.glb import check_glb
+from xmask3d.scan.glb import check_gltf
 
 
 def write_glb(path, change=None):
@@ -57,7 +59,7 @@ def test_a_tree_of_nodes_is_read(tmp_path):
         scene["scenes"][0]["nodes"] += [last]
 
     path = write_glb(tmp_path / "a.glb", tree)
-    check_glb(path)
+    check_gltf(path)
     assert len(read_cloud(path).points) > 0
 
 
@@ -67,3 +69,30 @@ def test_a_mesh_with_a_vertex_at_infinity_is_not_sampled(tmp_path):
     (tmp_path / "a.stl").write_bytes(mesh.export(file_type="stl"))
     cloud = read_cloud(tmp_path / "a.stl")
     assert 0 < len(cloud.points) < 40
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_gltf_with_its_points_inside_or_beside(tmp_path, inside):
+    files = trimesh.creation.box((3, 3, 2)).export(file_type="gltf")
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    path, scene = tmp_path / "model.gltf", json.loads(files["model.gltf"])
+    beside = [buffer["uri"] for buffer in scene["buffers"]]
+    if inside:
+        for buffer in scene["buffers"]:
+            buffer["uri"] = "data:application/octet-stream;base64," + base64.b64encode(files[buffer["uri"]]).decode()
+        path.write_text(json.dumps(scene))
+    np.testing.assert_allclose(np.ptp(read_cloud(path).points, axis=0), (3, 3, 2), atol=0.05)
+    for name in beside:
+        (tmp_path / name).unlink()
+    if inside:
+        assert len(read_cloud(path).points) > 1000
+    else:
+        with pytest.raises(UserError, match=r"model\.gltf: its points are in .*, which is missing"):
+            read_cloud(path)
+    path.write_text(json.dumps(scene | {"buffers": [{"uri": "../../etc/passwd"}]}))
+    with pytest.raises(UserError, match="missing"):
+        read_cloud(path)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"model\.gltf: "):
+        read_cloud(path)

@@ -177,7 +177,7 @@ def test_several_clouds_beside_the_frames_are_named_and_results_are_none(tmp_pat
 def test_one_of_several_streams_is_to_be_named(tmp_path: Path) -> None:
     for name in ("scene0000_00.sens", "scene0000_01.sens"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"2 \.sens files \(scene0000_00\.sens, scene0000_01\.sens \.\.\.\); name one"):
+    with pytest.raises(UserError, match=r"2 \.sens files \(scene0000_00\.sens, scene0000_01\.sens\); name one"):
         open_scan(tmp_path)
 
 

@@ -228,7 +228,10 @@ def test_previews_of_depth_are_no_depth(tmp_path: Path, room: BoxRoom) -> None:
     assert any("have 8 bits" in line for line in open_scan(tmp_path).lines)
 
 
-@pytest.mark.parametrize(("kind", "counts"), [("depth", "0 colour and 3 depth"), ("color", "3 colour and 0 depth")])
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [("depth", "3 depth pictures and no colour"), ("color", "3 pictures without depth: record")],
+)
 def test_half_a_recording_is_named(tmp_path: Path, room: BoxRoom, kind: str, counts: str) -> None:
     write_frames(tmp_path, room, 3)
     for path in tmp_path.glob("*.depth.png" if kind == "color" else "*.color.jpg"):

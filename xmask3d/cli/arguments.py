@@ -96,7 +96,8 @@ def add_reading(parser: ArgumentParser) -> None:
     group.add_argument("--depth-scale", type=float, metavar="UNITS", help="units per metre of depth files, as 1000")
     group.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of colour pictures")
     group.add_argument("--poses", metavar="KIND", help="camera-to-world or world-to-camera (also with ', y up')")
-    group.add_argument("--unit", choices=("m", "cm", "mm"), help="unit of a point cloud")
+    group.add_argument("--unit", "--units", choices=("m", "cm", "mm", "ft", "in"), help="unit of a point cloud")
+    group.add_argument("--scale", type=float, metavar="M", help="metres a unit, of a reconstruction from pictures")
     group.add_argument("--up", choices=("z", "y", "x", "-z", "-y", "-x"), help="axis that points up")
     group.add_argument("--voxel-size", type=float, default=0.02, metavar="M", help="spacing of fused points (0.02)")
 
@@ -111,6 +112,7 @@ def reading_options(options: Namespace) -> "ScanOptions":
         intrinsics=tuple(options.intrinsics) if options.intrinsics else None,
         poses=options.poses,
         unit=options.unit,
+        scale=options.scale,
         up=options.up,
         voxel_size=options.voxel_size,
     )

@@ -1,17 +1,16 @@
 """Surfaces as points: meshes of few vertices sampled, in the colours of their vertices, textures or materials."""
 
 import io
-import json
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.scan.cloud_raw import Raw, to_bytes
-from xmask3d.scan.glb import check_glb
+from xmask3d.scan.glb import check_gltf
 from xmask3d.scan.units import guess_units
 
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
@@ -99,7 +98,7 @@ class Assets:
         """Read a file; a backslash parts folders too, and a path of another machine counts by its last part."""
         inside = self.folder.resolve()
         parts = name.strip().strip('"').replace("\\", "/")
-        for path in (inside / parts, inside / parts.rsplit("/", 1)[-1]):
+        for path in (inside / parts, inside / unquote(parts), inside / parts.rsplit("/", 1)[-1]):
             if path.resolve().is_relative_to(inside) and path.is_file():
                 return path.read_bytes()
         if name not in self.missing:
@@ -120,12 +119,10 @@ def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None 
     import trimesh
 
     assets, suffix = Assets(path.parent), path.suffix.lower()
-    if suffix == ".glb":
-        check_glb(path)
+    if suffix in (".glb", ".gltf"):
+        _refuse_compressed(path, check_gltf(path))
     try:
         data = path.read_bytes()
-        if suffix == ".glb":
-            _refuse_compressed(path, data)
         if suffix == ".ply":
             data = _plain_header(data, assets)
         if suffix == ".off":  # trimesh may take the line after a comment for another
@@ -155,10 +152,9 @@ def missing_notes(assets: Assets) -> list[str]:
     return [f"warning: {name.strip()}, which the file names for its colours, is missing" for name in assets.missing]
 
 
-def _refuse_compressed(path: Path, data: bytes) -> None:
+def _refuse_compressed(path: Path, content: dict[str, Any]) -> None:
     """Refuse compressed geometry without the package that reads it: trimesh would continue with zeros."""
-    used = json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]]).get("extensionsUsed", [])
-    for name in COMPRESSION.keys() & set(used):
+    for name in COMPRESSION.keys() & set(content.get("extensionsUsed", [])):
         package = COMPRESSION[name]
         try:
             __import__(package or "")

@@ -16,6 +16,7 @@ class Raw(NamedTuple):
         notes: findings and corrections, one sentence each.
         units: units a metre, where they were given or had to be known.
         painted: the colours are a mesh's, where a single one may be meant.
+        unitless: the numbers have no scale, as those of reconstructions from pictures.
     """
 
     points: np.ndarray
@@ -23,6 +24,7 @@ class Raw(NamedTuple):
     notes: list[str]
     units: float | None
     painted: bool = False
+    unitless: bool = False
 
 
 def to_bytes(colors: np.ndarray) -> np.ndarray:

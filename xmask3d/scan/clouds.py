@@ -1,4 +1,4 @@
-"""Point clouds from files: PLY, PCD, LAS / LAZ, OBJ, STL, OFF, XYZ; units and irregularities are corrected."""
+"""Point clouds from files of many formats; units and irregularities are corrected."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,15 +8,22 @@ import numpy as np
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
 from xmask3d.guarded import reading
+from xmask3d.scan.cloud_e57 import read_e57
 from xmask3d.scan.cloud_las import read_las
 from xmask3d.scan.cloud_mesh import is_sparse, read_mesh
 from xmask3d.scan.cloud_obj import read_obj
 from xmask3d.scan.cloud_pcd import read_pcd
 from xmask3d.scan.cloud_raw import Raw, single_color, to_bytes
+from xmask3d.scan.cloud_splat import read_splat, splats_of_ply
 from xmask3d.scan.cloud_text import TEXT_SUFFIXES, read_text
+from xmask3d.scan.foreign import foreign
+from xmask3d.scan.size import scale_by_height
 from xmask3d.scan.units import guess_units
 
-SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".obj", ".stl", ".off", ".glb", *TEXT_SUFFIXES)
+MESHES = (".stl", ".off", ".glb", ".gltf")
+SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".e57", ".obj", *MESHES, ".splat", *TEXT_SUFFIXES)
+RECONSTRUCTED = ("fused.ply", "sparse_pc.ply", "points3D.ply", "meshed-poisson.ply", "meshed-delaunay.ply")
+"""Names of the clouds and meshes that COLMAP and nerfstudio make from pictures."""
 
 
 @dataclass
@@ -51,7 +58,8 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
     """Read a cloud or mesh, drop points that are NaN or infinite, and bring it to metres.
 
     Args:
-        units_per_metre: number of file units in one metre; guessed from the extent when None.
+        units_per_metre: number of file units in one metre; when None guessed from the extent, or for reconstructions
+            from pictures alone from the height.
         origin: 3 float64 metres to count positions from; found by `map_origin` when None.
 
     Raises:
@@ -60,13 +68,14 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     suffix = path.suffix.lower()
-    readers = {".ply": _read_ply, ".pcd": read_pcd, ".las": read_las, ".laz": read_las}
-    readers |= dict.fromkeys(TEXT_SUFFIXES, read_text)
-    readers |= {".obj": read_obj} | dict.fromkeys((".stl", ".off", ".glb"), read_mesh)
+    readers = {".ply": _read_ply, ".pcd": read_pcd, ".las": read_las, ".laz": read_las, ".e57": read_e57}
+    readers |= dict.fromkeys(TEXT_SUFFIXES, read_text) | dict.fromkeys(MESHES, read_mesh)
+    readers |= {".obj": read_obj, ".splat": read_splat}
     if suffix not in readers:
-        raise UserError(f"{path}: not a point cloud that is understood ({', '.join(SUFFIXES)})")
+        unknown = f"not a point cloud that is understood ({', '.join(SUFFIXES)})"
+        raise UserError(f"{path}: {foreign(path) or unknown}")
     with reading(path, f"a {suffix[1:].upper()} file"):
-        points, colors, notes, units, painted = readers[suffix](path, units_per_metre)
+        points, colors, notes, units, painted, unitless = readers[suffix](path, units_per_metre)
     points = np.asarray(points, np.float64).reshape(-1, 3)
     finite = np.isfinite(points).all(1)
     if not finite.all():
@@ -80,6 +89,10 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         colors = None
     if colors is None:
         notes.append("no colours; the networks get mid-grey and will see shapes only")
+    if units is None and origin is None and (unitless or path.name in RECONSTRUCTED):
+        scale, words = scale_by_height(points)
+        units = 1 / scale
+        notes.append(words)
     return _to_metres(points, colors, units, origin, notes)
 
 
@@ -103,6 +116,9 @@ def _read_ply(path: Path, units: float | None) -> Raw:
         elements = read_elements(path)
         vertex = elements["vertex"]
         names = vertex.dtype.names or ()
+        splats = splats_of_ply(elements, units)
+        if splats is not None:
+            return splats
         points = np.stack([vertex[axis] for axis in "xyz"], 1)
         with path.open("rb") as file:
             textured = b"TextureFile" in file.read(4096)
@@ -113,8 +129,6 @@ def _read_ply(path: Path, units: float | None) -> Raw:
         if all(channel in names for channel in channels):
             colors = to_bytes(np.stack([vertex[channel] for channel in channels], 1))
             break
-    if "f_dc_0" in names:
-        colors = to_bytes(np.clip(0.5 + 0.2820948 * np.stack([vertex[f"f_dc_{i}"] for i in range(3)], 1), 0, 1))
     faces = elements.get("face", np.zeros(0))
     painted = textured or "red" in (faces.dtype.names or ())
     if len(faces) and _cover(faces, len(points)) and (is_sparse(points, units) or (colors is None and painted)):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def read_depth(path: Path) -> np.ndarray:
         depth = read_values(path)
     elif suffix == ".exr":
         depth = _read_exr(path)
+    elif suffix == ".depth":
+        depth = _read_record3d_depth(path)
     elif suffix == ".bin":
         depth = _read_colmap_depth(path)
     else:
@@ -86,6 +89,26 @@ def _read_colmap_depth(path: Path) -> np.ndarray:
     if not head or len(data) != head.end() + 4 * width * height:
         raise UserError(f"{path}: damaged, or no depth map of COLMAP; run patch_match_stereo again")
     return np.frombuffer(data, "<f4", offset=head.end()).reshape(height, width)
+
+
+def _read_record3d_depth(path: Path) -> np.ndarray:
+    """Read a depth map of a .r3d file: float32 metres, packed by LZFSE, of the size that the metadata state."""
+    try:
+        import lzfse
+    except ImportError as error:
+        raise missing_extra(f"{path}: reading depth of Record3D's .r3d", "formats") from error
+    height, width = _record3d_size(path.parent.parent / "metadata")
+    with reading(path, "a depth map of Record3D"):
+        data = path.read_bytes()
+        values = np.frombuffer(lzfse.decompress(data), "<f4")
+        return values.reshape(height, width)
+
+
+@lru_cache(maxsize=4)
+def _record3d_size(path: Path) -> tuple[int, int]:
+    content = read_json(path)
+    with reading(path, "metadata of Record3D"):
+        return int(content["dh"]), int(content["dw"])
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from xmask3d.scan.recording import Recording
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 DEPTHS = {".png", ".npy", ".npz", ".exr", ".tif", ".tiff", ".pgm"}
-ARRAYS = {".npy", ".npz", ".exr", ".bin"}
+ARRAYS = {".npy", ".npz", ".exr", ".bin", ".depth"}
 CALIBRATIONS = {".yaml", ".yml", ".pincam", ".json", ".txt", ".csv"}
 # Words in file and folder names, and what a file of that name holds.
 ROLES = {

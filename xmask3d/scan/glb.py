@@ -1,28 +1,27 @@
-"""Check of GLB files before a mesh library relies on their content."""
+"""Check of glTF files before a mesh library relies on their content."""
 
 import json
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from xmask3d.guarded import reading
+from xmask3d.errors import UserError
+from xmask3d.guarded import read_json, reading
 
 MAX_VERTICES = 50_000_000
 """Vertices of all meshes, each as often as nodes place it."""
 
 
-def check_glb(path: Path) -> None:
-    """Refuse a scene that is no tree, or that few bytes make endless.
+def check_gltf(path: Path) -> dict[str, Any]:
+    """Return the description in a .glb or .gltf file; refuse a scene that is no tree, or that few bytes make endless.
 
     Raises:
-        UserError: damaged, nodes with two parents, or more numbers than the file has bytes.
+        UserError: damaged, nodes with two parents, or more numbers than the file and its buffers have bytes.
     """
-    with reading(path, "a GLB file"), open(path, "rb") as stream:
-        magic, _, _, length, kind = struct.unpack("<4sIII4s", stream.read(20))
-        size = path.stat().st_size
-        if magic != b"glTF" or kind != b"JSON" or length > size:
-            raise ValueError("no description in it")
-        content = json.loads(stream.read(length))
+    with reading(path, f"a {path.suffix[1:].upper()} file"):
+        content = _description(path)
+        size = path.stat().st_size + sum(_length(path, buffer.get("uri", "")) for buffer in content.get("buffers", []))
         nodes = content.get("nodes", [])
         children = [child for node in nodes for child in node.get("children", [])]
         roots = [root for scene in content.get("scenes", []) for root in scene.get("nodes", [])]
@@ -34,6 +33,27 @@ def check_glb(path: Path) -> None:
         meshes = [_vertices(mesh, counts) for mesh in content.get("meshes", [])]
         if sum(meshes[node["mesh"]] for node in nodes if "mesh" in node) > MAX_VERTICES:
             raise ValueError(f"more than {MAX_VERTICES} vertices")
+    return content
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() == ".gltf":
+        return read_json(path, "a glTF file")
+    with open(path, "rb") as stream:
+        magic, _, _, length, kind = struct.unpack("<4sIII4s", stream.read(20))
+        if magic != b"glTF" or kind != b"JSON" or length > path.stat().st_size:
+            raise ValueError("no description in it")
+        return json.loads(stream.read(length))
+
+
+def _length(path: Path, uri: str) -> int:
+    """Return the length of a buffer that lies in a file beside; 0 for one inside the file itself."""
+    if not uri or uri.startswith("data:"):
+        return 0
+    buffer = path.parent / unquote(uri).replace("\\", "/")
+    if not (buffer.resolve().is_relative_to(path.parent.resolve()) and buffer.is_file()):
+        raise UserError(f"{path}: its points are in {uri}, which is missing; put it beside the file, or export GLB")
+    return buffer.stat().st_size
 
 
 def _vertices(mesh: dict[str, Any], counts: list[int]) -> int:

@@ -7,7 +7,7 @@ from xmask3d.errors import UserError
 from xmask3d.scan.gravity import NAMES
 from xmask3d.scan.recording import CONVENTIONS
 
-UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
+UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0, "ft": 1 / 0.3048, "in": 1 / 0.0254}
 SMALLEST_VOXEL = 0.001  # metres; smaller ones would reach less than a kilometre, and no depth camera sees that sharp
 
 
@@ -20,7 +20,8 @@ class ScanOptions:
         depth_scale: units of the depth files per metre. farthest: metres beyond which depth is not believed.
         intrinsics: fx, fy, cx, cy of the colour pictures.
         poses: "camera-to-world" or "world-to-camera" (also with ", y up").
-        unit: "m", "cm" or "mm", of a point cloud. up: "z", "y", "x" or with a minus.
+        unit: key of `UNITS`, of a point cloud. up: "z", "y", "x" or with a minus.
+        scale: metres a unit of a cloud, or of the poses (and depth) of a recording without a scale.
         voxel_size: metres between points of a fused cloud.
         max_points: larger clouds are thinned to a coarser spacing; results are copied back to every point.
     """
@@ -31,9 +32,15 @@ class ScanOptions:
     intrinsics: tuple[float, float, float, float] | None = None
     poses: str | None = None
     unit: str | None = None
+    scale: float | None = None
     up: str | None = None
     voxel_size: float = 0.02
     max_points: int = 2_000_000
+
+    @property
+    def units_per_metre(self) -> float | None:
+        """Units of a cloud in one metre, or None where they are to be found out."""
+        return 1 / self.scale if self.scale is not None else UNITS[self.unit] if self.unit else None
 
     def check(self) -> None:
         """Raise `UserError` naming the first option with an impossible value."""
@@ -44,11 +51,14 @@ class ScanOptions:
         ):
             if word is not None and word not in known:
                 raise UserError(f"--{name} {word}: unknown; known: {', '.join(known)}")
+        if self.unit is not None and self.scale is not None:
+            raise UserError(f"--unit {self.unit} --scale {self.scale:g}: both say how long a unit is; give one of them")
         if self.views is not None and self.views < 1:
             raise UserError(f"--views {self.views}: at least one view is needed")
         for name, value, what in (
             ("depth-scale", self.depth_scale, "the units of the depth files per metre, as 1000"),
             ("farthest", self.farthest, "metres"),
+            ("scale", self.scale, "metres a unit, as 0.35"),
             ("max-points", self.max_points, "a number of points"),
         ):
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -8,6 +8,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
+from xmask3d.guarded import reading
 from xmask3d.scan import formats
 from xmask3d.scan.frame_files import collect_files, recording_of_files
 from xmask3d.scan.pairing import frame_order
@@ -68,25 +69,36 @@ def find_record3d(folder: Path) -> Recording | None:
     """Find Record3D's "EXR + JPG" export: metadata.json, rgb/N.jpg, depth/N.exr (npy or png where converted)."""
     base = folder / "EXR_RGBD" if (folder / "EXR_RGBD").is_dir() else folder
     path = next((p for p in (base / "metadata.json", folder / "metadata.json", base / "metadata") if p.is_file()), None)
-    if path is None or not (base / "rgb").is_dir():
+    if path is None or not ((base / "rgb").is_dir() or (base / "rgbd").is_dir()):
         return None
     content = formats.read_json(path)
     if "poses" not in content or "K" not in content:
         return None
-    table = np.array(content["poses"], float)
-    poses = quaternion_poses(table[:, 4:7], table[:, :4])
-    files = collect_files(base)
-    both = sorted(files.color.keys() & files.depth.keys(), key=frame_order)
+    with reading(path, "metadata of Record3D"):
+        table = np.array(content["poses"], float)
+        poses = quaternion_poses(table[:, 4:7], table[:, :4])
+        matrix = np.array(content["K"], float).reshape(3, 3).T
+        each = np.array(content.get("perFrameIntrinsicCoeffs") or np.zeros((0, 4)), float)
+    if (base / "rgbd").is_dir():
+        color = {path.stem: path for path in formats.list_files(base, "rgbd/*.jpg")}
+        depth = {path.stem: path for path in formats.list_files(base, "rgbd/*.depth")}
+    else:
+        files = collect_files(base)
+        color, depth = files.color, files.depth
+    both = sorted(color.keys() & depth.keys(), key=frame_order)
     names = [name for name in both if frame_order(name)[0] < len(table)]
     if not names:
         raise UserError(f"{base}: Record3D metadata, but no frame with both rgb/ and depth/; export as 'EXR + JPG'")
-    poses = poses[[int(name) for name in names]]
-    recording = recording_of_files("a Record3D export", folder, names, [files.color[n] for n in names],
-                          [files.depth[n] for n in names], poses)  # fmt: skip
-    matrix = np.array(content["K"], float).reshape(3, 3).T
+    rows = [int(frame_order(name)[0]) for name in names]
+    recording = recording_of_files("a Record3D export", folder, names, [color[n] for n in names],
+                          [depth[n] for n in names], poses[rows])  # fmt: skip
     size = (int(content.get("h", recording.color_size[0])), int(content.get("w", recording.color_size[1])))
+    if each.shape == (len(table), 4):
+        matrix = np.tile(np.eye(3), (len(names), 1, 1))
+        matrix[:, [0, 1, 0, 1], [0, 1, 2, 2]] = each[rows]
     recording.color_matrices = [(OWN, scale_matrix(matrix, size, recording.color_size))]
     recording.depth_matrices = [(OWN, scale_matrix(matrix, size, recording.depth_size))]
+    recording.units = (1.0, 1000.0) if (base / "rgbd").is_dir() else recording.units
     recording.conventions = (Y_UP, *(c for c in recording.conventions if c != Y_UP))
     return _phone(recording)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
+from xmask3d.scan.distortion import Lens, undistorted
 from xmask3d.scan.frame_files import collect_files, recording_of_files
 from xmask3d.scan.recording import Recording
 
@@ -22,6 +23,7 @@ class PosedFrame:
         pose: 4 x 4 as written.
         matrix: 3 x 3 pinhole matrix of a picture of `size`.
         size: (height, width); None for that of the colour pictures.
+        lens: distortion of colour and depth, which is undone; None for a pinhole.
     """
 
     color: Path
@@ -29,6 +31,7 @@ class PosedFrame:
     pose: np.ndarray
     matrix: np.ndarray
     size: tuple[int, int] | None = None
+    lens: Lens | None = None
 
 
 def recording_of_frames(kind: str, folder: Path, frames: Sequence[PosedFrame], convention: str) -> Recording:
@@ -52,14 +55,19 @@ def recording_of_frames(kind: str, folder: Path, frames: Sequence[PosedFrame], c
     names = names if len(set(names)) == len(names) else [str(i) for i in range(len(names))]
     depths = [frame.depth for frame in whole if frame.depth is not None]
     recording = recording_of_files(kind, folder, names, colors, depths, np.stack([f.pose for f in whole]))
-    for matrices, size in (
-        (recording.color_matrices, recording.color_size),
-        (recording.depth_matrices, recording.depth_size),
-    ):
+    lenses = [frame.lens for frame in whole]
+    for role in ("color", "depth"):
+        size = getattr(recording, f"{role}_size")
         own = [scale_matrix(frame.matrix, frame.size or recording.color_size, size) for frame in whole]
-        matrices[:] = [(OWN, own[0] if all((m == own[0]).all() for m in own) else np.stack(own))]
+        matrix = own[0] if all((m == own[0]).all() for m in own) else np.stack(own)
+        setattr(recording, f"{role}_matrices", [(OWN, matrix)])
+        if any(lenses):
+            load = undistorted(getattr(recording, f"load_{role}"), lenses, own)
+            setattr(recording, f"load_{role}", load)
     recording.conventions = (convention, *(c for c in recording.conventions if c != convention))
     recording.notes = [note for note in recording.notes if "intrinsics" not in note]
+    if any(lenses):
+        recording.notes.append("the lens's distortion is undone in pictures and depth maps")
     if len(whole) < len(frames):
         recording.notes.append(f"{len(frames) - len(whole)} listed frames lack colour or depth and are left out")
     return recording

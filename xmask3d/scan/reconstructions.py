@@ -9,6 +9,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.scan import formats
+from xmask3d.scan.distortion import Lens, lens_of_colmap
 from xmask3d.scan.posed_frames import PosedFrame, partner_depths, recording_of_frames
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.trajectories import quaternion_poses
@@ -20,7 +21,9 @@ MODELS = {
     "RADIAL_FISHEYE": (3, 5), "THIN_PRISM_FISHEYE": (4, 12),
 }  # fmt: skip
 BENT = 0.02  # distortion parameters above this move pixels that matter
-Camera = tuple[np.ndarray, tuple[int, int], bool]  # 3 x 3, (height, width), whether the lens bends pictures
+UNKNOWN = "not known"  # lens of a model whose distortion cannot be undone here
+# 3 x 3, (height, width), the lens
+Camera = tuple[np.ndarray, tuple[int, int], Lens | str | None]
 Posed = tuple[str, int, np.ndarray]  # file name, number of the camera, 4 x 4 world to camera
 
 
@@ -34,7 +37,7 @@ def find_nerfstudio(folder: Path) -> Recording | None:
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{path}: lists no frames; expected 'frames' with file_path and transform_matrix each")
     try:
-        frames, bent = _listed_frames(folder, content, listed)
+        frames = _listed_frames(folder, content, listed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: not understood ({type(error).__name__}: {error}); expected fl_x, fl_y, cx, cy, w, h and 'frames' "
@@ -46,12 +49,12 @@ def find_nerfstudio(folder: Path) -> Recording | None:
     scale = content.get("depth_unit_scale_factor")
     if isinstance(scale, (int, float)) and 0 < scale < np.inf:
         recording.units = (float(f"{1 / scale:.6g}"), *recording.units)
-    return _with_distortion(recording, bent)
+    return recording
 
 
-def _listed_frames(folder: Path, content: dict[str, Any], listed: list[Any]) -> tuple[list[PosedFrame], bool]:
+def _listed_frames(folder: Path, content: dict[str, Any], listed: list[Any]) -> list[PosedFrame]:
     partners: dict[Path, Path] | None = None
-    frames, bent = [], False
+    frames = []
     for entry in listed:
         values = {**content, **entry}
         color = folder / values["file_path"].replace("\\", "/")
@@ -71,17 +74,19 @@ def _listed_frames(folder: Path, content: dict[str, Any], listed: list[Any]) -> 
         else:
             fx = fy = width / 2 / np.tan(float(values["camera_angle_x"]) / 2)
         cx, cy = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
-        bent |= any(abs(float(values.get(key, 0))) > BENT for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-        frames.append(PosedFrame(color, depth, pose, matrix, (int(height), int(width))))
-    return frames, bent
+        frames.append(PosedFrame(color, depth, pose, matrix, (int(height), int(width)), _lens(values)))
+    return frames
 
 
-def _with_distortion(recording: Recording, bent: bool) -> Recording:
-    if bent:
-        recording.notes.append("warning: the cameras' lenses bend the pictures, which is not undone here; undistort "
-                               "them first, for example with colmap image_undistorter")  # fmt: skip
-    return recording
+def _lens(values: dict[str, Any]) -> Lens | None:
+    """Return the distortion that a frame of transforms.json states, or None."""
+    k1, k2, k3, k4, p1, p2 = (float(values.get(key, 0)) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    if not any((k1, k2, k3, k4, p1, p2)):
+        return None
+    if "FISHEYE" in str(values.get("camera_model", "")).upper() or values.get("is_fisheye"):
+        return Lens((k1, k2, k3, k4), fisheye=True)
+    return Lens((k1, k2, k3), (p1, p2))
 
 
 def find_colmap(folder: Path) -> Recording | None:
@@ -101,8 +106,11 @@ def find_colmap(folder: Path) -> Recording | None:
             kind = "a COLMAP model with depth maps"
             recording = recording_of_frames(kind, folder, frames, "camera-to-world")
             recording.units = (1.0, *(u for u in recording.units if u != 1.0)) if _own(frames) else recording.units
-            used = {number for _, number, _ in images}
-            return _with_distortion(recording, any(cameras[number][2] for number in used))
+            if any(cameras[number][2] == UNKNOWN for _, number, _ in images):
+                recording.notes.append("warning: the distortion of the lens is of a model that is not undone here; "
+                                       "undistort the pictures first (colmap image_undistorter)")  # fmt: skip
+            recording.unitless = _own(frames)
+            return recording
     if not places or dense_clouds(folder):
         return None
     raise UserError(
@@ -130,8 +138,9 @@ def _colmap_frames(base: Path, folder: Path, cameras: dict[int, Camera], images:
         color = next((path for path in near if path.is_file()), by_name.get(Path(name).name, near[0]))
         own = [maps / f"{name}.{kind}.bin" for kind in ("geometric", "photometric")]
         depth = next((path for path in own if path.is_file()), partners.get(color))
-        matrix, size, _ = cameras[number]
-        frames.append(PosedFrame(color, depth, np.linalg.inv(to_camera), matrix, size))
+        matrix, size, lens = cameras[number]
+        lens = lens if isinstance(lens, Lens) else None
+        frames.append(PosedFrame(color, depth, np.linalg.inv(to_camera), matrix, size, lens))
     return frames
 
 
@@ -165,7 +174,10 @@ def _camera(model: str, width: int, height: int, values: list[float]) -> Camera:
         raise ValueError(f"{model} with {len(values)} parameters")
     fx, fy, cx, cy = values[:4] if pinhole == 4 else (values[0], *values[:3])
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    return matrix, (height, width), any(abs(value) > BENT for value in values[pinhole:])
+    try:
+        return matrix, (height, width), lens_of_colmap(model, values[pinhole:])
+    except KeyError:
+        return matrix, (height, width), UNKNOWN if max(map(abs, values[pinhole:])) > BENT else None
 
 
 def _to_camera(turn: list[float], place: list[float]) -> np.ndarray:

@@ -63,6 +63,7 @@ class Recording:
         units: candidates for units per metre, the likeliest first.
         conventions: candidates for the pose convention, the likeliest first.
         up: axis of the world that points up, where the recorder fixes it.
+        unitless: poses and depth have no scale, as those of reconstructions from pictures.
         cloud: a point cloud that lies beside the frames, or None.
         notes: irregularities, one sentence each.
     """
@@ -80,6 +81,7 @@ class Recording:
     units: tuple[float, ...] = (1000.0, 5000.0, 4000.0, 10000.0, 1.0)
     conventions: tuple[str, ...] = tuple(CONVENTIONS)
     up: str | None = None
+    unitless: bool = False
     cloud: Path | None = None
     notes: list[str] = field(default_factory=list)
 

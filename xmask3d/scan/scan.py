@@ -1,6 +1,8 @@
 """Access to any scan: its form, its irregularities, and its points and views in the form of the networks."""
 
 import hashlib
+import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,19 +17,18 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.agreement import GOOD, Verdict, check_recording
-from xmask3d.scan.clouds import SUFFIXES, Cloud, map_origin, read_cloud
+from xmask3d.scan.clouds import Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
-from xmask3d.scan.formats import list_files
-from xmask3d.scan.frame_files import collect_files
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
 from xmask3d.scan.intrinsics import TOLD
-from xmask3d.scan.layouts import find_recording, point_clouds, shortened
-from xmask3d.scan.options import UNITS, ScanOptions
-from xmask3d.scan.reconstructions import dense_clouds
+from xmask3d.scan.layouts import shortened
+from xmask3d.scan.options import ScanOptions
 from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample
 from xmask3d.scan.sensor_streams import open_sens
+from xmask3d.scan.size import scale_by_height
+from xmask3d.scan.sources import find_scan, is_archive, unpack
 from xmask3d.scan.views import lift
 
 ALL_VIEWS_UP_TO = 120  # a longer recording is thinned to the views that cover it best
@@ -109,7 +110,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
 
     Args:
         path: a scene of a processed data set (its .pth file or its folder of views), a folder of a recording, a .sens
-            file or a folder with one, or a point cloud.
+            file, a point cloud, a folder that holds one of these somewhere, or an archive of it.
 
     Raises:
         UserError: no readable scan; the message lists the known forms.
@@ -120,43 +121,39 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     if processed is not None:
         return _open_processed(*processed, options)
     check_exists(path)
-    if path.is_file() and path.suffix.lower() == ".sens":
-        return _open_recording(open_sens(path), options)
-    if path.is_file():
-        return _open_cloud(path, options)
-    if (path / "scannet_3d").is_dir():
-        raise UserError(f"{path}: a data set of many scenes; name one, such as {path}/scannet_2d/<scene>")
-    sens = list_files(path, "*.sens")
-    if len(sens) > 1:
-        raise UserError(f"{path}: {len(sens)} .sens files ({sens[0].name}, {sens[1].name} ...); name one")
-    if sens:
-        return _open_recording(open_sens(sens[0]), options)
-    recording = find_recording(path)
-    if recording is not None:
-        return _open_recording(recording, options)
-    clouds = point_clouds(path, [suffix for suffix in SUFFIXES if suffix not in (".txt", ".csv")]) or dense_clouds(path)
-    if len(clouds) == 1:
-        return _open_cloud(clouds[0], options)
-    if clouds:
-        raise UserError(f"{path}: {len(clouds)} point clouds ({clouds[0].name}, {clouds[1].name} ...); name one")
-    raise UserError(
-        f"{path}: found no scan{_half_of_one(path)}; expected colour, depth and pose files (see docs/own_scan.md), "
-        f"a .sens file, or a point cloud ({', '.join(SUFFIXES)})"
-    )
+    return _open(path, options)
+
+
+def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
+    """Open a file or folder that lies `inside` so many archives."""
+    if is_archive(path):
+        if inside > 1:
+            raise UserError(f"{path}: an archive in an archive in an archive; unpack the outer ones")
+        folder = unpack(path)
+        try:
+            scan = _open(folder, options, inside + 1)
+        except BaseException:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            raise
+        weakref.finalize(scan, shutil.rmtree, folder.parent, True)
+        scan.name = scan.scene.name = path.name.split(".")[0]
+        return scan
+    notes: list[str] = []
+    found = find_scan(path, notes) if path.is_dir() else open_sens(path) if path.suffix.lower() == ".sens" else path
+    if isinstance(found, Recording):
+        found.notes += notes
+        return _open_recording(found, options)
+    if is_archive(found):
+        return _open(found, options, inside)
+    scan = _open_cloud(found, options)
+    scan.lines = [*notes, *scan.lines]
+    return scan
 
 
 def check_exists(path: Path) -> None:
     """Raise `UserError` where a path names neither a file or folder nor a scene of a processed data set."""
     if not path.exists() and _processed_paths(path) is None:
         raise UserError(f"{path}: no such file or folder")
-
-
-def _half_of_one(path: Path) -> str:
-    files = collect_files(path)
-    if not (files.color or files.depth):
-        return ""
-    count = f"{len(files.color)} colour and {len(files.depth)} depth pictures"
-    return f" ({count}; names of files or folders must say which is which)"
 
 
 def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
@@ -217,7 +214,7 @@ def _lift_view(view: View) -> np.ndarray:
 
 
 def _open_cloud(path: Path, options: ScanOptions) -> Scan:
-    cloud = read_cloud(path, UNITS[options.unit] if options.unit else None)
+    cloud = read_cloud(path, options.units_per_metre)
     gravity = _gravity(cloud.points, None, options)
     lines = [*cloud.notes, gravity.words]
     return _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
@@ -288,13 +285,19 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     lines += [*notes[:warned], *verdict.lines, *_better_untold(recording, told, verdict), *notes[warned:]]
     recording, calibration = told, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention).copy()
+    scale, given = 1.0, recording.unitless or options.scale is not None
+    if given:
+        scale, words = _scale(recording, calibration, world, options)
+        lines.append(words)
+        world[:, :3, 3] *= scale
+        calibration = replace(calibration, units_per_metre=calibration.units_per_metre / scale)
     origin = map_origin(np.median(world[:, :3, 3], axis=0))
     world[:, :3, 3] -= origin
     if origin.any():
         lines.append(f"cameras are far from zero (a map's?); worked on about ({origin[0]:.0f}, {origin[1]:.0f})")
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
     frames = Frames(recording, calibration, world, options.farthest)
-    cloud = _cloud_of(recording, frames, candidates, origin, options, lines)
+    cloud = _cloud_of(recording, frames, candidates, origin, options, lines, 1 / scale if given else None)
     candidates = np.setdiff1d(candidates, list(frames.damaged))
     gravity = _gravity(cloud.points, world[:, :3, :3], options, recording.up)
     lines.append(gravity.words)
@@ -317,6 +320,19 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     scan = _finish(scan_name, recording.kind, cloud, gravity, names, frames.view, lines, options, len(recording))
     scan.fingerprint = _fingerprint(calibration, world, options.farthest)
     return scan
+
+
+def _scale(
+    recording: Recording, calibration: Calibration, world: np.ndarray, options: ScanOptions
+) -> tuple[float, str]:
+    """Return metres a unit of a recording without a scale, as told or from the height of what its frames see."""
+    if options.scale is not None:
+        return options.scale, f"{options.scale:g} metres a unit, as told"
+    frames = Frames(recording, calibration, world, np.inf)
+    chosen = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), 24)).astype(int))
+    seen = [frames.for_fusion(int(frame))[1].reshape(-1, 3)[::7] for frame in chosen]
+    points = np.concatenate(seen)
+    return scale_by_height(points[np.isfinite(points).all(1)], world[:, :3, :3])
 
 
 def _fingerprint(calibration: Calibration, world: np.ndarray, farthest: float) -> str:
@@ -367,10 +383,11 @@ def _cloud_of(
     origin: np.ndarray,
     options: ScanOptions,
     lines: list[str],
+    unitless: float | None,
 ) -> Cloud:
     """Return the cloud beside the frames if they see it, else one fused from the frames; about the frames' origin."""
     if recording.cloud is not None:
-        cloud = read_cloud(recording.cloud, UNITS[options.unit] if options.unit else None, origin)
+        cloud = read_cloud(recording.cloud, options.units_per_metre or unitless, origin)
         agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])
         if agreement > 0.5:
             lines.append(f"points of {recording.cloud.name}, which {agreement:.0%} of its seen points' depths confirm")

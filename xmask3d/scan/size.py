@@ -1,0 +1,31 @@
+"""Scale of reconstructions from pictures, which have none: the height of a room gives it."""
+
+import numpy as np
+
+from xmask3d.scan.gravity import find_up
+
+ROOM = 2.6  # metres from floor to ceiling
+ROOMS = (1.2, 4.0)  # metres; a height in between, of a room or what was seen of it, is taken for metres already
+SAMPLE = 50_000
+
+
+def scale_by_height(points: np.ndarray, cameras: np.ndarray | None = None) -> tuple[float, str]:
+    """Estimate metres a unit of a reconstruction that has no scale of its own, and say how.
+
+    Args:
+        points: n x 3, finite.
+        cameras: m x 3 x 3 rotations, camera (x right, y down) to world, where they are known.
+    """
+    points = points[:: max(1, len(points) // SAMPLE)].astype(np.float64)
+    extent = float(np.ptp(np.percentile(points, (1, 99), axis=0), axis=0).max())
+    if not extent:
+        return 1.0, "warning: all points lie in one place"
+    up = find_up(points * (5 / extent), cameras).up
+    height = float(np.ptp(np.percentile(points @ up, (0.5, 99.5))))
+    if ROOMS[0] <= height <= ROOMS[1]:
+        return 1.0, f"no scale of its own; {height:.1f} units high as rooms are in metres, so kept (else --scale)"
+    factor = float(f"{ROOM / height:.3g}")
+    return factor, (
+        f"warning: a reconstruction from pictures has no scale; its height of {height:.3g} units is taken for a room's "
+        f"{ROOM} m (--scale {factor:g}, metres a unit); correct it with --scale"
+    )
