@@ -51,7 +51,7 @@ def test_blur_and_motion_soften_edges() -> None:
         _edge(decode(take_picture(edge, PLAIN, replace(STILL, motion=8.0), np.random.default_rng(seed))).astype(float))
         for seed in range(8)
     ]
-    assert np.mean(moving) > sharp + 2
+    assert max(moving) > sharp + 4 and np.mean(moving) > sharp + 1
 
 
 def test_grain_vignette_and_jpeg() -> None:

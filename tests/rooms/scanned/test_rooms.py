@@ -10,7 +10,7 @@ from xmask3d.rooms.furniture import procedural_models
 from xmask3d.rooms.layout import NORTH, Room, Slope
 from xmask3d.rooms.render import Renderer
 from xmask3d.rooms.scanned.build import build_scanned
-from xmask3d.rooms.scanned.film import ScannedRoom, expose
+from xmask3d.rooms.scanned.film import ScannedRoom, _beam_light, expose
 from xmask3d.rooms.scanned.furnishing import furnish_scanned, low_stands
 from xmask3d.rooms.scanned.handheld import film_room, rotation, tracked, turned_pose, world_frame
 from xmask3d.rooms.scanned.settings import ScanSettings
@@ -21,8 +21,8 @@ from xmask3d.rooms.viewpoints import small_intrinsics
 
 BARE = ScanSettings().changed(
     dict.fromkeys(
-        ("l_shape", "chimney", "slope", "clutter", "wall_things", "tiles", "unit_color", "low_stand", "curtains",
-         "sunbeam"), 0
+        ("l_shape", "chimney", "slope", "clutter", "wall_things", "tiles", "unit_color", "natural", "low_stand",
+         "curtains", "sunbeam"), 0
     ), "test"
 )  # fmt: skip
 MODELS = procedural_models("train", 0, 3)
@@ -121,6 +121,15 @@ def test_kitchens_are_painted_alike() -> None:
     assert tones(1.0) < 6 < tones(0.0)
 
 
+def test_furniture_keeps_its_own_colours_where_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    tint = ((0.2, 0.3, 0.9), 0.8)
+    monkeypatch.setattr("xmask3d.rooms.planner.Planner._tint", lambda planner, model: tint)
+    for probability, kept in ((0.0, 0), (1.0, 1)):
+        settings = BARE.changed({"natural": probability}, "test")
+        room = furnish_scanned("office", "train", MODELS, settings, np.random.default_rng(0))
+        assert {piece.tint for piece in room.pieces} == {None if kept else tint}
+
+
 def test_low_stands_have_a_television_and_differ_between_the_splits() -> None:
     built = [_built("living room", seed, low_stand=1.0) for seed in range(4)]
     with_stand = [room for room in built if "low tv stand" in room.kinds]
@@ -140,6 +149,23 @@ def test_windows_show_the_outside_and_let_the_sun_in() -> None:
     assert film.outside.mean() > 0.02
     assert film.light[film.outside].mean() > 1.2 > film.light[~film.outside].mean()
     assert (film.label[film.outside] == CLASS_IDS["window"]).all()
+
+
+def test_the_sun_falls_on_the_floor_within_the_windows_shadow() -> None:
+    built = _built("living room", 0, sunbeam=1.0)
+    beam, (width, depth, _) = built.beam, built.room.size
+    assert beam is not None
+    x, y = np.meshgrid(np.linspace(0.05, width - 0.05, 50), np.linspace(0.05, depth - 0.05, 50))
+    points = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], 1).astype(np.float32)
+    down = np.tile(np.array([0, 0, -1], np.float32), (len(points), 1))
+    lit = _beam_light(built.renderer, beam, points, -down, down)
+    sunny = points[lit > 0]
+    assert 5 < len(sunny) < len(points) / 2
+    assert lit.max() == pytest.approx(beam.strength * beam.sun[2], rel=1e-5)
+    # Back along the sun's ray each lit place lies in the window.
+    steps = (beam.place - sunny[:, beam.axis]) / beam.sun[beam.axis]
+    height = steps * beam.sun[2]
+    assert (height >= beam.low[1] - 1e-3).all() and (height <= beam.high[1] + 1e-3).all()
 
 
 def test_cameras_keep_to_pitch_and_walls() -> None:

@@ -8,7 +8,7 @@ from xmask3d.rooms.render import Renderer
 from xmask3d.rooms.scanned import pictures, things
 from xmask3d.rooms.scanned.clutter import scatter
 from xmask3d.rooms.scanned.film import ScannedRoom, Sunbeam, Surfaces
-from xmask3d.rooms.scanned.furnishing import Paint, television_place
+from xmask3d.rooms.scanned.furnishing import UNITS, Paint, television_place
 from xmask3d.rooms.scanned.settings import ScanSettings
 from xmask3d.rooms.scanned.shell import shell
 from xmask3d.rooms.scanned.walls import Part, ceiling_lamp, decorate
@@ -73,7 +73,8 @@ def box_of(mesh: Mesh) -> Box:
 
 def _surfaces(parts: list[Part]) -> Surfaces:
     outside = [np.arange(len(part.mesh.faces)) < (PANE_FACES if part.kind == "window" else 0) for part in parts]
-    shine = [np.maximum(_metal(part.mesh), part.shine) for part in parts]
+    # Painted units may be of one grey, and are no metal.
+    shine = [np.maximum(_metal(part.mesh) * (part.kind not in UNITS), part.shine) for part in parts]
     return Surfaces(np.concatenate(outside), np.concatenate(shine).astype(np.float32))
 
 
@@ -104,7 +105,7 @@ def _beam(room: Room, probability: float, rng: np.random.Generator) -> Sunbeam |
         (float(level[0]), float(level[1]), float(np.sin(rise))),
         axis,
         float(window.position[axis]),
-        (box.low[other], box.high[other]),
-        (box.low[2], box.high[2]),
+        (box.low[other], box.low[2]),
+        (box.high[other], box.high[2]),
         float(rng.uniform(0.8, 2.5)),
     )

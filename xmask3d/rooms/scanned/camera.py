@@ -10,7 +10,7 @@ from PIL import Image
 from xmask3d.rooms.scanned.film import Film, PlainArray
 from xmask3d.rooms.scanned.settings import ScanSettings
 
-TARGET = 0.5
+TARGET = 0.52
 """Mean brightness that the automatic exposure aims at."""
 
 
@@ -43,7 +43,7 @@ def choose_camera(settings: ScanSettings, rng: np.random.Generator) -> Camera:
     return Camera(
         (float(red), 1.0, float(blue)),
         float(rng.normal(0, settings.exposure)),
-        float(rng.uniform(0.8, 1.15)),
+        float(rng.uniform(0.65, 1.1)),
         float(rng.uniform(0, settings.blur)),
         float(rng.uniform(*settings.grain)),
         float(rng.uniform(0, settings.vignette)),
@@ -54,8 +54,8 @@ def choose_camera(settings: ScanSettings, rng: np.random.Generator) -> Camera:
 def take_picture(film: Film, camera: Camera, settings: ScanSettings, rng: np.random.Generator) -> bytes:
     """Return a JPEG file of what falls on the film. Each frame is exposed by itself, as cameras do."""
     light = film.light
-    mean = float(np.minimum(light, 1.5).mean())
-    gain = np.clip(TARGET / max(mean, 1e-3), 0.5, 2.5) * 2 ** (camera.offset + rng.normal(0, settings.exposure / 3))
+    mean = float(np.minimum(light, 1).mean())
+    gain = np.clip(TARGET / max(mean, 1e-3), 0.5, 3.5) * 2 ** (camera.offset + rng.normal(0, settings.exposure / 3))
     balance = np.asarray(camera.balance) * np.exp(rng.normal(0, settings.white_balance / 4, 3))
     image = light * (gain * balance).astype(np.float32)
     image = _motion_blurred(_blurred(image, camera.blur), float(rng.exponential(settings.motion)), rng)

@@ -19,7 +19,7 @@ class Sunbeam:
     Attributes:
         sun: unit vector towards the sun.
         axis: axis across the window's wall, 0 or 1. place: coordinate of the wall along it.
-        low, high: the opening's limits along the other horizontal axis and z.
+        low, high: corners of the opening, along the other horizontal axis and z.
         strength: light on a surface that faces the sun.
     """
 
@@ -125,10 +125,12 @@ def _camera_rays(pose: NDArray, intrinsics: NDArray, height: int, width: int) ->
 
 def _corner_shade(points: PlainArray, size: tuple[float, float, float]) -> PlainArray:
     """Return how much light reaches N points near the edges of a room of `size`, where walls hide the room."""
-    far = np.asarray(size, np.float32)
-    gaps = np.abs(np.concatenate([points.T, (far - points).T]))
-    gaps.partition(1, axis=0)  # the nearest wall may be the one that the point is on
-    return (1 - np.float32(0.28) * np.exp(-gaps[1] / np.float32(0.25))).astype(np.float32)
+    x, y, z = (
+        np.minimum(np.abs(axis), np.abs(np.float32(far) - axis)) for axis, far in zip(points.T, size, strict=True)
+    )
+    # The nearest wall may be the one that the point is on, so the second nearest counts.
+    second = np.maximum(np.minimum(x, y), np.minimum(np.maximum(x, y), z))
+    return (1 - np.float32(0.28) * np.exp(-second / np.float32(0.25))).astype(np.float32)
 
 
 def _beam_light(

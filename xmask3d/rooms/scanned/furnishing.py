@@ -1,6 +1,7 @@
 """Furniture of rooms that look like scans: painted kitchens, low TV stands, curtains beside windows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def furnish_scanned(
     plan = Planner(room, [*usable, *low_stands(split)], rng)
     if kind in ("living room", "bedroom") and plan.chance(settings.low_stand):
         plan.along_wall(plan.pick("low tv stand"), center=True, clear=0.4)
+    room.pieces = [replace(piece, tint=None) if plan.chance(settings.natural) else piece for piece in room.pieces]
     windows = [piece for piece in room.pieces if piece.model.kind == "window"]
     curtains = [piece for piece in room.pieces if piece.model.kind == "curtain"]
     if windows and not curtains and plan.chance(settings.curtains):

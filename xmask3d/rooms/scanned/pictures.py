@@ -29,13 +29,13 @@ def outside(rng: np.random.Generator) -> ByteArray:
     for _ in range(int(rng.integers(2, 9))):
         middle, radius = (rng.integers(0, WIDTH), HEIGHT * rng.uniform(0.35, 0.75)), rng.uniform(8, 30)
         across = (columns - middle[0] + WIDTH // 2) % WIDTH - WIDTH // 2
-        ragged = radius * (1 + 0.25 * rng.standard_normal((HEIGHT, WIDTH)))
+        ragged = radius * (1 + 0.35 * _grain(rng)[..., 0])
         crown = across**2 + (rows - middle[1]) ** 2 < ragged**2
         leaf = np.asarray(hsv(rng.uniform(0.2, 0.36), rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.55)))
-        image = np.where(crown[..., None], leaf * (1 + 0.25 * rng.standard_normal((HEIGHT, WIDTH, 1))), image)
+        image = np.where(crown[..., None], leaf * (1 + 0.35 * _grain(rng)), image)
     ground = np.asarray(hsv(rng.choice([0.08, 0.28, 0.6]), rng.uniform(0.03, 0.5), rng.uniform(0.35, 0.7)))
     horizon = HEIGHT * rng.uniform(0.6, 0.85)
-    image = np.where((rows > horizon)[..., None], ground * (1 + 0.1 * rng.standard_normal((HEIGHT, WIDTH, 1))), image)
+    image = np.where((rows > horizon)[..., None], ground * (1 + 0.1 * _grain(rng)), image)
     return _bytes(image)
 
 
@@ -85,6 +85,14 @@ def package(rng: np.random.Generator) -> ByteArray:
         top = int(rng.integers(2, 16))
         image[top : top + int(rng.integers(4, 14)), 4:28] = hsv(rng.random(), rng.uniform(0, 0.9), rng.uniform(0.2, 1))
     return _bytes(image * (1 + 0.03 * rng.standard_normal((32, 32, 1))))
+
+
+def _grain(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw noise of a few pixels' size, H x W x 1."""
+    noise = rng.standard_normal((HEIGHT, WIDTH))
+    for axis in (0, 1):
+        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, 2, axis)) / 2
+    return noise[..., None] / 2
 
 
 def _waves(rng: np.random.Generator, columns: NDArray, count: int) -> NDArray[np.float64]:

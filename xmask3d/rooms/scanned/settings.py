@@ -25,6 +25,7 @@ class ScanSettings:
         wall_things: number of switches, posters, shelves, radiators on the walls, relative to the usual.
         tiles: probability that a kitchen or bathroom has tiles on a part of its walls.
         unit_color: probability that a kitchen's units and worktops are painted alike.
+        natural: probability that a piece of furniture keeps the colours of its model instead of a drawn one.
         low_stand: probability of a low TV stand with a screen in a living room or bedroom.
         curtains: probability that curtains hang beside a window that has none.
         outside: range of the outside's brightness in windows, relative to a white wall.
@@ -65,6 +66,7 @@ class ScanSettings:
     wall_things: float = 1.0
     tiles: float = 0.7
     unit_color: float = 0.7
+    natural: float = 0.6
     low_stand: float = 0.5
     curtains: float = 0.4
     outside: Range = (1.2, 5.0)
@@ -129,8 +131,8 @@ class ScanSettings:
 
 
 PROBABILITIES = {
-    "l_shape", "chimney", "slope", "tiles", "unit_color", "low_stand", "curtains", "sunbeam", "flying", "dark_loss",
-    "shine_loss", "glass_loss", "slant_loss", "shadow", "vignette",
+    "l_shape", "chimney", "slope", "tiles", "unit_color", "natural", "low_stand", "curtains", "sunbeam", "flying",
+    "dark_loss", "shine_loss", "glass_loss", "slant_loss", "shadow", "vignette",
 }  # fmt: skip
 """Settings that may not exceed 1."""
 

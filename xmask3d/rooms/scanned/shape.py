@@ -16,8 +16,8 @@ def shape_room(room: Room, settings: ScanSettings, rng: np.random.Generator) -> 
     if min(width, depth) < 2.9:
         return
     if rng.random() < settings.l_shape:
-        x, y = rng.uniform(0.22, 0.36, 2) * (width, depth)
-        left, front = rng.random(2) < 0.5
+        x, y = (float(rng.uniform(0.22, 0.36)) * side for side in (width, depth))
+        left, front = (float(rng.random()) < 0.5 for _ in range(2))
         low = (0.0 if left else width - x, 0.0 if front else depth - y, 0.0)
         room.blocks.append(Box(low, (low[0] + x, low[1] + y, height)))
     elif rng.random() < settings.chimney:

@@ -12,6 +12,9 @@ from xmask3d.rooms.viewpoints import Pose
 CELL = 0.02
 """Edge of the cells in which one true point of each object is kept, metres."""
 
+STRIDE = 2
+"""Interval of the rows and columns of a frame in use: closer than the fusion's voxels at any distance in a room."""
+
 NOBODY = -1
 
 
@@ -25,7 +28,7 @@ def true_surfaces(
     """
     points, instances = [], []
     for film, pose, k in zip(films, poses, intrinsics, strict=True):
-        rows, columns = np.nonzero(film.instance >= 0)
+        rows, columns = (STRIDE * index for index in np.nonzero(film.instance[::STRIDE, ::STRIDE] >= 0))
         z = film.depth[rows, columns]
         x = ((columns - k[0, 2]) / k[0, 0]).astype(np.float32) * z
         y = ((rows - k[1, 2]) / k[1, 1]).astype(np.float32) * z
