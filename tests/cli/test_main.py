@@ -92,7 +92,7 @@ MISTAKES = [
     (["check", "config/rooms/B15N4.yaml", "--views", "0"], "--views 0: is 1 or more"),
     (["check", "config/rooms/B15N4.yaml", "--data", "data.root=nowhere"], "no such folder"),
     (["convert", "none.pth.tar", "x.safetensors"], "none.pth.tar: no such checkpoint"),
-    (["export", "nowhere", "out"], "nowhere: no config.yaml"),
+    (["export", "nowhere", "out"], "nowhere: neither a result"),
     (["download", "scannet_4d"], "there is no download 'scannet_4d'"),
     (["compare", "runs"], "write NAME=PATH"),
     (["config", "train.epoch"], "did you mean 'train.epochs'?"),

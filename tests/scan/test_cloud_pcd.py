@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xmask3d.errors import UserError
-from xmask3d.scan.cloud_pcd import _lzf
+from xmask3d.scan.cloud_pcd import lzf_decompress
 from xmask3d.scan.clouds import read_cloud
 
 POINTS = np.random.default_rng(0).uniform(0, 3, (200, 3)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_pcd(tmp_path: Path, form: str) -> None:
 def test_lzf_back_references() -> None:
     # "abc", then 6 bytes from 3 back (overlapping what is written), then "x".
     packed = bytes([2]) + b"abc" + bytes([(4 << 5), 2]) + bytes([0]) + b"x"
-    assert _lzf(packed, 10) == b"abcabcabcx"
+    assert lzf_decompress(packed, 10) == b"abcabcabcx"
 
 
 @pytest.mark.parametrize(

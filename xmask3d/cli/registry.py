@@ -25,7 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "evaluate": "score a checkpoint, or files of predictions, on a benchmark",
         "compare": "put evaluations and scored predictions side by side",
         "convert": "convert a checkpoint from one format to another",
-        "export": "write a trained model as a small folder",
+        "export": "write a result as other programs take it, or a trained model",
     },
     "data and weights": {
         "download": "download data sets, networks and checkpoints by name",

@@ -6,6 +6,7 @@ Text and binary of either byte order. Nothing that a header says is believed bef
 import io
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -61,25 +62,26 @@ def read_elements(path: Path) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        order, elements, newline, start = _read_header(file)
+        order, elements, newline, start = read_header(file)
         size = file.seek(0, io.SEEK_END)
         file.seek(start)
         body: BinaryIO = file
         if newline == b"\r" and not order:
             body = io.BytesIO(file.read().replace(b"\r", b"\n"))
             size -= start
-        return {element.name: _read_rows(body, element, order, size - body.tell()) for element in elements}
+        return {element.name: read_rows(body, element, order, size - body.tell()) for element in elements}
 
 
-def write_elements(path: Path, elements: dict[str, np.ndarray]) -> None:
+def write_elements(path: Path, elements: dict[str, np.ndarray], comments: Sequence[str] = ()) -> None:
     """Write a binary PLY file.
 
     Args:
         path: its folder exists.
         elements: structured arrays by the name of their element; a column that is n x k becomes a list of k.
+        comments: lines for the header.
     """
     names = {code: name for name, code in KINDS.items()}
-    header, tables = ["ply", "format binary_little_endian 1.0"], []
+    header, tables = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in comments)], []
     for element, rows in elements.items():
         header.append(f"element {element} {len(rows)}")
         fields: list[tuple] = []
@@ -94,12 +96,12 @@ def write_elements(path: Path, elements: dict[str, np.ndarray]) -> None:
             table[name] = rows[name] if lists == name else rows.dtype[lists].shape[0]
         tables.append(table)
     with path.open("wb") as file:
-        file.write("\n".join([*header, "end_header", ""]).encode("ascii"))
+        file.write("\n".join([*header, "end_header", ""]).encode("ascii", "replace"))
         for table in tables:
             file.write(table.tobytes())
 
 
-def _read_header(file: BinaryIO) -> tuple[str, list[Element], bytes, int]:
+def read_header(file: BinaryIO) -> tuple[str, list[Element], bytes, int]:
     """Read byte order ("" for text), elements, line ending, and the position of the first row."""
     head = file.read(LARGEST_HEADER)
     first = re.match(rb"ply[ \t]*(\r\n|\n|\r)", head)
@@ -137,7 +139,7 @@ def _kind(name: str) -> str:
     return kind
 
 
-def _read_rows(file: BinaryIO, element: Element, order: str, left: int) -> np.ndarray:
+def read_rows(file: BinaryIO, element: Element, order: str, left: int) -> np.ndarray:
     """Read the rows of an element, which begin here in a file with `left` bytes left."""
     lengths = [0] * len(element.properties)
     if not element.rows:

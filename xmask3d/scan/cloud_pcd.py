@@ -81,7 +81,7 @@ def _pcd_table(data: bytes, columns: list[tuple[str, str, int]], form: str, coun
         return {name: table[name] for name, _, _ in columns}
     if form == "binary_compressed":
         packed, size = np.frombuffer(data[:8], "<u4")
-        flat = _lzf(data[8 : 8 + int(packed)], int(size))
+        flat = lzf_decompress(data[8 : 8 + int(packed)], int(size))
         result, place = {}, 0
         for name, kind, width in columns:
             values = np.frombuffer(flat, "<" + kind, count * width, place)
@@ -97,7 +97,7 @@ def _pcd_ascii(values: np.ndarray, kind: str) -> np.ndarray:
     return floats.astype(kind)
 
 
-def _lzf(data: bytes, size: int) -> bytes:
+def lzf_decompress(data: bytes, size: int) -> bytes:
     """Undo LZF compression (literal runs and back references)."""
     out = bytearray()
     place = 0

@@ -1,6 +1,6 @@
 """Point clouds from files of many formats; units and irregularities are corrected."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Cloud:
         origin: 3 float64, added to the points to get the file's position in metres (0 but for map coordinates).
         units_per_metre: divisor of the file's numbers.
         notes: findings and corrections, one sentence each.
+        file: the file, or None for points from elsewhere.
     """
 
     points: np.ndarray
@@ -43,6 +44,7 @@ class Cloud:
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
     units_per_metre: float = 1.0
     notes: list[str] = field(default_factory=list)
+    file: Path | None = None
 
 
 def map_origin(centre: np.ndarray) -> np.ndarray:
@@ -93,7 +95,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         scale, words = scale_by_height(points)
         units = 1 / scale
         notes.append(words)
-    return _to_metres(points, colors, units, origin, notes)
+    return replace(_to_metres(points, colors, units, origin, notes), file=path)
 
 
 def _to_metres(

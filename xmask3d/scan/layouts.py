@@ -16,7 +16,7 @@ from xmask3d.scan.reconstructions import find_colmap, find_nerfstudio
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.trajectories import read_pose, read_trajectory, seconds
 
-RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and its summary.json
+RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and what its summary.json lists
 MAX_TIME_GAP = 0.03  # seconds between colour, depth and pose that still count as one moment (TUM)
 
 
@@ -240,7 +240,11 @@ def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
     found = [path for path in formats.list_files(folder, "*") if path.suffix.lower() in suffixes]
     if not (folder / "summary.json").is_file():
         return found
-    return [path for path in found if path.name not in RESULTS and not path.name.startswith("heat_")]
+    try:
+        listed = formats.read_json(folder / "summary.json").get("files", [])
+    except UserError:
+        listed = []
+    return [path for path in found if path.name not in {*RESULTS, *map(str, listed)} and path.name[:5] != "heat_"]
 
 
 def _cloud_beside(folder: Path, notes: list[str]) -> Path | None:

@@ -49,6 +49,7 @@ class Scan:
         lines: findings, one sentence each; warnings begin with "warning:".
         frame_count: frames that the recording has.
         fingerprint: distinguishes readings of the same frames: calibration, poses, farthest depth.
+        file: the cloud or mesh that the points are of, or None. units_per_metre: numbers of it in one metre.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Scan:
     lines: list[str] = field(default_factory=list)
     frame_count: int = 0
     fingerprint: str = ""
+    file: Path | None = None
+    units_per_metre: float = 1.0
 
     @property
     def scene_names(self) -> list[str]:
@@ -254,7 +257,7 @@ def _finish(
     upright = (points @ gravity.rotation.T.astype(np.float32)).astype(np.float32)
     scene = Scene(name, upright, colors, None, views)
     return Scan(name, kind, scene, cloud.points, cloud.colors, load, cloud.origin, worked, gravity.rotation, lines,
-                frame_count)  # fmt: skip
+                frame_count, file=cloud.file, units_per_metre=cloud.units_per_metre)  # fmt: skip
 
 
 def _worked(points: np.ndarray, options: ScanOptions, lines: list[str]) -> tuple[np.ndarray | None, np.ndarray | slice]:

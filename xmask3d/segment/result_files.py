@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from xmask3d.segment.answer import Answer
+from xmask3d.segment.exports import own_file_name, write_file
 from xmask3d.segment.folder import SUMMARY, earlier_summary
 from xmask3d.segment.regions import Region
 from xmask3d.segment.result import SegmentationResult
@@ -23,9 +25,9 @@ PARTIAL = ".part-result"  # files that are not complete yet
 def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
     """Write everything about a result, and remove the files of the result that was there before.
 
-    `labels.ply` (colour, label and confidence of every point), `labels.csv`, `heat_<phrase>.ply` of the first
-    `MAX_HEATS` phrases, `objects.ply` and `objects.csv` where there are objects, `overview.png`, `scene.html`,
-    `summary.json`.
+    `labels.ply` (colour, label and confidence of every point), the scan's own file with labels (`labelled.*`, or
+    `fused.ply` of a recording), `labels.csv`, `heat_<phrase>.ply` of the first `MAX_HEATS` phrases, `objects.ply` and
+    `objects.csv` where there are objects, `overview.png`, `scene.html`, `summary.json`.
 
     Returns:
         The files, in that order.
@@ -34,7 +36,7 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        names = _write_files(result, partial)
+        names = _write_files(result, partial, _own_name(result, folder))
         _remove_others(folder, names)
         for name in names:
             os.replace(partial / name, folder / name)
@@ -52,8 +54,20 @@ def _remove_others(folder: Path, names: list[str]) -> None:
                 path.unlink()
 
 
-def _write_files(result: SegmentationResult, folder: Path) -> list[str]:
-    """Write all files; returns their names, that of the summary, which lists them, last."""
+def _own_name(result: SegmentationResult, folder: Path) -> str:
+    """Return a name for the scan's own file with labels that takes the place of nothing but an earlier result."""
+    name = own_file_name(Answer.of(result))
+    listed = earlier_summary(folder).get("files")
+    taken = (folder / name).exists() and not (isinstance(listed, list) and name in listed)
+    return f"labels_{name}" if taken else name
+
+
+def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str]:
+    """Write all files; returns their names, that of the summary, which lists them, last.
+
+    Args:
+        own: name of the scan's own file with labels.
+    """
     palette = label_palette(len(result.names))
     colors = palette[result.labels]
     position = result.points + result.origin if np.any(result.origin) else result.points
@@ -92,7 +106,9 @@ def _write_files(result: SegmentationResult, folder: Path) -> list[str]:
         rotation=result.rotation,
         start=result.phrases[0] if phrase_only else "labels",
     )
-    names = [file.name for file in files]
+    exported = write_file(Answer.of(result), folder / own)
+    result.about["notes"] = exported.notes
+    names = [file.name for file in [*files[:1], folder / own, *exported.files[1:], *files[1:]]]
     said = {**summary(result), "files": names}
     files[-1].write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return names

@@ -239,6 +239,7 @@ class Segmenter:
             "device": str(self.device),
             "views": labelled.used,
             "frames": scan.frame_count,
+            **({"file": str(scan.file.resolve()), "units": scan.units_per_metre} if scan.file else {}),
         }
         if classes is None and is_phrase(queries, background):
             result = phrase_result(features, queries[0], self.encode, self.reference, scan.name)

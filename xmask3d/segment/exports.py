@@ -1,0 +1,172 @@
+"""Labels as other programs take them: the scan's own file, other formats, a file an object, boxes, text for ScanNet."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
+from xmask3d.scan.writing.added import Added
+from xmask3d.scan.writing.back import WRITERS, suffix_back, write_back, write_cloud, write_parts
+from xmask3d.scan.writing.plain import MESHES
+from xmask3d.segment.answer import Answer
+from xmask3d.segment.boxes import boxes
+from xmask3d.splits import load_benchmark
+
+KINDS = ("same", "objects", "boxes", "scannet", *(suffix[1:] for suffix in WRITERS))
+OWN = "labelled"  # name of the scan's own file with labels
+FUSED = "fused.ply"  # name of the cloud that was fused from a recording's frames
+
+
+@dataclass
+class Exports:
+    """Files that were written, and sentences on them."""
+
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def own_file_name(answer: Answer) -> str:
+    """Return the name of the scan's own file with labels."""
+    return FUSED if answer.file is None else f"{OWN}{suffix_back(answer.file)}"
+
+
+def export_answer(answer: Answer, to: str, folder: Path, paint: bool = False) -> Exports:
+    """Write labels in a format.
+
+    Args:
+        to: one of `KINDS`, or the path of a file whose suffix names a format.
+        folder: folder for what has no path of its own.
+        paint: colour by class even what has colours of its own.
+
+    Raises:
+        UserError: a format that is not known or cannot hold the scan, or a package that is missing.
+    """
+    if to == "objects":
+        return _write_objects(answer.with_objects(), folder / "objects", paint)
+    if to == "scannet":
+        return write_scannet(answer.with_objects(), folder / "scannet")
+    if to == "boxes" or Path(to).suffix.lower() == ".json":
+        path = folder / "boxes.json" if to == "boxes" else Path(to)
+        atomic_write(path, json.dumps({"scan": answer.name, "unit": "metre", "objects": boxes(answer.with_objects())},
+                                      indent=1, ensure_ascii=False) + "\n")  # fmt: skip
+        return Exports([path])
+    if to == "same":
+        return write_file(answer, folder / own_file_name(answer), paint)
+    target = folder / f"{OWN}.{to}" if to in KINDS else Path(to)
+    if target.suffix.lower() not in WRITERS:
+        known = ", ".join(KINDS)
+        raise UserError(f"--to {to}: not a format that is written; known: {known}, or a path with such a suffix")
+    return write_file(answer, target, paint)
+
+
+def write_file(answer: Answer, target: Path, paint: bool = False) -> Exports:
+    """Write the scan's own file with labels, or, where that cannot be, its points in their own colours."""
+    exports, source = Exports([target]), answer.file
+    if source is not None and target.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the scan itself; name another file")
+    if source is not None and source.is_file():
+
+        def labels_at(places: np.ndarray) -> Added:
+            added, same = answer.added_at(places, answer.units, paint)
+            if not same:
+                count = f"{len(answer.points):,}"
+                exports.notes.append(f"{len(places):,} vertices take the label of the nearest of {count} points")
+            return added
+
+        try:
+            lost = write_back(source, target, labels_at)
+            exports.notes += [f"{target.name}: {lost}"] if lost else []
+            return exports
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            if source.suffix.lower() == target.suffix.lower() or source.suffix.lower() in MESHES:
+                exports.notes = [f"{target.name}: points alone ({' '.join(str(error).split())[:80]})"]
+    elif source is not None:
+        exports.notes.append(f"{source}: no longer there; {target.name} has its points alone")
+    write_cloud(target, answer.points, answer.colors, answer.added(paint))
+    return exports
+
+
+def _write_objects(answer: Answer, folder: Path, paint: bool) -> Exports:
+    """Write one file an object, and `objects.json` with their boxes; what an earlier export wrote there is removed."""
+    index = folder / "objects.json"
+    listed = boxes(answer)
+
+    def name_of(number: int) -> str:
+        return f"{number:03}_{re.sub(r'[^a-zA-Z0-9]+', '_', listed[number]['class'])}"
+
+    if index.is_file():
+        for path in folder.glob("[0-9][0-9][0-9]*_*"):
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    exports, source, written = Exports(), answer.file, None
+    if source is not None and source.is_file():
+        try:
+            written = write_parts(source, folder, lambda at: answer.added_at(at, answer.units, paint)[0], name_of)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            exports.notes.append(f"points alone: {source.name} is not written in parts ({str(error)[:80]})")
+    if written is None:
+        written, added = [], answer.added(paint)
+        for number in range(len(listed)):
+            kept = np.equal(added.objects, number)
+            written.append(folder / f"{name_of(number)}.ply")
+            colors = None if answer.colors is None else answer.colors[kept]
+            write_cloud(written[-1], answer.points[kept], colors, added.of(kept))
+    files = {int(path.name.split("_")[0]): path.name for path in written}
+    said = [{**box, "file": files.get(number)} for number, box in enumerate(listed)]
+    atomic_write(index, json.dumps({"scan": answer.name, "unit": "metre", "objects": said}, indent=1) + "\n")
+    exports.files = [*written, index]
+    return exports
+
+
+def write_scannet(answer: Answer, folder: Path) -> Exports:
+    """Write the text files of ScanNet's benchmarks: `semantic/<scan>.txt`, `instance/<scan>.txt` and its masks.
+
+    Ids are ScanNet's by the names of the classes: NYU40 where all names are among the 20 classes, else ScanNet200's. A
+    mesh has a line a vertex, other scans a line a point.
+    """
+    ids, missing = _scannet_ids(answer.names)
+    exports = Exports(notes=[f"not a class of ScanNet, written as 0: {', '.join(missing)}"] if missing else [])
+    added = answer.added()
+    if answer.file is not None and answer.file.suffix.lower() in WRITERS and answer.file.is_file():
+        writer = WRITERS[answer.file.suffix.lower()]
+        added, _ = answer.added_at(writer.positions(answer.file), answer.units)
+    scene = answer.name.removesuffix("_vh_clean_2")
+    semantic, instance = folder / "semantic" / f"{scene}.txt", folder / "instance" / f"{scene}.txt"
+    atomic_write(semantic, "".join(f"{value}\n" for value in np.append(ids, 0)[added.labels].tolist()))
+    rows = []
+    for number, name in enumerate(answer.object_names or []):
+        mask = np.equal(added.objects, number)
+        if name not in answer.names or not ids[answer.names.index(name)] or not mask.any():
+            continue
+        path = instance.parent / "masks" / f"{scene}_{number:03}.txt"
+        atomic_write(path, "".join("1\n" if inside else "0\n" for inside in mask.tolist()), sync=False)
+        exports.files.append(path)
+        score = float(added.confidence[mask].mean())
+        rows.append(f"masks/{path.name} {ids[answer.names.index(name)]} {score:.4f}\n")
+    atomic_write(instance, "".join(rows))
+    exports.files = [semantic, instance, *exports.files]
+    return exports
+
+
+def _scannet_ids(names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Return ScanNet's id of each class, 0 where it has none, and the names without one.
+
+    Raises:
+        UserError: no class has one.
+    """
+    found: dict[str, int] = {}
+    for list_name in ("scannet20full/all", "scannet200/B170N30"):
+        benchmark = load_benchmark(list_name)
+        found = dict(zip(benchmark.class_names, benchmark.file_ids_2d, strict=True))
+        if set(names) <= found.keys():
+            break
+    ids = np.array([found.get(name, 0) for name in names])
+    missing = [name for name in names if name not in found]
+    if len(missing) == len(names):
+        words = ", ".join(names)[:60]
+        raise UserError(f"none of the words ({words}) is a class of ScanNet; segment with --classes scannet20")
+    return ids, missing
