@@ -12,6 +12,7 @@ from tests.segment.test_result_files import result_of
 from xmask3d.data.predictions import PredictionFolder
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
+from xmask3d.scan.clouds import read_cloud
 from xmask3d.segment.answer import Answer
 from xmask3d.segment.boxes import boxes, oriented_box
 from xmask3d.segment.exports import export_answer
@@ -133,6 +134,18 @@ def test_text_files_of_scannet_are_read_by_the_scorer(tmp_path: Path) -> None:
     assert notes == ["not a class of ScanNet, written as 0: lamp x"]
     with pytest.raises(UserError, match="none of the words"):
         export_answer(answer(names=["x", "y"]), "scannet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scan.xyz", "scan.splat", "scan.ply"])
+@pytest.mark.parametrize("to", ["same", "glb", "pcd"])
+def test_clouds_of_other_formats_are_written_as_points(tmp_path: Path, name: str, to: str) -> None:
+    path = tmp_path / name
+    if name == "scan.ply":
+        trimesh.PointCloud(answer().points).export(path)
+    else:
+        path.write_text("0 0 0\n")
+    (file,) = export_answer(answer(file=path), to, tmp_path).files
+    assert len(read_cloud(file, 1.0).points) == 2734
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:

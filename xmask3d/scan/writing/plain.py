@@ -9,12 +9,15 @@ from xmask3d.geometry.ply import write_elements
 
 MESHES = (".ply", ".obj", ".glb")
 """Formats in which meshes are written."""
+READ = (*MESHES, ".gltf", ".stl", ".off")
 
 
 def load_mesh(path: Path) -> Any:
     """Read a mesh with its texture; several parts are joined. Raises `ValueError` where there are no faces."""
     import trimesh
 
+    if path.suffix.lower() not in READ:
+        raise ValueError("no mesh")
     loaded = trimesh.load(str(path), process=False)
     mesh = loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
