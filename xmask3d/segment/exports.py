@@ -111,7 +111,7 @@ def _write_objects(answer: Answer, folder: Path, paint: bool) -> Exports:
     if written is None:
         written, added = [], answer.added(paint)
         for number in range(len(listed)):
-            kept = np.equal(added.objects, number)
+            kept = np.equal(np.asarray(answer.objects), number)
             written.append(folder / f"{name_of(number)}.ply")
             colors = None if answer.colors is None else answer.colors[kept]
             write_cloud(written[-1], answer.points[kept], colors, added.of(kept))
@@ -139,7 +139,7 @@ def write_scannet(answer: Answer, folder: Path) -> Exports:
     atomic_write(semantic, "".join(f"{value}\n" for value in np.append(ids, 0)[added.labels].tolist()))
     rows = []
     for number, name in enumerate(answer.object_names or []):
-        mask = np.equal(added.objects, number)
+        mask = np.equal(np.asarray(added.objects), number)
         if name not in answer.names or not ids[answer.names.index(name)] or not mask.any():
             continue
         path = instance.parent / "masks" / f"{scene}_{number:03}.txt"
