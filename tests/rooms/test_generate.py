@@ -100,6 +100,32 @@ def test_points_project_onto_their_own_labels_and_colours(rooms: Path, split: st
         assert np.abs(picture[row[seen], column[seen]] - colors[seen]).mean() < 0.12
 
 
+def test_objects_are_of_their_points_classes(rooms: Path) -> None:
+    for split, scene in (("train", "scene0000_00"), ("val", "scene5000_00")):
+        _, _, labels = _cloud(rooms, split, scene)
+        objects = np.array((rooms / "instance_gt" / split / f"{scene}.txt").read_text().split(), int)
+        classes = np.append(NYU40_IDS, np.zeros(236, int))[labels.astype(int)]
+        np.testing.assert_array_equal(objects // 1000, classes)
+        assert ((objects % 1000 > 0) == (classes > 0)).all()
+        chairs = np.unique(objects[classes == 5])
+        assert len(chairs) == len(np.unique(chairs % 1000))
+        # Floor, wall, ceiling, perhaps a rug, then the pieces: no number is taken twice.
+        numbers = np.unique(objects[objects > 0])
+        assert len(np.unique(numbers % 1000)) == len(numbers) > 5
+
+
+def test_clean_rooms_are_those_of_before(rooms: Path) -> None:
+    found = {}
+    for split, scene in (("train", "scene0000_00"), ("val", "scene5000_00")):
+        coords, colors, labels = _cloud(rooms, split, scene)
+        values = (coords.mean(), colors.mean(), colors.std(), np.minimum(labels, 20).mean())
+        found[scene] = (len(coords), *(round(float(value), 3) for value in values))
+    assert found == {
+        "scene0000_00": (33587, 1.66, 0.115, 0.509, 4.736),
+        "scene5000_00": (26864, 1.691, -0.051, 0.4, 3.237),
+    }
+
+
 def test_captions_name_what_is_seen(rooms: Path) -> None:
     sentences = json.loads((rooms / "captions.json").read_text())
     assert {scene: list(frames) for scene, frames in sentences.items()} == {

@@ -12,7 +12,7 @@ from xmask3d.rooms.render import Renderer
 from xmask3d.rooms.scanned.build import build_scanned
 from xmask3d.rooms.scanned.film import ScannedRoom, _beam_light, expose
 from xmask3d.rooms.scanned.furnishing import furnish_scanned, low_stands
-from xmask3d.rooms.scanned.handheld import film_room, rotation, tracked, turned_pose, world_frame
+from xmask3d.rooms.scanned.handheld import choose_route, film_room, rotation, tracked, turned_pose, world_frame
 from xmask3d.rooms.scanned.settings import ScanSettings
 from xmask3d.rooms.scanned.shape import ceiling_height, shape_room, slope_mesh
 from xmask3d.rooms.structure import UNLABELLED
@@ -21,8 +21,8 @@ from xmask3d.rooms.viewpoints import small_intrinsics
 
 BARE = ScanSettings().changed(
     dict.fromkeys(
-        ("l_shape", "chimney", "slope", "clutter", "wall_things", "tiles", "unit_color", "natural", "low_stand",
-         "curtains", "sunbeam"), 0
+        ("l_shape", "chimney", "slope", "clutter", "wall_things", "tiles", "unit_color", "natural", "tall_windows",
+         "low_stand", "curtains", "sunbeam"), 0
     ), "test"
 )  # fmt: skip
 MODELS = procedural_models("train", 0, 3)
@@ -151,6 +151,16 @@ def test_windows_show_the_outside_and_let_the_sun_in() -> None:
     assert (film.label[film.outside] == CLASS_IDS["window"]).all()
 
 
+def test_windows_reach_the_floor_where_nothing_stands_before_them() -> None:
+    tall = []
+    for seed in range(5):
+        room = _built("living room", seed, tall_windows=1.0).room
+        for window in (piece for piece in room.pieces if piece.model.kind == "window"):
+            assert room.is_free(window.box, ignore=[window])
+            tall.append(window.position[2] < 0.1 and window.size[2] > 1.6)
+    assert sum(tall) > 0
+
+
 def test_the_sun_falls_on_the_floor_within_the_windows_shadow() -> None:
     built = _built("living room", 0, sunbeam=1.0)
     beam, (width, depth, _) = built.beam, built.room.size
@@ -172,12 +182,24 @@ def test_cameras_keep_to_pitch_and_walls() -> None:
     settings = BARE.changed({"pitch": 12, "roll": 0, "l_shape": 1}, "test")
     rng = np.random.default_rng(3)
     built = build_scanned(furnish_scanned("living room", "train", MODELS, settings, rng), settings, rng)
-    poses = film_room(built, 8, settings, rng)
+    poses = film_room(built, choose_route(built, settings, rng), 8, settings, rng)
     assert len(poses) == 8
     for pose in poses:
         assert abs(np.degrees(np.arcsin(pose[2, 2]))) <= 12 + 1e-6
         assert abs(pose[2, 0]) < 1e-9  # no roll: the picture's rows are level
         assert (pose[:2, 3] > 0.1).all() and (pose[:2, 3] < np.array(built.room.size[:2]) - 0.1).all()
+
+
+def test_recordings_of_one_side_look_one_way() -> None:
+    spread = {}
+    for probability in (0.0, 1.0):
+        settings, rng = BARE.changed({"partial": probability}, "test"), np.random.default_rng(5)
+        built = build_scanned(furnish_scanned("living room", "train", MODELS, settings, rng), settings, rng)
+        route = choose_route(built, settings, rng)
+        forward = np.array([pose[:2, 2] for pose in film_room(built, route, 10, settings, rng)])
+        spread[probability] = np.linalg.norm((forward / np.linalg.norm(forward, axis=1)[:, None]).mean(0))
+        assert (route.heading is None) == (probability == 0) and (not probability or len(route.places) <= 2)
+    assert spread[1.0] > 0.7 > spread[0.0]
 
 
 def test_poses_are_written_slightly_off_and_the_world_tilted() -> None:

@@ -10,7 +10,7 @@ from xmask3d.rooms.catalogue import CLASS_IDS, CLASS_OF_KIND
 from xmask3d.rooms.furniture import FurnitureModel
 from xmask3d.rooms.layout import Piece, Room
 from xmask3d.rooms.mesh import ByteArray, Mesh
-from xmask3d.rooms.planner import Planner
+from xmask3d.rooms.planner import Planner, moved, resized
 from xmask3d.rooms.procedural import ProceduralSource
 from xmask3d.rooms.room_types import furnish
 from xmask3d.rooms.scanned.settings import ScanSettings
@@ -18,6 +18,9 @@ from xmask3d.rooms.scanned.shape import shape_room
 from xmask3d.rooms.style import Style
 
 UNITS = ("kitchen cabinet", "wall cabinet", "tall cabinet", "kitchen island")
+SILL = 0.05
+"""Height of the lower edge of a window that reaches down to the floor, metres."""
+
 LOW_STANDS = 12
 """Low TV stands of each split."""
 
@@ -33,6 +36,7 @@ def furnish_scanned(
     if kind in ("living room", "bedroom") and plan.chance(settings.low_stand):
         plan.along_wall(plan.pick("low tv stand"), center=True, clear=0.4)
     room.pieces = [replace(piece, tint=None) if plan.chance(settings.natural) else piece for piece in room.pieces]
+    room.pieces = [_to_the_floor(piece, plan, settings.tall_windows) for piece in room.pieces]
     windows = [piece for piece in room.pieces if piece.model.kind == "window"]
     curtains = [piece for piece in room.pieces if piece.model.kind == "curtain"]
     if windows and not curtains and plan.chance(settings.curtains):
@@ -40,6 +44,15 @@ def furnish_scanned(
         rod = min(window.position[2] + window.size[2] + 0.12, room.size[2] - 0.03)
         plan.hang(window, plan.curtain(rod), rod)
     return room
+
+
+def _to_the_floor(piece: Piece, plan: Planner, probability: float) -> Piece:
+    """Return a window that reaches down to the floor, where nothing stands before it; other pieces as they are."""
+    if piece.model.kind != "window" or not plan.chance(probability):
+        return piece
+    x, y, z = piece.position
+    tall = moved(resized(piece, height=z + piece.size[2] - SILL), (x, y, SILL), piece.angle)
+    return tall if plan.room.is_free(tall.box, ignore=[piece]) else piece
 
 
 def low_stands(split: str) -> list[FurnitureModel]:

@@ -1,5 +1,7 @@
 """Viewpoints of a person who films a room from a few places, and the poses that a tracker writes for them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,31 +25,65 @@ from xmask3d.rooms.viewpoints import (
 CANDIDATES = 4
 """Random views for each one that is kept."""
 
+SECTOR = np.radians(60)
+"""Largest angle between a view and the heading of a recording of one side."""
+
 MARGIN = 0.3
 """Metres between a camera and any wall."""
 
 
-def film_room(room: ScannedRoom, count: int, settings: ScanSettings, rng: np.random.Generator) -> list[Pose]:
-    """Choose camera-to-world poses in the order of a walk.
+@dataclass(frozen=True)
+class Route:
+    """Way of a person through a room.
+
+    Attributes:
+        places: points at which the camera is held: x, y and the eye's height.
+        heading: direction in which all views look, radians, or None for all directions.
+    """
+
+    places: list[NDArray[np.float64]]
+    heading: float | None
+
+
+def choose_route(room: ScannedRoom, settings: ScanSettings, rng: np.random.Generator) -> Route:
+    """Draw the places of a recording; a part of the recordings shows one side of the room only."""
+    low, high = (max(1, round(value)) for value in settings.places)
+    count = int(rng.integers(low, high + 1))
+    partial = rng.random() < settings.partial
+    places = [_place(room.room, rng) for _ in range(min(count, 2) if partial else count)]
+    if not partial or not room.room.pieces:
+        return Route(places, None)
+    # The side with a piece of furniture, since a bare wall is not worth a recording.
+    space = room.room.pieces[int(rng.integers(len(room.room.pieces)))].box
+    ahead = (np.array(space.low) + np.array(space.high)) / 2 - places[0]
+    return Route(places, float(np.arctan2(ahead[1], ahead[0])))
+
+
+def film_room(
+    room: ScannedRoom, route: Route, count: int, settings: ScanSettings, rng: np.random.Generator
+) -> list[Pose]:
+    """Choose camera-to-world poses on a route, in the order of a walk.
 
     Raises:
         UserError: no view shows anything.
     """
-    low, high = (max(1, round(value)) for value in settings.places)
-    places = [_place(room.room, rng) for _ in range(int(rng.integers(low, high + 1)))]
+    places = list(route.places)
     poses: list[Pose] = []
     scores: list[NDArray[np.float64]] = []
     for index in range(max(count * CANDIDATES, PATIENCE)):
         if index >= count * CANDIDATES and poses:
             break
-        pose = _random_pose(room.room, places[index % len(places)], settings, rng)
+        spot = index % len(places)
+        # Where nothing is found for long, any direction will do.
+        heading = route.heading if index < PATIENCE // 4 else None
+        pose = _random_pose(room.room, places[spot], heading, settings, rng)
         intrinsics = small_intrinsics(PREVIEW)
         frame = room.renderer.render(pose, intrinsics, HEIGHT // PREVIEW, WIDTH // PREVIEW, colored=False)
         visible = visible_things(room, frame)
         if visible is None:
             # The person steps aside where only a wall or a cupboard is in the picture.
             if index % 7 == 6:
-                places[index % len(places)] = _place(room.room, rng)
+                places[spot] = _place(room.room, rng)
             continue
         poses.append(pose)
         scores.append(visible)
@@ -81,7 +117,11 @@ def _place(room: Room, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _random_pose(
-    room: Room, place: NDArray[np.float64], settings: ScanSettings, rng: np.random.Generator
+    room: Room,
+    place: NDArray[np.float64],
+    heading: float | None,
+    settings: ScanSettings,
+    rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Look from near a place at a piece of furniture, or across the room."""
     eye = place + rng.normal(0, [0.12, 0.12, 0.06])
@@ -93,6 +133,9 @@ def _random_pose(
         target = np.array([*rng.uniform(0.15, 0.85, 2) * room.size[:2], rng.uniform(0.2, room.size[2] - 0.2)])
     ahead = target - eye
     yaw = float(np.arctan2(ahead[1], ahead[0])) + float(rng.normal(0, 0.15))
+    if heading is not None:
+        off = (yaw - heading + np.pi) % (2 * np.pi) - np.pi
+        yaw = heading + SECTOR * off / np.pi
     pitch = float(np.arctan2(ahead[2], np.hypot(ahead[0], ahead[1]))) + float(rng.normal(0, 0.12))
     limit = np.radians(settings.pitch)
     pitch = float(np.clip(pitch, -limit, limit))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from xmask3d.rooms.scanned.camera import choose_camera, decode, take_picture
 from xmask3d.rooms.scanned.film import Film, ScannedRoom, expose
-from xmask3d.rooms.scanned.handheld import film_room, tracked, world_frame
+from xmask3d.rooms.scanned.handheld import choose_route, film_room, tracked, world_frame
 from xmask3d.rooms.scanned.kinect import sense_depth
 from xmask3d.rooms.scanned.settings import ScanSettings
 from xmask3d.rooms.scanned.truth import nearest_instance, true_surfaces
@@ -56,8 +56,9 @@ def record(room: ScannedRoom, views: int, settings: ScanSettings, rng: np.random
     """Film a room and fuse the frames. Args: views: frames that are kept; others of half the size are fused too."""
     camera = choose_camera(settings, rng)
     more = round(views * settings.more_views)
-    true_poses = film_room(room, views, settings, rng)
-    true_poses += film_room(room, more, settings, rng) if more else []
+    route = choose_route(room, settings, rng)
+    true_poses = film_room(room, route, views, settings, rng)
+    true_poses += film_room(room, route, more, settings, rng) if more else []
     world = world_frame(settings, rng)
     poses = tracked([world @ pose for pose in true_poses], settings, rng)
     shots = []

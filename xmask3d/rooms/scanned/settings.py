@@ -27,10 +27,12 @@ class ScanSettings:
         unit_color: probability that a kitchen's units and worktops are painted alike.
         natural: probability that a piece of furniture keeps the colours of its model instead of a drawn one.
         low_stand: probability of a low TV stand with a screen in a living room or bedroom.
+        tall_windows: probability that a window reaches down to the floor, where nothing stands before it.
         curtains: probability that curtains hang beside a window that has none.
         outside: range of the outside's brightness in windows, relative to a white wall.
         sunbeam: probability that the sun shines in through a window.
         places: smallest and largest number of places from which the room is filmed.
+        partial: probability that a recording shows one side of the room only.
         pitch: largest angle of the camera above and below the horizon, degrees.
         roll: standard deviation of the camera's roll, degrees.
         tilt: largest angle between the cloud's z axis and the true vertical, degrees.
@@ -68,10 +70,12 @@ class ScanSettings:
     unit_color: float = 0.7
     natural: float = 0.6
     low_stand: float = 0.5
+    tall_windows: float = 0.3
     curtains: float = 0.4
     outside: Range = (1.2, 5.0)
     sunbeam: float = 0.5
     places: Range = (2, 4)
+    partial: float = 0.2
     pitch: float = 30.0
     roll: float = 6.0
     tilt: float = 3.0
@@ -95,7 +99,7 @@ class ScanSettings:
     slant_loss: float = 0.8
     shadow: float = 1.0
     warp: float = 0.003
-    reach: Range = (0.45, 6.0)
+    reach: Range = (0.45, 5.0)
     voxel_size: float = 0.03
     label_reach: float = 0.1
 
@@ -131,8 +135,8 @@ class ScanSettings:
 
 
 PROBABILITIES = {
-    "l_shape", "chimney", "slope", "tiles", "unit_color", "natural", "low_stand", "curtains", "sunbeam", "flying",
-    "dark_loss", "shine_loss", "glass_loss", "slant_loss", "shadow", "vignette",
+    "l_shape", "tall_windows", "chimney", "slope", "tiles", "unit_color", "natural", "low_stand", "curtains", "sunbeam",
+    "partial", "flying", "dark_loss", "shine_loss", "glass_loss", "slant_loss", "shadow", "vignette",
 }  # fmt: skip
 """Settings that may not exceed 1."""
 
