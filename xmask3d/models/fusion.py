@@ -165,7 +165,7 @@ def sample_at_points(mask_logits: Tensor, pixels: Tensor, point_batch: Tensor, f
 
     def row(y: Tensor) -> Tensor:
         start = (point_batch * height + y) * width
-        return torch.lerp(table[start + left], table[start + right], across[:, None])
+        return torch.lerp(table.index_select(0, start + left), table.index_select(0, start + right), across[:, None])
 
     return torch.lerp(row(top), row(bottom), down[:, None])
 

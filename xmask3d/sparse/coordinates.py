@@ -189,7 +189,7 @@ def _neighbours_in_grid(batch: Tensor, cells: Tensor, extent: list[int], batch_s
     table = torch.empty((rows, kernel_size**3), dtype=torch.int32, device=cells.device)
     for start in range(0, rows, _TABLE_ROWS_AT_ONCE):
         block = places[start : start + _TABLE_ROWS_AT_ONCE, None] + steps
-        table[start : start + _TABLE_ROWS_AT_ONCE] = grid[block.view(-1)].view(block.shape)
+        table[start : start + _TABLE_ROWS_AT_ONCE] = grid.index_select(0, block.view(-1)).view(block.shape)
     return table
 
 
