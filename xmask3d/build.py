@@ -17,6 +17,7 @@ from xmask3d.data.scene import SceneReader
 from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
 from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
+from xmask3d.inference.gate_weights import CLIP_ALONE, FIXED
 from xmask3d.inference.labeller import Labeller
 from xmask3d.inference.settings import EvaluationSettings, LabelSettings
 from xmask3d.losses.criterion import Criterion
@@ -322,7 +323,8 @@ def label_settings(config: Config) -> LabelSettings:
     """Return decisions by which the outputs of views become labels and votes."""
     evaluate = config.evaluate
     regions = "none" if config.protocol == "reference" else evaluate.regions
-    return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes, regions)
+    weights = CLIP_ALONE if evaluate.gate == "clip" else FIXED
+    return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes, regions, weights)
 
 
 def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:

@@ -204,8 +204,10 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """Whole-scene evaluation (paper section 3.5)."""
 
-    gate: Literal["hard", "soft", "none"] = Field(
-        "hard", description="how the binary head chooses between base and novel classes; 'hard' is published"
+    gate: Literal["hard", "soft", "none", "clip"] = Field(
+        "hard",
+        description="how the binary head chooses between base and novel classes; 'hard' is published; 'clip' leaves it "
+        "to CLIP's class names, which needs no label of a novel class",
     )
     votes: Literal["hard", "soft"] = Field(
         "hard", description="what views vote with on a point: their best class, as published, or all probabilities"
@@ -213,7 +215,8 @@ class EvaluateConfig(Section):
     regions: Literal["none", "votes", "gate"] = Field(
         "none",
         description="votes are summed over regions of the cloud, not of the paper; gate also decides between base and "
-        "novel classes region by region, by head and CLIP; needs votes: soft, none under protocol: reference",
+        "novel classes region by region, by head and CLIP with weights that training fitted, or by CLIP alone where "
+        "evaluate.gate is clip; needs votes: soft, none under protocol: reference",
     )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")

@@ -1,12 +1,14 @@
 """From a configuration and a checkpoint to a model that is ready for use."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from xmask3d.build import Assembly, build_labeller, build_model
-from xmask3d.checkpoints.checkpoint import apply_weights, load_weights
+from xmask3d.checkpoints.checkpoint import apply_weights, load_gate, load_weights
 from xmask3d.config import Config
+from xmask3d.inference.gate_weights import GateWeights
 from xmask3d.inference.labeller import Labeller
 from xmask3d.splits import Benchmark
 
@@ -26,4 +28,9 @@ def open_model(config: Config, checkpoint: Path) -> Assembly:
 
 def open_labeller(config: Config, checkpoint: Path, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
     """Open a model that labels views by the classes of a benchmark, on the accelerator's device."""
-    return build_labeller(config, open_model(config, checkpoint), benchmark, accelerator)
+    labeller = build_labeller(config, open_model(config, checkpoint), benchmark, accelerator)
+    if config.evaluate.regions == "gate" and config.evaluate.gate != "clip":
+        fitted = GateWeights.read(load_gate(checkpoint))
+        if fitted is not None:
+            labeller.settings = replace(labeller.settings, gate_weights=fitted)
+    return labeller

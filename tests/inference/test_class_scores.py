@@ -16,6 +16,8 @@ from xmask3d.inference.class_scores import (
     gateable_classes,
     label_views,
 )
+from xmask3d.inference.gate_weights import CLIP_ALONE
+from xmask3d.inference.region_votes import clip_odds
 from xmask3d.models.fusion import Fuser, fuse_inference
 from xmask3d.models.gate import soft_gate
 from xmask3d.models.outputs import Fused
@@ -143,3 +145,23 @@ def test_outputs_of_other_precisions(dtype: torch.dtype) -> None:
     exact = label_views(wide, batch, texts(outputs), NOVEL)
     assert labels.scores.dtype == torch.promote_types(dtype, torch.float32)
     assert (labels.fused == exact.fused).float().mean() > 0.9
+
+
+def test_clip_alone_decides_between_kinds_without_the_head() -> None:
+    batch = random_batch()
+    outputs = random_outputs(batch)
+    torch.manual_seed(0)  # of the fuser
+    first = labels_of(outputs, batch, gating="clip", all_scores=True)
+    odds, covered = clip_odds(replace(outputs, fused=fuse(outputs, batch)), texts(outputs), NOVEL)
+    expected = torch.sigmoid(CLIP_ALONE.bias + CLIP_ALONE.clip * odds)
+    for scores in (first.scores, first.scores_3d):
+        assert scores is not None
+        torch.testing.assert_close(scores.exp()[:, ~NOVEL].sum(1), expected)
+    assert covered.any() and not covered.all()
+    torch.manual_seed(0)
+    other = labels_of(replace(outputs, binary_logits=-outputs.binary_logits), batch, gating="clip")
+    torch.testing.assert_close(first.scores, other.scores)
+
+
+def fuse(outputs, batch):
+    return fuse_inference(Fuser(6, FRAME), outputs, batch, torch.zeros_like(NOVEL))

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 FORMAT = "xmask3d-checkpoint-1"
 # Leads what a weight file may hold of an optimiser.
 OPTIMIZER_PREFIX = "optimizer."
+GATE_ENTRY = "region_gate"  # of an exported file's metadata
 STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 
@@ -55,6 +56,7 @@ class Checkpoint:
         ema: averaged model state dict, or None.
         scaler: state of the float16 loss scaler, or None.
         rng: state of the random generators of each process, see `random_state`.
+        gate: weights of the region gate, fitted at the end of training, or None.
     """
 
     step: int
@@ -65,6 +67,7 @@ class Checkpoint:
     ema: dict[str, Tensor] | None = None
     scaler: dict[str, Any] | None = None
     rng: list[dict[str, Any]] = field(default_factory=list)
+    gate: list[float] | None = None
 
 
 class CheckpointFolder:
@@ -209,6 +212,14 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     return checkpoint.ema or checkpoint.model
 
 
+def load_gate(path: Path) -> list[float] | None:
+    """Load the fitted weights of the region gate from a checkpoint of a run or an exported file; None without any."""
+    if path.suffix != ".safetensors":
+        return read_payload(path).get("gate")  # of foreign files, anything
+    with safe_open(path, framework="pt") as file:
+        return [float(number) for number in (file.metadata() or {}).get(GATE_ENTRY, "").split()] or None
+
+
 def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str, strict: bool = True) -> None:
     """Load a state dict, and describe in one line what does not fit.
 
@@ -312,6 +323,7 @@ def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
 
 def _as_checkpoint(payload: dict[str, Any], path: Path) -> Checkpoint:
     names = {f.name for f in fields(Checkpoint)}
+    payload = {"gate": None} | payload  # earlier versions fitted none
     if payload.get("format") != FORMAT or not names <= payload.keys():
         raise UserError(f"{path}: not a training checkpoint of this package")
     return Checkpoint(**{name: payload[name] for name in names})

@@ -12,8 +12,10 @@ from torch import Tensor
 from xmask3d import __version__
 from xmask3d.build import build_model
 from xmask3d.checkpoints.checkpoint import (
+    GATE_ENTRY,
     apply_weights,
     find_checkpoint,
+    load_gate,
     load_weights,
     read_checkpoint,
 )
@@ -113,6 +115,8 @@ def _about(source: Path, config: Config) -> dict[str, str]:
         step = read_checkpoint(source).step
         metrics = read_validations(source.parent).get(step, {})
         about |= {"step": str(step), "metrics": json.dumps(metrics, sort_keys=True)}
+    if gate := load_gate(source):
+        about[GATE_ENTRY] = " ".join(map(repr, gate))
     return about
 
 

@@ -117,7 +117,9 @@ def evaluate_scene(
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
     binary, used = SceneVotes(len(scene.points), 2), 0
     regions = labeller.settings.regions
-    gate = RegionGate(len(scene.points)) if regions == "gate" and benchmark.num_base < benchmark.num_classes else None
+    gate = None
+    if regions == "gate" and benchmark.num_base < benchmark.num_classes:
+        gate = RegionGate(len(scene.points), labeller.settings.gate_weights)
     passes = (settings.open_views(reader, benchmark, name, rotation) for rotation in range(settings.rotations))
     loader = DataLoader(
         StackDataset(*passes),

@@ -26,9 +26,11 @@ from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchronise
 from xmask3d.engine.batches import EpochBatches
+from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes
 from xmask3d.engine.resume_check import check_same_run
+from xmask3d.engine.schedule import Schedule
 from xmask3d.engine.signals import StopSignals
-from xmask3d.engine.trainer import Schedule, Trainer
+from xmask3d.engine.trainer import Trainer
 from xmask3d.engine.validate import ValidationSettings
 from xmask3d.errors import UserError
 from xmask3d.files import locked
@@ -160,6 +162,8 @@ def _give_model(trainer: Trainer, config: Config) -> None:
     if train.keep_encodings:
         trainer.keep_features(config.data.cache, config.data.image_size)
     trainer.labeller = build_labeller(config, assembly, trainer.benchmark, trainer.accelerator)
+    if can_fit_gate(config, trainer.benchmark):
+        trainer.fit_gate = partial(fit_to_training_scenes, config, trainer.benchmark)
     trainer.restore_random_state()
 
 

@@ -3,8 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, tra
 from xmask3d.engine.feature_cache import FeatureCache
 from xmask3d.engine.logs import LossWindow, RunLog, peak_memory
 from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, set_learning_rates
+from xmask3d.engine.schedule import Schedule
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import ValidationSettings, validate
@@ -44,41 +44,6 @@ from xmask3d.splits import Benchmark
 MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Decisions about the steps of a run, and when it saves, validates and reports.
-
-    Attributes:
-        epochs: number of epochs of the run.
-        batch_size: samples per step over all processes.
-        accumulate: micro-batches per step.
-        warmup_steps: steps of linear warm-up before the cosine.
-        clip_grad: largest gradient norm; None for no limit.
-        log_every: steps between log lines.
-        save_every: epochs between checkpoints.
-        save_minutes: minutes between checkpoints inside an epoch; None for none.
-        checkpoints: epochs whose checkpoint is kept for good.
-        evaluate_every: epochs between validations; 0 for never.
-        picture_every: epochs between pictures; 0 for never.
-        seed: seed of the random numbers of steps and samples.
-        workers: loader processes.
-    """
-
-    epochs: int
-    batch_size: int
-    accumulate: int
-    warmup_steps: int
-    clip_grad: float | None
-    log_every: int
-    save_every: int
-    save_minutes: float | None
-    checkpoints: list[int]
-    evaluate_every: int
-    picture_every: int
-    seed: int
-    workers: int
-
-
 class Trainer:
     """Training run: its position, its parts, and its steps.
 
@@ -90,9 +55,11 @@ class Trainer:
         owes_validation: whether the run was stopped between the end of an epoch and its validation.
         warnings: lines for the log.
         labeller: labels validation views; set after `prepare`.
+        fit_gate: fits the region gate with the trained labeller, if the evaluation is to have one.
     """
 
     labeller: Labeller
+    fit_gate: Callable[[Labeller, FeatureCache | None], list[float] | None] | None = None
 
     def __init__(
         self,
@@ -131,6 +98,7 @@ class Trainer:
         self.criterion, self.views, self.batches = criterion, views, batches
         self.open_validation_views, self.draw_view = open_validation_views, draw_view
         self.folder, self.resumed, self.warnings = folder, resumed, list[str]()
+        self.gate = resumed.gate if resumed else None
         self.steps_per_epoch = batches.steps_per_epoch
         self.total_steps = schedule.epochs * self.steps_per_epoch
         self.step = resumed.step if resumed else 0
@@ -292,6 +260,13 @@ class Trainer:
         """Save and validate as often as asked for; returns the exit code of a signal, or 0."""
         schedule, last = self.schedule, epochs == self.schedule.epochs
         evaluate = self.is_validated(epochs)
+        if last and self.fit_gate:
+            with self.evaluating():
+                self.gate = self.fit_gate(self.labeller, self.feature_cache)
+            numbers = " ".join(f"{number:.2f}" for number in self.gate or ())
+            self.log.line(
+                f"gate of regions, weights of head, CLIP and constant: {numbers or 'none to fit, fixed ones'}"
+            )
         if last or evaluate or epochs % schedule.save_every == 0 or epochs in schedule.checkpoints:
             self.save()
         return self.validate(epochs, stop) if evaluate else self.agree(stop.code, False)[0]
@@ -309,10 +284,8 @@ class Trainer:
         """
         views = self.open_validation_views()
         views.set_epoch(epochs - 1)
-        state = random_state()  # whatever draws numbers here must not change what training draws next
-        with self.average.applied(self.model) if self.average else nullcontext():
+        with self.evaluating():
             result = validate(self.labeller, views, self.benchmark, self.validation, stop, self.draw_view)
-        restore_random_state(state)
         if result is None:
             return self.agree(stop.code, False)[0]
         metrics, picture = result
@@ -334,6 +307,14 @@ class Trainer:
             record_validation(self.folder.folder, self.step, metrics)
         return self.agree(stop.code, False)[0]
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Use the averaged weights, if there are any; random numbers drawn meanwhile change nothing afterwards."""
+        state = random_state()
+        with self.average.applied(self.model) if self.average else nullcontext():
+            yield
+        restore_random_state(state)
+
     def save(self) -> None:
         """Save all there is; the first process writes, the others hand over their random state."""
         states = gather_object([random_state()])
@@ -349,6 +330,7 @@ class Trainer:
                 ema=self.average.state if self.average else None,
                 scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 rng=states,
+                gate=self.gate,
             )
         )
 

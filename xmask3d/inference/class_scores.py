@@ -10,9 +10,11 @@ from torch import Tensor
 
 from xmask3d.data.batch import Batch
 from xmask3d.inference.fill import fill_owners
+from xmask3d.inference.gate_weights import CLIP_ALONE
+from xmask3d.inference.region_votes import clip_odds
 from xmask3d.inference.settings import Gating
 from xmask3d.models.fusion import sum_per_sample
-from xmask3d.models.gate import allowed_classes, gate, soft_gate
+from xmask3d.models.gate import allowed_classes, gate, is_gateable, soft_gate
 from xmask3d.models.outputs import Fused, Outputs, gather_by_owner
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 
@@ -57,18 +59,24 @@ def label_views(
         text: K x D. novel: K bool, true for novel classes. If all or none are, nothing is gated.
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         gating: how the binary head decides between base and novel classes: "hard" by its threshold of one half, as
-            published; "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all.
+            published; "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all; "clip" does
+            not read the head: CLIP's odds of the point's mask decide, softly.
         all_scores: return the scores of 2D and 3D features too.
     """
-    fused, gateable = outputs.fused, gateable_classes(novel, gating)
+    fused = outputs.fused
     assert fused is not None, "labels need a forward with masks"
+    gateable = novel if gating == "clip" else gateable_classes(novel, gating)
     with torch.autocast(batch.pixels.device.type, enabled=False):
         temperature, text = at_least_float32(outputs.temperature), at_least_float32(text)
-        own = at_least_float32(outputs.binary_logits).sigmoid()
+        if gating == "clip" and is_gateable(novel):
+            odds, _ = clip_odds(outputs, text, novel)
+            own = (CLIP_ALONE.bias + CLIP_ALONE.clip * odds).sigmoid()
+        else:
+            own = at_least_float32(outputs.binary_logits).sigmoid()
         shared = base_probability(own, fused, len(outputs.mask_logits)) if gating == "soft" else own
 
         def gate_scores(scores: Tensor, probability: Tensor) -> Tensor:
-            if gating == "soft":
+            if gating in ("soft", "clip"):
                 return soft_gate(scores, probability, gateable)
             return gate(scores, allowed_classes(probability > 0.5, gateable))
 
@@ -117,8 +125,8 @@ def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: T
 
 
 def gateable_classes(novel: Tensor, gating: Gating) -> Tensor:
-    """Select the classes, K bool, that the binary head gates as novel: none of them without gating."""
-    return torch.zeros_like(novel) if gating == "none" else novel
+    """Select the classes, K bool, that the binary head gates as novel: none of them where it does not gate."""
+    return torch.zeros_like(novel) if gating in ("none", "clip") else novel
 
 
 def base_probability(own: Tensor, fused: Fused, size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 What views say of single points is summed over regions (`xmask3d.geometry.superpoints`); all points of a region, seen or
 not, take its class; several divisions of the cloud are averaged. With `RegionGate` the choice between base and novel
-classes is made once a region too, by the binary head and by CLIP. Not of the paper.
+classes is made once a region too, by the binary head and by CLIP, see `gate_weights`. Not of the paper.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xmask3d.inference.gate_weights import FIXED, GateWeights
 from xmask3d.inference.votes import WHOLE_VOTE
 from xmask3d.models.outputs import Outputs
 from xmask3d.models.similarity import at_least_float32, cosine_logits
 
-CLIP_WEIGHT = 0.5  # of CLIP's log odds beside the head's
 SUREST = 1e-4  # distance that the head's mean keeps from 0 and 1
 LARGEST_ODDS = 50.0
 
@@ -58,12 +58,14 @@ class RegionGate:
     Sums are of whole numbers, so that order and batches of the views do not matter.
     """
 
-    def __init__(self, num_points: int) -> None:
+    def __init__(self, num_points: int, weights: GateWeights = FIXED) -> None:
         """Start without evidence.
 
         Args:
             num_points: n, points of the scene.
+            weights: weights of head and CLIP.
         """
+        self.weights = weights
         self._sums = torch.zeros(num_points, 4, dtype=torch.int64)  # probability, rows, odds, rows with odds
 
     @torch.no_grad()
@@ -86,11 +88,16 @@ class RegionGate:
         Args:
             region: n int, region of each point.
         """
-        sums = _sum_regions(region, self._sums.numpy().astype(np.float64))
+        evidence, seen = self.evidence(region)
+        return np.where(seen, self.weights.probability(evidence), 0.5)
+
+    def evidence(self, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the evidence of regions, R x 2 as of `GateWeights`, and those that any view shows, R bool."""
+        sums = sum_regions(region, self._sums.numpy().astype(np.float64))
         head = np.divide(sums[:, 0], sums[:, 1], where=sums[:, 1] > 0, out=np.full(len(sums), 0.5))
         odds = np.divide(sums[:, 2], sums[:, 3], where=sums[:, 3] > 0, out=np.zeros(len(sums)))
         head = head.clip(SUREST, 1 - SUREST)
-        return 1 / (1 + np.exp(-(np.log(head / (1 - head)) - CLIP_WEIGHT * odds)))
+        return np.stack([np.log(head / (1 - head)), odds], 1), sums[:, 1] > 0
 
 
 def label_regions(
@@ -109,7 +116,7 @@ def label_regions(
     """
     shares = np.zeros(votes.shape, np.float32)
     for region in divisions:
-        sums = _sum_regions(region, votes)
+        sums = sum_regions(region, votes)
         if gate is not None:
             base = gate.base_probability(region)[:, None]
             sums *= np.where(novel, 1 - base, base)
@@ -119,7 +126,7 @@ def label_regions(
     return labels, shares.max(1) / len(divisions)
 
 
-def _sum_regions(region: np.ndarray, values: np.ndarray) -> np.ndarray:
+def sum_regions(region: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sum the rows (n x C) of each region: R x C float64."""
     count = int(region.max()) + 1
     return np.stack([np.bincount(region, column, count) for column in values.T], 1)

@@ -7,9 +7,10 @@ from typing import Literal
 from xmask3d.data.datasets import SceneViews
 from xmask3d.data.scene import SceneReader
 from xmask3d.data.view_settings import ViewSettings
+from xmask3d.inference.gate_weights import FIXED, GateWeights
 from xmask3d.splits import Benchmark
 
-Gating = Literal["hard", "soft", "none"]
+Gating = Literal["hard", "soft", "none", "clip"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class LabelSettings:
         votes: kind of votes: "hard" for a view's best class, "soft" for all probabilities.
         regions: "votes" to sum soft votes over regions of the cloud; "gate" to choose between base and novel classes
             region by region too, see `xmask3d.inference.region_votes`.
+        gate_weights: weights of head and CLIP in the gate of regions.
     """
 
     base_ratio: float = 0.65
@@ -29,6 +31,7 @@ class LabelSettings:
     gating: Gating = "hard"
     votes: Literal["hard", "soft"] = "hard"
     regions: Literal["none", "votes", "gate"] = "none"
+    gate_weights: GateWeights = FIXED
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""Weights of the region gate, fitted to training scenes at the end of a training.
+
+The labels that are read are those that train the binary head: which points are base, and which novel.
+"""
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+
+from xmask3d.build import build_reader, evaluation_settings
+from xmask3d.config import Config
+from xmask3d.data.datasets import collate_usable, evenly_spaced
+from xmask3d.data.scene import SceneReader
+from xmask3d.engine.batches import ignore_signals
+from xmask3d.engine.feature_cache import FeatureCache
+from xmask3d.geometry.superpoints import superpoints
+from xmask3d.inference.gate_weights import fit_gate
+from xmask3d.inference.labeller import Labeller
+from xmask3d.inference.region_votes import RegionGate, sum_regions
+from xmask3d.inference.settings import EvaluationSettings
+from xmask3d.splits import Benchmark
+
+SCENES = 24  # evenly spaced; their regions are thousands, for three numbers
+
+
+def can_fit_gate(config: Config, benchmark: Benchmark) -> bool:
+    """Return whether the evaluation of a run uses weights that can be fitted to labels that its training may read."""
+    evaluate, has_novel = config.evaluate, benchmark.num_base < benchmark.num_classes
+    wanted = evaluate.regions == "gate" and evaluate.gate != "clip" and config.protocol != "reference"
+    return wanted and has_novel and config.train.novel_supervision == "reference"
+
+
+def fit_to_training_scenes(
+    config: Config, benchmark: Benchmark, labeller: Labeller, cache: FeatureCache | None = None
+) -> list[float] | None:
+    """Fit the weights of `GateWeights` to regions of some training scenes; None where they show no novel class.
+
+    Processes share the scenes, and all get the same weights.
+
+    Args:
+        labeller: with the trained weights.
+        cache: cache of the views' frozen features, if training has one.
+    """
+    accelerator = labeller.accelerator
+    reader, settings = build_reader(config, benchmark, config.data.train_split), evaluation_settings(config)
+    names = evenly_spaced(list(reader.scene_names), SCENES)
+    mine = names[accelerator.process_index :: accelerator.num_processes]
+    rows = [(name, region_rows(reader, benchmark, name, labeller, settings, cache)) for name in mine]
+    if accelerator.num_processes > 1:
+        rows = gather_object(rows)
+    by_name = dict(rows)  # in one order for any number of processes, so that sums come out the same
+    together = np.concatenate([by_name[name] for name in names])
+    fitted = fit_gate(together[:, :2], together[:, 2], together[:, 3])
+    return None if fitted is None else fitted.values
+
+
+def region_rows(
+    reader: SceneReader,
+    benchmark: Benchmark,
+    name: str,
+    labeller: Labeller,
+    settings: EvaluationSettings,
+    cache: FeatureCache | None = None,
+) -> np.ndarray:
+    """Return the regions of a scene that views show: R x 4, evidence and labelled points of base and novel classes."""
+    scene = reader.read_scene(name)
+    gate = RegionGate(len(scene.points))
+    loader = DataLoader(
+        settings.open_views(reader, benchmark, name),
+        batch_size=settings.batch_size,
+        collate_fn=collate_usable,
+        num_workers=settings.workers,
+        worker_init_fn=ignore_signals,
+    )
+    labeller.model.eval()
+    for batch in loader:
+        if batch is None:
+            continue
+        batch = batch.to(labeller.accelerator.device)
+        with torch.no_grad():
+            outputs = labeller.run(batch, (cache.images(batch), cache.tokens(batch)) if cache else None)
+        gate.add(batch.point_index, outputs, labeller.text, labeller.novel)
+    assert scene.labels is not None, "training scenes have labels"
+    targets = benchmark.binary_labels(scene.labels)
+    kinds = np.stack([targets == 1, targets == 0], 1)
+    rows = []
+    for region in superpoints(scene.points, (scene.colors + 1) / 2):
+        evidence, seen = gate.evidence(region)
+        rows.append(np.concatenate([evidence, sum_regions(region, kinds)], 1)[seen])
+    return np.concatenate(rows)
