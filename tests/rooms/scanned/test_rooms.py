@@ -90,7 +90,7 @@ def test_clutter_grows_with_its_setting_lies_on_things_and_has_no_class() -> Non
 
 def test_walls_carry_switches_posters_and_shelves_in_front_of_them() -> None:
     kinds: Counter[str] = Counter()
-    for seed in range(6):
+    for seed in range(10):
         built = _built("office", seed, wall_things=2.0)
         kinds.update(built.kinds)
         mesh, size = built.renderer.mesh, built.room.size
@@ -101,7 +101,7 @@ def test_walls_carry_switches_posters_and_shelves_in_front_of_them() -> None:
                 gap = min(points[:, :2].min(), (np.array(size[:2]) - points[:, :2]).min())
                 assert 0 < gap < 0.02
                 assert label[index] == (CLASS_IDS["otherfurniture"] if kind == "radiator" else UNLABELLED)
-    assert all(kinds[kind] > 3 for kind in ("switch", "socket", "picture", "shelf", "radiator"))
+    assert all(kinds[kind] >= 3 for kind in ("switch", "socket", "picture", "shelf", "radiator"))
 
 
 def test_kitchens_are_painted_alike() -> None:
