@@ -157,7 +157,7 @@ class RayCaster:
         """Light N surface points: N x 3 colours in [0, 1]; surfaces are lit on the side from which `rays` see them."""
         light = self.light
         normal = [axis.take(face) for axis in self._normal_axes]
-        back = np.zeros(len(face), bool) if rays is None else _dot(normal, rays.T) > 0
+        back = np.zeros(len(face), bool) if rays is None else dot(normal, rays.T) > 0
         strength = self.looks.daylight.take(back.astype(np.int64) * self.looks.daylight.shape[1] + face)
         if light.lamp is not None and light.lamp_strength > 0:
             side = np.where(back, -1, 1).astype(np.float32)
@@ -172,8 +172,8 @@ class RayCaster:
         """Return the lamp's share of light at N points, float32. Args: points, normal: three axes of N numbers each."""
         light = self.light
         towards = [lamp - axis for lamp, axis in zip(np.asarray(light.lamp, np.float32), points, strict=True)]
-        square = np.maximum(_dot(towards, towards), 1e-3)
-        facing = np.maximum(_dot(normal, towards) / np.sqrt(square), 0)
+        square = np.maximum(dot(towards, towards), 1e-3)
+        facing = np.maximum(dot(normal, towards) / np.sqrt(square), 0)
         strength = light.lamp_strength * facing * 8 / (4 + square)
         if light.shadows:
             lit = np.flatnonzero(facing > 0)
@@ -195,6 +195,6 @@ def _advanced(starts: FloatArray, rays: FloatArray, distance: FloatArray) -> Flo
     return points.T
 
 
-def _dot(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> FloatArray:
+def dot(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> FloatArray:
     """Return the dot products of N pairs of vectors, each given by its three axes."""
     return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]

@@ -168,7 +168,7 @@ def test_the_sun_falls_on_the_floor_within_the_windows_shadow() -> None:
     x, y = np.meshgrid(np.linspace(0.05, width - 0.05, 50), np.linspace(0.05, depth - 0.05, 50))
     points = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], 1).astype(np.float32)
     down = np.tile(np.array([0, 0, -1], np.float32), (len(points), 1))
-    lit = _beam_light(built.renderer, beam, points, -down, down)
+    lit = _beam_light(built.renderer, beam, points, -down, down[:, 2])
     sunny = points[lit > 0]
     assert 5 < len(sunny) < len(points) / 2
     assert lit.max() == pytest.approx(beam.strength * beam.sun[2], rel=1e-5)

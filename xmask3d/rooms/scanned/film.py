@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from xmask3d.rooms.mesh import ByteArray
 from xmask3d.rooms.render import Renderer
+from xmask3d.rooms.shading import dot
 from xmask3d.rooms.structure import BuiltRoom
 
 PlainArray = NDArray[np.float32]
@@ -91,21 +92,21 @@ def expose(room: ScannedRoom, pose: NDArray, intrinsics: NDArray, height: int, w
     hit = (face >= 0) & (distance < 1e6)
     face, distance = np.where(hit, face, 0), np.where(hit, distance, 0).astype(np.float32)
     color = renderer.rays.surface_color(face, weights)
-    albedo = color.mean(1)
+    albedo = (color[:, 0] + color[:, 1] + color[:, 2]) / 3
     normals = renderer.rays.looks.normals[face]
-    length = np.sqrt((rays * rays).sum(1))
-    facing = np.abs((rays * normals).sum(1)) / length
+    length = np.sqrt(dot(rays.T, rays.T)).astype(np.float32)
+    slope = dot(rays.T, normals.T)
     points = starts + rays * distance[:, None]
     light = renderer.rays.shade(points, face, color, rays) * _corner_shade(points, room.room.size)[:, None]
     if room.beam is not None:
-        light += _beam_light(renderer, room.beam, points, normals, rays)[:, None] * color
+        light += _beam_light(renderer, room.beam, points, normals, slope)[:, None] * color
     through = room.surfaces.outside[face] & hit
     light[through] = _outside(room, rays[through] / length[through, None])
     light[~hit] = 0
-    arrays = {
+    arrays: dict[str, NDArray] = {
         "albedo": albedo,
         "depth": distance,
-        "facing": facing.astype(np.float32),
+        "facing": (np.abs(slope) / length).astype(np.float32),
         "instance": np.where(hit, renderer.face_instance[face], -1),
         "label": np.where(hit, renderer.face_label[face], 255),
         "shine": room.surfaces.shine[face],
@@ -134,12 +135,16 @@ def _corner_shade(points: PlainArray, size: tuple[float, float, float]) -> Plain
 
 
 def _beam_light(
-    renderer: Renderer, beam: Sunbeam, points: PlainArray, normals: PlainArray, rays: PlainArray
+    renderer: Renderer, beam: Sunbeam, points: PlainArray, normals: PlainArray, behind: PlainArray
 ) -> PlainArray:
-    """Return the sun's light on N points: only what faces the sun and sees it through the window."""
+    """Return the sun's light on N points: only what faces the sun and sees it through the window.
+
+    Args:
+        normals: N x 3. behind: N, above 0 where the camera sees the back of a surface.
+    """
     sun = np.asarray(beam.sun, np.float32)
-    side = np.where((normals * rays).sum(1) > 0, -1, 1)
-    slope = (normals @ sun) * side
+    side = np.where(behind > 0, -1, 1)
+    slope = (normals[:, 0] * sun[0] + normals[:, 1] * sun[1] + normals[:, 2] * sun[2]) * side
     away = (beam.place - points[:, beam.axis]) / sun[beam.axis]
     across = points[:, 1 - beam.axis] + away * sun[1 - beam.axis]
     up = points[:, 2] + away * sun[2]
