@@ -141,7 +141,8 @@ def test_the_cloud_of_a_dense_colmap_folder(tmp_path: Path) -> None:
     room = BoxRoom(3)
     write_ply(tmp_path / "dense/fused.ply", room.points, np.zeros((len(room.points), 3), np.uint8))
     scan = open_scan(tmp_path)
-    assert scan.kind == "point cloud fused.ply" and len(scan.points) == len(room.points)
+    assert scan.kind == "a COLMAP model" and len(scan.points) == len(room.points)
+    assert any("rendered from the points of fused.ply" in line for line in scan.lines)
 
 
 def test_damaged_exports_are_named(tmp_path: Path) -> None:

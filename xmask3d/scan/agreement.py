@@ -94,6 +94,17 @@ def check_recording(recording: Recording) -> Verdict:
     return Verdict(best, best_score.agreement, best_score.overlap, lines + _remarks(best_score))
 
 
+def color_contrast(recording: Recording) -> float:
+    """Measure how much colours of one place differ between frames under the likeliest reading: 0 equal, 1 unrelated."""
+    try:
+        probe = _read_probe(recording)
+    except UserError:  # no frame sees anything
+        return 1.0
+    calibration = _calibration(recording, 0, recording.units[0], recording.conventions[0])
+    score = _score(probe, calibration, recording)
+    return score.contrast or 1.0  # 0 where hardly anything agrees
+
+
 def _calibration(recording: Recording, number: int, unit: float, convention: str) -> Calibration:
     words, depth = recording.depth_matrices[number]
     color = dict(recording.color_matrices).get(words)

@@ -30,6 +30,7 @@ ROLES = {
 ROLE_WORDS = set().union(*ROLES.values())
 CALIBRATION_FOLDERS = {"calib", "calibration", "intrinsic", "intrinsics"}
 SHALLOW = "warning: depth pictures have 8 bits; that is a preview, not a measurement: export depth as 16-bit PNG"
+RENDERED = 320 * 240  # pixels of rendered depth maps
 SIZED = 5  # files that are read to find out the size of all
 TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt",
                 "odometry.csv", "CameraTrajectory.txt", "KeyFrameTrajectory.txt")  # fmt: skip
@@ -143,8 +144,15 @@ def collect_files(folder: Path) -> FrameFiles:
 def recording_of_files(
     kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
 ) -> Recording:
-    """Make a recording of picture files whose frames match, one of each kind per pose."""
-    color_size, depth_size = _size(colors, formats.read_color), _size(depths, formats.read_depth)
+    """Make a recording of picture files whose frames match, one of each kind per pose.
+
+    Args:
+        depths: empty where depth is to be rendered, on a grid as large as the networks look at.
+    """
+    color_size = _size(colors, formats.read_color)
+    if not depths:
+        return _without_depth(kind, folder, names, colors, poses, color_size)
+    depth_size = _size(depths, formats.read_depth)
     floats = depths[0].suffix.lower() in ARRAYS and np.issubdtype(_raw_type(depths), np.floating)
     color_matrices, depth_matrices, notes = find_intrinsics(folder, color_size, depth_size)
     notes += [SHALLOW] if _is_shallow(depths[len(depths) // 2]) else []
@@ -162,6 +170,20 @@ def recording_of_files(
         units=(1.0, 1000.0) if floats else stated_units(folder) or Recording.units,
         notes=notes,
     )
+
+
+def _without_depth(
+    kind: str, folder: Path, names: list[str], colors: list[Path], poses: np.ndarray, color_size: tuple[int, int]
+) -> Recording:
+    scale = min(1.0, (RENDERED / (color_size[0] * color_size[1])) ** 0.5)
+    depth_size = round(color_size[0] * scale), round(color_size[1] * scale)
+    color_matrices, depth_matrices, notes = find_intrinsics(folder, color_size, depth_size)
+
+    def no_depth(index: int) -> np.ndarray:
+        raise UserError(f"{colors[index]}: no depth map")
+
+    return Recording(kind, folder, names, _loader(colors, formats.read_color, color_size), no_depth, poses, color_size,
+                     depth_size, color_matrices, depth_matrices, notes=notes, rendered=True)  # fmt: skip
 
 
 def _is_shallow(path: Path) -> bool:

@@ -12,7 +12,7 @@ from xmask3d.scan.frame_files import TRAJECTORIES, FrameFiles, collect_files, re
 from xmask3d.scan.intrinsics import frame_intrinsics
 from xmask3d.scan.pairing import frame_order
 from xmask3d.scan.phones import find_polycam, find_record3d, find_scanner_app
-from xmask3d.scan.reconstructions import find_colmap, find_nerfstudio
+from xmask3d.scan.reconstructions import find_colmap, find_nerfstudio, geometry_beside
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.trajectories import read_pose, read_trajectory, seconds
 
@@ -48,6 +48,9 @@ def _plain(folder: Path) -> Recording | None:
             f"{videos[0]}: the colour pictures are a video; write them as files, for example with "
             f"ffmpeg -i {videos[0].name} -start_number 0 -qscale:v 2 rgb/%06d.jpg (make rgb/ first)"
         )
+    geometry = geometry_beside(folder) if files.color and not files.depth else None
+    if geometry is not None and not files.unclear and (files.pose or _trajectory_file(folder)):
+        return _pictures_and_geometry(folder, files, geometry)
     if not files.color or not files.depth:
         return None
     notes = list(files.notes)
@@ -78,6 +81,24 @@ def _plain(folder: Path) -> Recording | None:
         color, depth = frame_intrinsics(calibrations, recording.color_size, recording.depth_size)
         recording.color_matrices.insert(0, (f"{calibrations[0].parent.name}, one file a frame", color))
         recording.depth_matrices.insert(0, (f"{calibrations[0].parent.name}, one file a frame", depth))
+    recording.notes += notes
+    return recording
+
+
+def _pictures_and_geometry(folder: Path, files: FrameFiles, geometry: Path) -> Recording:
+    """Make a recording of posed pictures whose depth is to be rendered from a cloud or mesh beside them."""
+    notes = list(files.notes)
+    _, names, poses, inverse = _plain_poses(folder, files, sorted(files.color, key=frame_order), notes)
+    kind = f"posed pictures beside {geometry.name}"
+    recording = recording_of_files(kind, folder, names, [files.color[n] for n in names], [], poses)
+    if inverse:
+        recording.conventions = ("world-to-camera", "camera-to-world", *recording.conventions[2:])
+    if files.calibration.keys() >= set(names):
+        calibrations = [files.calibration[name] for name in names]
+        color, depth = frame_intrinsics(calibrations, recording.color_size, recording.depth_size)
+        recording.color_matrices.insert(0, ("one file a frame", color))
+        recording.depth_matrices.insert(0, ("one file a frame", depth))
+    recording.cloud = geometry
     recording.notes += notes
     return recording
 

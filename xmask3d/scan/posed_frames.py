@@ -34,16 +34,22 @@ class PosedFrame:
     lens: Lens | None = None
 
 
-def recording_of_frames(kind: str, folder: Path, frames: Sequence[PosedFrame], convention: str) -> Recording:
+def recording_of_frames(
+    kind: str, folder: Path, frames: Sequence[PosedFrame], convention: str, geometry: Path | None = None
+) -> Recording:
     """Make a recording of the frames of which colour and depth exist.
 
     Args:
         convention: key of `CONVENTIONS` that the format states; the others stay candidates.
+        geometry: cloud or mesh from which depth is rendered where there is none.
 
     Raises:
         UserError: no frame has both.
     """
     whole = [f for f in frames if f.color.is_file() and f.depth is not None and f.depth.is_file()]
+    rendered = not whole and geometry is not None
+    if rendered:
+        whole = [f for f in frames if f.color.is_file()]
     if not whole:
         lost = next((f.color for f in frames if not f.color.is_file()), None)
         reason = f"{lost} is missing" if lost else "there is no depth beside the pictures"
@@ -53,21 +59,22 @@ def recording_of_frames(kind: str, folder: Path, frames: Sequence[PosedFrame], c
         )
     names, colors = [frame.color.stem for frame in whole], [frame.color for frame in whole]
     names = names if len(set(names)) == len(names) else [str(i) for i in range(len(names))]
-    depths = [frame.depth for frame in whole if frame.depth is not None]
+    depths = [] if rendered else [frame.depth for frame in whole if frame.depth is not None]
     recording = recording_of_files(kind, folder, names, colors, depths, np.stack([f.pose for f in whole]))
+    recording.cloud = geometry
     lenses = [frame.lens for frame in whole]
     for role in ("color", "depth"):
         size = getattr(recording, f"{role}_size")
         own = [scale_matrix(frame.matrix, frame.size or recording.color_size, size) for frame in whole]
         matrix = own[0] if all((m == own[0]).all() for m in own) else np.stack(own)
         setattr(recording, f"{role}_matrices", [(OWN, matrix)])
-        if any(lenses):
+        if any(lenses) and not (rendered and role == "depth"):
             load = undistorted(getattr(recording, f"load_{role}"), lenses, own)
             setattr(recording, f"load_{role}", load)
     recording.conventions = (convention, *(c for c in recording.conventions if c != convention))
     recording.notes = [note for note in recording.notes if "intrinsics" not in note]
     if any(lenses):
-        recording.notes.append("the lens's distortion is undone in pictures and depth maps")
+        recording.notes.append(f"the lens's distortion is undone in pictures{'' if rendered else ' and depth maps'}")
     if len(whole) < len(frames):
         recording.notes.append(f"{len(frames) - len(whole)} listed frames lack colour or depth and are left out")
     return recording

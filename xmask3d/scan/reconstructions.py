@@ -20,6 +20,10 @@ MODELS = {
     "OPENCV_FISHEYE": (4, 8), "FULL_OPENCV": (4, 12), "FOV": (4, 5), "SIMPLE_RADIAL_FISHEYE": (3, 4),
     "RADIAL_FISHEYE": (3, 5), "THIN_PRISM_FISHEYE": (4, 12),
 }  # fmt: skip
+GEOMETRY = (".ply", ".obj", ".glb", ".pcd", ".las", ".laz", ".stl", ".off", ".e57")
+BEST = ("mesh_aligned_0.05.ply", "_vh_clean_2.ply", "fused.ply", "meshed-poisson.ply", "sparse_pc.ply")
+"""Ends of names of clouds and meshes, the best for its purpose first."""
+RESULTS = ("labels", "labelled", "objects")  # clouds of a result in the folder
 BENT = 0.02  # distortion parameters above this move pixels that matter
 UNKNOWN = "not known"  # lens of a model whose distortion cannot be undone here
 # 3 x 3, (height, width), the lens
@@ -43,9 +47,14 @@ def find_nerfstudio(folder: Path) -> Recording | None:
             f"{path}: not understood ({type(error).__name__}: {error}); expected fl_x, fl_y, cx, cy, w, h and 'frames' "
             f"with file_path and a transform_matrix of 4 x 4 each"
         ) from error
-    if not any(frame.depth for frame in frames) and formats.list_files(folder, "*.ply"):
-        return None
-    recording = recording_of_frames("nerfstudio's transforms.json", folder, frames, "camera-to-world, y up")
+    geometry, kind = None, "nerfstudio's transforms.json"
+    if not any(frame.depth for frame in frames):
+        named = folder / str(content.get("ply_file_path", "")).replace("\\", "/")
+        geometry = named if named.is_file() else geometry_beside(folder)
+        if geometry is not None and not any(frame.color.is_file() for frame in frames):
+            return None  # the cloud alone
+    recording = recording_of_frames(kind, folder, frames, "camera-to-world, y up", geometry)
+    recording.unitless = recording.rendered
     scale = content.get("depth_unit_scale_factor")
     if isinstance(scale, (int, float)) and 0 < scale < np.inf:
         recording.units = (float(f"{1 / scale:.6g}"), *recording.units)
@@ -93,8 +102,8 @@ def find_colmap(folder: Path) -> Recording | None:
     """Find a COLMAP model, text or binary, with depth maps (named as the pictures, or in stereo/depth_maps)."""
     places = [
         (base, model)
-        for base in (folder / "dense" / "0", folder / "dense", folder, folder / "colmap")
-        for model in (base / "sparse" / "0", base / "sparse", base)
+        for base in (folder / place for place in ("dense/0", "dense", "", "colmap", "dslr", "iphone"))
+        for model in (base / "sparse" / "0", base / "sparse", base, base / "colmap")
         if any(
             (model / f"images.{kind}").is_file() and (model / f"cameras.{kind}").is_file() for kind in ("bin", "txt")
         )
@@ -111,6 +120,17 @@ def find_colmap(folder: Path) -> Recording | None:
                                        "undistort the pictures first (colmap image_undistorter)")  # fmt: skip
             recording.unitless = _own(frames)
             return recording
+    for base, model in places:
+        geometry = next(iter(dense_clouds(base.parent) + dense_clouds(folder)), None) or geometry_beside(folder)
+        if geometry is None:
+            break
+        cameras, images = _model(model)
+        frames = _colmap_frames(base, folder, cameras, images)
+        if any(frame.color.is_file() for frame in frames):
+            kind = "a COLMAP model"
+            recording = recording_of_frames(kind, folder, frames, "camera-to-world", geometry)
+            recording.unitless = True
+            return recording
     if not places or dense_clouds(folder):
         return None
     raise UserError(
@@ -124,6 +144,17 @@ def dense_clouds(folder: Path) -> list[Path]:
     return [p for pattern in ("dense/fused.ply", "dense/*/fused.ply") for p in formats.list_files(folder, pattern)]
 
 
+def geometry_beside(folder: Path) -> Path | None:
+    """Find the one cloud or mesh in a folder or just below; of several one with a name that data sets give the best."""
+    for pattern in ("*", "*/*"):
+        found = [path for path in formats.list_files(folder, pattern) if path.suffix.lower() in GEOMETRY]
+        found = [path for path in found if path.name.split(".")[0] not in RESULTS and path.name[:5] != "heat_"]
+        best = [path for name in BEST for path in found if path.name.endswith(name)]
+        if best or len(found) == 1:
+            return (best or found)[0]
+    return None
+
+
 def _own(frames: list[PosedFrame]) -> bool:
     return any(frame.depth is not None and frame.depth.suffix == ".bin" for frame in frames)
 
@@ -134,7 +165,7 @@ def _colmap_frames(base: Path, folder: Path, cameras: dict[int, Camera], images:
     maps = base / "stereo" / "depth_maps"
     frames = []
     for name, number, to_camera in images:
-        near = [place / name for place in (base / "images", folder / "images", folder, base)]
+        near = [place / name for place in (base / "images", folder / "images", base / "resized_images", folder, base)]
         color = next((path for path in near if path.is_file()), by_name.get(Path(name).name, near[0]))
         own = [maps / f"{name}.{kind}.bin" for kind in ("geometric", "photometric")]
         depth = next((path for path in own if path.is_file()), partners.get(color))

@@ -65,6 +65,7 @@ class Recording:
         up: axis of the world that points up, where the recorder fixes it.
         unitless: poses and depth have no scale, as those of reconstructions from pictures.
         cloud: a point cloud that lies beside the frames, or None.
+        rendered: there are no depth maps; they are rendered from the cloud.
         notes: irregularities, one sentence each.
     """
 
@@ -83,6 +84,7 @@ class Recording:
     up: str | None = None
     unitless: bool = False
     cloud: Path | None = None
+    rendered: bool = False
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:

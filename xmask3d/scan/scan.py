@@ -30,6 +30,7 @@ from xmask3d.scan.sensor_streams import open_sens
 from xmask3d.scan.size import scale_by_height
 from xmask3d.scan.sources import find_scan, is_archive, unpack
 from xmask3d.scan.views import lift
+from xmask3d.scan.without_depth import with_rendered_depth
 
 ALL_VIEWS_UP_TO = 120  # a longer recording is thinned to the views that cover it best
 CANDIDATE_FRAMES = 600  # frames looked at when choosing and fusing
@@ -281,6 +282,8 @@ def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float
 
 def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     told = _with_options(recording, options)
+    if recording.rendered:
+        recording = told = with_rendered_depth(told)
     verdict = check_recording(told)
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
     notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
@@ -390,7 +393,11 @@ def _cloud_of(
 ) -> Cloud:
     """Return the cloud beside the frames if they see it, else one fused from the frames; about the frames' origin."""
     if recording.cloud is not None:
-        cloud = read_cloud(recording.cloud, options.units_per_metre or unitless, origin)
+        own = 1.0 if recording.rendered else None  # its unit is that of the poses
+        cloud = read_cloud(recording.cloud, options.units_per_metre or unitless or own, origin)
+        if recording.rendered:
+            lines += [f"points of {recording.cloud.name}", *cloud.notes]
+            return cloud
         agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])
         if agreement > 0.5:
             lines.append(f"points of {recording.cloud.name}, which {agreement:.0%} of its seen points' depths confirm")
