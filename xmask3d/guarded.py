@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 import yaml
-from PIL import Image, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from xmask3d.errors import UserError
 
@@ -35,7 +36,7 @@ PICTURES = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 @contextmanager
 def reading(path: Path | str, expected: str) -> Iterator[None]:
-    """Turn whatever a reader raises on a damaged or hostile file into one line.
+    """Turn whatever a reader raises on a damaged or hostile file into one line; refuse pipes, which never end.
 
     Args:
         path: the file, or its name for the message.
@@ -45,6 +46,7 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
         UserError: replaces every exception.
     """
     try:
+        _refuse_devices(path)
         yield
     except UserError:
         raise
@@ -56,6 +58,16 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
         reason = str(getattr(error, "strerror", None) or error).strip().split("\n")[0] or type(error).__name__
         kind = "cannot be read as" if isinstance(error, OSError) and error.errno else "damaged, or not"
         raise UserError(f"{path}: {kind} {expected} ({reason[:120]})") from error
+
+
+def _refuse_devices(path: Path | str) -> None:
+    """Refuse a pipe or device in place of a file: nobody may ever write to the one, the other may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # a name for messages only, or missing, as the reader will find
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path}: a pipe or device, not a file")
 
 
 def read_text(path: Path, expected: str = "a text file", *, errors: str = "strict", most: int = MAX_TEXT) -> str:
@@ -135,6 +147,28 @@ def open_picture(source: Path | IO[bytes], name: Path | str | None = None) -> It
                 f"{name}: {picture.width} x {picture.height} pixels; at most {MAX_PIXELS >> 20} Mi are read"
             )
         yield picture
+
+
+def check_picture(content: bytes, name: str) -> None:
+    """Refuse a picture that a library is about to decode: another format than `PICTURES`, or too many pixels.
+
+    Bytes that are no picture to Pillow pass, since nothing will decode them.
+
+    Args:
+        content: bytes of its file.
+        name: name of the file, for messages.
+    """
+    try:
+        with open_picture(io.BytesIO(content), name):
+            pass
+    except UserError:
+        try:
+            Image.open(io.BytesIO(content)).close()
+        except UnidentifiedImageError:
+            return
+        except Exception:  # the refusal above says more
+            pass
+        raise
 
 
 def read_array(path: Path, expected: str = "an array of numbers") -> np.ndarray:

@@ -1,10 +1,13 @@
 import base64
+import io
 import json
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from xmask3d.errors import UserError
 from xmask3d.scan.clouds import read_cloud
@@ -96,3 +99,50 @@ def test_gltf_with_its_points_inside_or_beside(tmp_path, inside):
     path.write_text("{")
     with pytest.raises(UserError, match=r"model\.gltf: "):
         read_cloud(path)
+
+
+def png(width, height):
+    """A picture that claims a size."""
+    stream = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(stream, "PNG")
+    data = bytearray(stream.getvalue())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n(harm) (w) file closefile\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"), [(png(60_000, 60_000), "exceeds limit"), (POSTSCRIPT, "a picture")], ids=["large", "eps"]
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_textures_of_absurd_size_or_that_are_programs(tmp_path, picture, message, inside):
+    def textured(scene):
+        uri = "data:image/png;base64," + base64.b64encode(picture).decode() if inside else "texture.bin.png"
+        scene["images"], scene["textures"] = [{"uri": uri}], [{"source": 0}]
+        scene["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
+        scene["meshes"][0]["primitives"][0]["material"] = 0
+
+    (tmp_path / "texture.bin.png").write_bytes(picture)
+    path = write_glb(tmp_path / "a.glb", textured)
+    with pytest.raises(UserError, match=message) as caught:
+        read_cloud(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["texture.png", "texture.mtl", "texture.eps"])
+@pytest.mark.parametrize(
+    ("picture", "message"), [(png(10_000, 9_000), "64 Mi"), (POSTSCRIPT, "picture|PostScript")], ids=["large", "eps"]
+)
+def test_textures_of_obj(tmp_path, name, picture, message):
+    if name == "texture.mtl" and picture is not POSTSCRIPT:
+        pytest.skip("read as materials")
+    (tmp_path / name).write_bytes(picture)
+    (tmp_path / "a.mtl").write_text(f"newmtl m\nmap_Kd {name}\n")
+    corners = "v 0 0 0\nv 3 0 0\nv 0 3 0\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\n")
+    with pytest.raises(UserError, match=message) as caught:
+        read_cloud(tmp_path / "a.obj")
+    assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import check_picture
 from xmask3d.scan.cloud_raw import Raw, to_bytes
 from xmask3d.scan.glb import check_gltf
 from xmask3d.scan.units import guess_units
@@ -16,6 +17,9 @@ from xmask3d.scan.units import guess_units
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
 MAX_SAMPLED = 5_000_000
 GREY = 128  # of the parts without colour of a mesh whose other parts have one
+PROGRAMS = (b"%!", b"\xc5\xd0\xd3\xc6")
+"""Beginnings of PostScript, for which Pillow starts an interpreter."""
+
 COMPRESSION = {
     "KHR_draco_mesh_compression": "DracoPy",
     "EXT_meshopt_compression": None,
@@ -89,23 +93,42 @@ class Assets:
     Attributes:
         folder: folder of the mesh.
         missing: names of those that are not there.
+        refused: reasons against those that are, which trimesh would pass over.
     """
 
     folder: Path
     missing: list[str] = field(default_factory=list)
+    refused: list[UserError] = field(default_factory=list)
 
     def get(self, name: str) -> bytes:
-        """Read a file; a backslash parts folders too, and a path of another machine counts by its last part."""
+        """Read a file; a backslash parts folders too, and a path of another machine counts by its last part.
+
+        Pictures are checked, since trimesh decodes any format and size: some formats start foreign programs.
+        """
         inside = self.folder.resolve()
         parts = name.strip().strip('"').replace("\\", "/")
         for path in (inside / parts, inside / unquote(parts), inside / parts.rsplit("/", 1)[-1]):
             if path.resolve().is_relative_to(inside) and path.is_file():
-                return path.read_bytes()
+                try:
+                    return _checked(path)
+                except UserError as error:
+                    self.refused.append(error)
+                    raise
         if name not in self.missing:
             self.missing.append(name)
         raise FileNotFoundError(name)
 
     __getitem__ = get
+
+
+def _checked(path: Path) -> bytes:
+    """Read a file that a mesh names, which is a picture, materials or numbers."""
+    content = path.read_bytes()
+    if path.suffix.lower() not in (".mtl", ".bin"):
+        check_picture(content, str(path))
+    elif content.startswith(PROGRAMS):
+        raise UserError(f"{path}: a program in PostScript, not {path.suffix}")
+    return content
 
 
 def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None = None) -> Raw:
@@ -128,6 +151,8 @@ def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None 
         if suffix == ".off":  # trimesh may take the line after a comment for another
             data = b"\n".join(line for line in (line.split(b"#")[0].strip() for line in data.splitlines()) if line)
         loaded = trimesh.load(io.BytesIO(data), file_type=suffix[1:], resolver=cast(Any, assets), process=False)
+        if assets.refused:
+            raise assets.refused[0]
         parts: list[Any] = loaded.dump() if isinstance(loaded, trimesh.Scene) else [loaded]
         clouds = [part for part in parts if isinstance(part, trimesh.PointCloud) and len(part.vertices)]
         meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]

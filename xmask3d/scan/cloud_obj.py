@@ -25,6 +25,8 @@ def read_obj(path: Path, units: float | None) -> Raw:
         if re.search(rb"^[ \t]*f[ \t]", data, re.MULTILINE):
             assets = Assets(path.parent)
             surfaces = _surfaces(_from_the_start(data), assets)
+            if assets.refused:
+                raise assets.refused[0]
             used = sum(len(np.unique(surface.vertices, axis=0)) for surface in surfaces)
             if 2 * used >= len(vertices):
                 return sample(surfaces, units, missing_notes(assets))
@@ -34,6 +36,8 @@ def read_obj(path: Path, units: float | None) -> Raw:
         if not vertices:
             return Raw(np.zeros((0, 3)), None, [], units)
         table = np.array([vertex[:3] + (vertex[-3:] if len(vertex) > 4 else []) for vertex in vertices], np.float64)
+    except UserError:
+        raise
     except Exception as error:
         # trimesh's loaders raise nearly anything on damaged files.
         raise UserError(f"{path}: cannot be read as OBJ ({' '.join(str(error).split())[:100]})") from error

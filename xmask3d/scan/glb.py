@@ -1,5 +1,6 @@
 """Check of glTF files before a mesh library relies on their content."""
 
+import base64
 import json
 import struct
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json, reading
+from xmask3d.guarded import check_picture, read_json, reading
 
 MAX_VERTICES = 50_000_000
 """Vertices of all meshes, each as often as nodes place it."""
@@ -33,6 +34,9 @@ def check_gltf(path: Path) -> dict[str, Any]:
         meshes = [_vertices(mesh, counts) for mesh in content.get("meshes", [])]
         if sum(meshes[node["mesh"]] for node in nodes if "mesh" in node) > MAX_VERTICES:
             raise ValueError(f"more than {MAX_VERTICES} vertices")
+        for number, image in enumerate(content.get("images", [])):
+            if picture := _picture(path, image, content):
+                check_picture(picture, f"{path}: texture {number}")
     return content
 
 
@@ -54,6 +58,26 @@ def _length(path: Path, uri: str) -> int:
     if not (buffer.resolve().is_relative_to(path.parent.resolve()) and buffer.is_file()):
         raise UserError(f"{path}: its points are in {uri}, which is missing; put it beside the file, or export GLB")
     return buffer.stat().st_size
+
+
+def _picture(path: Path, image: dict[str, Any], content: dict[str, Any]) -> bytes:
+    """Return the bytes of a texture inside the file or its buffers, none where it is a file of its own."""
+    if "bufferView" not in image:
+        uri = str(image.get("uri", ""))
+        return _inside(uri) if uri.startswith("data:") else b""
+    view = content["bufferViews"][image["bufferView"]]
+    uri, start = content["buffers"][view.get("buffer", 0)].get("uri"), view.get("byteOffset", 0)
+    if uri and uri.startswith("data:"):
+        return _inside(uri)[start : start + view["byteLength"]]
+    with open(path.parent / unquote(uri).replace("\\", "/") if uri else path, "rb") as stream:
+        if not uri:  # the second chunk
+            start += 28 + struct.unpack("<12xI", stream.read(16))[0]
+        stream.seek(start)
+        return stream.read(view["byteLength"])
+
+
+def _inside(uri: str) -> bytes:
+    return base64.b64decode(uri.partition(",")[2])
 
 
 def _vertices(mesh: dict[str, Any], counts: list[int]) -> int:

@@ -1,7 +1,6 @@
 """Sources of CLIP: open_clip's names, local files, or a folder with a small one."""
 
 import logging
-import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from xmask3d.errors import UserError
 from xmask3d.guarded import read_json
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
 from xmask3d.models.frozen import ForeignNetwork
-from xmask3d.models.loading.tensor_files import refuse_foreign
+from xmask3d.models.loading.script_archive import load_script_archive
+from xmask3d.models.loading.tensor_files import check_numbers, refuse_foreign
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
             path,
             CONFIG_FILE,
         )
+    check_numbers(tensors, {name: x for name, x in tensors.items() if x.is_floating_point()}, path)
     try:
         # None instead of a half-precision dtype: plain layer norms, which also run in float64.
         model = build_model_from_openai_state_dict(dict(tensors), cast_dtype=None)
@@ -163,7 +164,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        tensors = _load_archive(path) if _is_torchscript(path) else torch.load(path, "cpu", weights_only=True)
+        tensors = load_script_archive(path) if _is_torchscript(path) else torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a readable weight file: {_first_line(error)}") from error
     except Exception as error:
@@ -188,17 +189,11 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _load_archive(path: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        # OpenAI publishes CLIP in this format only, whatever torch thinks of it today.
-        warnings.simplefilter("ignore", FutureWarning)
-        return torch.jit.load(path, map_location="cpu").state_dict()
-
-
 def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     # Sizes that OpenAI's files carry along.
     for name in ("input_resolution", "context_length", "vocab_size"):
         tensors.pop(name, None)
+    check_numbers(tensors, model.state_dict(), path)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

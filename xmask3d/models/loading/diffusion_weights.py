@@ -16,7 +16,7 @@ from xmask3d.guarded import read_json
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
 from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.models.loading.empty_prompt import encode_empty_prompt, folder_empty_prompt
-from xmask3d.models.loading.tensor_files import TensorFile, open_tensors
+from xmask3d.models.loading.tensor_files import TensorFile, check_numbers, open_tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 PARTS: tuple[tuple[type, str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
@@ -247,6 +247,7 @@ def _load(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Path) ->
     """Load tensors into a network without weights; those it does not need are left out."""
     _check_fit(network, tensors, path)
     expected = network.state_dict()
+    check_numbers(tensors, expected, path)
     # Copied, since tensors of a mapped file lie at odd addresses, on which the last bits of matrix products depend.
     copies = {name: tensors[name].to(torch.float32, copy=True) for name in expected}
     network.load_state_dict(copies, assign=True)

@@ -2,7 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,28 @@ def refuse_foreign(path: Path) -> None:
     for start, kind in _FOREIGN:
         if head.startswith(start):
             raise UserError(f"{path}: not a checkpoint (it begins like {kind}: download the file itself)")
+
+
+def check_numbers(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: Path | str) -> None:
+    """Refuse weights that cannot be copied without losing a part of their values, or that are NaN or infinite.
+
+    Args:
+        tensors: weights by name.
+        wanted: tensors of the network, of any device; others are not looked at.
+        source: name for the message.
+
+    Raises:
+        UserError: names the first.
+    """
+    for name in wanted:
+        tensor = tensors.get(name)
+        if tensor is None:
+            continue
+        plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
+        if not plain or tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise UserError(f"{source}: {name} holds numbers of another kind ({tensor.dtype}, {tensor.layout})")
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{source}: {name} holds NaN or infinity; damaged, or of a training that failed")
 
 
 class _Ignored:
