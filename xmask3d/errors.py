@@ -44,11 +44,20 @@ def _without_traceback(text: str) -> str:
     return text.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()
 
 
+LOST = {
+    "DataLoader worker (pid": "a loader process was killed, perhaps for want of memory or shared memory (/dev/shm); "
+    "use fewer workers (data.workers, evaluate.workers; 0 needs no other process) and start again to resume",
+    "Connection closed by peer": "another process of the run is gone, and says why itself; start again to resume",
+    "Connection reset by peer": "another process of the run is gone, and says why itself; start again to resume",
+}
+"""Beginning of what torch says of a process that is gone, and what it means to a user."""
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback.
 
     So do refusals of the system that no check foresees: a full disk, a file or folder that may not be written, or one
-    where the other is expected.
+    where the other is expected, and the end of another process, of which torch tells in many lines.
     """
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read by torch: the CPU does what Apple's GPU cannot
     for stream in (sys.stdout, sys.stderr):
@@ -63,6 +72,12 @@ def run_tool(main: Callable[[], int | None]) -> None:
         if error.errno not in REFUSALS:
             raise
         _report(f"{error.filename or 'a file'}: {error.strerror}; what was saved before is intact")
+        sys.exit(1)
+    except RuntimeError as error:
+        line = next((line for text, line in LOST.items() if text in str(error)), None)
+        if line is None:
+            raise
+        _report(line)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)

@@ -52,18 +52,24 @@ def run(target: Callable[..., int | None], *arguments: Any, log: Path | None = N
     return max(finish(start(target, *arguments, log=log, processes=processes)), key=lambda code: abs(code or 0))
 
 
-def train_run(config: Path, overrides: list[str], kill_at: int | None = None) -> int:
-    """What xmask3d train does; the process kills itself in the midst of step `kill_at` (from 0), as SIGKILL would."""
+def train_run(
+    config: Path, overrides: list[str], at: int | None = None, number: int = signal.SIGKILL, rank: int | None = None
+) -> int:
+    """What xmask3d train does; in the midst of step `at` (from 0) a process sends itself a signal.
+
+    Args:
+        rank: the one process that gets it; all by default.
+    """
     from xmask3d.engine import trainer as module
     from xmask3d.engine.train import train
 
-    if kill_at is not None:
+    if at is not None and rank in (None, int(os.environ.get("RANK", 0))):
         forward = module.TrainingStep.forward
 
         def deadly(self: module.TrainingStep, *arguments: Any, **keywords: Any) -> Any:
             losses = forward(self, *arguments, **keywords)
-            if deadly.step == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if deadly.step == at:
+                os.kill(os.getpid(), number)
             deadly.step += 1
             return losses
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import collate_usable
 from xmask3d.errors import UserError
+from xmask3d.workers import allowed_workers
 
 TRANSLATION = 100
 
@@ -90,7 +91,7 @@ def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=allowed_workers(workers),
         collate_fn=collate_usable,
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,

@@ -16,6 +16,7 @@ from xmask3d.inference.labeller import BRANCHES, Labeller, by_branch
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.models.outputs import Outputs
 from xmask3d.splits import Benchmark
+from xmask3d.workers import allowed_workers
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def validate(
         Subset(views, list(mine)),
         batch_size=settings.batch_size,
         collate_fn=collate_usable,
-        num_workers=settings.workers,
+        num_workers=allowed_workers(settings.workers),
         worker_init_fn=ignore_signals,
     )
     device = accelerator.device

@@ -25,6 +25,7 @@ from xmask3d.rooms.scanned.settings import ScanSettings
 from xmask3d.rooms.scanned.writer import write_scan
 from xmask3d.rooms.structure import build_room
 from xmask3d.rooms.writer import objects_file, scene_files, write_json, write_room
+from xmask3d.workers import allowed_workers
 
 GENERATORS = {"v0": 2, "v1": 3}
 """Number of the generator of each version of the rooms; raise it when the same arguments give other rooms."""
@@ -215,6 +216,7 @@ def models_of(furniture: Path | None, seed: int) -> dict[str, list[FurnitureMode
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[str]:
+    workers = allowed_workers(workers, alone=1)
     if workers <= 1 or len(jobs) < 2:
         yield from map(make_room, jobs)
         return

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from xmask3d.errors import UserError
+from xmask3d.workers import allowed_workers
 
 
 def read_list(path: Path) -> list[str]:
@@ -31,6 +32,7 @@ def read_list(path: Path) -> list[str]:
 def run_all(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[tuple[tuple, Any]]:
     """Call `function(*job)` for every job and yield (job, result or UserError) as they end."""
     jobs = list(jobs)
+    workers = allowed_workers(workers, alone=1)
     if workers <= 1:
         for job in tqdm(jobs, disable=None, unit="scene"):
             yield job, _attempt(function, job)
