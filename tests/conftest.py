@@ -9,8 +9,9 @@ from tests.helpers.tiny import write_config
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--mutations N`: damages that the campaign tries on each format of file."""
+    """Options of the campaign: damages tried on each format of file, and operations at which a command is killed."""
     parser.addoption("--mutations", type=int, default=200, help="damages tried on each format of file (default: 200)")
+    parser.addoption("--kills", type=int, help="kills of each command (default: a few; 0: at every file operation)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -101,7 +101,7 @@ def test_constraints_name_what_is_declared() -> None:
     lines = (REPOSITORY / "scripts" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {plain(line) for line in lines if line and not line.startswith("#")}
     wanted = set().union(*(names for extra, names in declared().items() if extra not in ("pretrain", "captions")))
-    assert pinned - {"execnet"} == wanted - {"laspy", "pye57", "lzfse"}
+    assert pinned - {"execnet"} == wanted - {"pye57", "lzfse"}
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:

@@ -158,3 +158,36 @@ def test_a_folder_that_cannot_be_held_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/run: cannot be made"), locked(tmp_path / "file" / "run", "work"):
         pass
+
+
+@pytest.mark.parametrize("reason", ["system", "disk"])
+def test_a_place_without_locks_is_told_in_a_line(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if reason == "system":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with locked(tmp_path, "a training"):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path}: no locks on this system or disk") and "a training" in line
+    assert names(tmp_path) == []
+
+
+def test_files_of_processes_that_are_gone_are_removed_before_the_first_write(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from xmask3d.files import atomic_write\n"
+        f"atomic_write(Path({str(tmp_path / 'a.txt')!r}), lambda part: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    (left,) = names(tmp_path)
+    alive = f"{files.PART}{files._machine()}-{os.getpid()}-{'0' * 16}.txt"
+    other_machine = f"{files.PART}{'0' * 8}-{left.split('-')[2]}-{'0' * 16}.txt"
+    for name in (alive, other_machine):
+        (tmp_path / name).touch()
+    atomic_write(tmp_path / "b.txt", "text")
+    assert names(tmp_path) == sorted([alive, other_machine, "b.txt"])

@@ -1,5 +1,6 @@
 """Digests inside files: every change of a byte is noticed, and what was written is read as before."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from safetensors.torch import load_file, save_file
 
+from xmask3d.config import load_config, save_config
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.seal import (
@@ -20,9 +23,12 @@ from xmask3d.seal import (
     check_seal,
     is_sound,
     is_whole_cache,
+    read_sealed_json,
     sealed,
+    sealed_json,
     write_beside,
 )
+from xmask3d.visualize.cloud import write_ply
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npy"])
@@ -36,11 +42,9 @@ def test_every_byte_counts(tmp_path: Path, kind: str) -> None:
         assert torch.equal(load_file(path)["a"], values)
     assert is_sound(path) and is_whole_cache(path)
     content = path.read_bytes()
-    mark = content.index(b"xmask3d-sha256:")
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        inside = mark <= place < mark + len("xmask3d-sha256:")  # then it has none
-        assert is_sound(path) is (None if inside else False)
+        assert is_sound(path) is False  # in the mark too, which leaves a scar
         assert not is_whole_cache(path)
     for end in range(len(content)):
         path.write_bytes(content[:end])
@@ -105,3 +109,45 @@ def test_only_files_at_rest_are_remembered(tmp_path: Path) -> None:
     os.utime(path, ns=(old, old))
     checked.add(path)
     assert not checked.holds(path)  # the system notes when that was done
+
+
+def test_json_is_sealed_and_says_how_to_change_it(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.json", {"names": ["bed", "größer"], "score": 0.5}
+    atomic_write(path, sealed_json(content, indent=1, ensure_ascii=False))
+    assert read_sealed_json(path) == content
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(UserError, match=r"a\.json: damaged, .*delete its entries 'sealed' and 'seal' .*on purpose"):
+        read_sealed_json(path)
+    changed = json.loads(path.read_text())
+    del changed["seal"]
+    path.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"its SHA-256 is lost"):
+        read_sealed_json(path)
+    del changed["sealed"]
+    path.write_text(json.dumps(changed))
+    assert read_sealed_json(path) == content | {"score": 0.6}
+    path.write_text("[1]")
+    assert read_sealed_json(path) == [1]
+
+
+def test_a_saved_configuration_says_how_to_change_it(tmp_path: Path) -> None:
+    path, config = tmp_path / "config.yaml", load_config("rooms/B15N4")
+    save_config(config, path)
+    assert load_config(path) == config
+    path.write_text(path.read_text().replace(f"seed: {config.seed}", "seed: 7"))
+    with pytest.raises(UserError, match=r"config\.yaml: damaged, .*delete its first line, the comment"):
+        load_config(path)
+    path.write_text(path.read_text().split("\n", 1)[1])
+    assert load_config(path).seed == 7
+
+
+def test_a_sealed_cloud_is_read_by_others(tmp_path: Path) -> None:
+    path, points = tmp_path / "a.ply", np.arange(30.0).reshape(10, 3)
+    write_ply(path, points, np.full((10, 3), 7, np.uint8), np.arange(10))
+    assert is_sound(path)
+    assert np.array_equal(trimesh.load(path).vertices, points)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged, its SHA-256"):
+        check_seal(path)

@@ -23,6 +23,7 @@ from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.guarded import parse_yaml
 from xmask3d.resources import find_configuration
+from xmask3d.seal import UNSEALED, sealed
 
 log = logging.getLogger(__name__)
 
@@ -338,8 +339,9 @@ def _drop_keys_of_earlier_versions(content: dict) -> None:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration, every key with its value; `load_config` reads it back equal."""
-    atomic_write(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    """Write the resolved configuration, every key with its value, sealed; `load_config` reads it back equal."""
+    text = f"# {UNSEALED['seal']}\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
+    atomic_write(path, sealed(lambda part: part.write_text(text, encoding="utf-8")))
 
 
 def _check_keys(content: dict, model: type[BaseModel], keys: tuple[str, ...], lines: dict) -> None:

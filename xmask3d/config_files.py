@@ -7,6 +7,7 @@ import yaml
 
 from xmask3d.errors import UserError
 from xmask3d.guarded import MAX_YAML, parse_yaml, read_text
+from xmask3d.seal import check_seal
 
 
 def read_with_includes(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:
@@ -15,6 +16,7 @@ def read_with_includes(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[t
     if path in seen:
         raise UserError(f"{path}: includes itself")
     text = read_text(path, "a configuration in YAML, see config/", most=MAX_YAML)
+    check_seal(path, "delete its first line, the comment, if it was changed on purpose, else copy it again")
     content, node = parse_yaml(text, str(path))
     content = content or {}
     if not isinstance(content, dict):

@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import platform
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -34,7 +37,8 @@ def atomic_write(
     """Write a file under a temporary name beside it, sync it, and rename it: it appears complete or not at all.
 
     A file that was there stays as it was until then. The temporary name is unique, so that processes that write the
-    same file do not meet, and has the suffix of `path`, by which numpy and Pillow choose the format.
+    same file do not meet, and has the suffix of `path`, by which numpy and Pillow choose the format. Temporary files of
+    processes that were killed are removed from a folder before a process writes its first file there.
 
     Args:
         path: path of the file; folders above it are made.
@@ -46,9 +50,10 @@ def atomic_write(
         UserError: the system refuses (full disk, file too large, read only …): says why. The temporary file is gone.
     """
     path = Path(path)
-    part = path.with_name(f"{PART}{secrets.token_hex(8)}{path.suffix}")
+    part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(8)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(path.parent)
         with open(part, "xb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777  # as the user's umask has it
             if not callable(content):
@@ -76,7 +81,7 @@ def atomic_write(
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Hold a folder for one writer; the system lets go of it when the process ends, however it ends.
 
-    Where the system has no such locks (Windows, some network disks) nothing is held.
+    Where the system has no such locks (Windows, some network disks) nothing is held, which is printed.
 
     Args:
         folder: folder to hold, made when missing.
@@ -85,7 +90,9 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Raises:
         UserError: another process holds the folder, or it cannot be made.
     """
+    without = f"warning: {folder}: no locks on this system or disk; start no second process there ({what})"
     if fcntl is None:
+        print(without, file=sys.stderr)
         yield
         return
     path = folder / LOCK
@@ -104,7 +111,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
                 f"{folder}: another process is at work there ({what}); wait for it, or choose another folder"
             ) from error
         except OSError:
-            pass  # a disk without locks
+            print(without, file=sys.stderr)
         try:
             yield
         finally:
@@ -118,6 +125,29 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"{PART}*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+@cache
+def _machine() -> str:
+    """Return digits that tell apart machines, and containers, which share a disk but not the numbers of processes."""
+    space = os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else 0
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+@cache
+def _remove_orphans(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that are gone, once per process and folder."""
+    if os.name == "nt":  # its `os.kill` ends processes
+        return
+    for path in folder.glob(f"{PART}{_machine()}-*-*"):
+        number = path.name[len(PART) :].split("-")[1]
+        try:
+            os.kill(int(number), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            with suppress(OSError):
+                path.unlink()
+        except OSError:
+            pass  # another user's, and alive
 
 
 def sha256_of(path: Path) -> str:

@@ -1,29 +1,33 @@
 """Digests inside the files that this package writes, so that damage is noticed at every load.
 
 A sealed file holds the mark `xmask3d-sha256:` and 64 hexadecimal digits: the SHA-256 of the whole file with zeros in
-their place. In safetensors the mark is an entry of the metadata, in arrays it follows the data, where numpy's reader
-and those of zip archives stop. Scene files, and checkpoints whose digest is gone, are zip archives with checksums of
-their own, and text that people edit has its digest in a file beside it.
+their place. In safetensors the mark is an entry of the metadata, in JSON an entry, in PLY and YAML a comment; in arrays
+it follows the data, where numpy's reader and those of zip archives stop. Scene files, and checkpoints whose digest is
+gone, are zip archives with checksums of their own, and captions, which people edit, have their digest in a file beside.
 """
 
 import hashlib
+import json
 import os
+import re
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, sha256_of
-from xmask3d.guarded import reading
+from xmask3d.guarded import read_json, reading
 
 _MARK = b"xmask3d-sha256:"
 _DIGITS = 64
+# What damage leaves of the mark, in the part of a file's head where it is looked for.
+_SCARS, _SCARRED = re.compile(rb"xmask3d-sh|d-sha256|sha256:[0-9a-f]{4}|xmask3d-.{7}[0-9a-f]{16}", re.DOTALL), 4096
 _CHUNK = 1 << 20  # also the part of a file's head in which the mark is looked for
 
 UNSEALED = {"seal": f"{_MARK.decode()}{'0' * _DIGITS}"}
-"""Entry for the metadata of a safetensors file that `seal` is to fill."""
+"""Entry for the metadata of a safetensors file, or for JSON, that `seal` is to fill; its value may be a comment."""
 
 
 def seal(path: Path) -> None:
@@ -87,23 +91,57 @@ def sealed(write: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 def is_sound(path: Path) -> bool | None:
-    """Compare a file with the digest inside it; None where it has none."""
+    """Compare a file with the digest inside it; None where it has none, nor the scars of one."""
     with open(path, "rb") as file:
         place = _find(file)
         if place is None:
-            return None
+            return False if _is_scarred(file) else None
         file.seek(place)
         digits = file.read(_DIGITS)
         return digits == _digest(file, place)
 
 
-def check_seal(path: Path) -> None:
+def _is_scarred(file: IO[bytes]) -> bool:
+    """Return True where the head or the end of a file holds a part of a mark."""
+    size, found = file.seek(0, os.SEEK_END), False
+    for start in (0, max(0, size - _SCARRED)):
+        file.seek(start)
+        found |= _SCARS.search(file.read(_SCARRED)) is not None
+    return found
+
+
+def check_seal(path: Path, advice: str = "copy or make it again") -> None:
     """Raise `UserError` where a file is not as it was written; one without a digest passes."""
     try:
         if is_sound(path) is False:
-            raise UserError(f"{path}: damaged, its SHA-256 is not the one inside it; copy or make it again")
+            raise UserError(f"{path}: damaged, its SHA-256 is not the one inside it; {advice}")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def sealed_json(content: dict[str, Any], **options: Any) -> Callable[[Path], None]:
+    """Return a writer, as `atomic_write` takes one, of a JSON file that is sealed.
+
+    Its first entry tells of the last, the digest, so that no stretch that is lost takes both.
+
+    Args:
+        content: top-level entries; none is called `sealed` or `seal`.
+        options: options of `json.dumps`.
+    """
+    text = json.dumps({"sealed": True, **content, **UNSEALED}, **options) + "\n"
+    return sealed(lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_sealed_json(path: Path, expected: str = "JSON") -> Any:
+    """Read a JSON file, and check its digest where it has one. Raises `UserError` where it is none, or damaged."""
+    content = read_json(path, expected)
+    advice = "delete its entries 'sealed' and 'seal' if it was changed on purpose, else copy or make it again"
+    check_seal(path, advice)
+    if isinstance(content, dict):
+        has = content.pop("sealed", False), content.pop("seal", False)
+        if any(has) and is_sound(path) is None:
+            raise UserError(f"{path}: damaged, its SHA-256 is lost; {advice}")
+    return content
 
 
 def check_archive(path: Path) -> None:
@@ -145,9 +183,11 @@ def check_beside(path: Path) -> None:
 
 
 def _find(file: IO[bytes]) -> int | None:
-    """Find the first digit of the mark: at the end of the file, else in its head."""
+    """Find the first digit of the mark: at the very end of the file, else in its head, else near its end."""
     size = file.seek(0, os.SEEK_END)
-    for start, length in ((max(0, size - len(_MARK) - _DIGITS), len(_MARK) + _DIGITS), (0, _CHUNK)):
+    last = len(_MARK) + _DIGITS
+    for start, length in ((size - last, last), (0, _CHUNK), (size - _SCARRED, _SCARRED)):
+        start = max(0, start)
         file.seek(start)
         place = file.read(length).find(_MARK)
         if place >= 0 and start + place + len(_MARK) + _DIGITS <= size:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -22,7 +23,8 @@ from xmask3d.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from xmask3d.checkpoints.validations import read_validations, record_validation
-from xmask3d.config import find_configuration, load_config
+from xmask3d.config import find_configuration, load_config, save_config
+from xmask3d.data.download.fetch import read_records, record
 from xmask3d.data.files import read_picture, read_points, read_pose, write_points
 from xmask3d.data.prepare.captions import _write as write_captions
 from xmask3d.data.prepare.sens import SensFile
@@ -32,12 +34,15 @@ from xmask3d.engine.feature_cache import _write as write_encodings
 from xmask3d.engine.results import SceneResult
 from xmask3d.files import atomic_write
 from xmask3d.inference.labeller import BRANCHES
+from xmask3d.metrics.compare import _read as read_results
 from xmask3d.scan import formats, trajectories
 from xmask3d.scan.clouds import read_cloud
-from xmask3d.seal import UNSEALED, sealed
+from xmask3d.seal import UNSEALED, read_sealed_json, sealed, sealed_json
 from xmask3d.segment.folder import read_summary
 from xmask3d.segment.labelling import SavedState
 from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.saved_labels import read_labels
+from xmask3d.visualize.cloud import write_ply
 
 
 class Format(NamedTuple):
@@ -121,12 +126,42 @@ def saved_state(folder: Path) -> Format:
 
 def validations(folder: Path) -> Format:
     record_validation(folder, 10, {"hiou": 0.5})
-    return Format(folder / "validations.json", lambda: read_validations(folder), False)
+    return Format(folder / "validations.json", lambda: read_validations(folder) or None, True)
 
 
 def summary(folder: Path) -> Format:
-    (folder / "summary.json").write_text(json.dumps({"words": ["bed", "sofa"], "scan": "room", "counts": [1, 2]}))
-    return Format(folder / "summary.json", lambda: read_summary(folder), False)
+    said = {"words": ["bed", "sofa"], "names": ["bed", "sofa"], "scan": "room", "counts": [1, 2]}
+    atomic_write(folder / "summary.json", sealed_json(said))
+    return Format(folder / "summary.json", lambda: read_summary(folder), True)
+
+
+def best_record(folder: Path) -> Format:
+    atomic_write(folder / "best.json", sealed_json({"score": 0.5, "from": "step-00000004.pt"}))
+    return Format(folder / "best.json", lambda: read_sealed_json(folder / "best.json"), True)
+
+
+def results(folder: Path) -> Format:
+    content = {"benchmark": "scannet20/B15N4", "protocol": "default", "scenes": ["a"], "scores": {"fused": {"hiou": 1}}}
+    atomic_write(folder / "results.json", sealed_json(content, indent=1))
+    return Format(folder / "results.json", lambda: read_results(folder / "results.json"), True)
+
+
+def downloads(folder: Path) -> Format:
+    record(folder, "a.tar.gz", url="https://example.org/a", size=7, sha256="0" * 64)
+    return Format(folder / "downloads.json", lambda: read_records(folder), True)
+
+
+def saved_configuration(folder: Path) -> Format:
+    path = folder / "config.yaml"
+    save_config(load_config(find_configuration(Path("config/rooms/B15N4.yaml"))), path)
+    return Format(path, lambda: load_config(path), True)
+
+
+def labels(folder: Path) -> Format:
+    summary(folder)
+    points, ids = _rng().normal(size=(50, 3)), np.arange(50) % 2
+    write_ply(folder / "labels.ply", points, np.zeros((50, 3), np.uint8), ids, np.full(50, 0.5))
+    return Format(folder / "labels.ply", lambda: read_labels(folder), True)
 
 
 def configuration(folder: Path) -> Format:
@@ -251,6 +286,24 @@ def _mesh(folder: Path, kind: str) -> Format:
     return _cloud(folder / f"a.{kind}", content if isinstance(content, bytes) else content.encode())
 
 
+def _las(path: Path) -> Format:
+    laspy = pytest.importorskip("laspy")
+    las, rng = laspy.create(point_format=2, file_version="1.2"), _rng()
+    las.x, las.y, las.z = rng.uniform(0, 5, (3, 200))
+    las.red, las.green, las.blue = rng.integers(0, 65536, (3, 200))
+    las.write(str(path))
+    return Format(path, lambda: read_cloud(path), False)
+
+
+def las(folder: Path) -> Format:
+    return _las(folder / "a.las")
+
+
+def laz(folder: Path) -> Format:
+    pytest.importorskip("lazrs")
+    return _las(folder / "a.laz")
+
+
 def obj(folder: Path) -> Format:
     return _mesh(folder, "obj")
 
@@ -271,8 +324,11 @@ def ply(folder: Path) -> Format:
     return _mesh(folder, "ply")
 
 
-OWN = (checkpoint, checkpoint_without_digest, model, features, encodings, captions, scene, scene_result, saved_state)
+OWN = (
+    checkpoint, checkpoint_without_digest, model, features, encodings, captions, scene, scene_result, saved_state,
+    validations, best_record, summary, labels, results, downloads, saved_configuration,
+)  # fmt: skip
 FOREIGN = (
-    validations, summary, configuration, depth_png, depth_pgm, depth_tiff, color_jpeg, label_png, depth_npy, depth_exr,
-    pose, trajectory, intrinsics, sens, pcd_ascii, pcd_binary, pcd_compressed, xyz, obj, stl, off, glb, ply,
+    configuration, depth_png, depth_pgm, depth_tiff, color_jpeg, label_png, depth_npy, depth_exr,
+    pose, trajectory, intrinsics, sens, pcd_ascii, pcd_binary, pcd_compressed, xyz, las, laz, obj, stl, off, glb, ply,
 )  # fmt: skip

@@ -1,7 +1,6 @@
 """Checkpoints: whole or not at all, checked when read, and the newest good one wins."""
 
 import hashlib
-import json
 import os
 import random
 import resource
@@ -33,6 +32,7 @@ from xmask3d.checkpoints.checkpoint import (
 from xmask3d.checkpoints.names import published_name
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
+from xmask3d.seal import read_sealed_json
 
 
 def state(step: int, size: int = 1000, ema: bool = False) -> Checkpoint:
@@ -82,6 +82,19 @@ def test_keeps_the_newest_few_the_milestones_and_the_best(tmp_path: Path) -> Non
     assert not list(tmp_path.glob(".part-*"))
 
 
+def test_what_a_kill_leaves_is_tidied_away(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for step in (10, 20, 30):
+        folder.save(state(step))
+    folder.mark_best(20, 0.5)
+    expected = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "step-00000010.pt").write_bytes(b"older than the newest two")
+    for name in ("step-00000010.pt.sha256", "step-00000005.pt.sha256", ".part-0-1-2.pt"):
+        (tmp_path / name).touch()
+    folder.tidy(30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"score": "x"}', "\\udcff{"])
 def test_a_damaged_record_of_the_best_is_replaced(content: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = CheckpointFolder(tmp_path)
@@ -92,7 +105,7 @@ def test_a_damaged_record_of_the_best_is_replaced(content: str, tmp_path: Path, 
         assert folder.mark_best(step, score)
     assert "best.json: damaged" in capsys.readouterr().err
     assert read_checkpoint(tmp_path / "best.pt").step == 20
-    assert json.loads((tmp_path / "best.json").read_text()) == {"score": 0.3, "from": "step-00000020.pt"}
+    assert read_sealed_json(tmp_path / "best.json") == {"score": 0.3, "from": "step-00000020.pt"}
 
 
 def test_a_kill_while_the_best_is_marked_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +264,17 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         apply_weights(model, more, "x.pt")
     apply_weights(model, more, "x.pt", strict=False)
     assert model.weight.sum() == 0
+
+
+@pytest.mark.parametrize("weight", [torch.full((3, 2), float("nan")), torch.full((3, 2), -float("inf")).half(),
+                                    torch.ones(3, 2).long(), torch.ones(3, 2, dtype=torch.complex64),
+                                    torch.eye(3, 2).to_sparse()])  # fmt: skip
+def test_weights_that_are_no_numbers_of_a_network_are_refused(weight: torch.Tensor) -> None:
+    model = nn.Linear(2, 3)
+    with pytest.raises(UserError, match=r"x\.pt: weight holds (NaN or infinity|numbers of another kind)"):
+        apply_weights(model, {"weight": weight, "bias": torch.zeros(3)}, "x.pt")
+    apply_weights(model, {"weight": torch.ones(3, 2).double(), "bias": torch.zeros(3).half()}, "x.pt")
+    assert model.weight.sum() == 6
 
 
 def test_finding_a_checkpoint_by_name(tmp_path: Path) -> None:

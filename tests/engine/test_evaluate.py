@@ -16,6 +16,7 @@ from tests.helpers.runs import evaluate_run, run
 from xmask3d.build import build_reader, evaluation_settings, label_settings
 from xmask3d.config import load_config
 from xmask3d.data.batch import Batch, collate
+from xmask3d.data.files import read_points, write_points
 from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
@@ -110,15 +111,25 @@ def test_it_goes_on_where_it_was_stopped(evaluated: Path, tiny: Path, finished: 
     assert not (results.folder / "results.json").exists() and len(list(results.folder.glob("results-*.json"))) == 1
 
 
-def test_a_scene_made_anew_is_evaluated_anew(evaluated: Path, tiny: Path, finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / evaluated.name
-    shutil.copytree(evaluated, folder)
-    older, kept = sorted((folder / "scenes").iterdir())
-    os.utime(older, (1e9, 1e9))  # before its points were written
-    before = kept.stat().st_mtime_ns
-    evaluate(load_config(tiny, SAME), finished / "checkpoints" / "step-00000008.pt", output=tmp_path)
-    assert older.stat().st_mtime > 1e9 + 1 and kept.stat().st_mtime_ns == before
-    assert scores_of(folder) == scores_of(evaluated)
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_scene_made_again_is_evaluated_again_whatever_the_clock_says(
+    hours: int, evaluated: Path, tiny: Path, finished: Path, tmp_path: Path
+) -> None:
+    data, checkpoint = tmp_path / "data", finished / "checkpoints" / "step-00000008.pt"
+    shutil.copytree(load_config(tiny).data.root, data)
+    config = load_config(tiny, [*SAME, f"data.root={data}"])
+    results = evaluate(config, checkpoint, output=tmp_path / "out")
+    assert results is not None
+    again, kept = sorted((results.folder / "scenes").iterdir())
+    before = [path.stat().st_ino for path in (again, kept)]
+    changed = data / "scannet_3d" / "val" / f"{again.stem}_vh_clean_2.pth"
+    time = changed.stat().st_mtime + 3600 * hours
+    os.utime(changed, (time, time))
+    evaluate(config, checkpoint, output=tmp_path / "out")
+    assert again.stat().st_ino != before[0] and kept.stat().st_ino == before[1]
+    assert scores_of(results.folder) == scores_of(evaluated)
+    evaluate(config, checkpoint, output=tmp_path / "out")
+    assert kept.stat().st_ino == before[1]  # a time in the future does not make it evaluate without end
 
 
 def test_scenes_without_frames_are_refused_and_later_ones_taken_in(
@@ -135,7 +146,7 @@ def test_scenes_without_frames_are_refused_and_later_ones_taken_in(
     (tmp_path / "elsewhere").rename(frames)
     results = evaluate(config, checkpoint, output=tmp_path)
     assert results is not None and scores_of(results.folder) == scores_of(evaluated)
-    # A frame more, and the scene is labelled anew.
+    # A frame more, and the scene is labelled again.
     before = (results.folder / "scenes" / "scene0002_00.npz").stat().st_mtime_ns
     shutil.copy(frames / "color" / "0.jpg", frames / "color" / "1.jpg")
     assert evaluate(config, checkpoint, output=tmp_path) is not None
@@ -226,6 +237,17 @@ def test_scenes_that_cannot_be_scored(tiny: Path, finished: Path, tmp_path: Path
         evaluate(config, checkpoint, ["nowhere"], output=tmp_path)
     with pytest.raises(UserError, match="does not fit the model"):
         evaluate(load_config(tiny, [*SAME, "model.queries=9"]), checkpoint, output=tmp_path)
+
+
+def test_labels_of_another_list_are_no_table(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(load_config(tiny).data.root, data)
+    for path in (data / "scannet_3d" / "val").iterdir():
+        points, colors, _ = read_points(path)
+        write_points(path, points, colors, np.full(len(points), 300))
+    config = load_config(tiny, [*SAME, f"data.root={data}"])
+    with pytest.raises(UserError, match=r"none of \d+ points in 2 scenes has a label of .*nothing can be scored"):
+        evaluate(config, finished / "checkpoints" / "step-00000008.pt", output=tmp_path)
 
 
 def test_a_file_in_place_of_the_folder(tiny: Path, finished: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ synced and renamed, the digest first: a file that bears its final name is comple
 """
 
 import hashlib
-import json
 import logging
 import math
 import os
@@ -30,9 +29,8 @@ from xmask3d.checkpoints.containers import find_state, load_inert, some
 from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
-from xmask3d.guarded import read_json
-from xmask3d.models.loading.tensor_files import refuse_foreign
-from xmask3d.seal import check_archive, check_seal
+from xmask3d.models.loading.tensor_files import check_numbers, refuse_foreign
+from xmask3d.seal import check_archive, check_seal, read_sealed_json, sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -134,23 +132,30 @@ class CheckpointFolder:
         best = self.folder / "best.pt"
         for source, target in [(_digest_path(path), _digest_path(best)), (path, best)]:
             atomic_write(target, partial(_link, source))
-        atomic_write(record, json.dumps({"score": score, "from": path.name}) + "\n")
+        atomic_write(record, sealed_json({"score": score, "from": path.name}))
         return True
 
     def _prune(self, step: int) -> None:
         """Remove checkpoints older than the newest `keep`, and those later than `step`: damaged, so skipped."""
-        later = [path for path in self.paths() if _step_of(path) > step]
-        older = [path for path in self.paths() if _step_of(path) <= step][self.keep :]
-        for path in later + [path for path in older if _step_of(path) not in self.milestones]:
+        for path in [path for path in self.paths() if _step_of(path) > step]:
             path.unlink(missing_ok=True)
-            _digest_path(path).unlink(missing_ok=True)
+        self.tidy(step)
+
+    def tidy(self, step: int) -> None:
+        """Remove what a kill may have left: checkpoints older than the newest `keep`, lone digests, temporary files."""
+        older = [path for path in self.paths() if _step_of(path) <= step][self.keep :]
+        for path in [path for path in older if _step_of(path) not in self.milestones]:
+            path.unlink(missing_ok=True)
+        for digest in self.folder.glob("step-*.pt.sha256"):
+            if not digest.with_suffix("").exists():
+                digest.unlink(missing_ok=True)
         remove_leftovers(self.folder)
 
 
 def _recorded_score(record: Path) -> float:
     """Score of the best checkpoint so far; a record that cannot be read counts as none, with a warning."""
     try:
-        return float(read_json(record)["score"])
+        return float(read_sealed_json(record)["score"])
     except (UserError, KeyError, TypeError, ValueError):
         print(f"warning: {record}: damaged; the best checkpoint is chosen again from here on", file=sys.stderr)
         return -math.inf
@@ -227,7 +232,7 @@ def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | s
         strict: unknown tensors are an error; else they are left out.
 
     Raises:
-        UserError: tensors are missing, unknown, or of another shape; names the first few.
+        UserError: tensors are missing, unknown, of another shape, or hold what is no number; names the first few.
     """
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in weights]
@@ -238,6 +243,7 @@ def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | s
             f"{source}: does not fit the model of this configuration: {len(missing)} tensors missing, "
             f"{len(unknown)} unknown, {len(other)} of another shape (first: {some(missing or unknown or other)})"
         )
+    check_numbers(weights, wanted, source)
     if unknown:
         log.warning("%s: left out %d unknown tensors: %s", source, len(unknown), some(unknown))
     model.load_state_dict({name: weights[name] for name in wanted})

@@ -1,11 +1,11 @@
 """Record of a run's validations, by step, beside its checkpoints."""
 
-import json
+import sys
 from pathlib import Path
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
-from xmask3d.guarded import read_json
+from xmask3d.seal import read_sealed_json, sealed_json
 
 FILE = "validations.json"
 
@@ -13,12 +13,18 @@ FILE = "validations.json"
 def read_validations(folder: Path) -> dict[int, dict[str, float]]:
     """Read the scores by name of each validation, by step; none where there is no record of any.
 
+    A damaged record counts as none, with a warning.
+
     Args:
         folder: folder of the run's checkpoints.
     """
+    path = folder / FILE
+    if not path.exists():
+        return {}
     try:
-        return {int(step): metrics for step, metrics in read_json(folder / FILE).items()}
+        return {int(step): metrics for step, metrics in read_sealed_json(path).items()}
     except (UserError, ValueError, AttributeError):
+        print(f"warning: {path}: damaged; validations are recorded again from here on", file=sys.stderr)
         return {}
 
 
@@ -29,4 +35,4 @@ def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> Non
         UserError: the record cannot be written.
     """
     found = read_validations(folder) | {step: metrics}
-    atomic_write(folder / FILE, json.dumps(found, indent=1) + "\n")
+    atomic_write(folder / FILE, sealed_json({str(step): scores for step, scores in found.items()}, indent=1))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import check_headlines
 from xmask3d.open_model import open_labeller
 from xmask3d.splits import Benchmark, load_benchmark
+from xmask3d.workers import allowed_workers
 
 
 def evaluate(
@@ -77,7 +78,9 @@ def evaluate(
         settings = evaluation_settings(config)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
         for name in tqdm(mine, unit="scene", disable=None if accelerator.is_main_process else True, dynamic_ncols=True):
-            evaluate_scene(reader, benchmark, name, labeller, settings).save(folder / "scenes" / f"{name}.npz")
+            sources = digest_of_sources(reader, name)  # as they are before they are read
+            result = evaluate_scene(reader, benchmark, name, labeller, settings)
+            replace(result, sources=sources).save(folder / "scenes" / f"{name}.npz")
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
@@ -124,7 +127,7 @@ def evaluate_scene(
     loader = DataLoader(
         StackDataset(*passes),
         batch_size=settings.batch_size,
-        num_workers=settings.workers,
+        num_workers=allowed_workers(settings.workers),
         collate_fn=_collate_turns,
         worker_init_fn=ignore_signals,
     )
@@ -188,7 +191,7 @@ def _count(
 
 
 def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], reader: SceneReader) -> list[str]:
-    """Return scenes without a good result newer than their files, as found by the first process for all."""
+    """Return scenes without a good result of their files as they are, as found by the first process for all."""
     found: list[list[str]] = [[]]
     if accelerator.is_main_process:
         found[0] = [name for name in names if not _is_done(folder / "scenes" / f"{name}.npz", reader, name)]
@@ -200,11 +203,16 @@ def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], rea
 
 
 def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
-    sources = [path for path in reader.sources(name) if path.exists()]
-    if result.is_file() and any(path.stat().st_mtime_ns > result.stat().st_mtime_ns for path in sources):
-        return False  # the scene, or its frames, were made again
     found = SceneResult.load(result)
-    return found is not None and found.views > 0  # a scene that no view labelled may have got its frames since
+    if found is None or found.views == 0:  # a scene that no view labelled may have got its frames since
+        return False
+    return found.sources == digest_of_sources(reader, name)
+
+
+def digest_of_sources(reader: SceneReader, name: str) -> str:
+    """Return digits that change when a scene or its frames are made again; which is older no clock has to know."""
+    stats = [(str(path), path.stat()) for path in sorted(reader.sources(name)) if path.exists()]
+    return _digest("\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats))
 
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from xmask3d.guarded import read_arrays
 from xmask3d.inference.labeller import BRANCHES
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import Scores, title_of
-from xmask3d.seal import check_seal, sealed
+from xmask3d.seal import check_seal, sealed, sealed_json
 from xmask3d.splits import Benchmark
 
 TITLES = {"fused": "fused", "2d": "2D", "3d": "3D"}
@@ -36,6 +35,7 @@ class SceneResult:
         confidence: n float16, share of the votes that the fused label got, 0 where unseen.
         views: views that voted, over all rotations.
         unseen: points that no view saw.
+        sources: digest of the scene's files as they were.
     """
 
     labels: dict[str, np.ndarray]
@@ -44,13 +44,14 @@ class SceneResult:
     confidence: np.ndarray
     views: int
     unseen: int
+    sources: str = ""
 
     def save(self, path: Path) -> None:
         """Write a compressed npz, complete or not at all; the folder is made when missing."""
         arrays: dict[str, Any] = {f"labels_{branch}": self.labels[branch] for branch in BRANCHES}
         arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
         arrays |= {"binary_counts": self.binary_counts, "confidence": self.confidence}
-        arrays["seen"] = np.array([self.views, self.unseen])
+        arrays |= {"seen": np.array([self.views, self.unseen]), "sources": np.array(self.sources)}
         atomic_write(path, sealed(lambda part: np.savez_compressed(part, **arrays)))
 
     @classmethod
@@ -66,6 +67,7 @@ class SceneResult:
                 confidence=file["confidence"],
                 views=int(file["seen"][0]),
                 unseen=int(file["seen"][1]),
+                sources=str(file["sources"]),
             )
         except (UserError, KeyError, IndexError):
             return None
@@ -105,7 +107,11 @@ class Results:
         about: dict[str, Any],
         headlines: Sequence[str] = ("hiou",),
     ) -> "Results":
-        """Sum the saved results of scenes: integers, so neither order nor number of processes matters."""
+        """Sum the saved results of scenes: integers, so neither order nor number of processes matters.
+
+        Raises:
+            UserError: no point has a class, so that there is nothing to score.
+        """
         matrices = {branch: ConfusionMatrix(benchmark.num_classes) for branch in BRANCHES}
         binary = ConfusionMatrix(2)
         views = points = unseen = 0
@@ -117,6 +123,11 @@ class Results:
                 matrices[branch].counts += torch.from_numpy(result.counts[branch])
             binary.counts += torch.from_numpy(result.binary_counts)
             views, unseen, points = views + result.views, unseen + result.unseen, points + len(result.confidence)
+        if not matrices["fused"].counts.sum():
+            raise UserError(
+                f"none of {points} points in {len(scenes)} scenes has a label of {benchmark.name}'s classes: nothing "
+                "can be scored; are its label ids those of the data?"
+            )
         scores = {branch: matrix.scores(benchmark.groups, headlines) for branch, matrix in matrices.items()}
         gate = binary.scores({"base": (1,), "novel": (0,)})
         return cls(folder, about, benchmark, scenes, scores, gate, views, points, unseen)
@@ -191,7 +202,7 @@ class Results:
         writer.writeheader()
         writer.writerows(rows)
         atomic_write(folder / f"{name}.txt", self.table() + "\n")
-        atomic_write(folder / f"{name}.json", json.dumps(self.as_json(), indent=1) + "\n")
+        atomic_write(folder / f"{name}.json", sealed_json(self.as_json(), indent=1))
         atomic_write(folder / f"{name}.csv", text.getvalue())
 
 

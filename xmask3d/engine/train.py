@@ -177,6 +177,7 @@ def _load_newest(
         loaded = folder.load_newest()
         if loaded:
             found[0], checkpoint = loaded
+        folder.tidy(checkpoint.step if checkpoint else -1)
     broadcast_object_list(found)
     if found[0] and checkpoint is None:
         checkpoint = read_checkpoint(found[0])

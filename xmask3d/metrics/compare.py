@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json
 from xmask3d.metrics.report import RESULTS, STATISTICS
 from xmask3d.metrics.scores import title_of
 from xmask3d.metrics.statistics import LEVEL, Protocol, Statistics, interval, load_evaluated, resample
+from xmask3d.seal import read_sealed_json
 
 BRANCHES = ("fused", "2d", "3d")
 COLUMNS = ("hiou", "miou_base", "miou_novel")
@@ -91,7 +91,7 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path, "results")
+    content = read_sealed_json(path, "results")
     needed = {"benchmark", "protocol", "scenes", "scores"}
     if not isinstance(content, dict) or not needed <= content.keys():
         raise UserError(f"{path}: not results of an evaluation; give a results.json of xmask3d evaluate")

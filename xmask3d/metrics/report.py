@@ -18,6 +18,7 @@ import xmask3d
 from xmask3d.files import atomic_write, sha256_of
 from xmask3d.metrics.scores import Scores, title_of
 from xmask3d.metrics.statistics import LEVEL, Statistics
+from xmask3d.seal import sealed_json
 from xmask3d.splits import Benchmark
 
 STATISTICS = "statistics.npz"
@@ -130,7 +131,7 @@ class PredictionResults:
         content = {**self.as_json(), "statistics_sha256": sha256_of(folder / STATISTICS)}
         atomic_write(folder / "results.txt", self.table() + "\n")
         atomic_write(folder / "results.csv", text.getvalue())
-        atomic_write(folder / RESULTS, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        atomic_write(folder / RESULTS, sealed_json(content, indent=1, allow_nan=False))
 
 
 def _percent(value: float | None) -> str:

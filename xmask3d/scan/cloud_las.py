@@ -25,8 +25,10 @@ def read_las(path: Path, units: float | None) -> Raw:
                 raise ValueError(f"{file.header.point_count} points in {path.stat().st_size} bytes")
             las = file.read()
         points = np.stack([las.x, las.y, las.z], 1)
-    except Exception as error:
-        # laspy's and its back ends' errors have no common base.
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # Errors of laspy and its back ends have no common base; a panic of lazrs is not even an `Exception`.
         raise UserError(f"{path}: cannot be read as LAS ({str(error)[:100]})") from error
     names = set(las.point_format.dimension_names)
     colors = None

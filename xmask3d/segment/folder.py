@@ -6,8 +6,8 @@ Plain Python: a question to saved features goes through here.
 from pathlib import Path
 
 from xmask3d.errors import UserError
-from xmask3d.files import remove_leftovers
-from xmask3d.guarded import read_json
+from xmask3d.files import atomic_write, remove_leftovers
+from xmask3d.seal import read_sealed_json
 
 RESULTS = Path("segmented")  # folders of results by default
 FEATURES = "features.safetensors"
@@ -26,7 +26,7 @@ def read_summary(folder: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        said = read_json(path, "the summary of a result")
+        said = read_sealed_json(path, "the summary of a result")
         if not isinstance(said, dict):
             raise UserError(f"{path}: damaged, or not the summary of a result")
     except UserError as error:
@@ -81,8 +81,7 @@ def _owner(folder: Path) -> str | None:
 
 def begin(folder: Path, scan: Path) -> None:
     """Make a result's folder and record its owner for as long as the work lasts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / OWNER).write_text(str(scan.resolve()), encoding="utf-8")
+    atomic_write(folder / OWNER, str(scan.resolve()), sync=False)
 
 
 def end(folder: Path) -> None:

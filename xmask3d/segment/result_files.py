@@ -1,7 +1,6 @@
 """Files of a result: clouds, tables, a summary, a picture and a page."""
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xmask3d.seal import sealed_json
 from xmask3d.segment.answer import Answer
 from xmask3d.segment.exports import own_file_name, write_file
 from xmask3d.segment.folder import SUMMARY, earlier_summary
@@ -110,7 +110,7 @@ def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str
     result.about["notes"] = exported.notes
     names = [file.name for file in [*files[:1], folder / own, *exported.files[1:], *files[1:]]]
     said = {**summary(result), "files": names}
-    files[-1].write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sealed_json(said, indent=2, ensure_ascii=False)(files[-1])
     return names
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
+from xmask3d.seal import check_seal
 from xmask3d.segment.folder import SUMMARY, read_summary
 
 
@@ -41,6 +42,7 @@ def read_labels(folder: Path) -> SavedLabels | None:
     ply, said = folder / "labels.ply", read_summary(folder)
     if not said or not ply.is_file():
         return None
+    check_seal(ply, "delete it to see the features alone, or segment the scan again")
     try:
         vertices = read_elements(ply)["vertex"]
         points = np.stack([vertices[axis] for axis in "xyz"], 1).astype(np.float64)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.geometry.ply import write_elements
+from xmask3d.seal import UNSEALED, seal
 
 UNLABELLED = (90, 90, 90)
 
@@ -37,7 +38,7 @@ def write_ply(
     labels: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
 ) -> None:
-    """Write a binary PLY that MeshLab, CloudCompare and Blender open in colour.
+    """Write a binary PLY that MeshLab, CloudCompare and Blender open in colour, with its digest in a comment.
 
     Args:
         path: its folder is made when missing.
@@ -57,4 +58,5 @@ def write_ply(
     for name, _, values in columns:
         vertices[name] = values
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_elements(path, {"vertex": vertices})
+    write_elements(path, {"vertex": vertices}, [UNSEALED["seal"]])
+    seal(path)

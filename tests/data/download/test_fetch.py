@@ -1,5 +1,6 @@
 import hashlib
 import re
+import shutil
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -234,6 +235,20 @@ def test_item_with_a_mirror(server, tmp_path, monkeypatch):
     assert not (data / "things.tar.gz").exists()
     assert download("things", data / "other", tmp_path, keep_archive=True, urls=(server.url,)).is_dir()
     assert (data / "other" / "things.tar.gz").exists()
+
+
+def test_an_archive_that_a_kill_left_is_removed(server, tmp_path, monkeypatch):
+    item = Item("datasets", "", (server.url,), "a.tar.gz", "data", "inside")
+    monkeypatch.setitem(ITEMS, "small", item)
+    server.content = tar_of(tmp_path / "packed", [("inside/a", b"text")]).read_bytes()
+    data = tmp_path / "data"
+    for kept in (False, True):
+        download("small", data, tmp_path, keep_archive=kept)
+        assert (data / "a.tar.gz").exists() == kept
+        (data / "a.tar.gz").write_bytes(b"left")
+        download("small", data, tmp_path)
+        assert (data / "a.tar.gz").exists() == kept
+        shutil.rmtree(data)
 
 
 def test_item_with_a_damaged_archive_can_be_fetched_again(server, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, sha256_of
 from xmask3d.guarded import read_json
+from xmask3d.seal import read_sealed_json, sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def read_records(folder: Path) -> dict[str, dict]:
     if not path.is_file():
         return {}
     try:
-        content = read_json(path)
+        content = read_sealed_json(path)
     except UserError as error:
         raise UserError(f"{error}; delete it to have the files recorded anew") from error
     if not isinstance(content, dict) or not all(isinstance(facts, dict) for facts in content.values()):
@@ -247,4 +248,4 @@ def forget(folder: Path, name: str) -> None:
 
 def _write_records(folder: Path, records: dict[str, dict]) -> None:
     path = Path(folder) / RECORDS
-    atomic_write(path, json.dumps(records, indent=1, sort_keys=True) + "\n")
+    atomic_write(path, sealed_json(records, indent=1, sort_keys=True))

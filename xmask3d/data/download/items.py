@@ -176,7 +176,10 @@ def download(
     item = ITEMS[name]
     folder = Path(data if item.folder == "data" else pretrained)
     done = folder / (item.unpacked or item.file)
-    if item.unpacked and done.exists() and read_records(folder).get(item.file, {}).get("unpacked"):
+    facts = read_records(folder).get(item.file, {})
+    if item.unpacked and done.exists() and facts.get("unpacked"):
+        if facts.get("archive") == "removed":  # unless the process was killed just before
+            (folder / item.file).unlink(missing_ok=True)
         return done
     archive = _first(urls or item.urls, folder / item.file)
     if item.unpacked:
@@ -187,7 +190,7 @@ def download(
             raise
         if not done.exists():
             raise UserError(f"{archive}: holds no '{item.unpacked}'; unpacked into {folder}, look there")
-        record(folder, item.file, unpacked=True)
+        record(folder, item.file, unpacked=True, archive="kept" if keep_archive else "removed")
         if not keep_archive:
             archive.unlink()
     return done

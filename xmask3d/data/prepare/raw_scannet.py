@@ -1,6 +1,5 @@
 """Conversion of one raw ScanNet scene to scene file, raw ids and frames."""
 
-import json
 import zipfile
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,7 +23,8 @@ from xmask3d.data.scannet import SCENE_SUFFIX
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
-from xmask3d.guarded import open_picture, read_json, reading
+from xmask3d.guarded import open_picture, reading
+from xmask3d.seal import read_sealed_json, sealed_json
 
 MARKS = ".prepared"
 SPLITS = ("train", "val", "test")
@@ -87,6 +87,7 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     raw_files = {ending for ending in RAW_FILES if folder and (folder / f"{scene}{ending}").is_file()}
     if done is not None and done.settings == wanted and raw_files <= done.raw_files:
         done.report.skipped = True
+        begun.unlink(missing_ok=True)  # of a process that was killed between its last two steps
         return done.report
     if folder is None:
         raise UserError(f"{settings.raw}: no folder of scene {scene} (looked for scans/{scene} and {scene})")
@@ -106,7 +107,7 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     _prepare_points(folder, settings.out, categories, report)
     _prepare_frames(folder, settings, categories, report, ours)
     content = {"settings": wanted, "raw_files": sorted(raw_files), "report": asdict(report)}
-    atomic_write(mark, json.dumps(content, indent=1))
+    atomic_write(mark, sealed_json(content, indent=1))
     begun.unlink(missing_ok=True)
     return report
 
@@ -123,7 +124,7 @@ class _Done:
 def _read_mark(mark: Path) -> _Done | None:
     """Read a mark; None where there is no mark, or a damaged one."""
     try:
-        content = read_json(mark)
+        content = read_sealed_json(mark)
         return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
     except (UserError, ValueError, KeyError, TypeError):
         return None
