@@ -242,6 +242,11 @@ class EvaluateConfig(Section):
     templates: list[str] = Field(
         ["{}"], min_length=1, description="sentences around a class name, {} in its place; embeddings are averaged"
     )
+    confidence_temperature: float = Field(
+        1.0,
+        gt=0,
+        description="calibrates the confidence of own scans' labels; fitted by python -m tools.studies.reliability",
+    )
 
     @model_validator(mode="after")
     def _regions_sum_probabilities(self) -> "EvaluateConfig":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from xmask3d.build import Assembly, build_labeller, build_model
+from xmask3d.build import Assembly, build_labeller, build_model, label_settings
 from xmask3d.checkpoints.checkpoint import apply_weights, load_gate, load_weights
 from xmask3d.config import Config
 from xmask3d.inference.gate_weights import GateWeights
@@ -29,8 +29,13 @@ def open_model(config: Config, checkpoint: Path) -> Assembly:
 def open_labeller(config: Config, checkpoint: Path, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
     """Open a model that labels views by the classes of a benchmark, on the accelerator's device."""
     labeller = build_labeller(config, open_model(config, checkpoint), benchmark, accelerator)
-    if config.evaluate.regions == "gate" and config.evaluate.gate != "clip":
-        fitted = GateWeights.read(load_gate(checkpoint))
-        if fitted is not None:
-            labeller.settings = replace(labeller.settings, gate_weights=fitted)
+    labeller.settings = replace(labeller.settings, gate_weights=open_gate(config, checkpoint))
     return labeller
+
+
+def open_gate(config: Config, checkpoint: Path) -> GateWeights:
+    """Return the weights of the gate of regions: those that a checkpoint holds, where they are asked for and fitted."""
+    fixed = label_settings(config).gate_weights
+    if config.evaluate.regions != "gate" or config.evaluate.gate == "clip":
+        return fixed
+    return GateWeights.read(load_gate(checkpoint)) or fixed

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.helpers.outputs import FRAME, random_batch, random_outputs
-from xmask3d.inference.region_votes import RegionGate, among_their_kind, clip_odds, label_regions
+from xmask3d.inference.region_labels import GateEvidence, label_regions
+from xmask3d.inference.region_votes import RegionGate, among_their_kind, clip_odds
 from xmask3d.models.fusion import Fuser, fuse_training
 
 NOVEL = torch.tensor([False, True, False, True, False])
@@ -63,17 +64,17 @@ def test_the_gate_weighs_head_and_clip_over_the_region() -> None:
         head = own[rows].mean()
         mean = odds[rows][covered[rows]].mean()
         expected = torch.sigmoid(torch.logit(head) - 0.5 * mean)
-        assert gate.base_probability(region)[number] == pytest.approx(float(expected.detach()), abs=1e-3)
-    assert gate.base_probability(region)[2] == 0.5  # seen by nobody
+        assert gate.summed().base_probability(region)[number] == pytest.approx(float(expected.detach()), abs=1e-3)
+    assert gate.summed().base_probability(region)[2] == 0.5  # seen by nobody
 
 
 def test_a_novel_region_is_told_by_the_gate() -> None:
     votes = np.array([[50, 0, 50], [60, 0, 40]])
     novel = np.array([False, False, True])
 
-    class Sure(RegionGate):
+    class Sure(GateEvidence):
         def base_probability(self, region: np.ndarray) -> np.ndarray:
             return np.array([0.1, 0.9])
 
-    labels, _ = label_regions(votes, [np.array([0, 1])], novel, Sure(2))
+    labels, _ = label_regions(votes, [np.array([0, 1])], novel, Sure(np.zeros((2, 4))))
     np.testing.assert_array_equal(labels, [2, 0])

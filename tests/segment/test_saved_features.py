@@ -28,3 +28,48 @@ def test_words_of_one_kind_are_not_gated(gate: str) -> None:
     scores, base = np.ones((2, 3), np.float32), np.zeros(2, np.float32)
     for novel in (np.zeros(3, bool), np.ones(3, bool)):
         np.testing.assert_array_equal(features(gate=gate)._gated(scores, base, novel), scores)
+
+
+def test_places_of_a_region_choose_together_and_unseen_points_follow_them() -> None:
+    text, novel = np.eye(3, dtype=np.float32), np.array([False, False, True])
+    fused = np.array([[1, 0.2, 0], [0.9, 1, 0], [0, 0, 1]], np.float16)
+    about = {"temperature": "20", "base_ratio": "1", "novel_ratio": "1", "gate": "none", "regions": "votes"}
+    found = PointFeatures(
+        points=np.zeros((5, 3), np.float32),
+        colors=np.zeros((5, 3), np.uint8),
+        row=np.array([0, 1, 2, 1, 2], np.int32),  # the last two points are unseen, and near the second and third place
+        fused=fused,
+        clip=np.zeros_like(fused),
+        base=np.ones(3, np.float16),
+        looks=np.array([3, 1, 1], np.int32),
+        about=about,
+        part=np.array([0, 0, 1, 0, 2], np.int32),
+        place_part=np.array([0, 0, 1], np.int32),
+        part_regions=np.array([[0], [1], [2]], np.int32),
+    )
+    labels, share = found.label(text, novel)
+    np.testing.assert_array_equal(labels, [0, 0, 2, 0, 2])  # 3 looks at the first place outvote 1 at the second
+    assert share[0] == share[3] < share[2]
+    found.part_regions = np.zeros((0, 0), np.int32)
+    np.testing.assert_array_equal(found.label(text, novel)[0], [0, 1, 2, 1, 2])
+
+
+def test_a_region_weighs_the_head_and_clip_between_base_and_novel() -> None:
+    text, novel = np.eye(3, dtype=np.float32), np.array([False, False, True])
+    about = {"temperature": "10", "base_ratio": "1", "novel_ratio": "1", "gate": "soft", "regions": "gate"}
+    found = PointFeatures(
+        points=np.zeros((2, 3), np.float32),
+        colors=np.zeros((2, 3), np.uint8),
+        row=np.arange(2, dtype=np.int32),
+        fused=np.array([[1, 0, 0], [1, 0, 0]], np.float16),
+        clip=np.array([[0, 0, 1], [1, 0, 0]], np.float16),
+        base=np.array([0.7, 0.7], np.float16),
+        looks=np.ones(2, np.int32),
+        about=about,
+        part=np.arange(2, dtype=np.int32),
+        place_part=np.arange(2, dtype=np.int32),
+        part_regions=np.arange(2, dtype=np.int32)[:, None],
+    )
+    np.testing.assert_array_equal(found.label(text, novel)[0], [2, 0])  # CLIP sees the novel one in the first
+    found.part_regions = np.zeros((2, 1), np.int32)  # one region: CLIP's odds cancel, the head says base
+    np.testing.assert_array_equal(found.label(text, novel)[0], [0, 0])

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +49,22 @@ def scene_folder(config: Config) -> Path:
     return config.data.root / "scannet_2d" / SCENE
 
 
-def test_labels_of_a_class_list_are_the_evaluators(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+def test_labels_of_a_class_list_of_one_view_are_the_evaluators(
+    setup: tuple[Config, Assembly], segmenter: Segmenter
+) -> None:
     config, assembly = setup
     accelerator, benchmark = Accelerator(cpu=True), load_benchmark(config.benchmark)
     labeller = build_labeller(config, assembly, benchmark, accelerator)
     reader = build_reader(config, benchmark, "val")
-    expected = evaluate_scene(reader, benchmark, SCENE, labeller, evaluation_settings(config))
-    result = segmenter(scene_folder(config), classes="scannet20")
-    np.testing.assert_array_equal(result.labels, expected.labels["fused"])
+    one_view = replace(evaluation_settings(config), max_views=1)
+    expected = evaluate_scene(reader, benchmark, SCENE, labeller, one_view)
+    scan = open_scan(scene_folder(config))
+    scan.scene.view_names = scan.scene.view_names[:1]
+    segmenter = Segmenter(assembly.model, assembly.clip_text, config, benchmark, "cpu", regions="none")
+    result = segmenter(scan, classes="scannet20")
+    assert (result.labels == expected.labels["fused"]).mean() > 0.99  # saved features are of half precision
     assert result.names == list(benchmark.class_names) and len(np.unique(result.labels)) > 1
-    seen = expected.confidence > 0
-    np.testing.assert_allclose(result.confidence[seen], expected.confidence[seen], atol=1e-3)
-    typed = segmenter(scene_folder(config), list(benchmark.class_names))
+    typed = segmenter(scan, list(benchmark.class_names))
     np.testing.assert_array_equal(typed.labels, result.labels)  # the names typed one by one are the same query
 
 
@@ -68,9 +73,7 @@ def test_synonyms_and_background(setup: tuple[Config, Assembly], segmenter: Segm
     assert result.names == ["sofa", "floor", "potted plant"] and result.phrases == result.names
     assert set(np.unique(result.labels)) <= {-1, 0, 1, 2}
     other = segmenter(scene_folder(setup[0]), ["sofa", "couch", "floor", "potted plant", "wall"])
-    merged = np.array([0, 0, 1, 2, -1])[other.labels]
-    agree = (merged == result.labels).mean()
-    assert agree > 0.9  # votes for synonyms are joined before they are counted, so not quite 1
+    np.testing.assert_array_equal(np.array([0, 0, 1, 2, -1])[other.labels], result.labels)
     np.testing.assert_allclose(result.heat("sofa"), np.maximum(other.heat("sofa"), other.heat("couch")), atol=2e-3)
     assert result.objects is not None and result.objects.max() == len(result.object_names) - 1
 
@@ -101,7 +104,7 @@ def test_stopped_work_goes_on_with_the_same_result(
     np.testing.assert_array_equal(segmenter(scene_folder(setup[0]), WORDS, state=state).labels, whole.labels)
     seen.clear()
     segmenter(scene_folder(setup[0]), ["bed", "floor"], state=state, report=report)
-    assert seen == [1, 2]  # another query does not take over the state
+    assert seen == []  # features do not depend on the words, so another query finds all views done
 
 
 def test_another_reading_does_not_take_over_the_state(setup: tuple[Config, Assembly]) -> None:
@@ -177,16 +180,21 @@ def test_of_a_huge_scene_a_part_is_worked_on(setup: tuple[Config, Assembly], seg
         assert (alike == result.labels[point]).all() and (alike >= 0).all()
 
 
-def test_saved_features_answer_like_the_run(
-    setup: tuple[Config, Assembly], segmenter: Segmenter, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("regions", ["none", "votes", "gate"])
+def test_saved_features_answer_like_the_run(setup: tuple[Config, Assembly], tmp_path: Path, regions: str) -> None:
+    config, assembly = setup
+    benchmark = load_benchmark(config.benchmark)
+    segmenter = Segmenter(assembly.model, assembly.clip_text, config, benchmark, "cpu", regions=regions)
     result = segmenter(scene_folder(setup[0]), WORDS)
     path = tmp_path / "räume" / "features.safetensors"
     result.features.save(path)
     features = PointFeatures.load(path)
     again = segmenter.query(features, WORDS)
     np.testing.assert_allclose(again.similarity, result.similarity, atol=1e-3)
-    assert (again.labels == result.labels).mean() > 0.6  # of mean features, not of votes
+    np.testing.assert_array_equal(again.labels, result.labels)
+    np.testing.assert_array_equal(again.confidence, result.confidence)
+    listed = segmenter(scene_folder(setup[0]), classes="scannet20")  # other words first, the same answer
+    np.testing.assert_array_equal(segmenter.query(listed.features, WORDS).labels, result.labels)
     phrase = segmenter.query(features, "potted plant")
     np.testing.assert_allclose(phrase.heat(0), result.heat("potted plant"), atol=1e-3)
     for region in phrase.regions[0]:
@@ -213,7 +221,7 @@ def test_cloud_without_pictures(segmenter: Segmenter, tmp_path: Path, monkeypatc
     monkeypatch.setattr("xmask3d.segment.feature_accumulator.MAX_PLACES", 700)
     shared = segmenter(tmp_path / "room.ply", WORDS)
     assert len(shared.features.fused) <= 700 and len(shared.features.row) == len(room.points)
-    np.testing.assert_array_equal(shared.labels, tiled.labels)  # labels are each point's own all the same
+    assert (shared.labels == tiled.labels).mean() > 0.9
     row = shared.features.row
     for region in segmenter.query(shared.features, "sofa").regions[0]:  # whole places belong to a region
         np.testing.assert_array_equal(region.index, np.flatnonzero(np.isin(row, row[region.index])))
@@ -228,7 +236,7 @@ def test_a_thinned_cloud_without_pictures_says_how_sure_it_is(segmenter: Segment
     words = segmenter.vocabulary(queries)
     sureness = result.features.label(segmenter.encode(words.texts), words.novel)[1]
     assert len(np.unique(sureness)) > 10
-    np.testing.assert_array_equal(result.confidence, sureness[result.features.row])
+    np.testing.assert_array_equal(result.confidence, sureness)
 
 
 def test_tiny_clouds_and_wrong_words_get_an_answer(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -7,10 +7,16 @@ if TYPE_CHECKING:
 
 
 def print_result(result: "SegmentationResult") -> None:
-    """Print the table of classes, or the best places of a phrase."""
+    """Print the table of classes, or the best places of a phrase, after what was understood otherwise than written."""
+    for note in result.about.get("wording", ()):
+        print(note)
     if result.about.get("mode") == "phrase":
         regions = result.regions[0]
-        print(f"\n{result.phrases[0]}: {len(regions)} places fit best" if regions else "\nno place stands out")
+        print(
+            f"\n{result.phrases[0]}: {len(regions)} places fit best"
+            if regions
+            else f"\n{result.phrases[0]}: no place stands out"
+        )
         for number, region in enumerate(regions, 1):
             center, size = region.center + result.origin, region.high - region.low
             print(

@@ -25,6 +25,7 @@ from xmask3d.data.files import published_intrinsics as published
 from xmask3d.data.images import resize_bilinear, resize_nearest
 from xmask3d.data.measurements import Tell
 from xmask3d.data.scene import Scene, View
+from xmask3d.data.segments import read_segments
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
@@ -238,7 +239,10 @@ class ScanNetReader:
     def _read_scene(self, name: str) -> Scene:
         points, colors, file_ids = self.read_files(name)
         labels = None if file_ids is None else self.benchmark.classes_of_points(file_ids)
-        return Scene(name, points, colors, labels, self.view_names(name))
+        return Scene(name, points, colors, labels, self.view_names(name), self._segments(name, len(points)))
+
+    def _segments(self, name: str, count: int) -> np.ndarray | None:
+        return read_segments(self.scene_path(name), count)
 
     def _read_cached(self, name: str, cache: Path) -> Scene:
         """Read the scene as records of one mapped file, which is written on first use."""
@@ -261,7 +265,10 @@ class ScanNetReader:
         records = np.asarray(records)  # the plain view of the mapped file, which is quicker to index
         labels = records["label"]
         without = len(labels) > 0 and labels[0] == _NO_LABELS
-        return Scene(name, records["point"], records["color"], None if without else labels, self.view_names(name))
+        segments = self._segments(name, len(records))
+        return Scene(
+            name, records["point"], records["color"], None if without else labels, self.view_names(name), segments
+        )
 
 
 _NO_LABELS = -1

@@ -20,6 +20,7 @@ class Scene:
         colors: n x 3 float32 in [-1, 1].
         labels: n int64 class ids 0..K-1, K where ignored; None for a scan without truth.
         view_names: names of its views in order, empty for a cloud without images.
+        segments: n int64, over-segmentation that came with the scene; None for most.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Scene:
     colors: np.ndarray
     labels: np.ndarray | None
     view_names: list[str] = field(default_factory=list)
+    segments: np.ndarray | None = None
 
 
 @dataclass

@@ -24,10 +24,10 @@ from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
-from xmask3d.geometry.superpoints import superpoints
 from xmask3d.inference.fill import UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
-from xmask3d.inference.region_votes import RegionGate, label_regions
+from xmask3d.inference.region_labels import GateEvidence, label_regions
+from xmask3d.inference.region_votes import RegionGate, divide
 from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.metrics.confusion import ConfusionMatrix
@@ -143,8 +143,8 @@ def evaluate_scene(
                 gate.add(batch.point_index, outputs, labeller.text, labeller.novel)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
             used += batch.size
-    divisions = superpoints(scene.points, (scene.colors + 1) / 2) if regions != "none" else None
-    return _count(scene, benchmark, votes, binary, used, divisions, gate)
+    divisions = divide(scene) if regions != "none" else None
+    return _count(scene, benchmark, votes, binary, used, divisions, gate.summed() if gate else None)
 
 
 def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
@@ -160,7 +160,7 @@ def _count(
     binary: SceneVotes,
     used: int,
     divisions: Sequence[np.ndarray] | None = None,
-    gate: RegionGate | None = None,
+    gate: GateEvidence | None = None,
 ) -> SceneResult:
     assert scene.labels is not None
     truth = torch.from_numpy(np.array(scene.labels))  # a copy: files are read-only memory
@@ -224,7 +224,7 @@ def settings_of(config: Config, benchmark: Benchmark) -> str:
         "protocol": config.protocol,
         "data": config.data.model_dump(mode="json", exclude={"cache", "workers", "train_split", "views_per_scene"}),
         "model": config.model.model_dump(mode="json", exclude={"checkpointing"}),
-        "evaluate": config.evaluate.model_dump(mode="json", exclude={"workers", "headlines"}),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude={"workers", "headlines", "confidence_temperature"}),
         "sparse": config.sparse.model_dump(mode="json"),
         "precision": config.train.precision,
         "seed": config.seed if config.protocol == "reference" else None,

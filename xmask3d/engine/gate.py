@@ -14,10 +14,10 @@ from xmask3d.data.datasets import collate_usable, evenly_spaced
 from xmask3d.data.scene import SceneReader
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.feature_cache import FeatureCache
-from xmask3d.geometry.superpoints import superpoints
 from xmask3d.inference.gate_weights import fit_gate
 from xmask3d.inference.labeller import Labeller
-from xmask3d.inference.region_votes import RegionGate, sum_regions
+from xmask3d.inference.region_labels import sum_regions
+from xmask3d.inference.region_votes import RegionGate, divide
 from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.splits import Benchmark
 
@@ -85,7 +85,7 @@ def region_rows(
     targets = benchmark.binary_labels(scene.labels)
     kinds = np.stack([targets == 1, targets == 0], 1)
     rows = []
-    for region in superpoints(scene.points, (scene.colors + 1) / 2):
-        evidence, seen = gate.evidence(region)
+    for region in divide(scene):
+        evidence, seen = gate.summed().evidence(region)
         rows.append(np.concatenate([evidence, sum_regions(region, kinds)], 1)[seen])
     return np.concatenate(rows)

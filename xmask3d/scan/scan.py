@@ -13,6 +13,7 @@ import numpy as np
 from xmask3d.data.files import read_points
 from xmask3d.data.scannet import SCANNET, ScanNetReader
 from xmask3d.data.scene import Scene, View
+from xmask3d.data.segments import read_segments
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
@@ -184,7 +185,8 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
 
     bytes_ = np.rint((np.clip(colors, -1, 1) + 1) * 127.5).astype(np.uint8)
     worked, kept = _worked(points, options, lines)
-    scene = Scene(name, points[kept], colors[kept], None, views)
+    segments = read_segments(benchmark_free.scene_path(name), len(points))
+    scene = Scene(name, points[kept], colors[kept], None, views, None if segments is None else segments[kept])
     if options.views is not None and options.views < len(views):
 
         def seen(index: int) -> np.ndarray:
@@ -221,7 +223,12 @@ def _open_cloud(path: Path, options: ScanOptions) -> Scan:
     cloud = read_cloud(path, options.units_per_metre)
     gravity = _gravity(cloud.points, None, options)
     lines = [*cloud.notes, gravity.words]
-    return _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
+    scan = _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
+    segments = read_segments(path, len(scan.points))
+    if segments is not None and scan.worked is not None:
+        segments = segments[np.unique(scan.worked, return_index=True)[1]]
+    scan.scene.segments = segments
+    return scan
 
 
 def _no_view(name: str) -> View:

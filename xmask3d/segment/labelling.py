@@ -1,4 +1,4 @@
-"""Labelling of a scan: views vote for labels and leave features; a cloud without pictures has shapes only.
+"""Features and masks of a scan, from all its views; a cloud without pictures has shapes only.
 
 Views are streamed, batches shrink when memory runs out, and progress is saved, so that stopped work resumes.
 """
@@ -25,17 +25,13 @@ from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.voxels import axis_rotation, voxelise
 from xmask3d.guarded import read_arrays
-from xmask3d.inference.class_scores import gateable_classes, label_views
-from xmask3d.inference.settings import LabelSettings
-from xmask3d.inference.votes import SceneVotes
-from xmask3d.models.clip import cosine_logits
-from xmask3d.models.gate import allowed_classes, gate
+from xmask3d.inference.class_scores import gateable_classes
+from xmask3d.inference.settings import Gating
 from xmask3d.models.outputs import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
 from xmask3d.seal import check_seal, sealed
 from xmask3d.segment.feature_accumulator import FeatureSums
-from xmask3d.segment.vocabulary import Vocabulary
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -53,14 +49,12 @@ class Labelled:
     """Output of the networks for n points.
 
     Attributes:
-        votes: votes for K classes. sums: features. masks, mask_classes: point numbers and class of each view's masks.
+        sums: features. masks: point numbers of each view's masks.
         done: views gone through. used: views that showed enough.
     """
 
-    votes: SceneVotes
     sums: FeatureSums
     masks: list[np.ndarray] = field(default_factory=list)
-    mask_classes: list[int] = field(default_factory=list)
     done: int = 0
     used: int = 0
 
@@ -69,20 +63,16 @@ class Labelled:
         joined = np.concatenate(self.masks) if self.masks else np.zeros(0, np.int64)
         return {
             **self.sums.state(),
-            "votes": self.votes.counts.numpy(),
             "mask_points": joined.astype(np.int32),
             "mask_sizes": np.array([len(mask) for mask in self.masks], np.int64),
-            "mask_classes": np.array(self.mask_classes, np.int64),
             "counts": np.array([self.done, self.used]),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Resume from a state."""
         self.sums.restore(state)
-        self.votes.counts.copy_(torch.from_numpy(np.array(state["votes"])))
         bounds = np.cumsum(state["mask_sizes"])[:-1]
         self.masks = np.split(np.array(state["mask_points"]), bounds) if len(state["mask_sizes"]) else []
-        self.mask_classes = state["mask_classes"].tolist()
         self.done, self.used = (int(n) for n in state["counts"])
 
 
@@ -128,14 +118,14 @@ def check_batch_size(batch_size: int | None) -> None:
 
 
 class ScanLabeller:
-    """Labeller of scans by a vocabulary.
+    """Labeller of scans, by the classes of the model's benchmark; other words are compared with what it leaves.
 
     Args:
         model: model in evaluation mode, on `device`.
         benchmark: classes that the model was trained on.
         device: device of the computation.
         views: settings of the samples.
-        labels: decisions by which outputs become labels and votes.
+        gating: how the binary head chooses between base and novel classes, by which masks compete for points.
         precision: autocast type; float16 counts as float32 on a CPU.
         batch_size: views at once; falls when memory runs out.
 
@@ -149,43 +139,39 @@ class ScanLabeller:
         benchmark: Benchmark,
         device: torch.device,
         views: ViewSettings,
-        labels: LabelSettings,
+        gating: Gating,
         precision: str = "float32",
         batch_size: int = 8,
     ) -> None:
         check_batch_size(batch_size)
         self.model, self.benchmark, self.device = model, benchmark, device
-        self.views, self.labels, self.precision, self.batch_size = views, labels, precision, batch_size
+        self.views, self.precision, self.batch_size = views, precision, batch_size
+        self._novel = gateable_classes(torch.from_numpy(benchmark.novel_mask).to(device), gating)
 
     def run(
         self,
         scan: Scan,
-        vocabulary: Vocabulary,
         text: Tensor,
         saved: SavedState | None = None,
         report: Callable[[int, int], None] | None = None,
     ) -> Labelled:
-        """Label a scan by all its views; by its shape alone where it has no (usable) view.
+        """Look at a scan by all its views; at its shape alone where it has no (usable) view.
 
         Args:
-            text: T x D embeddings of the vocabulary's texts.
+            text: K x D embeddings of the benchmark's classes.
             saved: state of unfinished work.
             report: called with the number of finished views and of all views.
         """
         saved = saved or SavedState(None)
-        result = Labelled(
-            SceneVotes(len(scan.scene.points), len(vocabulary.names)), FeatureSums(scan.scene.points, text.shape[1])
-        )
+        result = Labelled(FeatureSums(scan.scene.points, text.shape[1]))
         if state := saved.load():
             result.restore(state)
         text = text.to(self.device)
-        novel = torch.from_numpy(vocabulary.novel).to(self.device)
-        groups = torch.from_numpy(vocabulary.groups).to(self.device)
         total = len(scan.scene.view_names)
         with torch.no_grad():
             for samples, count in self._batches(scan, result.done):
                 for group in _groups(samples):
-                    for part in self._fit(group, text, novel, groups):
+                    for part in self._fit(group, text):
                         self._add(result, *part)
                 result.done += count
                 result.used += len(samples)
@@ -195,7 +181,7 @@ class ScanLabeller:
             if not result.used:
                 if total:
                     scan.lines.append("warning: no view shows enough points; labelled by shape alone")
-                self._label_cloud(scan, result, text, novel, groups)
+                self._look_at_cloud(scan, result)
         if total:
             saved.save(result.state, now=True)
         return result
@@ -218,12 +204,12 @@ class ScanLabeller:
                 waiting = None if following is None else reader.submit(read, following)
                 yield ready
 
-    def _fit(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> Iterator[tuple]:
+    def _fit(self, samples: list[Sample], text: Tensor) -> Iterator[tuple]:
         """Run samples at once or, if they do not fit into memory, in halves; results do not depend on it."""
         if not samples:
             return
         try:
-            results = self._forward(samples, text, novel, groups)
+            results = self._forward(samples, text)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -240,34 +226,19 @@ class ScanLabeller:
             )
         self.batch_size = half = max(1, len(samples) // 2)
         log.warning("out of memory with %d views at once; going on with %d", len(samples), half)
-        yield from self._fit(samples[:half], text, novel, groups)
-        yield from self._fit(samples[half:], text, novel, groups)
+        yield from self._fit(samples[:half], text)
+        yield from self._fit(samples[half:], text)
 
-    def _forward(self, samples: list[Sample], text: Tensor, novel: Tensor, groups: Tensor) -> tuple:
-        """Return points of views: number in the scan, class, votes, fused and CLIP feature, base probability, mask."""
+    def _forward(self, samples: list[Sample], text: Tensor) -> tuple:
+        """Return points of views: number in the scan, fused and CLIP feature, base probability, mask."""
         batch = collate(samples).to(self.device)
-        settings = self.labels
         with self._precision():
-            outputs = self.model(batch, text, mask_clip=True, novel=gateable_classes(novel, settings.gating))
-        labels = label_views(
-            outputs,
-            batch,
-            text,
-            novel,
-            base_ratio=settings.base_ratio,
-            novel_ratio=settings.novel_ratio,
-            gating=settings.gating,
-        )
+            outputs = self.model(batch, text, mask_clip=True, novel=self._novel)
         fused = outputs.fused
         clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
         queries = outputs.mask_logits.shape[1]
         mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
-        base = outputs.binary_logits.float().sigmoid()
-        votes = None
-        if settings.votes == "soft":  # the best of a class's synonyms speaks for it
-            votes = labels.scores.new_zeros(len(labels.scores), int(groups.max()) + 1)
-            votes.scatter_reduce_(1, groups.expand(len(votes), -1), labels.scores.softmax(-1), "amax")
-        return batch.point_index, groups[labels.fused], votes, fused.points_fused, clip, base, mask
+        return batch.point_index, fused.points_fused, clip, outputs.binary_logits.float().sigmoid(), mask
 
     def _precision(self) -> contextlib.AbstractContextManager:
         precision = self.precision
@@ -276,29 +247,15 @@ class ScanLabeller:
         return torch.autocast(self.device.type, getattr(torch, precision))
 
     @staticmethod
-    def _add(
-        result: Labelled,
-        index: Tensor,
-        classes: Tensor,
-        votes: Tensor | None,
-        fused: Tensor,
-        clip: Tensor | None,
-        base: Tensor,
-        mask: Tensor,
-    ) -> None:
-        if votes is None:
-            result.votes.add(index, classes)
-        else:
-            result.votes.add_probabilities(index, votes)
+    def _add(result: Labelled, index: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor, mask: Tensor) -> None:
         result.sums.add(index, fused, clip, base)
-        owner, points, labels = mask.cpu().numpy(), index.cpu().numpy(), classes.cpu().numpy()
+        owner, points = mask.cpu().numpy(), index.cpu().numpy()
         order = np.argsort(owner, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
             if len(rows) >= MASK_POINTS and owner[rows[0]] >= 0:
                 result.masks.append(points[rows].astype(np.int32))
-                result.mask_classes.append(int(np.bincount(labels[rows]).argmax()))
 
-    def _label_cloud(self, scan: Scan, result: Labelled, text: Tensor, novel: Tensor, groups: Tensor) -> None:
+    def _look_at_cloud(self, scan: Scan, result: Labelled) -> None:
         """Run the 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
         points, colors = scan.scene.points, scan.scene.colors
         rotation = axis_rotation(2, self.views.angle)
@@ -309,13 +266,9 @@ class ScanLabeller:
             with self._precision():
                 _, voxels_3d, binary = self.model.encode_points(coords, features, 1)
             rows = torch.from_numpy(voxels.point_to_voxel[np.isin(near, inner, assume_unique=True)]).to(self.device)
-            points_3d, base = voxels_3d.float()[rows], binary.float()[rows].sigmoid()
-            # Cosines only: the temperature scales all classes alike. So the gate is hard, for want of masks too.
-            allowed = allowed_classes(base > 0.5, gateable_classes(novel, self.labels.gating))
-            scores = gate(cosine_logits(points_3d, text.float(), 1.0), allowed)
             index = torch.from_numpy(inner)
-            classes, no_mask = groups[scores.argmax(-1)], torch.full_like(index, -1)
-            self._add(result, index, classes, None, points_3d, None, base, no_mask)
+            base = binary.float()[rows].sigmoid()
+            self._add(result, index, voxels_3d.float()[rows], None, base, torch.full_like(index, -1))
 
 
 def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,8 +11,12 @@ from xmask3d.segment.regions import Region, best_regions
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.vocabulary import Reference, Vocabulary, parse_queries
+from xmask3d.segment.wording import NONSENSE, is_learned, local_clip, understand
 
 TOUCHING = 0.06  # metres across which points are one region
+
+MARGIN = 0.0  # standard deviations of words without sense by which a phrase fits a place better than their mean
+DOUBTFUL_MARGIN = 3.0  # the same for a phrase with words that were never learned
 
 Encoder = Callable[[Sequence[str]], np.ndarray]
 """N texts to N x D float32 embeddings, not normalised."""
@@ -37,23 +41,22 @@ def text_encoder(features: PointFeatures) -> Encoder:
 def query_features(
     features: PointFeatures, queries: Sequence[str] | str, encode: Encoder, background: Sequence[str] = ()
 ) -> SegmentationResult:
-    """Answer words from saved features.
-
-    Labels come from each place's mean features, not from votes of views, so they may differ a little from those of a
-    run over the views.
-    """
-    queries = [queries] if isinstance(queries, str) else list(queries)
-    about = features.about
+    """Answer words from features; a run over the views gives the same labels, since it asks its own features."""
+    about, clip = features.about, local_clip(features.about["clip"])
+    asked = understand([queries] if isinstance(queries, str) else queries, clip)
+    outside = understand(background, clip)
     reference = Reference(about["names"].split("\n"), about["base_names"].split("\n"))
-    if is_phrase(queries, background):
-        result = phrase_result(features, queries[0], encode, reference, about["scan"])
+    if is_phrase(asked.queries, background):
+        result = phrase_result(features, asked.queries[0], encode, reference, about["scan"])
     else:
-        vocabulary = parse_queries(queries, reference, background)
-        result = heat_result(features, vocabulary, encode, about["scan"])
-        labels, sureness = features.label(encode(vocabulary.texts), vocabulary.novel)
-        labels = hide_background(vocabulary.groups[labels], vocabulary)
-        result = replace(result, labels=labels[features.row], confidence=sureness[features.row])
-    result.about = {**result.about, "model": about["model"], "views": int(about["views"])}
+        vocabulary = parse_queries(asked.queries, reference, outside.queries)
+        result = labels_result(features, vocabulary, encode, about["scan"])
+    result.about = {
+        **result.about,
+        "wording": asked.notes + outside.notes,
+        "model": about["model"],
+        "views": int(about["views"]),
+    }
     rotation = np.array(about["rotation"].split(), float).reshape(3, 3)
     return replace(result, rotation=rotation, origin=np.array(about["origin"].split(), float))
 
@@ -68,9 +71,33 @@ def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return np.where(labels == len(vocabulary.names) - 1, -1, labels) if vocabulary.has_background else labels
 
 
+def labels_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
+    """Label every point with one class of a vocabulary; texts that the encoder never learned have no points."""
+    result = heat_result(features, vocabulary, encode, name)
+    clip = local_clip(features.about["clip"])
+    learned = np.flatnonzero([is_learned(text, clip) for text in vocabulary.texts])
+    if not len(learned):
+        return result
+    text = _class_embeddings(features, vocabulary, encode)[learned]
+    labels, sureness = features.label(text, vocabulary.novel[learned])
+    labels = hide_background(vocabulary.groups[learned][labels], vocabulary)
+    return replace(result, labels=labels, confidence=sureness)
+
+
+def _class_embeddings(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder) -> np.ndarray:
+    """Embed the texts of a vocabulary: T x D, with several templates the mean of the normalised embeddings."""
+    templates = features.about.get("templates", "{}").split("\n")
+    found = encode([template.replace("{}", text) for text in vocabulary.texts for template in templates])
+    if len(templates) == 1:
+        return found
+    found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return found.reshape(len(vocabulary.texts), len(templates), -1).mean(1)
+
+
 def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
     """Compute the fit of every place to each class of a vocabulary; labels are still to be set."""
-    similarity = vocabulary.merge(features.similarities(encode(vocabulary.texts), vocabulary.novel))
+    text = _class_embeddings(features, vocabulary, encode)
+    similarity = vocabulary.merge(features.similarities(text, vocabulary.novel))
     shown = len(vocabulary.names) - vocabulary.has_background
     return SegmentationResult(
         name=name,
@@ -94,11 +121,33 @@ def phrase_result(
     vocabulary = parse_queries([phrase], reference)
     result = heat_result(features, vocabulary, encode, name)
     regions = _regions_of_places(features, result.similarity[:, 0])
+    regions = _standing_out(regions, features, phrase, encode, vocabulary)
     labels = np.full(len(features.points), -1)
     for region in regions:
         labels[region.index] = 0
     confidence = np.clip(result.heat(0), 0, 1).astype(np.float32)
     return replace(result, labels=labels, confidence=confidence, regions=[regions], about={"mode": "phrase"})
+
+
+def _standing_out(
+    regions: list[Region], features: PointFeatures, phrase: str, encode: Encoder, vocabulary: Vocabulary
+) -> list[Region]:
+    """Leave the regions that fit a phrase better than words without sense do; none where it was never learned.
+
+    Of words without sense one always fits a region best, by chance. A phrase that means something is far beyond them.
+    """
+    clip = local_clip(features.about["clip"])
+    if not regions or not is_learned(phrase, clip):
+        return []
+    wanted = MARGIN if is_learned(phrase, clip, every=True) else DOUBTFUL_MARGIN
+    texts = encode([phrase, *NONSENSE])
+    found = []
+    for region in regions:
+        places = np.unique(features.row[region.index])
+        fits = features.at(places).similarities(texts, np.repeat(vocabulary.novel[:1], len(texts))).mean(0)
+        if (fits[0] - fits[1:].mean()) >= wanted * fits[1:].std():
+            found.append(region)
+    return found
 
 
 def _regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:

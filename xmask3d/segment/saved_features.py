@@ -13,7 +13,9 @@ from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
-from xmask3d.models.gate import allowed_classes, gate, log_softmax, soft_gate
+from xmask3d.inference.gate_weights import CLIP_ALONE, FIXED, GateWeights
+from xmask3d.inference.region_labels import LARGEST_ODDS, GateEvidence, calibrated, label_regions, sum_regions
+from xmask3d.models.gate import allowed_classes, gate, is_gateable, log_softmax, soft_gate
 from xmask3d.seal import UNSEALED, check_seal, sealed
 
 FORMAT = "xmask3d-features-1"
@@ -31,7 +33,11 @@ class PointFeatures:
             normalised CLIP embeddings of the masks on the place, of length 1, or 0 where there was none.
         base: m float16, mean probability of being of a base class. looks: m int32, views that saw it.
         about: strings: scan, model, views, clip (source of the text tower), temperature, base_ratio, novel_ratio,
-            rotation, origin, base_names and names of the model's benchmark joined by newlines.
+            rotation, origin, regions ("none", "votes" or "gate"), and joined by newlines base_names and names of the
+            model's benchmark and templates of class names.
+        part: n int32, part of the cloud that each point is in: points that are in one region in every division of the
+            cloud, see `xmask3d.geometry.superpoints`. place_part: m int32, that of each place. part_regions: P x number
+            of divisions int32, regions of each part. All three are empty where regions are not used.
     """
 
     points: np.ndarray
@@ -42,6 +48,9 @@ class PointFeatures:
     base: np.ndarray
     looks: np.ndarray
     about: dict[str, str] = field(default_factory=dict)
+    part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    place_part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    part_regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
@@ -66,6 +75,11 @@ class PointFeatures:
         except (SafetensorError, OSError, TypeError) as error:
             raise UserError(f"{path}: damaged, or no features of a scan ({error})") from error
 
+    def at(self, places: np.ndarray) -> "PointFeatures":
+        """Return the features of some places, without points."""
+        fused, clip, base, looks = (v[places] for v in (self.fused, self.clip, self.base, self.looks))
+        return PointFeatures(self.points[:0], self.colors[:0], self.row[:0], fused, clip, base, looks, self.about)
+
     def similarities(self, text: np.ndarray, novel: np.ndarray) -> np.ndarray:
         """Return the cosine of every place with texts, the model's and CLIP's weighted as for labels.
 
@@ -81,32 +95,73 @@ class PointFeatures:
         return out
 
     def label(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the best text for every place, by the rule of labels applied to mean features.
+        """Choose the best text for every point, by region where the features have regions.
 
         Args:
             text: T x D embeddings. novel: T bool.
 
         Returns:
-            m int64 rows of `text`, and m float32 probabilities.
+            n int64 rows of `text`, and n float32: probability of being right.
         """
-        ratio, temperature = self._ratios(novel), np.float32(self.about["temperature"])
+        if len(self.part_regions):
+            return self._label_regions(text, novel)
         labels, sureness = np.empty(len(self.fused), np.int64), np.empty(len(self.fused), np.float32)
-        for rows, model, clip, covered in self._cosines(text):
-            model, clip = log_softmax(temperature * model), log_softmax(temperature * clip)
-            scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
-            scores = self._gated(scores, self.base[rows].astype(np.float32), novel)
+        temperature = self._calibration
+        for rows, scores, base, _, _ in self._scores(text, novel):
+            scores = self._gated(scores, base, novel)
             labels[rows] = scores.argmax(-1)
-            sureness[rows] = np.exp(log_softmax(scores).max(-1))
-        return labels, sureness
+            sureness[rows] = calibrated(np.exp(log_softmax(scores)), temperature)
+        return labels[self.row], sureness[self.row]
+
+    def _label_regions(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Let all places of a region choose together; see `label`."""
+        gated, parts = self.about["regions"] == "gate" and bool(is_gateable(novel)), len(self.part_regions)
+        votes, evidence = np.zeros((parts, len(text))), np.zeros((parts, 4))
+        for rows, scores, base, odds, covered in self._scores(text, novel):
+            looks = self.looks[rows].astype(np.float64)[:, None]
+            # Without a gate kinds weigh the same; the region decides between them.
+            scores = soft_gate(scores, np.full_like(base, 0.5), novel) if gated else self._gated(scores, base, novel)
+            votes += sum_regions(self.place_part[rows], looks * np.exp(log_softmax(scores)), parts)
+            if gated:
+                found = np.stack([self.base[rows], np.ones_like(base), odds, covered], 1)
+                evidence += sum_regions(self.place_part[rows], looks * found, parts)
+        gate = GateEvidence(evidence, self._gate_weights) if gated else None
+        labels, shares = label_regions(votes, list(self.part_regions.T), novel, gate, self._calibration)
+        nearest = self.place_part[self.row]  # of points in regions that no view shows
+        part = np.where(labels[self.part] < 0, nearest, self.part)
+        return labels[part], shares[part].astype(np.float32)
 
     def _gated(self, scores: np.ndarray, base: np.ndarray, novel: np.ndarray) -> np.ndarray:
-        """Gate scores as the scan's labels were (`inference.class_scores`); a place has no mask to share with."""
+        """Gate scores as those of views (`inference.class_scores`); a place has no mask to share with."""
         gating = self.about.get("gate", "hard")
         if gating == "none":
             return scores
         if gating == "hard":
             return gate(scores, allowed_classes(base > 0.5, novel))
         return soft_gate(scores, base, novel)
+
+    def _scores(
+        self, text: np.ndarray, novel: np.ndarray
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield in parts: rows, log scores before the gate, base probability, CLIP's log odds, rows that have these."""
+        gateable, by_clip = bool(is_gateable(novel)), self.about.get("gate") == "clip"
+        ratio, temperature = self._ratios(novel), np.float32(self.about["temperature"])
+        for rows, model, clip, covered in self._cosines(text):
+            model, clip = log_softmax(temperature * model), log_softmax(temperature * clip)
+            scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
+            odds = np.where(covered[:, 0], _log_odds(clip, novel), 0) if gateable else np.zeros(len(clip), np.float32)
+            base = self.base[rows].astype(np.float32)
+            if by_clip:
+                base = CLIP_ALONE.probability(np.stack([odds, odds], 1)).astype(np.float32)
+            yield rows, scores, base, odds, covered[:, 0]
+
+    @property
+    def _gate_weights(self) -> GateWeights:
+        return GateWeights.read(self.about.get("gate_weights", "").split()) or FIXED
+
+    @property
+    def _calibration(self) -> float:
+        return float(self.about.get("confidence_temperature", "1"))
 
     def _ratios(self, novel: np.ndarray) -> np.ndarray:
         base_ratio, novel_ratio = float(self.about["base_ratio"]), float(self.about["novel_ratio"])
@@ -121,3 +176,10 @@ class PointFeatures:
             fused, clip = self.fused[rows].astype(np.float32), self.clip[rows].astype(np.float32)
             covered = np.abs(clip).max(-1, keepdims=True) > 0
             yield rows, fused @ text, clip @ text, covered
+
+
+def _log_odds(log_probabilities: np.ndarray, novel: np.ndarray) -> np.ndarray:
+    """Return log odds of novel against base texts, N, of N x T log probabilities."""
+    tiny = np.finfo(np.float32).tiny
+    shares = [np.log(np.maximum(np.exp(log_probabilities[:, kind]).sum(1), tiny)) for kind in (novel, ~novel)]
+    return (shares[0] - shares[1]).clip(-LARGEST_ODDS, LARGEST_ODDS)

@@ -23,18 +23,22 @@ from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError
 from xmask3d.inference.fill import fill_unseen
+from xmask3d.inference.gate_weights import GateWeights
+from xmask3d.inference.region_labels import common_parts
+from xmask3d.inference.region_votes import divide
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
-from xmask3d.open_model import open_model
+from xmask3d.open_model import open_gate, open_model
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.feature_accumulator import MAX_PLACES
 from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
-from xmask3d.segment.query import TOUCHING, heat_result, hide_background, is_phrase, phrase_result, query_features
+from xmask3d.segment.query import TOUCHING, is_phrase, labels_result, phrase_result, query_features
 from xmask3d.segment.regions import MIN_POINTS, Region, components, merge_masks, renumber
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.vocabulary import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
+from xmask3d.segment.wording import local_clip, understand
 from xmask3d.splits import Benchmark, load_benchmark
 from xmask3d.weights import SHIPPED
 
@@ -125,6 +129,9 @@ class Segmenter:
         device: device of the computation; a GPU if there is one, by default.
         source: source of the model, for summaries.
         batch_size: views at once; falls by itself when memory runs out.
+        regions: "none", "votes" or "gate", see `xmask3d.inference.region_labels`; by default as the model is evaluated,
+            but "votes" where that is without regions.
+        gate_weights: weights of head and CLIP in the gate of regions; by default fixed ones.
     """
 
     def __init__(
@@ -136,17 +143,22 @@ class Segmenter:
         device: torch.device | str | None = None,
         source: str = "",
         batch_size: int | None = None,
+        regions: str | None = None,
+        gate_weights: GateWeights | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.model, self.clip_text = model.to(self.device).eval(), clip_text.to(self.device)
         self.config, self.benchmark, self.source = config, benchmark, source
         self.reference = Reference.of(benchmark)
+        # An own scan is no benchmark: it gains by regions where the model's published scores are without them, too.
+        self._regions = regions or config.evaluate.regions.replace("none", "votes")
+        self._gate_weights = gate_weights or label_settings(config).gate_weights
         self._labeller = ScanLabeller(
             self.model,
             benchmark,
             self.device,
             scan_view_settings(config),
-            label_settings(config),
+            config.evaluate.gate,
             config.train.precision,
             config.evaluate.batch_size if batch_size is None else batch_size,
         )
@@ -159,6 +171,7 @@ class Segmenter:
         device: torch.device | str | None = None,
         batch_size: int | None = None,
         trust_code: bool = False,
+        regions: str | None = None,
     ) -> "Segmenter":
         """Load a checkpoint; None stands for the choices of `find_source`.
 
@@ -173,7 +186,10 @@ class Segmenter:
         settings = load_config(source.config, trusted=trust_code or config is not None)
         assembly = open_model(settings, source.checkpoint)
         benchmark = load_benchmark(settings.benchmark)
-        return cls(assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size)
+        gate = open_gate(settings, source.checkpoint)
+        return cls(
+            assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size, regions, gate
+        )
 
     def vocabulary(
         self, queries: Sequence[str], background: Sequence[str] = (), classes: str | None = None
@@ -219,21 +235,28 @@ class Segmenter:
         Raises:
             UserError: nothing to look for, or a scan that cannot be read.
         """
-        queries = [queries] if isinstance(queries, str) else list(queries)
+        clip = local_clip(self.config.model.clip)
+        asked = understand([queries] if isinstance(queries, str) else queries, clip)
+        outside = understand(background, clip)
+        queries, background = asked.queries, outside.queries
         if not queries and classes is None:
             raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
         start = time.monotonic()
         scan = scan if isinstance(scan, Scan) else open_scan(scan, options)
         vocabulary = self.vocabulary(queries, background, classes)
-        text = self.clip_text.encode_classes(vocabulary.texts, self.config.evaluate.templates)
+        # Masks compete by the benchmark's own classes, whatever the words: features, and so answers, do not depend on
+        # which words were asked first.
+        prompts = self.benchmark.test_prompts(self.config.evaluate.prompts)
+        text = self.clip_text.encode_classes(prompts, self.config.evaluate.templates)
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
         weights = weights_digest(self.model.state_dict())
-        key = (__version__, self.source, weights, scan_key(scan), vocabulary, *settings, MAX_PLACES)
+        key = (__version__, self.source, weights, scan_key(scan), *settings, MAX_PLACES)
         saved = SavedState(state, *key)
-        labelled = self._labeller.run(scan, vocabulary, text, saved, report)
+        labelled = self._labeller.run(scan, text, saved, report)
         features = self._features(scan, labelled)
         about = {
             "kind": scan.kind,
+            "wording": asked.notes + outside.notes,
             "model": self.source,
             "benchmark": self.config.benchmark,
             "device": str(self.device),
@@ -244,7 +267,7 @@ class Segmenter:
         if classes is None and is_phrase(queries, background):
             result = phrase_result(features, queries[0], self.encode, self.reference, scan.name)
         else:
-            result = self._labels(scan, vocabulary, labelled, features)
+            result = labels_result(features, vocabulary, self.encode, scan.name)
         result = replace(result, colors=scan.colors, origin=scan.origin, rotation=scan.rotation, lines=list(scan.lines))
         if objects:
             add_objects(result, scan, labelled)
@@ -261,26 +284,9 @@ class Segmenter:
         """Embed N texts: N x D float32, not normalised."""
         return self.clip_text(texts).float().cpu().numpy()
 
-    def _labels(
-        self, scan: Scan, vocabulary: Vocabulary, labelled: Labelled, features: PointFeatures
-    ) -> SegmentationResult:
-        """Convert votes to labels: the majority, and for points that no view saw the nearest neighbour's."""
-        counts = labelled.votes.counts
-        labels = fill_unseen(scan.scene.points, labelled.votes.result().numpy())
-        share = counts.gather(1, torch.from_numpy(labels).clamp(min=0)[:, None])[:, 0] / counts.sum(1).clamp(min=1)
-        labels, confidence = scan.carry(labels), scan.carry(share.numpy().astype(np.float32))
-        if not labelled.used:  # one vote says nothing about sureness
-            confidence = self._probabilities(features, vocabulary)
-        result = heat_result(features, vocabulary, self.encode, scan.name)
-        return replace(result, labels=hide_background(labels, vocabulary), confidence=confidence)
-
-    def _probabilities(self, features: PointFeatures, vocabulary: Vocabulary) -> np.ndarray:
-        """Return the probability of every point's best text, n float32."""
-        _, sureness = features.label(self.encode(vocabulary.texts), vocabulary.novel)
-        return sureness[features.row]
-
     def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
         row, fused, clip, base, looks = labelled.sums.means()
+        parts = self._parts(scan, row)
         row = scan.carry(fill_unseen(scan.scene.points, row).astype(np.int32))
         colors = np.full(scan.points.shape, 128, np.uint8) if scan.colors is None else scan.colors
         about = {
@@ -289,6 +295,10 @@ class Segmenter:
             "clip": self.config.model.clip,
             "temperature": repr(float(self.model.mask_decoder.post_mask_embed.temperature().detach())),
             "gate": self.config.evaluate.gate,
+            "regions": self._regions,
+            "confidence_temperature": repr(self.config.evaluate.confidence_temperature),
+            "templates": "\n".join(self.config.evaluate.templates),
+            "gate_weights": " ".join(map(repr, self._gate_weights.values)),
             "base_ratio": repr(self.config.evaluate.base_ratio),
             "novel_ratio": repr(self.config.evaluate.novel_ratio),
             "names": "\n".join(self.reference.names),
@@ -297,7 +307,21 @@ class Segmenter:
             "rotation": " ".join(map(repr, scan.rotation.ravel().tolist())),
             "origin": " ".join(map(repr, scan.origin.tolist())),
         }
-        return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about)
+        return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about, *parts)
+
+    def _parts(self, scan: Scan, row: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return part of each point and of each place, and regions of each part; nothing where regions are not used.
+
+        Args:
+            row: place of each of the networks' points, -1 where no view saw it.
+        """
+        if self._regions == "none":
+            return ()
+        part, regions = common_parts(divide(scan.scene))
+        seen = np.flatnonzero(row >= 0)[::-1]
+        place_part = np.zeros(int(row.max(initial=-1)) + 1, np.int32)
+        place_part[row[seen]] = part[seen]
+        return scan.carry(part), place_part, regions
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:
@@ -327,7 +351,8 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> N
     by_masks = bool(labelled.masks) and result.about.get("mode") == "labels"
     if by_masks:
         # Masks chain across objects that touch in pictures only; what does not touch in space is not one object.
-        objects = components(points, merge_masks(labelled.masks, labelled.mask_classes, labels), TOUCHING)
+        kinds = [_commonest(labels[mask]) for mask in labelled.masks]
+        objects = components(points, merge_masks(labelled.masks, kinds, labels), TOUCHING)
         rest = components(points, np.where((objects < 0) & (labels >= 0), labels, -1), TOUCHING)
         rest = renumber(rest, 4 * smallest)  # crumbs between the masks are no objects
         objects = np.where(rest >= 0, rest + objects.max(initial=-1) + 1, objects)
@@ -338,6 +363,11 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> N
     for number in range(int(objects.max(initial=-1)) + 1):
         names.append(result.names[int(np.bincount(labels[objects == number]).argmax())])
     result.objects, result.object_names = scan.carry(objects), names
+
+
+def _commonest(labels: np.ndarray) -> int:
+    """Return the label that occurs most, -1 where none is set."""
+    return int(np.bincount(labels + 1).argmax()) - 1
 
 
 def _first_of(values: np.ndarray, worked: np.ndarray, count: int) -> np.ndarray:

@@ -1,0 +1,36 @@
+"""ScanNet's own over-segmentation of a scene, in a file `*.segs.json` beside its cloud."""
+
+import glob
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from xmask3d.guarded import read_json
+
+log = logging.getLogger(__name__)
+
+
+def read_segments(cloud: Path, count: int) -> np.ndarray | None:
+    """Read the segments of a cloud's points, numbered from 0.
+
+    Args:
+        cloud: file of the cloud, such as `scene0000_00_vh_clean_2.ply`; its segments are in a file of the same folder
+            whose name begins likewise, such as `scene0000_00_vh_clean_2.0.010000.segs.json`.
+        count: number of its points.
+
+    Returns:
+        n int64; None where there is no such file, or, with a warning, where it is of another number of points.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    files = sorted(cloud.parent.glob(f"{glob.escape(cloud.stem)}*.segs.json"))
+    if not files:
+        return None
+    content = read_json(files[0], "segments of a scene")
+    numbers = content.get("segIndices") if isinstance(content, dict) else None
+    if not isinstance(numbers, list) or len(numbers) != count or not all(isinstance(n, int) for n in numbers):
+        log.warning("%s: not one whole number (segIndices) for each of %d points; not used", files[0], count)
+        return None
+    return np.unique(np.array(numbers, np.int64), return_inverse=True)[1].reshape(-1)

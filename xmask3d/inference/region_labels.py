@@ -1,0 +1,112 @@
+"""Labels of regions of a cloud from what was found at single points, in plain NumPy.
+
+What was found is summed over regions (`xmask3d.geometry.superpoints`); all points of a region, seen or not, take its
+class; several divisions of the cloud are averaged. With `GateEvidence` the choice between base and novel classes is
+made once a region too, by the binary head and by CLIP. Not of the paper.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xmask3d.inference.gate_weights import FIXED, GateWeights
+
+SUREST = 1e-4  # distance that the head's mean keeps from 0 and 1
+LARGEST_ODDS = 50.0
+
+
+@dataclass
+class GateEvidence:
+    """Evidence of points, or of groups of points, for being base or novel.
+
+    Attributes:
+        sums: n x 4: sum of the head's probabilities of being base, number of these, sum of CLIP's log odds of novel
+            against base names, number of these.
+        weights: weights of head and CLIP.
+    """
+
+    sums: np.ndarray
+    weights: GateWeights = FIXED
+
+    def base_probability(self, region: np.ndarray) -> np.ndarray:
+        """Return the probability of each of R regions of being base; 1/2 for a region that no view shows.
+
+        Args:
+            region: n int, region of each row of `sums`.
+        """
+        evidence, seen = self.evidence(region)
+        return np.where(seen, self.weights.probability(evidence), 0.5)
+
+    def evidence(self, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the evidence of regions, R x 2 as of `GateWeights`, and those that any view shows, R bool."""
+        sums = sum_regions(region, self.sums)
+        head = np.divide(sums[:, 0], sums[:, 1], where=sums[:, 1] > 0, out=np.full(len(sums), 0.5))
+        odds = np.divide(sums[:, 2], sums[:, 3], where=sums[:, 3] > 0, out=np.zeros(len(sums)))
+        head = head.clip(SUREST, 1 - SUREST)
+        return np.stack([np.log(head / (1 - head)), odds], 1), sums[:, 1] > 0
+
+
+def label_regions(
+    votes: np.ndarray,
+    divisions: Sequence[np.ndarray],
+    novel: np.ndarray,
+    gate: GateEvidence | None = None,
+    temperature: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label every point with the class that its regions were voted.
+
+    Args:
+        votes: n x K votes of the points, or of groups of points that share all their regions; with a gate, base classes
+            and novel ones have equal sums, see `xmask3d.inference.region_votes.among_their_kind`.
+        divisions: regions of the points, n int each.
+        novel: K bool.
+        gate: decides between base and novel classes region by region.
+        temperature: of the shares, see `calibrated`.
+
+    Returns:
+        n int64 classes, -1 where none of a point's regions was voted on; and the share of the votes that they had.
+    """
+    shares = np.zeros(votes.shape, np.float32)
+    for region in divisions:
+        sums = sum_regions(region, votes)
+        if gate is not None:
+            base = gate.base_probability(region)[:, None]
+            sums *= np.where(novel, 1 - base, base)
+        totals = sums.sum(1, keepdims=True)
+        shares += np.divide(sums, totals, where=totals > 0, out=sums)[region].astype(np.float32)
+    labels = np.where(shares.any(1), shares.argmax(1), -1)
+    return labels, calibrated(shares / len(divisions), temperature)
+
+
+def calibrated(shares: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the largest probability of each row, n, at a temperature: above 1 it is less sure than the shares.
+
+    Args:
+        shares: n x K, not negative; rows of zeros have a probability of 0.
+        temperature: fitted by `python -m tools.studies.reliability`.
+    """
+    if temperature == 1:
+        return shares.max(1)
+    largest = shares.max(1, keepdims=True)
+    relative = np.divide(shares, largest, where=largest > 0, out=np.zeros_like(shares)) ** (1 / temperature)
+    return np.divide(1, relative.sum(1), where=largest[:, 0] > 0, out=np.zeros_like(largest[:, 0]))
+
+
+def common_parts(divisions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Find the parts of a cloud that no division divides.
+
+    Args:
+        divisions: regions of n points, n int each, at least one.
+
+    Returns:
+        n int32, part of each point; and P x number of divisions int32, regions of each part.
+    """
+    regions, part = np.unique(np.stack(divisions, 1), axis=0, return_inverse=True)
+    return part.reshape(-1).astype(np.int32), regions.astype(np.int32)
+
+
+def sum_regions(region: np.ndarray, values: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Sum the rows (n x C) of each region: R x C float64; R is `count`, by default as many as occur."""
+    count = int(region.max()) + 1 if count is None else count
+    return np.stack([np.bincount(region, column, count) for column in values.T], 1)

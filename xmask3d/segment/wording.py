@@ -1,0 +1,103 @@
+"""Words as typed, and what was meant: lists in one query, plurals, words that the text encoder never learned."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xmask3d.models.tokenizer import WORDS_FILE, unknown_words, words_of
+from xmask3d.weights import clip_folder
+
+NONSENSE = ("zxcv", "flurb", "wug", "mnbv", "plugh", "foo bar", "vqxk", "lorem ipsum", "blicket", "dax", "uvw rst",
+            "and so on", "nothing", "anything", "of", "kjhg poiu", "tove", "mome raths", "snark", "hjkl")  # fmt: skip
+"""Texts that fit no place but by chance."""
+
+SMALL = frozenset(("a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "off", "on", "or", "out",
+                   "over", "that", "the", "to", "under", "up", "with"))  # fmt: skip
+"""Words that name nothing by themselves."""
+
+
+@dataclass
+class Wording:
+    """Queries as they were understood.
+
+    Attributes:
+        queries: classes or a phrase; synonyms are separated by "|".
+        notes: sentences on what was understood otherwise than written, or never learned.
+        unlearned: queries of which no word that names something was learned.
+    """
+
+    queries: list[str]
+    notes: list[str] = field(default_factory=list)
+    unlearned: list[str] = field(default_factory=list)
+
+
+def understand(queries: Sequence[str], clip: Path | None) -> Wording:
+    """Find what was meant by queries.
+
+    Args:
+        queries: as typed.
+        clip: folder of the CLIP that is asked; None for one that has learned every word.
+    """
+    found = Wording([])
+    for query in queries:
+        parts = [part.strip() for part in query.split(",")]
+        if len(parts) > 1 and all(parts):
+            found.notes.append(f"'{query}' is taken as {len(parts)} queries: {', '.join(parts)}")
+        else:
+            parts = [query]
+        found.queries += [_singular_query(part, clip, found.notes) for part in parts]
+    for query in found.queries if clip is not None else []:
+        assert clip is not None
+        unknown = list(dict.fromkeys(word for text in query.split("|") for word in unknown_words(text, clip)))
+        if not is_learned(query, clip):
+            found.unlearned.append(query)
+            found.notes.append(f"'{query}': this model never learned such words, and finds nothing for them")
+        elif unknown:
+            found.notes.append(f"'{query}': this model never learned {', '.join(unknown)}, and goes by the rest")
+    return found
+
+
+def is_learned(query: str, clip: Path | None, *, every: bool = False) -> bool:
+    """Return True where the text encoder learned a word of the query that names something; else it answers noise.
+
+    Args:
+        query: a word, a phrase, or synonyms.
+        clip: see `understand`.
+        every: every such word must be learned, of which there must be one.
+    """
+    if clip is None or not (clip / WORDS_FILE).is_file():
+        return True
+    unknown = set(unknown_words(query, clip))
+    learned = [word not in unknown for word in words_of(query) if word not in SMALL]
+    return bool(learned) and (all(learned) if every else any(learned))
+
+
+def local_clip(source: str) -> Path | None:
+    """Return the folder of a CLIP by its source in a configuration; None for one that is no folder here."""
+    folder = clip_folder() if source == "shipped" else Path(source)
+    return folder if folder.is_dir() else None
+
+
+def _singular_query(query: str, clip: Path | None, notes: list[str]) -> str:
+    """Replace plurals that were never learned by singulars that were."""
+    if clip is None:
+        return query
+    for word in unknown_words(query, clip):
+        for singular in _singulars(word):
+            if not unknown_words(singular, clip):
+                notes.append(f"'{word}' is taken as {singular}")
+                query = _replace(query, word, singular)
+                break
+    return query
+
+
+def _singulars(word: str) -> list[str]:
+    """Return what a word may be the plural of."""
+    endings = (("ves", "f"), ("ies", "y"), ("es", ""), ("s", ""))
+    return [word.removesuffix(end) + new for end, new in endings if word.endswith(end) and len(word) > len(end) + 2]
+
+
+def _replace(query: str, word: str, other: str) -> str:
+    """Replace a whole word, in any letters."""
+    return re.sub(rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])", other, query, flags=re.IGNORECASE)
