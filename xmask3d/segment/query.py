@@ -15,6 +15,7 @@ from xmask3d.segment.wording import NONSENSE, is_learned, local_clip, understand
 
 TOUCHING = 0.06  # metres across which points are one region
 
+SCALE_PLACES = 5_000  # by which the scale of heat maps is found
 MARGIN = 0.0  # standard deviations of words without sense by which a phrase fits a place better than their mean
 DOUBTFUL_MARGIN = 3.0  # the same for a phrase with words that were never learned
 
@@ -109,9 +110,23 @@ def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder
         phrases=list(vocabulary.names[:shown]),
         similarity=similarity[:, :shown],
         regions=[[] for _ in range(shown)],
+        scale=heat_scale(features, encode),
         features=features,
         about={"mode": "labels"},
     )
+
+
+def heat_scale(features: PointFeatures, encode: Encoder) -> tuple[float, float]:
+    """Return the similarities at the two ends of heat maps' colours: one scale for all words on a scan.
+
+    It spans what the classes of the model's benchmark reach there, so that a word that fits nowhere stays dark.
+    """
+    names, base = features.about["names"].split("\n"), features.about["base_names"].split("\n")
+    some = features.at(np.arange(0, len(features.fused), max(1, len(features.fused) // SCALE_PLACES)))
+    found = some.similarities(encode(names), np.array([name not in base for name in names]))
+    if not found.size:
+        return 0.0, 1.0
+    return float(np.percentile(found, 5)), float(np.percentile(found.max(1), 95))
 
 
 def phrase_result(

@@ -37,6 +37,7 @@ class SegmentationResult:
         confidence: n float32 in [0, 1]: share of the views that agree, or probability.
         phrases: P phrases, and `similarity`: m x P float32 cosines of the features' places with them.
         regions: best places for each phrase.
+        scale: similarities at the two ends of all heat maps' colours, see `query.heat_scale`.
         features: features for further queries.
         objects: n int64 object numbers, -1 for none; None unless asked for. object_names: class of each object.
         origin: 3. rotation: 3 x 3, turns points upright.
@@ -53,6 +54,7 @@ class SegmentationResult:
     similarity: np.ndarray
     regions: list[list[Region]]
     features: PointFeatures
+    scale: tuple[float, float] | None = None
     objects: np.ndarray | None = None
     object_names: list[str] = field(default_factory=list)
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))

@@ -78,14 +78,14 @@ def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str
         file = folder / f"heat_{_file_name(phrase)}.ply"
         files.append(file if file not in files else file.with_stem(f"{file.stem}_{number}"))
         values = result.heat(number)
-        write_ply(files[-1], position, heat_colors(values), confidence=values)
+        write_ply(files[-1], position, heat_colors(values, result.scale), confidence=values)
     if result.objects is not None:
         files += [folder / "objects.ply", folder / "objects.csv"]
         write_ply(files[-2], position, label_palette(int(result.objects.max(initial=0)) + 1)[result.objects],
                   result.objects)  # fmt: skip
         _write_objects(files[-1], result)
     # Of places, not of points: of 200 classes and many points that would be gigabytes.
-    heats = [HeatMap(name, values, result.features.row)
+    heats = [HeatMap(name, values, result.features.row, result.scale)
              for name, values in zip(result.phrases, result.similarity.T, strict=True)]  # fmt: skip
     upright = result.points @ result.rotation.T.astype(np.float32)
     files += [folder / "overview.png", folder / "scene.html", folder / SUMMARY]

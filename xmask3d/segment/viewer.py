@@ -83,6 +83,7 @@ class SceneViewer:
         self._features, self._load_text = features, load_text
         self._text: Encoder | None = None
         self._heat: np.ndarray | None = None
+        self._scale: tuple[float, float] | None = None
         self._words: list[str] = list(words or self._names)
         self._rotation = np.eye(3) if rotation is None else np.asarray(rotation, np.float64)
         self._origin = np.zeros(3) if origin is None else np.asarray(origin, np.float64)
@@ -135,8 +136,9 @@ class SceneViewer:
                 return
             self._words = words
             if len(words) == 1:
-                self._heat, mode = result.heat(0)[self._kept], "heat map"
-                found = f"{len(result.regions[0])} places fit best"
+                self._heat, self._scale, mode = result.heat(0)[self._kept], result.scale, "heat map"
+                low, high = result.scale or (0.0, 1.0)
+                found = f"{len(result.regions[0])} places fit best; dark blue is {low:.2f}, red {high:.2f}"
             else:
                 self._labels, self._names, mode = result.labels[self._kept], result.names, "labels"
                 self._confidence = result.confidence[self._kept]
@@ -151,7 +153,7 @@ class SceneViewer:
         with self._lock:
             shown = self._shown()
             if self._mode.value == "heat map" and self._heat is not None:
-                colors = heat_colors(self._heat)
+                colors = heat_colors(self._heat, self._scale)
             elif self._mode.value == "labels":
                 colors = label_colors(self._labels, self._names, self._colors)
             else:

@@ -16,15 +16,27 @@ HEAT = np.array(
     [[48, 18, 59], [70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34],
      [210, 49, 5]]
 )  # fmt: skip
+BAR_STEPS = 6  # values beside a heat map
 HEAT_STEPS = 1024  # shades; more than a byte a colour can tell apart
 
 
-def heat_colors(values: np.ndarray) -> np.ndarray:
-    """Map n values to n x 3 uint8, dark blue (1st percentile) to red (99.5th)."""
+def heat_colors(values: np.ndarray, scale: tuple[float, float] | None = None) -> np.ndarray:
+    """Map n values to n x 3 uint8, dark blue to red.
+
+    Args:
+        values: n.
+        scale: values at the two ends; by default their own 1st and 99.5th percentile.
+    """
     values = np.nan_to_num(np.asarray(values, np.float32))
-    low, high = np.percentile(values, (1, 99.5)) if len(values) else (0.0, 1.0)
+    low, high = scale or (np.percentile(values, (1, 99.5)) if len(values) else (0.0, 1.0))
     place = np.clip((values - np.float32(low)) / np.float32(max(high - low, 1e-9)), 0, 1)
     return _heat_table()[np.rint(place * (HEAT_STEPS - 1)).astype(np.int16)]
+
+
+def _color_bar(heat: HeatMap) -> tuple[list[str], np.ndarray]:
+    """Return the legend of a heat map's shared scale, values and their colours; nothing without such a scale."""
+    steps = np.linspace(*heat.scale, BAR_STEPS) if heat.scale else np.zeros(0)
+    return [f"{value:.2f}" for value in steps], heat_colors(steps, heat.scale)
 
 
 def _heat_table() -> np.ndarray:
@@ -73,14 +85,18 @@ def write_overview(
         low, high = np.percentile(points[some, 2], (0.5, 99.5))
         some = some[points[some, 2] <= low + 0.85 * (high - low) + 1e-6] if high - low > 1.5 else some
     palette = label_palette(len(names))
-    rows = [("colours", colors[some]), ("labels", label_colors(labels[some], names, colors[some]))]
-    rows += [(f"heat map: {heat.name}", heat_colors(heat.of_points())[some]) for heat in heats[:3]]
     present = [i for i in np.unique(labels) if 0 <= i < len(names)]
+    legend = [names[i] for i in present]
+    rows: list[tuple[str, np.ndarray, list[str], np.ndarray]] = [("colours", colors[some], [], palette[:0])]
+    rows.append(("labels", label_colors(labels[some], names, colors[some]), legend, palette[present]))
+    rows += [
+        (f"heat map: {heat.name}", heat_colors(heat.of_points(), heat.scale)[some], *_color_bar(heat))
+        for heat in heats[:3]
+    ]
     pictures = []
-    for title, tinted in rows:
+    for title, tinted, words, shades in rows:
         panels = [(f"{title}, {side}", render_cloud(points[some], tinted, size, up, turn)) for side, up, turn in SIDES]
-        legend = title == "labels"
-        pictures.append(side_by_side(panels, [names[i] for i in present] if legend else (), palette[present]))
+        pictures.append(side_by_side(panels, words, shades))
     width = max(picture.shape[1] for picture in pictures)
     canvas = Image.new("RGB", (width, sum(picture.shape[0] for picture in pictures)), (255, 255, 255))
     top = 0

@@ -25,11 +25,14 @@ class HeatMap:
         name: the phrase.
         values: n; or m, of the places that points share.
         row: n, the place of each point; None where every point has a value of its own.
+        scale: values at the two ends of the colours, the same for maps that are to be compared; by default the values'
+            own 1st and 99.5th percentile.
     """
 
     name: str
     values: np.ndarray
     row: np.ndarray | None = None
+    scale: tuple[float, float] | None = None
 
     def of_points(self) -> np.ndarray:
         """Return n values, one per point."""
@@ -112,9 +115,9 @@ def _encode(values: np.ndarray) -> str:
 
 
 def _heat(heat: HeatMap, kept: np.ndarray) -> dict:
-    """Convert values to bytes between their 1st and last percentile."""
+    """Convert values to bytes between the ends of their scale."""
     values = np.nan_to_num(heat.of_points().astype(np.float64))
-    low, high = (float(v) for v in np.percentile(values, (1, 99.5))) if len(values) else (0.0, 1.0)
+    low, high = heat.scale or ((float(v) for v in np.percentile(values, (1, 99.5))) if len(values) else (0.0, 1.0))
     high = max(high, low + 1e-6)
     scaled = np.rint(np.clip((values[kept] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     return {"name": heat.name, "low": low, "high": high, "values": _encode(scaled)}
