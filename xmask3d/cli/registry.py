@@ -44,7 +44,7 @@ COMMANDS = {name: about for group in GROUPS.values() for name, about in group.it
 
 EXAMPLES = """examples:
   xmask3d segment my_scan/ --query "sofa|couch" "potted plant" --background wall floor
-  xmask3d query segmented/my_scan "something to sit on"
+  xmask3d query segmented/my_scan "red chair"
   xmask3d train config/rooms/B15N4.yaml train.epochs=2
   xmask3d evaluate config/rooms/B15N4.yaml newest"""
 

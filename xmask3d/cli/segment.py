@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d segment`."""
     parser.epilog = """examples:
   xmask3d segment my_scan/ --query "sofa|couch" "potted plant" --background wall floor
-  xmask3d segment room.ply --query "something to sit on"
+  xmask3d segment room.ply --query "red chair"
   xmask3d segment my_scan/ --classes scannet20 --save-features room.features"""
     parser.add_argument("scan", type=Path, help="folder of a recording, .sens file, point cloud, or processed scene")
     words = parser.add_argument_group("what to look for")

@@ -4,7 +4,7 @@
 >>> segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
 >>> result = segmenter("my_scan/", ["sofa|couch", "potted plant", "floor"])
 >>> result.labels, result.confidence, result.heat("potted plant")
->>> again = segmenter.query(result.features, "something to sit on")
+>>> again = segmenter.query(result.features, "red chair")
 """
 
 import hashlib
