@@ -16,8 +16,8 @@ from xmask3d.segment.wording import NONSENSE, is_learned, local_clip, understand
 TOUCHING = 0.06  # metres across which points are one region
 
 SCALE_PLACES = 5_000  # by which the scale of heat maps is found
-MARGIN = 0.0  # standard deviations of words without sense by which a phrase fits a place better than their mean
-DOUBTFUL_MARGIN = 3.0  # the same for a phrase with words that were never learned
+MARGIN = 2.0  # standard deviations of words without sense by which a phrase fits a place better than their mean
+DOUBTFUL_MARGIN = 4.0  # the same for a phrase with words that were never learned
 
 Encoder = Callable[[Sequence[str]], np.ndarray]
 """N texts to N x D float32 embeddings, not normalised."""
