@@ -76,6 +76,7 @@ def test_synonyms_and_background(setup: tuple[Config, Assembly], segmenter: Segm
     np.testing.assert_array_equal(np.array([0, 0, 1, 2, -1])[other.labels], result.labels)
     np.testing.assert_allclose(result.heat("sofa"), np.maximum(other.heat("sofa"), other.heat("couch")), atol=2e-3)
     assert result.objects is not None and result.objects.max() == len(result.object_names) - 1
+    assert (result.labels[result.objects >= 0] >= 0).all()  # what is unlabelled is no object
 
 
 def test_stopped_work_goes_on_with_the_same_result(

@@ -352,7 +352,9 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> N
     if by_masks:
         # Masks chain across objects that touch in pictures only; what does not touch in space is not one object.
         kinds = [_commonest(labels[mask]) for mask in labelled.masks]
-        objects = components(points, merge_masks(labelled.masks, kinds, labels), TOUCHING)
+        masks = [mask for mask, kind in zip(labelled.masks, kinds, strict=True) if kind >= 0]
+        merged = merge_masks(masks, [kind for kind in kinds if kind >= 0], labels)
+        objects = components(points, merged, TOUCHING)
         rest = components(points, np.where((objects < 0) & (labels >= 0), labels, -1), TOUCHING)
         rest = renumber(rest, 4 * smallest)  # crumbs between the masks are no objects
         objects = np.where(rest >= 0, rest + objects.max(initial=-1) + 1, objects)
