@@ -6,6 +6,9 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.scan.cloud_raw import Raw, to_bytes
+from xmask3d.scan.trajectories import quaternion_poses
+
+IDENTITY = np.array([0, 0, 0, 1.0, 0, 0, 0])
 
 
 def read_pcd(path: Path, units: float | None) -> Raw:
@@ -31,7 +34,25 @@ def read_pcd(path: Path, units: float | None) -> Raw:
         points = np.stack([table[axis].reshape(-1) for axis in "xyz"], 1)
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path}: damaged, or not a PCD with x, y, z ({str(error)[:100]})") from error
-    return Raw(points, _pcd_colors(table), [], units)
+    return Raw(points, _pcd_colors(table), [], units, pose=_viewpoint(header), grid=_grid(header, len(points)))
+
+
+def _viewpoint(header: dict[str, list[str]]) -> np.ndarray | None:
+    """Return the camera's pose of the line VIEWPOINT (place, quaternion w x y z), None for that of a default."""
+    try:
+        values = np.array(header.get("VIEWPOINT", []), float)
+    except ValueError:
+        return None
+    if len(values) != 7 or not np.isfinite(values).all() or not values[3:].any() or (values == IDENTITY).all():
+        return None
+    return quaternion_poses(values[None, :3], values[None, [4, 5, 6, 3]])[0]
+
+
+def _grid(header: dict[str, list[str]], count: int) -> tuple[int, int] | None:
+    """Return height and width of an organised cloud, whose points are in the order of an image's pixels."""
+    sides = [header.get(name, ["1"])[0] for name in ("HEIGHT", "WIDTH")]
+    height, width = (int(side) if side.isdigit() else 1 for side in sides)
+    return (height, width) if min(height, width) > 1 and height * width == count else None
 
 
 def _pcd_colors(table: dict[str, np.ndarray]) -> np.ndarray | None:

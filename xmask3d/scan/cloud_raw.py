@@ -16,6 +16,8 @@ class Raw(NamedTuple):
         notes: findings and corrections, one sentence each.
         units: units a metre, where they were given or had to be known.
         painted: the colours are a mesh's, where a single one may be meant.
+        pose: 4 x 4 of the camera, camera to cloud, where the file states one.
+        grid: height and width of the image whose pixels the points are in the order of.
         unitless: the numbers have no scale, as those of reconstructions from pictures.
     """
 
@@ -25,6 +27,8 @@ class Raw(NamedTuple):
     units: float | None
     painted: bool = False
     unitless: bool = False
+    pose: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
 
 
 def to_bytes(colors: np.ndarray) -> np.ndarray:

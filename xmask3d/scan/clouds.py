@@ -19,6 +19,7 @@ from xmask3d.scan.cloud_text import TEXT_SUFFIXES, read_text
 from xmask3d.scan.foreign import foreign
 from xmask3d.scan.size import scale_by_height
 from xmask3d.scan.units import guess_units
+from xmask3d.scan.viewpoint import camera_of
 
 MESHES = (".stl", ".off", ".glb", ".gltf")
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".e57", ".obj", *MESHES, ".splat", *TEXT_SUFFIXES)
@@ -37,6 +38,7 @@ class Cloud:
         units_per_metre: divisor of the file's numbers.
         notes: findings and corrections, one sentence each.
         file: the file, or None for points from elsewhere.
+        camera: 3 x 3 axes (x right, y down, z forward) of the camera that took the whole cloud, where that shows.
     """
 
     points: np.ndarray
@@ -45,6 +47,7 @@ class Cloud:
     units_per_metre: float = 1.0
     notes: list[str] = field(default_factory=list)
     file: Path | None = None
+    camera: np.ndarray | None = None
 
 
 def map_origin(centre: np.ndarray) -> np.ndarray:
@@ -77,8 +80,10 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         unknown = f"not a point cloud that is understood ({', '.join(SUFFIXES)})"
         raise UserError(f"{path}: {foreign(path) or unknown}")
     with reading(path, f"a {suffix[1:].upper()} file"):
-        points, colors, notes, units, painted, unitless = readers[suffix](path, units_per_metre)
+        raw = readers[suffix](path, units_per_metre)
+    points, colors, notes, units, painted = raw[:5]
     points = np.asarray(points, np.float64).reshape(-1, 3)
+    grid = None if raw.grid is None else points.reshape(*raw.grid, 3)
     finite = np.isfinite(points).all(1)
     if not finite.all():
         notes.append(f"{(~finite).sum()} of {len(points)} points are NaN or infinite and are left out")
@@ -91,11 +96,17 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         colors = None
     if colors is None:
         notes.append("no colours; the networks get mid-grey and will see shapes only")
-    if units is None and origin is None and (unitless or path.name in RECONSTRUCTED):
+    if units is None and origin is None and (raw.unitless or path.name in RECONSTRUCTED):
         scale, words = scale_by_height(points)
         units = 1 / scale
         notes.append(words)
-    return replace(_to_metres(points, colors, units, origin, notes), file=path)
+    cloud = replace(_to_metres(points, colors, units, origin, notes), file=path)
+    if origin is None:
+        pose = raw.pose
+        if pose is not None:
+            pose[:3, 3] = pose[:3, 3] / cloud.units_per_metre - cloud.origin
+        cloud.camera = camera_of(cloud.points, pose, grid)
+    return cloud
 
 
 def _to_metres(

@@ -1,18 +1,29 @@
 """Up direction of a scan: the networks were trained with z up, and scans come with any axis."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from xmask3d.scan.upright import Places, evidence
+
 SAMPLE = 20_000  # points whose normals are looked at
+FEW = 8_000  # of them that are weighed where there are no cameras
 NEIGHBOURS = 16
 ALIGNED = np.cos(np.radians(12))
 NAMES = {"z": (0, 0, 1), "-z": (0, 0, -1), "y": (0, 1, 0), "-y": (0, -1, 0), "x": (1, 0, 0), "-x": (-1, 0, 0)}
 
 
-UNSURE = 0.05  # of `bottom_weight`, below which its sign says nothing
-UNSURE_WORDS = "; unsure whether it is upside down (--up turns it)"
+# How much likelier files have this axis up than another, as logarithms: of laser scanners, of graphics, of cameras.
+USUAL = {"z": 1.0, "y": 0.7, "-y": 0.7}
+SURE = 0.8  # probability
+HELD = 8.0  # weight of the cosine to the up of the one camera that took a cloud
+PART = 0.5  # weight of the evidence of rooms for a part of one
+SMALL = 2.5  # metres; what is smaller is a part of a room
+TILTED = 35  # degrees from an axis that a user names, within which surfaces may be the level ones
+SLIGHT = 1.0  # degrees that are no tilt
+STRAIGHT = np.cos(np.radians(50))  # to the up of the camera
 
 
 @dataclass
@@ -30,28 +41,33 @@ class Gravity:
     words: str
 
 
-def find_up(points: np.ndarray, cameras: np.ndarray | None = None, known: str | None = None) -> Gravity:
+def find_up(
+    points: np.ndarray,
+    cameras: np.ndarray | None = None,
+    known: str | None = None,
+    camera: np.ndarray | None = None,
+) -> Gravity:
     """Estimate the up direction of a cloud.
 
     Floors, ceilings and table tops share one normal. Cameras that are held straight, or on their side, have one axis
-    level; of directions that fit alike an axis of the scan's frame is preferred, z first. Without cameras z is
-    preferred, then y, then whichever direction most level surface has; which of its ends is up, furniture decides.
+    level; of directions that fit alike an axis of the scan's frame is preferred, z first. Without cameras the
+    geometry of rooms decides, see `evidence`.
 
     Args:
         points: n x 3 float, finite.
         cameras: m x 3 x 3 rotations, camera (x right, y down) to world.
         known: key of `NAMES` where the recorder fixes it.
+        camera: 3 x 3 axes of the one camera that took the whole cloud, which people hold about straight; see
+            `camera_of`.
     """
-    normals, unsure = _normals(points), ""
+    places, unsure = find_places(points), ""
+    normals = places.normals[places.flat]
     if known is not None:
         up, how = np.array(NAMES[known], float), "the recorder says that up is"
     elif cameras is not None and len(cameras):
         up, how = _with_cameras(points, normals, cameras), "the cameras and the floor say that up is"
     else:
-        up, how = _without_cameras(points, normals), "floor and walls say that up is"
-        weight = bottom_weight(points, up) if len(normals) >= 50 else 0.0
-        up = -up if weight < -UNSURE else up
-        unsure = UNSURE_WORDS if abs(weight) < UNSURE else ""
+        (up, unsure), how = without_cameras(places, camera), "floor, walls and furniture say that up is"
     if up[2] > np.cos(np.radians(4)):
         return Gravity(np.array([0.0, 0, 1]), np.eye(3), f"z is up{unsure}")
     name = max(NAMES, key=lambda key: float(np.dot(NAMES[key], up)))
@@ -90,18 +106,17 @@ def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) 
     return _sharpen(normals, [*named, *free][int(np.argmax(scores))], ALIGNED)
 
 
-def _normals(points: np.ndarray) -> np.ndarray:
-    """Estimate unit normals of flat places among a sample, m x 3; empty for tiny clouds."""
+def find_places(points: np.ndarray) -> Places:
+    """Estimate normals at a sample of the points; no places for tiny clouds."""
     if len(points) < 4 * NEIGHBOURS:
-        return np.zeros((0, 3))
+        return Places(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, bool))
     generator = np.random.default_rng(0)
     crowd = points[generator.choice(len(points), min(len(points), 10 * SAMPLE), replace=False)].astype(np.float64)
     picked = crowd[: min(SAMPLE, len(crowd))]
     _, near = cKDTree(crowd).query(picked, NEIGHBOURS)
     offsets = crowd[near] - crowd[near].mean(1, keepdims=True)
     values, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
-    flat = values[:, 0] < 0.05 * np.maximum(values[:, 1], 1e-12)
-    return vectors[flat, :, 0]
+    return Places(picked, vectors[:, :, 0], values[:, 0] < 0.05 * np.maximum(values[:, 1], 1e-12))
 
 
 def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
@@ -117,47 +132,76 @@ def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
     return up
 
 
-def _without_cameras(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    if len(normals) < 50:
-        return np.array([0.0, 0, 1])
+def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Find the direction for which the geometry speaks most, and words where it hardly does."""
+    places = Places(*(values[:: max(1, len(places.points) // FEW)] for values in places))
+    normals = places.normals[places.flat]
+    axes = find_modes(normals) if len(normals) >= 50 else []
+    held = None if camera is None else -camera[:, 1]
+    if not axes:
+        taken = np.array([0.0, 0, 1]) if held is None else held
+        return taken, "; too little surface to tell, so taken as it is (--up turns it)"
+    directions, scores = evidence(places, axes)
+    if held is not None and (directions @ held).max() < STRAIGHT:
+        return held, "; the view of a camera without a floor, so its tilt is not known (--up turns it)"
+    if held is not None or max(np.ptp(np.percentile(places.points, (1, 99), axis=0), axis=0)) < SMALL:
+        scores = PART * scores
+    scores = scores + ([_usual(direction) for direction in directions] if held is None else HELD * (directions @ held))
+    order = np.argsort(-scores)
+    probability = np.exp(scores - scores[order[0]])
+    probability /= probability.sum()
+    if probability[order[0]] >= SURE:
+        return directions[order[0]], ""
+    other = max(NAMES, key=lambda key: float(np.dot(NAMES[key], directions[order[1]])))
+    return directions[order[0]], f"; unsure: it may be {other} (--up {other} turns it)"
 
-    def share(axis: np.ndarray) -> float:
-        return float((np.abs(normals @ axis) > ALIGNED).mean())
 
-    for name in ("z", "y", "x"):
-        axis = np.array(NAMES[name], float)
-        others = [np.array(NAMES[other], float) for other in "xyz" if other != name]
-        # Up is the axis along which a room is lowest, unless another axis shows nearly no level surface.
-        if share(axis) > 0.12 and _height(points, axis) <= 1.3 * min(_height(points, other) for other in others):
-            return _sharpen(normals, axis, ALIGNED)
-    if share(np.array([0.0, 0, 1])) > 0.08:
-        return _sharpen(normals, np.array([0.0, 0, 1]), ALIGNED)
-    # No axis of the frame fits: the direction with the most surface among those where the cloud is lowest.
-    modes = [_sharpen(normals, normal, ALIGNED) for normal in normals[:: max(1, len(normals) // 60)]]
-    best = max(modes, key=lambda axis: share(axis) / max(_height(points, axis), 1e-6))
-    return best if best[np.argmax(np.abs(best))] > 0 else -best
-
-
-def bottom_weight(points: np.ndarray, up: np.ndarray) -> float:
-    """Measure by how much more a cloud holds near its bottom than near its top, in -1..1; negative on its head.
-
-    Furniture stands on the floor, while below a ceiling there are bare walls. So the points between the two are counted
-    in the lower and in the upper half; and the points of floor and ceiling, which is often not scanned.
+def refine(points: np.ndarray, up: str) -> Gravity:
+    """Take an axis that the user names for about up, and find the tilt by the surfaces that are nearly level.
 
     Args:
-        points: n x 3.
-        up: 3, unit.
+        points: n x 3 float, finite.
+        up: key of `NAMES`.
     """
-    heights = points[:: max(1, len(points) // SAMPLE)] @ up
-    low, high = np.percentile(heights, (0.5, 99.5))
-    if high - low < 0.5:  # metres; one level surface
-        return 0.0
-    part, end = (heights - low) / (high - low), 0.1 / (high - low)
-    inner = part[(part >= end) & (part <= 1 - end)]
-    if len(inner) < 50:
-        return 0.0
-    furniture = float((inner < 0.45).mean() - (inner > 0.55).mean())
-    return furniture + 0.5 * float((part < end).mean() - (part > 1 - end).mean())
+    axis, places = np.array(NAMES[up], float), find_places(points)
+    normals = places.normals[places.flat]
+    modes = find_modes(normals) if len(normals) >= 50 else []
+    near = [mode * np.sign(mode @ axis) for mode in modes if abs(mode @ axis) > np.cos(np.radians(TILTED))]
+    found = axis
+    if near:
+        directions, scores = evidence(places, near)
+        ahead = directions @ axis > 0
+        found = directions[ahead][np.argmax(scores[ahead] + HELD * (directions[ahead] @ axis))]
+    tilt = np.degrees(np.arccos(np.clip(found @ axis, -1, 1)))
+    if tilt < SLIGHT:
+        return Gravity(axis, rotation_to_z(axis), f"up is {up}, as told")
+    words = f"up is {up}, as told, tilted by {tilt:.0f} degrees as the level surfaces are"
+    return Gravity(found, rotation_to_z(found), words)
+
+
+def _usual(direction: np.ndarray) -> float:
+    name = max(NAMES, key=lambda key: float(np.dot(NAMES[key], direction)))
+    return USUAL.get(name, 0.0)
+
+
+def find_modes(normals: np.ndarray, most: int = 6) -> list[np.ndarray]:
+    """Find axes that many of the normals share, the commonest first."""
+    modes: list[np.ndarray] = []
+    left, trials = normals, normals[:: max(1, len(normals) // 80)]
+    while len(modes) < most and len(trials):
+        counts = (np.abs(left @ trials.T) > ALIGNED).sum(0)
+        if counts.max() < max(20, 0.02 * len(normals)):
+            break
+        mode = _sharpen(normals, trials[counts.argmax()], ALIGNED)
+        modes.append(mode)
+        left, trials = (values[np.abs(values @ mode) < np.cos(np.radians(15))] for values in (left, trials))
+    # Where the floor is missing, up is what two walls have in common.
+    for a, b in itertools.combinations(modes[:4], 2):
+        common = np.cross(a, b)
+        length = float(np.linalg.norm(common))
+        if length > ALIGNED and all(abs(common @ mode) < ALIGNED * length for mode in modes):
+            modes.append(_sharpen(normals, common / length, ALIGNED))
+    return modes
 
 
 def _height(points: np.ndarray, axis: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from xmask3d.scan.clouds import Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
-from xmask3d.scan.gravity import NAMES, Gravity, find_up, rotation_to_z
+from xmask3d.scan.gravity import Gravity, find_up, refine
 from xmask3d.scan.intrinsics import TOLD
 from xmask3d.scan.layouts import shortened
 from xmask3d.scan.options import ScanOptions
@@ -221,7 +221,7 @@ def _lift_view(view: View) -> np.ndarray:
 
 def _open_cloud(path: Path, options: ScanOptions) -> Scan:
     cloud = read_cloud(path, options.units_per_metre)
-    gravity = _gravity(cloud.points, None, options)
+    gravity = refine(cloud.points, options.up) if options.up else find_up(cloud.points, camera=cloud.camera)
     lines = [*cloud.notes, gravity.words]
     scan = _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
     segments = read_segments(path, len(scan.points))
@@ -233,13 +233,6 @@ def _open_cloud(path: Path, options: ScanOptions) -> Scan:
 
 def _no_view(name: str) -> View:
     raise UserError(f"view {name}: this scan has no pictures")
-
-
-def _gravity(points: np.ndarray, cameras: np.ndarray | None, options: ScanOptions, known: str | None = None) -> Gravity:
-    if options.up is None:
-        return find_up(points, cameras, known)
-    up = np.array(NAMES[options.up], float)
-    return Gravity(up, rotation_to_z(up), f"up is {options.up}, as told")
 
 
 def _finish(
@@ -312,7 +305,8 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     frames = Frames(recording, calibration, world, options.farthest)
     cloud = _cloud_of(recording, frames, candidates, origin, options, lines, 1 / scale if given else None)
     candidates = np.setdiff1d(candidates, list(frames.damaged))
-    gravity = _gravity(cloud.points, world[:, :3, :3], options, recording.up)
+    cameras = world[:, :3, :3]
+    gravity = refine(cloud.points, options.up) if options.up else find_up(cloud.points, cameras, recording.up)
     lines.append(gravity.words)
     scan_name = recording.path.stem if recording.path.is_file() else recording.path.resolve().name
     turned = frames.turn(gravity.rotation, scan_name)
