@@ -112,6 +112,25 @@ def test_a_missing_texture_of_a_ply_is_named(tmp_path: Path, capfd: pytest.Captu
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_texture_without_places_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (250, 10, 10)).save(tmp_path / "tex.png")
+    (tmp_path / "a.mtl").write_text("newmtl a\nmap_Kd tex.png\n")
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nusemtl a\nv 0 0 0\nv 4 0 0\nv 4 3 0\nf 1 2 3\n")
+    cloud = read_cloud(tmp_path / "a.obj")
+    assert cloud.colors is None and any("no texture coordinates" in note for note in cloud.notes)
+
+
+def test_a_missing_texture_of_places_by_face_gives_no_colour(tmp_path: Path) -> None:
+    rows = "".join(f"3 {a} {b} {c} 6 0 0 1 0 1 1\n" for a, b, c in ((0, 1, 2), (0, 2, 3)))
+    (tmp_path / "a.ply").write_text(
+        "ply\nformat ascii 1.0\ncomment TextureFile tex.png\nelement vertex 4\nproperty float x\nproperty float y\n"
+        "property float z\nelement face 2\nproperty list uchar int vertex_indices\nproperty list uchar float texcoord\n"
+        f"end_header\n0 0 0\n4 0 0\n4 3 0\n0 3 0\n{rows}"
+    )
+    notes = read_cloud(tmp_path / "a.ply").notes
+    assert any("tex.png, which" in note for note in notes) and not any("same colour" in note for note in notes)
+
+
 def test_plain_colours_of_materials(tmp_path: Path) -> None:
     (tmp_path / "a.mtl").write_text("newmtl a\nKd 0.8 0.1 0.1\nnewmtl b\nKd 0 1 0\n")
     (tmp_path / "a.obj").write_text("mtllib a.mtl\n" + OBJ + "usemtl a\nf 1 2 3\nusemtl b\nf 1 3 4\n")

@@ -169,12 +169,18 @@ def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None 
     if not surfaces:
         points = np.concatenate([np.zeros((0, 3)), *(part.vertices for part in parts if hasattr(part, "vertices"))])
         return Raw(points, vertex_colors, [], units)
-    return sample(surfaces, units, missing_notes(assets))
+    if suffix == ".ply" and assets.missing:
+        for surface in surfaces:
+            surface.texture = None  # trimesh makes one up
+    return sample(surfaces, units, missing_notes(assets, surfaces))
 
 
-def missing_notes(assets: Assets) -> list[str]:
-    """Write sentences on the files that a mesh names and that are not there."""
-    return [f"warning: {name.strip()}, which the file names for its colours, is missing" for name in assets.missing]
+def missing_notes(assets: Assets, surfaces: list[Surface]) -> list[str]:
+    """Write sentences on what a mesh needs for its colours and lacks: files, or places on a texture."""
+    notes = [f"warning: {name.strip()}, which the file names for its colours, is missing" for name in assets.missing]
+    if any(surface.texture is not None and surface.uv is None for surface in surfaces):
+        notes.append("warning: the texture cannot be used, since the file has no texture coordinates for it")
+    return notes
 
 
 def _refuse_compressed(path: Path, content: dict[str, Any]) -> None:

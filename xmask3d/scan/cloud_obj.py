@@ -29,7 +29,7 @@ def read_obj(path: Path, units: float | None) -> Raw:
                 raise assets.refused[0]
             used = sum(len(np.unique(surface.vertices, axis=0)) for surface in surfaces)
             if 2 * used >= len(vertices):
-                return sample(surfaces, units, missing_notes(assets))
+                return sample(surfaces, units, missing_notes(assets, surfaces))
         widths = {len(vertex) for vertex in vertices}
         if not widths <= {3, 4, 6, 7}:
             raise ValueError("vertices of odd lengths")
