@@ -10,7 +10,7 @@ from xmask3d.checkpoints.checkpoint import load_weights
 from xmask3d.errors import UserError
 from xmask3d.models.loading import tensor_files
 from xmask3d.models.loading.clip_weights import load_clip
-from xmask3d.models.loading.tensor_files import open_tensors
+from xmask3d.models.loading.tensor_files import check_numbers, open_tensors
 
 
 def read(path: Path) -> list[str]:
@@ -67,3 +67,11 @@ def test_keys_that_are_no_names(tmp_path: Path) -> None:
     torch.save([1], path)
     with pytest.raises(UserError, match="not a state dict"):
         load_clip(path)
+
+
+def test_counters_may_be_floats_of_whole_numbers() -> None:
+    wanted = {"norm.num_batches_tracked": torch.tensor(0)}
+    check_numbers({"norm.num_batches_tracked": torch.tensor(7.0, dtype=torch.float16)}, wanted, "weights")
+    for value in (0.5, float("nan")):
+        with pytest.raises(UserError, match="num_batches_tracked holds numbers of another kind"):
+            check_numbers({"norm.num_batches_tracked": torch.tensor(value)}, wanted, "weights")

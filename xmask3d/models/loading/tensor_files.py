@@ -61,10 +61,16 @@ def check_numbers(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], s
         if tensor is None:
             continue
         plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
-        if not plain or tensor.is_floating_point() != wanted[name].is_floating_point():
+        same_kind = tensor.is_floating_point() == wanted[name].is_floating_point()
+        if not plain or not (same_kind or _is_counter(tensor)):
             raise UserError(f"{source}: {name} holds numbers of another kind ({tensor.dtype}, {tensor.layout})")
         if not torch.isfinite(tensor).all():
             raise UserError(f"{source}: {name} holds NaN or infinity; damaged, or of a training that failed")
+
+
+def _is_counter(tensor: Tensor) -> bool:
+    """Return True for whole numbers written as floats, as exports in half precision write batch norm's counters."""
+    return tensor.is_floating_point() and bool((tensor == tensor.round()).all())
 
 
 class _Ignored:
