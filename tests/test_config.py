@@ -193,3 +193,24 @@ def test_regions_need_probabilities(tmp_path: Path) -> None:
     path.write_text("evaluate: {regions: votes}\n")
     with pytest.raises(UserError, match=r"evaluate: .*regions sum probabilities; set evaluate.votes=soft"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.voxel_size=.inf", "train.lr_3d=.nan", "train.save_minutes=-1", "train.save_minutes=.nan",
+     "train.checkpoints=[0]", "data.image_size=[1000000, 1000000]", "loss.num_points=1000000000000",
+     "evaluate.templates=['{x}']", "evaluate.templates=['{0.__class__}']", "evaluate.templates=['a {} of {}']",
+     "evaluate.templates=['{']", "seed=true", "data.workers=yes", "train.ema=no"],
+)  # fmt: skip
+def test_numbers_and_templates_that_cannot_be_meant(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config("rooms/B15N4", [override])
+    assert override.partition("=")[0] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_given_twice_is_refused_at_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for text, line in (("seed: 1\nseed: 2\n", 2), ("train:\n  epochs: 1\n  lr_3d: 0.1\n  epochs: 2\n", 4)):
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"a\.yaml:{line}: '(seed|epochs)' is given twice"):
+            load_config(path)

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import string
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,15 +24,19 @@ from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.guarded import parse_yaml
 from xmask3d.resources import find_configuration
-from xmask3d.seal import UNSEALED, sealed
+from xmask3d.seal import sealed_yaml
 
 log = logging.getLogger(__name__)
+
+
+Side = Annotated[int, Field(gt=0, le=1 << 14)]
+"""Height or width of a picture in pixels."""
 
 
 class Section(BaseModel):
     """Group of keys; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -44,10 +49,10 @@ class DataConfig(Section):
     captions: Path | None = Field(None, description="JSON {scene: {view: sentence}}; default <root>/captions.json")
     train_split: str = Field("train", description="split folder to train on")
     val_split: str = Field("val", description="split folder to evaluate on")
-    frame_size: tuple[PositiveInt, PositiveInt] = Field(
+    frame_size: tuple[Side, Side] = Field(
         (240, 320), description="height and width of the frame grid that points index"
     )
-    image_size: tuple[PositiveInt, PositiveInt] = Field(
+    image_size: tuple[Side, Side] = Field(
         (512, 512), description="height and width that images are resized to"
     )
     voxel_size: float = Field(0.02, gt=0, description="edge of a voxel in metres")
@@ -137,7 +142,7 @@ class LossConfig(Section):
     mask: float = Field(5.0, ge=0, description="binary cross entropy of the masks")
     dice: float = Field(5.0, ge=0, description="dice of the masks")
     no_object: float = Field(0.1, ge=0, description="weight of the null class in the class cross entropy")
-    num_points: int = Field(12544, ge=1, description="points per mask of matcher and mask losses")
+    num_points: int = Field(12544, ge=1, le=1 << 24, description="points per mask of matcher and mask losses")
     point_fused: float = Field(4.0, ge=0, description="point cross entropy of the fused feature")
     point_3d: float = Field(4.0, ge=0, description="point cross entropy of the 3D feature")
     point_balance: float = Field(
@@ -188,12 +193,14 @@ class TrainConfig(Section):
     )
     log_every: int = Field(10, ge=1, description="steps between log lines")
     save_every: int = Field(1, ge=1, description="epochs between checkpoints")
-    save_minutes: float | None = Field(10.0, description="minutes between checkpoints inside an epoch; null for none")
+    save_minutes: float | None = Field(
+        10.0, ge=0, description="minutes between checkpoints inside an epoch; null for none"
+    )
     keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
     evaluate_every: int = Field(1, ge=0, description="epochs between validations; 0 for never")
     evaluate_views: int = Field(1, ge=1, description="views of each scene that a validation looks at")
     picture_every: int = Field(1, ge=0, description="epochs between pictures in TensorBoard; 0 for never")
-    checkpoints: list[int] = Field([], description="epochs whose checkpoint is kept for good")
+    checkpoints: list[PositiveInt] = Field([], description="epochs whose checkpoint is kept for good")
 
     @model_validator(mode="after")
     def _one_number_of_micro_batches(self) -> "TrainConfig":
@@ -253,6 +260,15 @@ class EvaluateConfig(Section):
         if self.regions != "none" and self.votes != "soft":
             raise ValueError("regions sum probabilities; set evaluate.votes=soft, or evaluate.regions=none")
         return self
+
+    @field_validator("templates")
+    @classmethod
+    def _have_a_place_for_the_name(cls, templates: list[str]) -> list[str]:
+        for template in templates:
+            places = [place for _, place, *_ in string.Formatter().parse(template) if place is not None]
+            if places != [""]:
+                raise ValueError(f"'{template[:40]}' needs one {{}}, the place of the class name, and no other braces")
+        return templates
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -345,8 +361,7 @@ def _drop_keys_of_earlier_versions(content: dict) -> None:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration, every key with its value, sealed; `load_config` reads it back equal."""
-    text = f"# {UNSEALED['seal']}\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
-    atomic_write(path, sealed(lambda part: part.write_text(text, encoding="utf-8")))
+    atomic_write(path, sealed_yaml(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
 
 
 def _check_keys(content: dict, model: type[BaseModel], keys: tuple[str, ...], lines: dict) -> None:
@@ -359,6 +374,9 @@ def _check_keys(content: dict, model: type[BaseModel], keys: tuple[str, ...], li
             raise UserError(f"{where(inner, lines, 'configuration')}: unknown key '{'.'.join(inner)}'; {hint}")
         annotation = known[key].annotation
         choices = [annotation, *get_args(annotation)]
+        if isinstance(value, bool) and bool not in choices and {int, float} & set(choices):
+            at = where(inner, lines, "configuration")
+            raise UserError(f"{at}: {'.'.join(inner)}: expected a number, got {str(value).lower()}")
         section = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if section and isinstance(value, dict):
             _check_keys(value, section, inner, lines)

@@ -16,7 +16,7 @@ def read_with_includes(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[t
     if path in seen:
         raise UserError(f"{path}: includes itself")
     text = read_text(path, "a configuration in YAML, see config/", most=MAX_YAML)
-    check_seal(path, "delete its first line, the comment, if it was changed on purpose, else copy it again")
+    check_seal(path, "delete its first and its last line if it was changed on purpose, else copy it again")
     content, node = parse_yaml(text, str(path))
     content = content or {}
     if not isinstance(content, dict):

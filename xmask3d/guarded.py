@@ -101,7 +101,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         name: name of the file, for messages.
 
     Raises:
-        UserError: no YAML, or one that grows without bound.
+        UserError: no YAML, one that grows without bound, or a key that is given twice, of which the last would count.
     """
     if len(text) > MAX_YAML:
         raise UserError(f"{name}: more than {MAX_YAML >> 10} kB; no configuration is that long")
@@ -109,6 +109,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if _size(node, {}) > MAX_NODES:
             raise UserError(f"{name}: more than {MAX_NODES} entries, repeated ones counted again")
+        _refuse_repeated(node, name)
         return yaml.safe_load(text), node
     except UserError:
         raise
@@ -119,6 +120,21 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
     except Exception as error:  # constructors of dates and numbers raise what they like
         reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(f"{name}: not valid YAML: {reason[:120]}") from error
+
+
+def _refuse_repeated(node: yaml.Node | None, name: str) -> None:
+    """Raise `UserError` where a mapping has a key twice."""
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _refuse_repeated(part, name)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise UserError(f"{name}:{key.start_mark.line + 1}: '{key.value[:80]}' is given twice")
+                seen.add(key.value)
+            _refuse_repeated(value, name)
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:

@@ -1,7 +1,11 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from xmask3d.errors import UserError
 from xmask3d.models.gate import soft_gate
 from xmask3d.segment.saved_features import PointFeatures
 
@@ -73,3 +77,41 @@ def test_a_region_weighs_the_head_and_clip_between_base_and_novel() -> None:
     np.testing.assert_array_equal(found.label(text, novel)[0], [2, 0])  # CLIP sees the novel one in the first
     found.part_regions = np.zeros((2, 1), np.int32)  # one region: CLIP's odds cancel, the head says base
     np.testing.assert_array_equal(found.label(text, novel)[0], [0, 0])
+
+
+def small() -> PointFeatures:
+    rng = np.random.default_rng(1)
+    half, row = rng.normal(size=(4, 8)).astype(np.float16), np.array([0, 1, 2, 3, 0], np.int32)
+    about = {"scan": "room", "temperature": "14", "rotation": "1 0 0 0 1 0 0 0 1", "origin": "0 0"}
+    points, colors = rng.normal(size=(5, 3)).astype(np.float32), np.zeros((5, 3), np.uint8)
+    return PointFeatures(points, colors, row, half, half.copy(), half[:, 0].copy(), row[:4].copy(), about)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("row", [0, 1, 2, 3, 4]), ("row", [0, 1, 2, 3, -1]), ("fused", np.full((4, 8), np.nan, np.float16)),
+     ("fused", np.zeros((4, 5), np.float16)), ("points", np.zeros((4, 3), np.float32)),
+     ("points", np.full((5, 3), np.inf, np.float32)), ("colors", np.zeros((5, 3), np.float32))],
+)  # fmt: skip
+def test_arrays_that_do_not_fit_are_refused(name: str, value: object, tmp_path: Path) -> None:
+    sound = small()
+    sound.save(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(PointFeatures.load(tmp_path / "a.safetensors").fused, sound.fused)
+    replace(sound, **{name: np.array(value, dtype=None if hasattr(value, "dtype") else np.int32)}).save(
+        tmp_path / "a.safetensors"
+    )
+    with pytest.raises(UserError, match=r"a\.safetensors: damaged, or no features of a scan \(") as caught:
+        PointFeatures.load(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_facts_that_are_missing_or_no_numbers_are_named() -> None:
+    features = small()
+    assert features.fact("scan") == "room" and features.numbers("rotation", 9).reshape(3, 3).trace() == 3
+    for name, count, message in (("views", 1, "no views"), ("origin", 3, "their origin is none"),
+                                 ("scan", 1, "their scan is none")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            features.numbers(name, count)
+    features.about["temperature"] = "nan"
+    with pytest.raises(UserError, match="their temperature is not finite"):
+        features.numbers("temperature", 1)

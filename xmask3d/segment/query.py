@@ -28,7 +28,7 @@ def text_encoder(features: PointFeatures) -> Encoder:
     from xmask3d.models.text_tower import load_text_tower
     from xmask3d.weights import clip_folder
 
-    source = features.about["clip"]
+    source = features.fact("clip")
     tower = load_text_tower(clip_folder() if source == "shipped" else Path(source))
     if tower is not None:
         return tower
@@ -43,23 +43,24 @@ def query_features(
     features: PointFeatures, queries: Sequence[str] | str, encode: Encoder, background: Sequence[str] = ()
 ) -> SegmentationResult:
     """Answer words from features; a run over the views gives the same labels, since it asks its own features."""
-    about, clip = features.about, local_clip(features.about["clip"])
+    clip = local_clip(features.fact("clip"))
     asked = understand([queries] if isinstance(queries, str) else queries, clip)
     outside = understand(background, clip)
-    reference = Reference(about["names"].split("\n"), about["base_names"].split("\n"))
+    names, base_names, scan, model = (features.fact(name) for name in ("names", "base_names", "scan", "model"))
+    reference = Reference(names.split("\n"), base_names.split("\n"))
     if is_phrase(asked.queries, background):
-        result = phrase_result(features, asked.queries[0], encode, reference, about["scan"])
+        result = phrase_result(features, asked.queries[0], encode, reference, scan)
     else:
         vocabulary = parse_queries(asked.queries, reference, outside.queries)
-        result = labels_result(features, vocabulary, encode, about["scan"])
+        result = labels_result(features, vocabulary, encode, scan)
+    views, rotation, origin = (features.numbers(*fact) for fact in (("views", 1), ("rotation", 9), ("origin", 3)))
     result.about = {
         **result.about,
         "wording": asked.notes + outside.notes,
-        "model": about["model"],
-        "views": int(about["views"]),
+        "model": model,
+        "views": int(views[0]),
     }
-    rotation = np.array(about["rotation"].split(), float).reshape(3, 3)
-    return replace(result, rotation=rotation, origin=np.array(about["origin"].split(), float))
+    return replace(result, rotation=rotation.reshape(3, 3), origin=origin)
 
 
 def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
@@ -75,7 +76,7 @@ def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def labels_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
     """Label every point with one class of a vocabulary; texts that the encoder never learned have no points."""
     result = heat_result(features, vocabulary, encode, name)
-    clip = local_clip(features.about["clip"])
+    clip = local_clip(features.fact("clip"))
     learned = np.flatnonzero([is_learned(text, clip) for text in vocabulary.texts])
     if not len(learned):
         return result
@@ -121,7 +122,7 @@ def heat_scale(features: PointFeatures, encode: Encoder) -> tuple[float, float]:
 
     It spans what the classes of the model's benchmark reach there, so that a word that fits nowhere stays dark.
     """
-    names, base = features.about["names"].split("\n"), features.about["base_names"].split("\n")
+    names, base = features.fact("names").split("\n"), features.fact("base_names").split("\n")
     some = features.at(np.arange(0, len(features.fused), max(1, len(features.fused) // SCALE_PLACES)))
     found = some.similarities(encode(names), np.array([name not in base for name in names]))
     if not found.size:
@@ -151,7 +152,7 @@ def _standing_out(
 
     Of words without sense one always fits a region best, by chance. A phrase that means something is far beyond them.
     """
-    clip = local_clip(features.about["clip"])
+    clip = local_clip(features.fact("clip"))
     if not regions or not is_learned(phrase, clip):
         return []
     wanted = MARGIN if is_learned(phrase, clip, every=True) else DOUBTFUL_MARGIN

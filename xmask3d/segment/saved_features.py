@@ -71,14 +71,51 @@ class PointFeatures:
                 if about.pop("format", None) != FORMAT:
                     raise UserError(f"{path}: no features of a scan (made with --save-features)")
                 names = file.keys()  # the file is no mapping
-                return cls(**{name: file.get_tensor(name) for name in names}, about=about)
-        except (SafetensorError, OSError, TypeError) as error:
+                return cls(**{name: file.get_tensor(name) for name in names}, about=about)._checked()
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged, or no features of a scan ({error})") from error
 
     def at(self, places: np.ndarray) -> "PointFeatures":
         """Return the features of some places, without points."""
         fused, clip, base, looks = (v[places] for v in (self.fused, self.clip, self.base, self.looks))
         return PointFeatures(self.points[:0], self.colors[:0], self.row[:0], fused, clip, base, looks, self.about)
+
+    def _checked(self) -> "PointFeatures":
+        """Return itself. Raises `ValueError` where arrays do not fit together or hold what is no number."""
+        points, places = len(self.points), self.fused.shape
+        shapes = {"points": (points, 3), "colors": (points, 3), "clip": places,
+                  "base": places[:1], "looks": places[:1]}  # fmt: skip
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} of {getattr(self, name).shape}, expected {shape}")
+        if len(places) != 2 or self.row.dtype.kind not in "iu" or self.colors.dtype != np.uint8:
+            raise ValueError("arrays of other kinds")
+        indices = [("row", points, places[0])]
+        if parts := len(self.part_regions):
+            indices += [("part", points, parts), ("place_part", places[0], parts)]
+        for name, count, limit in indices:
+            index = getattr(self, name)
+            if index.shape != (count,) or (count and not 0 <= index.min() <= index.max() < limit):
+                raise ValueError(f"{name} is not of {count} numbers below {limit}")
+        if not all(np.isfinite(getattr(self, name)).all() for name in ("points", "fused", "clip", "base")):
+            raise ValueError("NaN or infinity")
+        return self
+
+    def fact(self, name: str) -> str:
+        """Return an entry of `about`. Raises `UserError` where it is missing."""
+        if name not in self.about:
+            raise UserError(f"saved features: no {name} in them; segment the scan again")
+        return self.about[name]
+
+    def numbers(self, name: str, count: int) -> np.ndarray:
+        """Return the numbers in an entry of `about`. Raises `UserError` where they are none or not so many."""
+        try:
+            numbers = np.array(self.fact(name).split(), float).reshape(count)
+        except ValueError as error:
+            raise UserError(f"saved features: their {name} is none ({error}); segment the scan again") from error
+        if not np.isfinite(numbers).all():
+            raise UserError(f"saved features: their {name} is not finite; segment the scan again")
+        return numbers
 
     def similarities(self, text: np.ndarray, novel: np.ndarray) -> np.ndarray:
         """Return the cosine of every place with texts, the model's and CLIP's weighted as for labels.
@@ -145,7 +182,7 @@ class PointFeatures:
     ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield in parts: rows, log scores before the gate, base probability, CLIP's log odds, rows that have these."""
         gateable, by_clip = bool(is_gateable(novel)), self.about.get("gate") == "clip"
-        ratio, temperature = self._ratios(novel), np.float32(self.about["temperature"])
+        ratio, temperature = self._ratios(novel), np.float32(self.numbers("temperature", 1)[0])
         for rows, model, clip, covered in self._cosines(text):
             model, clip = log_softmax(temperature * model), log_softmax(temperature * clip)
             scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
@@ -164,7 +201,7 @@ class PointFeatures:
         return float(self.about.get("confidence_temperature", "1"))
 
     def _ratios(self, novel: np.ndarray) -> np.ndarray:
-        base_ratio, novel_ratio = float(self.about["base_ratio"]), float(self.about["novel_ratio"])
+        base_ratio, novel_ratio = (self.numbers(name, 1)[0] for name in ("base_ratio", "novel_ratio"))
         return np.where(novel, novel_ratio, base_ratio).astype(np.float32)
 
     def _cosines(self, text: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:

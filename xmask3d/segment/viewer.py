@@ -340,7 +340,7 @@ def _view_features(file: Path, saved: SavedLabels | None, host: str, port: int) 
     features = PointFeatures.load(file)
     if saved is not None and len(saved.points) != len(features.points):
         saved = None
-    rotation = np.array(features.about["rotation"].split(), float).reshape(3, 3)
+    rotation = features.numbers("rotation", 9).reshape(3, 3)
     return SceneViewer(
         features.points @ rotation.T.astype(np.float32),
         features.colors,
@@ -351,8 +351,8 @@ def _view_features(file: Path, saved: SavedLabels | None, host: str, port: int) 
         load_text=lambda: text_encoder(features),
         words=saved.words if saved else None,
         rotation=rotation,
-        origin=np.array(features.about["origin"].split(), float),
-        title=features.about["scan"],
+        origin=features.numbers("origin", 3),
+        title=features.fact("scan"),
         host=host,
         port=port,
     )
