@@ -52,9 +52,7 @@ class DataConfig(Section):
     frame_size: tuple[Side, Side] = Field(
         (240, 320), description="height and width of the frame grid that points index"
     )
-    image_size: tuple[Side, Side] = Field(
-        (512, 512), description="height and width that images are resized to"
-    )
+    image_size: tuple[Side, Side] = Field((512, 512), description="height and width that images are resized to")
     voxel_size: float = Field(0.02, gt=0, description="edge of a voxel in metres")
     border: int = Field(10, ge=0, description="pixels at the frame's edge that see nothing")
     depth_tolerance: float = Field(0.25, gt=0, description="share of the depth by which a visible point may differ")

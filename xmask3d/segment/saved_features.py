@@ -152,7 +152,7 @@ class PointFeatures:
 
     def _label_regions(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Let all places of a region choose together; see `label`."""
-        gated, parts = self.about["regions"] == "gate" and bool(is_gateable(novel)), len(self.part_regions)
+        gated, parts = self.about.get("regions") == "gate" and bool(is_gateable(novel)), len(self.part_regions)
         votes, evidence = np.zeros((parts, len(text))), np.zeros((parts, 4))
         for rows, scores, base, odds, covered in self._scores(text, novel):
             looks = self.looks[rows].astype(np.float64)[:, None]
@@ -198,7 +198,8 @@ class PointFeatures:
 
     @property
     def _calibration(self) -> float:
-        return float(self.about.get("confidence_temperature", "1"))
+        name = "confidence_temperature"
+        return max(float(self.numbers(name, 1)[0]), 1e-3) if name in self.about else 1.0
 
     def _ratios(self, novel: np.ndarray) -> np.ndarray:
         base_ratio, novel_ratio = (self.numbers(name, 1)[0] for name in ("base_ratio", "novel_ratio"))
