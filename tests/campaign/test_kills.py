@@ -154,7 +154,10 @@ def downloading(tmp_path: Path) -> Iterator[Work]:
     server.thread.join()
 
 
-@pytest.mark.parametrize("name", ["training", "evaluation", "segmentation", "preparation", "downloading"])
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("training", "evaluation", "segmentation")]
+
+
+@pytest.mark.parametrize("name", [*LONG, "preparation", "downloading"])
 def test_killed_at_any_file_operation(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
