@@ -87,7 +87,7 @@ def is_whole_cache(path: Path) -> bool:
 def sealed_yaml(text: str) -> Callable[[Path], None]:
     """Return a writer, as `atomic_write` takes one, of a YAML file that is sealed by comments at both ends."""
     text = f"# sealed by the last line\n{text}# {UNSEALED['seal']}\n"
-    return sealed(lambda part: part.write_text(text, encoding="utf-8"))
+    return sealed(lambda part: part.write_bytes(text.encode()))
 
 
 def sealed(write: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -139,7 +139,7 @@ def sealed_json(content: dict[str, Any], **options: Any) -> Callable[[Path], Non
         options: options of `json.dumps`.
     """
     text = json.dumps({"sealed": True, **content, **UNSEALED}, **options) + "\n"
-    return sealed(lambda part: part.write_text(text, encoding="utf-8"))
+    return sealed(lambda part: part.write_bytes(text.encode()))
 
 
 def read_sealed_json(path: Path, expected: str = "JSON") -> Any:
