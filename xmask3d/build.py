@@ -17,7 +17,7 @@ from xmask3d.data.scene import SceneReader
 from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
 from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
-from xmask3d.inference.gate_weights import CLIP_ALONE, FIXED
+from xmask3d.inference.gate_weights import FIXED, FIXED_ASKED, clip_alone
 from xmask3d.inference.labeller import Labeller
 from xmask3d.inference.settings import EvaluationSettings, LabelSettings
 from xmask3d.losses.criterion import Criterion
@@ -319,12 +319,17 @@ def evaluation_settings(config: Config) -> EvaluationSettings:
     )
 
 
-def label_settings(config: Config) -> LabelSettings:
-    """Return decisions by which the outputs of views become labels and votes."""
+def label_settings(config: Config, names: tuple[int, int] | None = None) -> LabelSettings:
+    """Return decisions by which outputs of views become labels and votes; `names`: numbers of novel and base ones."""
     evaluate = config.evaluate
     regions = "none" if config.protocol == "reference" else evaluate.regions
-    weights = CLIP_ALONE if evaluate.gate == "clip" else FIXED
-    return LabelSettings(evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes, regions, weights)
+    region_clip = evaluate.region_clip if regions != "none" else 0.0
+    weights = FIXED_ASKED if region_clip else FIXED
+    if evaluate.gate == "clip" and names and all(names):
+        weights = clip_alone(*names)
+    return LabelSettings(
+        evaluate.base_ratio, evaluate.novel_ratio, evaluate.gate, evaluate.votes, regions, weights, region_clip
+    )
 
 
 def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
@@ -333,7 +338,8 @@ def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, acc
     clip_text = assembly.clip_text.to(accelerator.device)
     text = clip_text.encode_classes(benchmark.test_prompts(evaluate.prompts), evaluate.templates)
     novel = torch.from_numpy(benchmark.novel_mask)
-    return Labeller(assembly.model.to(accelerator.device), text, novel, label_settings(config), accelerator)
+    names = benchmark.num_classes - benchmark.num_base, benchmark.num_base
+    return Labeller(assembly.model.to(accelerator.device), text, novel, label_settings(config, names), accelerator)
 
 
 def open_clip_model(source: str) -> LoadedClip:

@@ -189,6 +189,11 @@ class TrainConfig(Section):
     novel_supervision: Literal["reference", "none"] = Field(
         "reference", description="whether labels of novel classes train the binary head and choose masks"
     )
+    fit_gate: bool = Field(
+        False,
+        description="end with fitting the weights of evaluate.regions=gate to regions of training scenes; needs "
+        "evaluate.region_clip and labels of novel classes. The fixed weights were better on Rooms",
+    )
     log_every: int = Field(10, ge=1, description="steps between log lines")
     save_every: int = Field(1, ge=1, description="epochs between checkpoints")
     save_minutes: float | None = Field(
@@ -221,8 +226,14 @@ class EvaluateConfig(Section):
     regions: Literal["none", "votes", "gate"] = Field(
         "none",
         description="votes are summed over regions of the cloud, not of the paper; gate also decides between base and "
-        "novel classes region by region, by head and CLIP with weights that training fitted, or by CLIP alone where "
-        "evaluate.gate is clip; needs votes: soft, none under protocol: reference",
+        "novel classes region by region, by head and CLIP, or by CLIP alone where evaluate.gate is clip; needs votes: "
+        "soft, none under protocol: reference",
+    )
+    region_clip: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of CLIP's own view of a region in its class; the gate hears it too; needs evaluate.regions",
     )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")

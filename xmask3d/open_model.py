@@ -29,13 +29,13 @@ def open_model(config: Config, checkpoint: Path) -> Assembly:
 def open_labeller(config: Config, checkpoint: Path, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
     """Open a model that labels views by the classes of a benchmark, on the accelerator's device."""
     labeller = build_labeller(config, open_model(config, checkpoint), benchmark, accelerator)
-    labeller.settings = replace(labeller.settings, gate_weights=open_gate(config, checkpoint))
+    if labeller.settings.region_clip and config.evaluate.regions == "gate" and config.evaluate.gate != "clip":
+        fitted = GateWeights.read(load_gate(checkpoint)) or labeller.settings.gate_weights
+        labeller.settings = replace(labeller.settings, gate_weights=fitted)
     return labeller
 
 
-def open_gate(config: Config, checkpoint: Path) -> GateWeights:
-    """Return the weights of the gate of regions: those that a checkpoint holds, where they are asked for and fitted."""
-    fixed = label_settings(config).gate_weights
-    if config.evaluate.regions != "gate" or config.evaluate.gate == "clip":
-        return fixed
-    return GateWeights.read(load_gate(checkpoint)) or fixed
+def open_gate(config: Config) -> GateWeights:
+    """Return the weights of the gate where CLIP is asked for masks alone, as on own scans: fixed ones."""
+    without = config.evaluate.model_copy(update={"region_clip": 0.0})
+    return label_settings(config.model_copy(update={"evaluate": without})).gate_weights

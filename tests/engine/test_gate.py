@@ -10,11 +10,17 @@ from xmask3d.checkpoints.export import export_model
 from xmask3d.config import load_config
 from xmask3d.engine.gate import can_fit_gate
 from xmask3d.engine.train import train
-from xmask3d.inference.gate_weights import CLIP_ALONE, FIXED, GateWeights
+from xmask3d.inference.gate_weights import FIXED, FIXED_ASKED, GateWeights, clip_alone
 from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
 
-REGIONS = ["evaluate.votes=soft", "evaluate.regions=gate", "evaluate.gate=soft"]
+REGIONS = [
+    "evaluate.votes=soft",
+    "evaluate.regions=gate",
+    "evaluate.gate=soft",
+    "evaluate.region_clip=0.2",
+    "train.fit_gate=true",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +40,10 @@ def labeller_weights(run: Path, checkpoint: Path, *overrides: str) -> GateWeight
 def test_fitted_weights_are_kept_and_used(finished: Path) -> None:
     path = finished / "checkpoints" / "step-00000004.pt"
     fitted = GateWeights.read(load_gate(path))
-    assert fitted is not None and fitted != FIXED
+    assert fitted is not None and fitted != FIXED_ASKED and fitted.asked == 1
     assert labeller_weights(finished, path) == fitted
-    assert labeller_weights(finished, path, "evaluate.gate=clip") == CLIP_ALONE
+    assert labeller_weights(finished, path, "evaluate.gate=clip") == clip_alone(4, 15)
+    assert labeller_weights(finished, path, "evaluate.region_clip=0") == FIXED
 
 
 def test_an_exported_model_has_them_too(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,12 +56,19 @@ def test_a_checkpoint_of_earlier_versions_has_the_fixed_ones(finished: Path, tmp
     checkpoint = read_checkpoint(finished / "checkpoints" / "step-00000004.pt")
     checkpoint.gate = None
     save_checkpoint(checkpoint, tmp_path / "old.pt")
-    assert labeller_weights(finished, tmp_path / "old.pt") == FIXED
+    assert labeller_weights(finished, tmp_path / "old.pt") == FIXED_ASKED
 
 
 @pytest.mark.parametrize(
     "override",
-    ["evaluate.gate=clip", "evaluate.regions=votes", "train.novel_supervision=none", "protocol=reference"],
+    [
+        "evaluate.gate=clip",
+        "evaluate.regions=votes",
+        "evaluate.region_clip=0",
+        "train.fit_gate=false",
+        "train.novel_supervision=none",
+        "protocol=reference",
+    ],
 )
 def test_labels_that_training_may_not_read_fit_nothing(tiny: Path, override: str) -> None:
     config = load_config(tiny, REGIONS)

@@ -16,7 +16,7 @@ from xmask3d.inference.class_scores import (
     gateable_classes,
     label_views,
 )
-from xmask3d.inference.gate_weights import CLIP_ALONE
+from xmask3d.inference.gate_weights import clip_alone
 from xmask3d.inference.region_votes import clip_odds
 from xmask3d.models.fusion import Fuser, fuse_inference
 from xmask3d.models.gate import soft_gate
@@ -153,7 +153,7 @@ def test_clip_alone_decides_between_kinds_without_the_head() -> None:
     torch.manual_seed(0)  # of the fuser
     first = labels_of(outputs, batch, gating="clip", all_scores=True)
     odds, covered = clip_odds(replace(outputs, fused=fuse(outputs, batch)), texts(outputs), NOVEL)
-    expected = torch.sigmoid(CLIP_ALONE.bias + CLIP_ALONE.clip * odds)
+    expected = torch.sigmoid(clip_alone(2, 3).bias - odds)
     for scores in (first.scores, first.scores_3d):
         assert scores is not None
         torch.testing.assert_close(scores.exp()[:, ~NOVEL].sum(1), expected)

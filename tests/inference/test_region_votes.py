@@ -73,7 +73,7 @@ def test_a_novel_region_is_told_by_the_gate() -> None:
     novel = np.array([False, False, True])
 
     class Sure(GateEvidence):
-        def base_probability(self, region: np.ndarray) -> np.ndarray:
+        def base_probability(self, region: np.ndarray, own_odds: np.ndarray | None = None) -> np.ndarray:
             return np.array([0.1, 0.9])
 
     labels, _ = label_regions(votes, [np.array([0, 1])], novel, Sure(np.zeros((2, 4))))

@@ -26,6 +26,7 @@ from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
 from xmask3d.inference.fill import UnseenFiller
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
+from xmask3d.inference.region_embeddings import RegionEmbeddings
 from xmask3d.inference.region_labels import GateEvidence, label_regions
 from xmask3d.inference.region_votes import RegionGate, divide
 from xmask3d.inference.settings import EvaluationSettings
@@ -123,6 +124,10 @@ def evaluate_scene(
     gate = None
     if regions == "gate" and benchmark.num_base < benchmark.num_classes:
         gate = RegionGate(len(scene.points), labeller.settings.gate_weights)
+    divisions = divide(scene) if regions != "none" else None
+    embeddings = None
+    if divisions is not None and labeller.settings.region_clip:
+        embeddings = RegionEmbeddings(divisions, labeller.model.mask_clip, labeller.model.fuser.frame_size)
     passes = (settings.open_views(reader, benchmark, name, rotation) for rotation in range(settings.rotations))
     loader = DataLoader(
         StackDataset(*passes),
@@ -136,6 +141,8 @@ def evaluate_scene(
         for batch in turns:
             if batch.views != views:  # turning the points leaves the pictures as they are
                 views, encodings = batch.views, labeller.encode(batch)
+                if embeddings:
+                    embeddings.add(batch, encodings[1])
             outputs, labels = labeller(batch, encodings)
             ungated = labeller.novel if gate else None
             cast_votes(votes, batch.point_index, labels, labeller.settings.votes, ungated)
@@ -143,8 +150,9 @@ def evaluate_scene(
                 gate.add(batch.point_index, outputs, labeller.text, labeller.novel)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
             used += batch.size
-    divisions = divide(scene) if regions != "none" else None
-    return _count(scene, benchmark, votes, binary, used, divisions, gate.summed() if gate else None)
+    voices = embeddings.log_probabilities(labeller.text, labeller.temperature) if embeddings else None
+    evidence, share = gate.summed() if gate else None, labeller.settings.region_clip
+    return _count(scene, benchmark, votes, binary, used, divisions, evidence, voices, share)
 
 
 def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
@@ -161,6 +169,8 @@ def _count(
     used: int,
     divisions: Sequence[np.ndarray] | None = None,
     gate: GateEvidence | None = None,
+    voices: Sequence[np.ndarray] | None = None,
+    region_clip: float = 0.0,
 ) -> SceneResult:
     assert scene.labels is not None
     truth = torch.from_numpy(np.array(scene.labels))  # a copy: files are read-only memory
@@ -170,7 +180,14 @@ def _count(
         if divisions is None:
             labels[branch] = fill(votes[branch].result().numpy())
         else:
-            found, shares[branch] = label_regions(votes[branch].counts.numpy(), divisions, benchmark.novel_mask, gate)
+            found, shares[branch] = label_regions(
+                votes[branch].counts.numpy(),
+                divisions,
+                benchmark.novel_mask,
+                gate,
+                voices=voices,
+                voice_share=region_clip if branch == "fused" else 0.0,
+            )
             labels[branch] = fill(found)
         matrix = ConfusionMatrix(benchmark.num_classes)
         matrix.update(torch.from_numpy(labels[branch]), truth)

@@ -16,7 +16,8 @@ from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.feature_cache import FeatureCache
 from xmask3d.inference.gate_weights import fit_gate
 from xmask3d.inference.labeller import Labeller
-from xmask3d.inference.region_labels import sum_regions
+from xmask3d.inference.region_embeddings import RegionEmbeddings
+from xmask3d.inference.region_labels import novel_odds, sum_regions
 from xmask3d.inference.region_votes import RegionGate, divide
 from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.splits import Benchmark
@@ -28,6 +29,8 @@ def can_fit_gate(config: Config, benchmark: Benchmark) -> bool:
     """Return whether the evaluation of a run uses weights that can be fitted to labels that its training may read."""
     evaluate, has_novel = config.evaluate, benchmark.num_base < benchmark.num_classes
     wanted = evaluate.regions == "gate" and evaluate.gate != "clip" and config.protocol != "reference"
+    # With the odds of masks alone, what fits training rooms is far worse on others than the fixed weights.
+    wanted = wanted and config.train.fit_gate and evaluate.region_clip > 0
     return wanted and has_novel and config.train.novel_supervision == "reference"
 
 
@@ -65,7 +68,9 @@ def region_rows(
 ) -> np.ndarray:
     """Return the regions of a scene that views show: R x 4, evidence and labelled points of base and novel classes."""
     scene = reader.read_scene(name)
-    gate = RegionGate(len(scene.points))
+    divisions, gate = divide(scene), RegionGate(len(scene.points))
+    model = labeller.model
+    embeddings = RegionEmbeddings(divisions, model.mask_clip, model.fuser.frame_size)
     loader = DataLoader(
         settings.open_views(reader, benchmark, name),
         batch_size=settings.batch_size,
@@ -73,19 +78,22 @@ def region_rows(
         num_workers=settings.workers,
         worker_init_fn=ignore_signals,
     )
-    labeller.model.eval()
+    model.eval()
     for batch in loader:
         if batch is None:
             continue
         batch = batch.to(labeller.accelerator.device)
+        encodings = (cache.images(batch), cache.tokens(batch)) if cache else labeller.encode(batch)
         with torch.no_grad():
-            outputs = labeller.run(batch, (cache.images(batch), cache.tokens(batch)) if cache else None)
+            outputs = labeller.run(batch, encodings)
+        embeddings.add(batch, encodings[1])
         gate.add(batch.point_index, outputs, labeller.text, labeller.novel)
     assert scene.labels is not None, "training scenes have labels"
     targets = benchmark.binary_labels(scene.labels)
     kinds = np.stack([targets == 1, targets == 0], 1)
+    voices = embeddings.log_probabilities(labeller.text, labeller.temperature)
     rows = []
-    for region in divide(scene):
-        evidence, seen = gate.summed().evidence(region)
+    for region, voice in zip(divisions, voices, strict=True):
+        evidence, seen = gate.summed().evidence(region, novel_odds(voice, benchmark.novel_mask))
         rows.append(np.concatenate([evidence, sum_regions(region, kinds)], 1)[seen])
     return np.concatenate(rows)

@@ -9,7 +9,7 @@ FREE_KEYS = (
     "output", "evaluate", "sparse", "model.checkpointing",
     "data.root", "data.cache", "data.workers", "data.val_split",
     "train.epochs", "train.log_every", "train.save_every", "train.save_minutes", "train.keep", "train.checkpoints",
-    "train.evaluate_every", "train.evaluate_views", "train.picture_every",
+    "train.evaluate_every", "train.evaluate_views", "train.picture_every", "train.fit_gate",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xmask3d.data.batch import Batch
 from xmask3d.inference.fill import fill_owners
-from xmask3d.inference.gate_weights import CLIP_ALONE
+from xmask3d.inference.gate_weights import clip_alone
 from xmask3d.inference.region_votes import clip_odds
 from xmask3d.inference.settings import Gating
 from xmask3d.models.fusion import sum_per_sample
@@ -70,7 +70,8 @@ def label_views(
         temperature, text = at_least_float32(outputs.temperature), at_least_float32(text)
         if gating == "clip" and is_gateable(novel):
             odds, _ = clip_odds(outputs, text, novel)
-            own = (CLIP_ALONE.bias + CLIP_ALONE.clip * odds).sigmoid()
+            weights = clip_alone(int(novel.sum()), int((~novel).sum()))
+            own = (weights.bias + weights.clip * odds).sigmoid()
         else:
             own = at_least_float32(outputs.binary_logits).sigmoid()
         shared = base_probability(own, fused, len(outputs.mask_logits)) if gating == "soft" else own

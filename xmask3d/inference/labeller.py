@@ -61,6 +61,11 @@ class Labeller:
         with self.accelerator.autocast():
             return self.model(batch, self.text, mask_clip=True, novel=self.gateable, encoded=encoded, tokens=tokens)
 
+    @property
+    def temperature(self) -> float:
+        """Number that the model multiplies cosines by."""
+        return float(self.model.mask_decoder.post_mask_embed.temperature().detach())
+
     @torch.no_grad()
     def encode(self, batch: Batch) -> Encodings:
         """Compute the part that depends on a batch's images alone, for several calls that differ in their points."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from xmask3d.inference.gate_weights import FIXED, GateWeights
+from xmask3d.models.gate import log_softmax
 
 SUREST = 1e-4  # distance that the head's mean keeps from 0 and 1
 LARGEST_ODDS = 50.0
+LEAST = 1e-9  # share of votes that counts as none
 
 
 @dataclass
@@ -29,20 +31,26 @@ class GateEvidence:
     sums: np.ndarray
     weights: GateWeights = FIXED
 
-    def base_probability(self, region: np.ndarray) -> np.ndarray:
+    def base_probability(self, region: np.ndarray, own_odds: np.ndarray | None = None) -> np.ndarray:
         """Return the probability of each of R regions of being base; 1/2 for a region that no view shows.
 
         Args:
             region: n int, region of each row of `sums`.
+            own_odds: R, log odds by CLIP's own view of the regions, if there is one.
         """
-        evidence, seen = self.evidence(region)
+        evidence, seen = self.evidence(region, own_odds)
         return np.where(seen, self.weights.probability(evidence), 0.5)
 
-    def evidence(self, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the evidence of regions, R x 2 as of `GateWeights`, and those that any view shows, R bool."""
+    def evidence(self, region: np.ndarray, own_odds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the evidence of regions, R x 2 as of `GateWeights`, and those that any view shows, R bool.
+
+        The odds of masks and of the regions themselves are averaged where there are both.
+        """
         sums = sum_regions(region, self.sums)
         head = np.divide(sums[:, 0], sums[:, 1], where=sums[:, 1] > 0, out=np.full(len(sums), 0.5))
         odds = np.divide(sums[:, 2], sums[:, 3], where=sums[:, 3] > 0, out=np.zeros(len(sums)))
+        if own_odds is not None:
+            odds = np.where(sums[:, 3] > 0, (odds + own_odds) / 2, own_odds)
         head = head.clip(SUREST, 1 - SUREST)
         return np.stack([np.log(head / (1 - head)), odds], 1), sums[:, 1] > 0
 
@@ -53,6 +61,8 @@ def label_regions(
     novel: np.ndarray,
     gate: GateEvidence | None = None,
     temperature: float = 1.0,
+    voices: Sequence[np.ndarray] | None = None,
+    voice_share: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label every point with the class that its regions were voted.
 
@@ -63,20 +73,40 @@ def label_regions(
         novel: K bool.
         gate: decides between base and novel classes region by region.
         temperature: of the shares, see `calibrated`.
+        voices: log probabilities of the classes by CLIP's embedding of the regions, R x K for each division; the gate
+            hears them too.
+        voice_share: exponent of their part in a geometric mean with the votes, among base and among novel classes.
 
     Returns:
         n int64 classes, -1 where none of a point's regions was voted on; and the share of the votes that they had.
     """
     shares = np.zeros(votes.shape, np.float32)
-    for region in divisions:
+    for number, region in enumerate(divisions):
         sums = sum_regions(region, votes)
+        if voices is not None and voice_share:
+            for kind in (kind for kind in (novel, ~novel) if kind.any()):
+                sums[:, kind] = _mix(sums[:, kind], voices[number][:, kind], voice_share)
         if gate is not None:
-            base = gate.base_probability(region)[:, None]
+            own_odds = None if voices is None else novel_odds(voices[number], novel)
+            base = gate.base_probability(region, own_odds)[:, None]
             sums *= np.where(novel, 1 - base, base)
         totals = sums.sum(1, keepdims=True)
         shares += np.divide(sums, totals, where=totals > 0, out=sums)[region].astype(np.float32)
     labels = np.where(shares.any(1), shares.argmax(1), -1)
     return labels, calibrated(shares / len(divisions), temperature)
+
+
+def novel_odds(log_probabilities: np.ndarray, novel: np.ndarray) -> np.ndarray:
+    """Return the log odds of novel against base classes, from R x K log probabilities."""
+    of_novel, of_base = (np.logaddexp.reduce(log_probabilities[:, kind], axis=1) for kind in (novel, ~novel))
+    return (of_novel - of_base).clip(-LARGEST_ODDS, LARGEST_ODDS)
+
+
+def _mix(votes: np.ndarray, voice: np.ndarray, share: float) -> np.ndarray:
+    """Mix votes and log probabilities, R x C each, in a geometric mean that keeps each region's number of votes."""
+    totals = votes.sum(1, keepdims=True)
+    own = np.log(np.maximum(votes / np.maximum(totals, 1), LEAST))
+    return totals * np.exp(log_softmax((1 - share) * own + share * log_softmax(voice)))
 
 
 def calibrated(shares: np.ndarray, temperature: float) -> np.ndarray:

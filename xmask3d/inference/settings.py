@@ -24,6 +24,7 @@ class LabelSettings:
         regions: "votes" to sum soft votes over regions of the cloud; "gate" to choose between base and novel classes
             region by region too, see `xmask3d.inference.region_votes`.
         gate_weights: weights of head and CLIP in the gate of regions.
+        region_clip: share of CLIP's own view of a region in its class; 0 for none.
     """
 
     base_ratio: float = 0.65
@@ -32,6 +33,7 @@ class LabelSettings:
     votes: Literal["hard", "soft"] = "hard"
     regions: Literal["none", "votes", "gate"] = "none"
     gate_weights: GateWeights = FIXED
+    region_clip: float = 0.0
 
 
 @dataclass(frozen=True)

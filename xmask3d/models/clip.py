@@ -155,6 +155,12 @@ class MaskClip(FrozenNetworks):
         tokens, width = self.visual.positional_embedding.shape
         return width * (1 + 2 * tokens * len(self.visual.transformer.resblocks))
 
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        (height, width), (rows, columns) = self.visual.image_size, self.visual.patch_size
+        return height // rows, width // columns
+
     @torch.no_grad()
     def forward(self, images: Tensor, mask_logits: Tensor) -> Tensor:
         """Return one embedding per mask.
@@ -200,15 +206,19 @@ class MaskClip(FrozenNetworks):
     @torch.no_grad()
     def embed(self, encoded: EncodedTokens, mask_logits: Tensor) -> Tensor:
         """Embed masks, B x Q x D, on images encoded before; `mask_logits`: B x Q x h x w."""
-        visible = self.visible_patches(mask_logits)
-        # The class token comes first and is seen by every mask.
-        visible = F.pad(visible, (1, 0), value=True).unsqueeze(1)
-        x = encoded.class_token.unsqueeze(1).expand(-1, mask_logits.shape[1], -1)
+        return self.embed_patches(encoded, self.visible_patches(mask_logits))
+
+    @torch.no_grad()
+    def embed_patches(self, encoded: EncodedTokens, visible: Tensor) -> Tensor:
+        """Embed sets of patches, B x Q x D; `visible`: B x Q x patches bool, row by row."""
+        # The class token comes first and is seen by every set.
+        seen = F.pad(visible, (1, 0), value=True).unsqueeze(1)
+        x = encoded.class_token.unsqueeze(1).expand(-1, visible.shape[1], -1)
         blocks = self.visual.transformer.resblocks
         for block, key, value in zip(blocks, encoded.keys, encoded.values, strict=True):
             query, _, _ = _project(block, x)
             key, value = key.to(query), value.to(query)  # kept ones do not follow autocast
-            x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=visible))
+            x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=seen))
         x = self.visual.ln_post(x)
         return x if self.visual.proj is None else x @ self.visual.proj
 

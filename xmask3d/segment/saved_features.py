@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
-from xmask3d.inference.gate_weights import CLIP_ALONE, FIXED, GateWeights
+from xmask3d.inference.gate_weights import FIXED, GateWeights, clip_alone
 from xmask3d.inference.region_labels import LARGEST_ODDS, GateEvidence, calibrated, label_regions, sum_regions
 from xmask3d.models.gate import allowed_classes, gate, is_gateable, log_softmax, soft_gate
 from xmask3d.seal import UNSEALED, check_seal, sealed
@@ -162,7 +162,9 @@ class PointFeatures:
             if gated:
                 found = np.stack([self.base[rows], np.ones_like(base), odds, covered], 1)
                 evidence += sum_regions(self.place_part[rows], looks * found, parts)
-        gate = GateEvidence(evidence, self._gate_weights) if gated else None
+        by_clip = self.about.get("gate") == "clip" and gated
+        weights = clip_alone(int(novel.sum()), int((~novel).sum())) if by_clip else self._gate_weights
+        gate = GateEvidence(evidence, weights) if gated else None
         labels, shares = label_regions(votes, list(self.part_regions.T), novel, gate, self._calibration)
         nearest = self.place_part[self.row]  # of points in regions that no view shows
         part = np.where(labels[self.part] < 0, nearest, self.part)
@@ -188,8 +190,9 @@ class PointFeatures:
             scores = np.where(covered, ratio * model + (1 - ratio) * clip, model)
             odds = np.where(covered[:, 0], _log_odds(clip, novel), 0) if gateable else np.zeros(len(clip), np.float32)
             base = self.base[rows].astype(np.float32)
-            if by_clip:
-                base = CLIP_ALONE.probability(np.stack([odds, odds], 1)).astype(np.float32)
+            if by_clip and gateable:
+                alone = clip_alone(int(novel.sum()), int((~novel).sum()))
+                base = alone.probability(np.stack([odds, odds], 1)).astype(np.float32)
             yield rows, scores, base, odds, covered[:, 0]
 
     @property

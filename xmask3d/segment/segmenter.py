@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from xmask3d import __version__
-from xmask3d.build import label_settings, scan_view_settings
+from xmask3d.build import scan_view_settings
 from xmask3d.checkpoints.checkpoint import find_checkpoint, weights_digest
 from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.config import Config, load_config
@@ -152,7 +152,7 @@ class Segmenter:
         self.reference = Reference.of(benchmark)
         # An own scan is no benchmark: it gains by regions where the model's published scores are without them, too.
         self._regions = regions or config.evaluate.regions.replace("none", "votes")
-        self._gate_weights = gate_weights or label_settings(config).gate_weights
+        self._gate_weights = gate_weights or open_gate(config)
         self._labeller = ScanLabeller(
             self.model,
             benchmark,
@@ -186,7 +186,7 @@ class Segmenter:
         settings = load_config(source.config, trusted=trust_code or config is not None)
         assembly = open_model(settings, source.checkpoint)
         benchmark = load_benchmark(settings.benchmark)
-        gate = open_gate(settings, source.checkpoint)
+        gate = open_gate(settings)
         return cls(
             assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size, regions, gate
         )
