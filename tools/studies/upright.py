@@ -100,7 +100,7 @@ def count(root: Path) -> None:
             tilts = Rotation.from_rotvec([v / np.linalg.norm(v) * rng.uniform(0, np.pi / 6) for v in tilts.as_rotvec()])
             for kind, turns in (("24 orientations", Rotation.create_group("O")), ("tilted", tilts)):
                 for turn in turns.as_matrix():
-                    up, words = without_cameras(_turned(places, turn), None)
+                    up, words, _ = without_cameras(_turned(places, turn), None)
                     angle = np.degrees(np.arccos(np.clip(up @ turn[:, 2], -1, 1)))
                     answers.setdefault((name, kind), []).append((angle < RIGHT, not words))
     for (name, kind), found in answers.items():

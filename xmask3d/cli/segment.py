@@ -119,6 +119,7 @@ def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path
     from xmask3d.segment.result_files import write_result
 
     folder.begin(out, options.scan)
+    described = len(scan.lines)
     with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
 
         def report(done: int, total: int) -> None:
@@ -133,6 +134,8 @@ def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path
             state=out / folder.STATE,
             report=report,
         )
+    for line in scan.lines[described:]:
+        print(line)
     result.features.save(features)
     result.about |= {"path": str(options.scan.resolve()), "features": folder.name_features(features, out)}
     if not options.classes:

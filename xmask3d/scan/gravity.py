@@ -1,7 +1,7 @@
 """Up direction of a scan: the networks were trained with z up, and scans come with any axis."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -18,6 +18,7 @@ NAMES = {"z": (0, 0, 1), "-z": (0, 0, -1), "y": (0, 1, 0), "-y": (0, -1, 0), "x"
 # How much likelier files have this axis up than another, as logarithms: of laser scanners, of graphics, of cameras.
 USUAL = {"z": 1.0, "y": 0.7, "-y": 0.7}
 SURE = 0.8  # probability
+GUESSES = 4
 HELD = 8.0  # weight of the cosine to the up of the one camera that took a cloud
 PART = 0.5  # weight of the evidence of rooms for a part of one
 SMALL = 2.5  # metres; what is smaller is a part of a room
@@ -34,11 +35,13 @@ class Gravity:
         up: 3 float64, unit.
         rotation: 3 x 3, maps the scan's frame to one with z up.
         words: description of the finding.
+        guesses: k x 4, likely ups and the logarithms of their probabilities, where the finding is unsure.
     """
 
     up: np.ndarray
     rotation: np.ndarray
     words: str
+    guesses: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
 
 
 def find_up(
@@ -60,22 +63,21 @@ def find_up(
         camera: 3 x 3 axes of the one camera that took the whole cloud, which people hold about straight; see
             `camera_of`.
     """
-    places, unsure = find_places(points), ""
+    places, unsure, guesses = find_places(points), "", np.zeros((0, 4))
     normals = places.normals[places.flat]
     if known is not None:
         up, how = np.array(NAMES[known], float), "the recorder says that up is"
     elif cameras is not None and len(cameras):
         up, how = _with_cameras(points, normals, cameras), "the cameras and the floor say that up is"
     else:
-        (up, unsure), how = without_cameras(places, camera), "floor, walls and furniture say that up is"
+        (up, unsure, guesses), how = without_cameras(places, camera), "floor, walls and furniture say that up is"
     if up[2] > np.cos(np.radians(4)):
-        return Gravity(np.array([0.0, 0, 1]), np.eye(3), f"z is up{unsure}")
+        return Gravity(np.array([0.0, 0, 1]), np.eye(3), f"z is up{unsure}", guesses)
     name = max(NAMES, key=lambda key: float(np.dot(NAMES[key], up)))
     tilt = np.degrees(np.arccos(np.clip(np.dot(NAMES[name], up), -1, 1)))
     tilted = "" if tilt < 1 else f", tilted by {tilt:.0f} degrees"
-    return Gravity(
-        up, rotation_to_z(up), f"{how} {name}{tilted}; turned upright for the networks, not in the output{unsure}"
-    )
+    words = f"{how} {name}{tilted}; turned upright for the networks, not in the output{unsure}"
+    return Gravity(up, rotation_to_z(up), words, guesses)
 
 
 def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
@@ -132,18 +134,19 @@ def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
     return up
 
 
-def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarray, str]:
-    """Find the direction for which the geometry speaks most, and words where it hardly does."""
+def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarray, str, np.ndarray]:
+    """Find the direction for which the geometry speaks most; where it hardly does also words, and guesses."""
+    none = np.zeros((0, 4))
     places = Places(*(values[:: max(1, len(places.points) // FEW)] for values in places))
     normals = places.normals[places.flat]
     axes = find_modes(normals) if len(normals) >= 50 else []
     held = None if camera is None else -camera[:, 1]
     if not axes:
         taken = np.array([0.0, 0, 1]) if held is None else held
-        return taken, "; too little surface to tell, so taken as it is (--up turns it)"
+        return taken, "; too little surface to tell, so taken as it is (--up turns it)", none
     directions, scores = evidence(places, axes)
     if held is not None and (directions @ held).max() < STRAIGHT:
-        return held, "; the view of a camera without a floor, so its tilt is not known (--up turns it)"
+        return held, "; the view of a camera without a floor, so its tilt is not known (--up turns it)", none
     if held is not None or max(np.ptp(np.percentile(places.points, (1, 99), axis=0), axis=0)) < SMALL:
         scores = PART * scores
     scores = scores + ([_usual(direction) for direction in directions] if held is None else HELD * (directions @ held))
@@ -151,9 +154,10 @@ def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarr
     probability = np.exp(scores - scores[order[0]])
     probability /= probability.sum()
     if probability[order[0]] >= SURE:
-        return directions[order[0]], ""
+        return directions[order[0]], "", none
     other = max(NAMES, key=lambda key: float(np.dot(NAMES[key], directions[order[1]])))
-    return directions[order[0]], f"; unsure: it may be {other} (--up {other} turns it)"
+    guesses = np.column_stack([directions, np.log(probability)])[order[:GUESSES]]
+    return directions[order[0]], f"; unsure: it may be {other} (--up {other} turns it)", guesses
 
 
 def refine(points: np.ndarray, up: str) -> Gravity:

@@ -50,6 +50,7 @@ class Scan:
         rotation: 3 x 3, from the scan's frame to z up.
         lines: findings, one sentence each; warnings begin with "warning:".
         frame_count: frames that the recording has.
+        guesses: k x 4, likely ups in the scan's frame and the logarithms of their probabilities, where up is unsure.
         fingerprint: distinguishes readings of the same frames: calibration, poses, farthest depth.
         file: the cloud or mesh that the points are of, or None. units_per_metre: numbers of it in one metre.
     """
@@ -65,6 +66,7 @@ class Scan:
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     lines: list[str] = field(default_factory=list)
     frame_count: int = 0
+    guesses: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     fingerprint: str = ""
     file: Path | None = None
     units_per_metre: float = 1.0
@@ -224,6 +226,7 @@ def _open_cloud(path: Path, options: ScanOptions) -> Scan:
     gravity = refine(cloud.points, options.up) if options.up else find_up(cloud.points, camera=cloud.camera)
     lines = [*cloud.notes, gravity.words]
     scan = _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
+    scan.guesses = gravity.guesses
     segments = read_segments(path, len(scan.points))
     if segments is not None and scan.worked is not None:
         segments = segments[np.unique(scan.worked, return_index=True)[1]]

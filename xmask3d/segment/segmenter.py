@@ -37,6 +37,7 @@ from xmask3d.segment.query import TOUCHING, is_phrase, labels_result, phrase_res
 from xmask3d.segment.regions import MIN_POINTS, Region, components, merge_masks, renumber
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.settle_up import settle_up
 from xmask3d.segment.vocabulary import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
 from xmask3d.segment.wording import local_clip, understand
 from xmask3d.splits import Benchmark, load_benchmark
@@ -248,6 +249,7 @@ class Segmenter:
         # which words were asked first.
         prompts = self.benchmark.test_prompts(self.config.evaluate.prompts)
         text = self.clip_text.encode_classes(prompts, self.config.evaluate.templates)
+        settle_up(scan, lambda part: self._confidence(part, text))
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
         weights = weights_digest(self.model.state_dict())
         key = (__version__, self.source, weights, scan_key(scan), *settings, MAX_PLACES)
@@ -283,6 +285,13 @@ class Segmenter:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embed N texts: N x D float32, not normalised."""
         return self.clip_text(texts).float().cpu().numpy()
+
+    def _confidence(self, scan: Scan, text: torch.Tensor) -> float:
+        """Return the mean probability of the likeliest class, of those that masks compete by."""
+        fused = torch.from_numpy(self._labeller.run(scan, text).sums.means()[1].astype(np.float32))
+        scale = self.model.mask_decoder.post_mask_embed.temperature().detach().cpu().float()
+        similarity = fused @ torch.nn.functional.normalize(text.float().cpu(), dim=-1).T
+        return float((scale * similarity).softmax(-1).amax(-1).mean())
 
     def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
         row, fused, clip, base, looks = labelled.sums.means()
