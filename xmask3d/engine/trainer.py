@@ -209,7 +209,7 @@ class Trainer:
             for name, value in self.backward(epoch, micro, next(batches)).items():
                 losses[name] = losses.get(name, 0) + value.detach() / self.schedule.accumulate
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip_grad or math.inf)
-        self.check_finite(losses, float(norm))
+        self.check_finite(losses, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
@@ -236,13 +236,15 @@ class Trainer:
             accelerator.backward(losses["total"] / self.schedule.accumulate)
         return losses
 
-    def check_finite(self, losses: dict[str, Tensor], norm: float) -> None:
+    def check_finite(self, losses: dict[str, Tensor], gradient_norm: Tensor) -> None:
         """Stop before a step that would spoil the weights.
 
         No step is skipped over a loss that is not finite. In float16 a gradient that overflows is usual: the loss
         scaler leaves such a step out and lowers its scale; only many in a row stop the run.
         """
-        bad = not math.isfinite(float(losses["total"]))
+        # Both numbers in one transfer, since the host waits for a GPU at each.
+        total, norm = torch.stack([losses["total"].float(), gradient_norm.float()]).tolist()
+        bad = not math.isfinite(total)
         overflow = not math.isfinite(norm)
         self.skipped = self.skipped + 1 if overflow else 0
         bad |= overflow and (self.accelerator.scaler is None or self.skipped > MAX_SKIPPED)

@@ -56,7 +56,7 @@ class _Strided(torch.autograd.Function):
         gradient = gradient.contiguous()
         for_features = for_weight = None
         if ctx.needs_input_grad[0]:
-            for_features = product_select(gradient, stride_map.slot, weight.transpose(1, 2).to(gradient.dtype))
+            for_features = product_select(gradient, stride_map, weight.transpose(1, 2).to(gradient.dtype))
         if ctx.needs_input_grad[1]:
             for_weight = gather_product_outer(features, stride_map.children, None, gradient)[1]
         return for_features, for_weight, None
@@ -67,7 +67,7 @@ class _Transposed(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, stride_map: StrideMap) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.stride_map = stride_map
-        return product_select(features, stride_map.slot, weight.to(features.dtype))
+        return product_select(features, stride_map, weight.to(features.dtype))
 
     @staticmethod
     @once_differentiable

@@ -6,6 +6,7 @@ voxel are consecutive.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ _KEY_BITS = 62
 # A dense grid of row numbers is used while it has no more cells a voxel than this, else binary search in sorted keys.
 _GRID_CELLS_A_VOXEL = 512
 _TABLE_ROWS_AT_ONCE = 16384
+# Coarser levels whose sizes are counted together: those of a UNet. Each count apart would make the host wait for a GPU.
+_COUNTED_LEVELS = 4
+# Source rows between the places at which a stride map is cut into blocks.
+CUT_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class StrideMap:
 
     children: Tensor
     slot: Tensor
+
+    @cached_property
+    def cuts(self) -> list[int]:
+        """First slot of every 512th coarse row, and the number of slots: read from the device once."""
+        starts = torch.arange(0, self.children.shape[0] + CUT_ROWS, CUT_ROWS, device=self.slot.device)
+        return torch.searchsorted(self.slot, starts * 8).tolist()
 
     @property
     def down(self) -> KernelMap:
@@ -75,15 +86,24 @@ class CoordinateMaps:
     def __init__(self, coordinates: Tensor) -> None:
         _check(coordinates)
         wide = coordinates.long()
-        lowest = wide[:, 1:].amin(0) if wide.shape[0] else wide.new_zeros(3)
-        self._origin = torch.div(lowest, _MARGIN, rounding_mode="floor") * _MARGIN - _MARGIN
-        self._bits = _bits_an_axis(wide, self._origin)
+        lowest, highest = (
+            torch.stack([wide.amin(0), wide.amax(0)]).tolist() if wide.shape[0] else ([0] * 4, [-1] + [0] * 3)
+        )
+        if lowest[0] < 0:
+            raise UserError("voxel coordinates: a batch index (column 0) is negative; it counts from 0")
+        self.batch_size = highest[0] + 1
+        origin = [low // _MARGIN * _MARGIN - _MARGIN for low in lowest[1:]]
+        # Of the finest level, counted from the origin; those of a coarser one follow by division.
+        self._lowest = [low - start for low, start in zip(lowest[1:], origin, strict=True)]
+        self._highest = [high - start for high, start in zip(highest[1:], origin, strict=True)]
+        self._bits = _bits_an_axis(max(self._highest) + _MARGIN + 1, self.batch_size) if wide.shape[0] else 1
+        self._origin = wide.new_tensor(origin)
         keys, self.order = torch.sort(self._keys(wide[:, 0], wide[:, 1:] - self._origin, 1))
-        if bool((keys[1:] == keys[:-1]).any()):
+        distinct, *self._counts = _count_distinct(keys, _COUNTED_LEVELS)
+        if distinct < keys.shape[0]:
             raise UserError("voxel coordinates: the same (batch, x, y, z) row occurs twice; remove duplicates first")
         self.rank = torch.empty_like(self.order)
         self.rank[self.order] = torch.arange(self.order.shape[0], device=self.order.device)
-        self.batch_size = int(wide[:, 0].max()) + 1 if wide.shape[0] else 0
         self._levels = {1: _Level(coordinates[self.order].int(), keys)}
         self._neighbours: dict[tuple[int, int], KernelMap] = {}
         self._strides: dict[int, StrideMap] = {}
@@ -114,9 +134,13 @@ class CoordinateMaps:
     def _coarsen(self, stride: int) -> None:
         """Make the level `2 * stride`. The origin is a multiple of it, so a parent's key is the key less 3 bits."""
         fine = self._level(stride)
-        keys, parent = torch.unique_consecutive(fine.keys >> 3, return_inverse=True)
+        of_parent, fine_rows = fine.keys >> 3, fine.keys.shape[0]
+        parent = _is_first(of_parent).cumsum(0) - 1
+        level = stride.bit_length()
+        rows = self._counts[level - 1] if level <= _COUNTED_LEVELS else _count_distinct(of_parent, 0)[0]
+        keys = of_parent.new_empty(rows)
+        keys[parent] = of_parent
         slot = parent * 8 + (fine.keys & 7)
-        fine_rows = fine.keys.shape[0]
         children = torch.full((keys.shape[0] * 8,), fine_rows, dtype=torch.int32, device=keys.device)
         children[slot] = torch.arange(fine_rows, dtype=torch.int32, device=keys.device)
         coordinates = torch.empty((keys.shape[0], 4), dtype=torch.int32, device=keys.device)
@@ -133,12 +157,15 @@ class CoordinateMaps:
         cells = (level.coordinates[:, 1:].long() - self._origin) // stride
         if not rows:
             return KernelMap(level.keys.new_empty((0, kernel_size**3), dtype=torch.int32), 0)
-        lowest, extent = cells.amin(0), cells.amax(0) - cells.amin(0) + 1
-        padded = [int(size) + kernel_size - 1 for size in extent]
+        lowest = [low // stride for low in self._lowest]
+        highest = [high // stride for high in self._highest]
+        padded = [high - low + kernel_size for low, high in zip(lowest, highest, strict=True)]
         if self.batch_size * padded[0] * padded[1] * padded[2] <= _GRID_CELLS_A_VOXEL * rows:
             radius = kernel_size // 2
             batch = level.coordinates[:, 0].long()
-            table = _neighbours_in_grid(batch, cells - lowest + radius, padded, self.batch_size, kernel_size)
+            table = _neighbours_in_grid(
+                batch, cells - cells.new_tensor(lowest) + radius, padded, self.batch_size, kernel_size
+            )
         else:
             table = self._neighbours_by_search(level, cells, stride, kernel_size)
         return KernelMap(table, rows)
@@ -207,19 +234,26 @@ def _check(coordinates: Tensor) -> None:
         raise UserError(f"voxel coordinates: expected V x 4 rows (batch, x, y, z), got {tuple(coordinates.shape)}")
     if coordinates.dtype not in (torch.int32, torch.int64):
         raise UserError(f"voxel coordinates: expected int32 or int64, got {coordinates.dtype}; round them first")
-    if coordinates.shape[0] and int(coordinates[:, 0].min()) < 0:
-        raise UserError("voxel coordinates: a batch index (column 0) is negative; it counts from 0")
 
 
-def _bits_an_axis(coordinates: Tensor, origin: Tensor) -> int:
+def _bits_an_axis(extent: int, samples: int) -> int:
     """Return the bits that hold any coordinate of a level or of a neighbour; the batch index needs the other bits."""
-    if not coordinates.shape[0]:
-        return 1
-    extent = int((coordinates[:, 1:].amax(0) - origin).max()) + _MARGIN + 1
     bits = extent.bit_length()
-    if bits > 20 or 3 * bits + int(coordinates[:, 0].max()).bit_length() > _KEY_BITS:
+    if bits > 20 or 3 * bits + (samples - 1).bit_length() > _KEY_BITS:
         raise UserError(
-            f"voxel coordinates: an extent of {extent} voxels with {int(coordinates[:, 0].max()) + 1} samples is too "
+            f"voxel coordinates: an extent of {extent} voxels with {samples} samples is too "
             "large; use larger voxels, fewer samples or drop stray points"
         )
     return bits
+
+
+def _is_first(keys: Tensor) -> Tensor:
+    """Mark the first of each run of equal keys: V bool."""
+    first = torch.ones_like(keys, dtype=torch.bool)
+    first[1:] = keys[1:] != keys[:-1]
+    return first
+
+
+def _count_distinct(keys: Tensor, levels: int) -> list[int]:
+    """Count distinct ascending keys, and those of so many coarser levels, in one transfer from the device."""
+    return torch.stack([_is_first(keys >> 3 * level).sum() for level in range(levels + 1)]).tolist()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xmask3d.sparse.coordinates import CUT_ROWS, StrideMap
+
 # Target rows a block: enough for a product at full speed, few enough that what was gathered is still in the cache.
 _ROWS_CPU = 512
 _ROWS_CPU_16_BIT = 1024
@@ -68,23 +70,28 @@ def gather_product_outer(
     return out, total.view(-1, taps, inner).permute(1, 2, 0)
 
 
-def product_select(source: Tensor, slot: Tensor, weight: Tensor) -> Tensor:
-    """Compute `source[slot // K] @ weight[slot % K]` for every slot.
+def product_select(source: Tensor, stride_map: StrideMap, weight: Tensor) -> Tensor:
+    """Compute `source[slot // K] @ weight[slot % K]` for every slot of a stride map.
 
     Args:
-        source: S x A.
-        slot: T int64, ascending.
+        source: S x A, a row for each coarse row.
+        stride_map: T slots, ascending.
         weight: K x A x B.
 
     Returns:
         T x B.
     """
     taps, inner, width = weight.shape
+    slot = stride_map.slot
     rows = _block_rows(source, taps * width, source.shape[0])
     matrix = weight.permute(1, 0, 2).reshape(inner, taps * width)
     out = source.new_empty((slot.shape[0], width))
-    starts = torch.arange(0, source.shape[0] + rows, rows, device=slot.device)
-    bounds = torch.searchsorted(slot, starts * taps).tolist()
+    if rows >= source.shape[0]:
+        bounds = [0, slot.shape[0]]
+    else:
+        step = rows // CUT_ROWS
+        rows = step * CUT_ROWS
+        bounds = [*stride_map.cuts[: -(-source.shape[0] // CUT_ROWS) : step], slot.shape[0]]
     for block, (first, last) in enumerate(pairwise(bounds)):
         part = _filled(source[block * rows : (block + 1) * rows], rows)
         every = (part @ matrix).view(rows * taps, width)

@@ -1,0 +1,100 @@
+"""Training on a GPU that is pretended: nothing of it stays on the host, and the host waits for it seldom."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.pretend_cuda import CUDA, FakeTensor, pretending, use_pretended_gpu
+from tests.helpers.runs import run
+from xmask3d.config import load_config
+
+WAITS_A_STEP = 6  # bounds and sizes of the voxels, costs of the matcher, and whether loss and gradient are finite
+
+
+def train_on_pretended_gpu(config: Path, overrides: list[str], mistake: str = "") -> int:
+    """Train, in a process of its own; prints how often a step waits."""
+    from xmask3d.engine import train, trainer
+
+    use_pretended_gpu()
+    steps: list[Counter[str]] = []
+    backward = trainer.Trainer.take_step
+
+    def take_step(self: trainer.Trainer, *arguments: object) -> object:
+        FakeTensor.waits.clear()
+        try:
+            return backward(self, *arguments)
+        finally:
+            steps.append(FakeTensor.waits.copy())
+
+    trainer.Trainer.take_step = take_step
+    if mistake == "points":
+        translate = trainer.translate
+        trainer.translate = lambda batch, *numbers: replace(
+            translate(batch, *numbers), point_to_voxel=batch.point_to_voxel.cpu()
+        )
+    if mistake == "generator":
+        trainer.generator_for = lambda *numbers, device: torch.Generator()
+    with pretending():
+        code = train.train(load_config(config, overrides))
+    print("waits", max(sum(step.values()) for step in steps), steps[-1])
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.ema=0.9", "train.evaluate_every=1", "loss.mask_regularisation_start=0"],
+        ["train.keep_encodings=true", "train.accumulate=2", "protocol=reference"],
+    ],
+)
+def test_a_run_never_mixes_devices_and_its_losses_are_those_of_the_cpu(
+    tiny: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    logs = {}
+    for name, target in (("cuda", train_on_pretended_gpu), ("cpu", _train_on_cpu)):
+        output = tmp_path / name
+        code = run(target, tiny, [f"output={output}", "train.epochs=2", *overrides], log=tmp_path / f"{name}.log")
+        logs[name] = (tmp_path / f"{name}.log").read_text()
+        assert code == 0, logs[name]
+    found, expected = (re.findall(r"loss ([\d.]+)", log) for log in logs.values())
+    assert len(found) == 8
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-4)
+    # Later ones only nearly: AdamW turns the rounding of gradients that are zero in truth into steps of full size.
+    assert [float(loss) for loss in found] == pytest.approx([float(loss) for loss in expected], rel=5e-2)
+    assert "process(es) on cuda" in logs["cuda"]
+    cached = "train.keep_encodings=true" in overrides
+    micro_batches = 2 if "train.accumulate=2" in overrides else 1
+    waits = int(re.findall(r"^waits (\d+)", logs["cuda"], re.M)[0])
+    assert cached or waits <= WAITS_A_STEP * micro_batches, logs["cuda"][-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mistake", "reason"), [("points", "same device"), ("generator", "device type for generator")])
+def test_mistakes_are_noticed(tiny: Path, tmp_path: Path, mistake: str, reason: str) -> None:
+    log = tmp_path / "log"
+    assert run(train_on_pretended_gpu, tiny, [f"output={tmp_path / 'run'}"], mistake, log=log) == 70
+    assert reason in log.read_text()
+
+
+def test_tensors_of_two_devices_do_not_mix() -> None:
+    with pretending() as waits:
+        here, there = torch.ones(3), torch.ones(3, device=CUDA)
+        assert there.device == CUDA and there.is_cuda and not here.is_cuda
+        with pytest.raises(RuntimeError, match="same device"):
+            here + there
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert (there + 1).sum().item() == 6 and there.cpu().tolist() == [1, 1, 1]
+    assert sum(waits.values()) == 2
+    assert torch.ones(3, device="cpu").sum().item() == 3
+
+
+def _train_on_cpu(config: Path, overrides: list[str]) -> int:
+    from xmask3d.engine.train import train
+
+    return train(load_config(config, overrides))
