@@ -16,7 +16,7 @@ from xmask3d.models.loading.clip_weights import load_clip
 from xmask3d.segment.query import query_features, text_encoder
 from xmask3d.segment.result_files import write_result
 from xmask3d.segment.saved_features import PointFeatures
-from xmask3d.segment.viewer import SceneViewer, open_viewer, plain
+from xmask3d.segment.viewer import SceneViewer, named, open_viewer, plain
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
 WORDS = ["bed", "sofa"]
@@ -211,3 +211,23 @@ def test_a_typed_query_changes_the_picture(viewer: SceneViewer, tmp_path: Path) 
         browser.wait("return document.body.innerText.includes('2 of 2 words found')")
         settled(browser, heat)
         assert browser.errors() == []
+
+
+def test_clicks_correct_labels_and_are_kept(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "result")
+    viewer = open_viewer(copy, port=8151)
+    try:
+        row = int(np.flatnonzero(viewer._labels == 1)[0])
+        viewer.correct(row, named("a workbench"))
+        assert viewer._names == ["bed", "sofa", "workbench"] and (viewer._labels != 1).all()
+        assert viewer.explain(row).startswith("**workbench**") and "points follow" in viewer._info.content
+        moved = (viewer._labels == 2).sum()
+    finally:
+        viewer.stop()
+    viewer = open_viewer(copy, port=8152)
+    try:
+        assert (viewer._labels == 2).sum() == moved > 100
+        viewer.undo()
+        assert (viewer._labels == 1).sum() == moved and viewer._names == ["bed", "sofa"]
+    finally:
+        viewer.stop()

@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 Of a result (a folder of `xmask3d segment`), --to is a file whose suffix names the format, or one of: same (the scan's
 own file with labels), ply, obj, glb, las, laz, pcd, objects (one file an object), boxes (JSON), scannet (the
-benchmark's text files).
+benchmark's text files), training (points and labels as processed data sets have them).
 
 Of a run, the model is written as float16 weights and the configuration. xmask3d segment --checkpoint takes the folder,
 and xmask3d evaluate model.safetensors in it. Written to xmask3d/weights/rooms-B15N4 it is the model that segment uses

@@ -33,6 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     words.add_argument("--background", nargs="+", action="extend", default=[], metavar="WORD",
                        help="words that count as unlabelled")  # fmt: skip
     words.add_argument("--instances", action="store_true", help="also tell objects apart")
+    words.add_argument("--corrections", type=Path, metavar="FILE",
+                       help="clicks of xmask3d view on this or another scan that correct labels")  # fmt: skip
     model = parser.add_argument_group("model")
     model.add_argument("--checkpoint", type=Path, help="file or run folder (default: newest run, else shipped model)")
     model.add_argument("--config", type=Path, help="its configuration, where it is not beside it")
@@ -116,8 +118,10 @@ def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path
 
     from xmask3d.cli.result_table import print_result
     from xmask3d.segment import folder
+    from xmask3d.segment.corrections import Corrections
     from xmask3d.segment.result_files import write_result
 
+    corrections = Corrections.load(options.corrections) if options.corrections else None
     folder.begin(out, options.scan)
     described = len(scan.lines)
     with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
@@ -131,6 +135,7 @@ def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path
             background=options.background,
             classes=options.classes,
             objects=options.instances,
+            corrections=corrections,
             state=out / folder.STATE,
             report=report,
         )

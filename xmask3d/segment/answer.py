@@ -9,6 +9,7 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.nearest import nearest
 from xmask3d.geometry.ply import read_elements
 from xmask3d.scan.writing.added import Added
+from xmask3d.segment.corrections import CORRECTIONS, Corrections
 from xmask3d.segment.folder import features_file, read_summary
 from xmask3d.segment.query import TOUCHING
 from xmask3d.segment.regions import MIN_POINTS, components, renumber
@@ -57,7 +58,7 @@ class Answer:
 
     @classmethod
     def read(cls, folder: Path) -> "Answer":
-        """Read the labels in a result's folder.
+        """Read the labels in a result's folder, with the corrections that lie there.
 
         Raises:
             UserError: there are none, or they are damaged.
@@ -66,14 +67,20 @@ class Answer:
         if saved is None:
             raise UserError(f"{folder}: no labels; name the folder of a result, such as segmented/my_scan")
         features, colors = features_file(folder), None
-        if features.is_file():
-            kept = PointFeatures.load(features)
-            colors = kept.colors if len(kept.colors) == len(saved.points) and np.ptp(kept.colors) else None
+        kept = PointFeatures.load(features) if features.is_file() else None
+        if kept is not None and len(kept.points) != len(saved.points):
+            kept = None
+        if kept is not None:
+            colors = kept.colors if np.ptp(kept.colors) else None
         file, units = said.get("file"), said.get("units", 1)
         if file is not None and not (isinstance(file, str) and isinstance(units, int | float) and units > 0):
             raise UserError(f"{folder / 'summary.json'}: damaged; segment the scan again")
         answer = cls(saved.title, saved.points + saved.origin, colors, saved.labels, saved.confidence, saved.names,
                      saved.rotation, Path(file) if file else None, float(units))  # fmt: skip
+        if kept is not None and (folder / CORRECTIONS).is_file():
+            corrections = Corrections.load(folder / CORRECTIONS)
+            answer.labels, answer.names, moved = corrections.apply(kept, answer.labels, answer.names)
+            answer.confidence = np.where(moved, 1, answer.confidence)
         path = folder / "objects.ply"
         if path.is_file():
             try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xmask3d.data.files import write_points
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.scan.writing.added import Added
@@ -16,7 +17,8 @@ from xmask3d.segment.answer import Answer
 from xmask3d.segment.boxes import boxes
 from xmask3d.splits import load_benchmark
 
-KINDS = ("same", "objects", "boxes", "scannet", *(suffix[1:] for suffix in WRITERS))
+KINDS = ("same", "objects", "boxes", "scannet", "training", *(suffix[1:] for suffix in WRITERS))
+UNKNOWN = 255  # id of points without a label in processed data sets
 OWN = "labelled"  # name of the scan's own file with labels
 FUSED = "fused.ply"  # name of the cloud that was fused from a recording's frames
 
@@ -49,6 +51,8 @@ def export_answer(answer: Answer, to: str, folder: Path, paint: bool = False) ->
         return _write_objects(answer.with_objects(), folder / "objects", paint)
     if to == "scannet":
         return write_scannet(answer.with_objects(), folder / "scannet")
+    if to == "training":
+        return write_training(answer, folder / "training")
     if to == "boxes" or Path(to).suffix.lower() == ".json":
         path = folder / "boxes.json" if to == "boxes" else Path(to)
         atomic_write(path, json.dumps({"scan": answer.name, "unit": "metre", "objects": boxes(answer.with_objects())},
@@ -150,6 +154,26 @@ def write_scannet(answer: Answer, folder: Path) -> Exports:
     atomic_write(instance, "".join(rows))
     exports.files = [semantic, instance, *exports.files]
     return exports
+
+
+def write_training(answer: Answer, folder: Path) -> Exports:
+    """Write points and labels as processed data sets have them: `scannet_3d/train/<scan>_vh_clean_2.pth`.
+
+    Labels are the ids that ScanNet's 20 classes have there; what has none of these names is unlabelled (255).
+    """
+    benchmark = load_benchmark("scannet20full/all")
+    ids = dict(zip(benchmark.class_names, benchmark.file_ids_3d, strict=True))
+    table = np.array([*(ids.get(name, UNKNOWN) for name in answer.names), UNKNOWN])
+    missing = [name for name in answer.names if name not in ids]
+    if len(missing) == len(answer.names):
+        raise UserError(f"none of the words ({', '.join(missing)[:60]}) is a class of ScanNet")
+    colors = np.zeros(answer.points.shape, np.float32) if answer.colors is None else answer.colors / 127.5 - 1
+    upright = (answer.points - answer.points.mean(0).round()) @ answer.rotation.T
+    path = folder / "scannet_3d" / "train" / f"{answer.name.removesuffix('_vh_clean_2')}_vh_clean_2.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_points(path, upright.astype(np.float32), colors.astype(np.float32), table[answer.labels])
+    notes = [f"not a class of ScanNet, written as unlabelled: {', '.join(missing)}"] if missing else []
+    return Exports([path], notes)
 
 
 def _scannet_ids(names: list[str]) -> tuple[np.ndarray, list[str]]:

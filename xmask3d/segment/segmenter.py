@@ -31,6 +31,7 @@ from xmask3d.models.xmask3d import XMask3D
 from xmask3d.open_model import open_gate, open_model
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
+from xmask3d.segment.corrections import Corrections
 from xmask3d.segment.feature_accumulator import MAX_PLACES
 from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
 from xmask3d.segment.query import TOUCHING, is_phrase, labels_result, phrase_result, query_features
@@ -216,6 +217,7 @@ class Segmenter:
         background: Sequence[str] = (),
         classes: str | None = None,
         objects: bool = False,
+        corrections: Corrections | None = None,
         options: ScanOptions | None = None,
         state: Path | None = None,
         report: Callable[[int, int], None] | None = None,
@@ -229,6 +231,7 @@ class Segmenter:
             background: words whose points count as unlabelled.
             classes: a shipped class list in place of words, such as "scannet20".
             objects: also separate objects.
+            corrections: clicks on this or other scans, by which labels are corrected.
             options: options for reading the scan, where it is a path.
             state: file that keeps the state of unfinished work.
             report: called with the number of finished views and of all views.
@@ -271,6 +274,8 @@ class Segmenter:
         else:
             result = labels_result(features, vocabulary, self.encode, scan.name)
         result = replace(result, colors=scan.colors, origin=scan.origin, rotation=scan.rotation, lines=list(scan.lines))
+        if corrections is not None:
+            result = corrections.correct(result)
         if objects:
             add_objects(result, scan, labelled)
         result.about = {**result.about, **about, "seconds": round(time.monotonic() - start, 2)}

@@ -16,6 +16,7 @@ from xmask3d.errors import UserError, missing_extra
 from xmask3d.geometry.nearest import point_spacing
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.scan import open_scan
+from xmask3d.segment.corrections import CORRECTIONS, UNLABELLED, Corrections
 from xmask3d.segment.folder import features_file
 from xmask3d.segment.newest import Newest
 from xmask3d.segment.ports import free_port
@@ -34,6 +35,7 @@ except ImportError as error:
 
 MAX_POINTS = 1_000_000
 MODES = ("colours", "labels", "heat map")
+MAX_NAME = 60  # characters of the name of a thing
 MAX_TEXT = 2000  # characters of a question
 SIZES = (0.2, 4.0)  # of a point, in spacings
 PAUSE = 0.7  # seconds without a key stroke after which words are answered
@@ -52,6 +54,7 @@ class SceneViewer:
         words: query words behind `names`, with their synonyms; the names themselves by default.
         rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are shown in that frame.
         title: shown in the panel.
+        corrections: file that keeps corrections by clicks; None for none.
         host, port: address of the server; another port is taken if that one is in use.
 
     Raises:
@@ -72,6 +75,7 @@ class SceneViewer:
         rotation: np.ndarray | None = None,
         origin: np.ndarray | None = None,
         title: str = "scan",
+        corrections: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
     ) -> None:
@@ -87,6 +91,12 @@ class SceneViewer:
         self._words: list[str] = list(words or self._names)
         self._rotation = np.eye(3) if rotation is None else np.asarray(rotation, np.float64)
         self._origin = np.zeros(3) if origin is None else np.asarray(origin, np.float64)
+        self._base = (np.full(len(points), -1) if labels is None else labels, self._names)
+        self._file, self._corrections = corrections, None
+        if features is not None:
+            found = corrections is not None and corrections.is_file()
+            self._corrections = Corrections.load(corrections) if found and corrections else Corrections.none(features)
+            self._labels, self._names = self._corrected()
         self._spacing = point_spacing(self._points)
         self._lock = threading.RLock()  # callbacks come from several threads
         self._later, self._guard = Newest(), Guard(host)
@@ -140,13 +150,53 @@ class SceneViewer:
                 low, high = result.scale or (0.0, 1.0)
                 found = f"{len(result.regions[0])} places fit best; dark blue is {low:.2f}, red {high:.2f}"
             else:
-                self._labels, self._names, mode = result.labels[self._kept], result.names, "labels"
+                self._base, mode = (result.labels, result.names), "labels"
+                self._labels, self._names = self._corrected()
                 self._confidence = result.confidence[self._kept]
                 self._build_legend()
                 found = f"{len(np.unique(self._labels))} of {len(words)} words found"
             self._info.content = f"**{plain(text)}**: {found}, in {time.monotonic() - start:.2f} s"
             self._mode.value = mode  # type: ignore[misc]  # viser types its handles as read-only
             self.update()
+
+    def correct(self, row: int, name: str) -> None:
+        """Say of a point, and so of places alike, what it is; `row` counts the points that are drawn."""
+        if self._features is None or self._corrections is None:
+            self._info.content = "No saved features here; segment the scan first."
+            return
+        with self._lock:
+            start, earlier = time.monotonic(), self._labels
+            labels, names = self._base
+            point = int(self._kept[row])
+            before = names[labels[point]] if labels[point] >= 0 else UNLABELLED
+            self._corrections.add(self._features, point, before, name)
+            moved = self._learn(earlier)
+            self._info.content = f"**{plain(name)}**: {moved:,} points follow, in {time.monotonic() - start:.2f} s"
+
+    def undo(self) -> None:
+        """Take back the last correction."""
+        with self._lock:
+            if self._corrections:
+                self._corrections.remove()
+                self._info.content = f"{self._learn(self._labels):,} points are as before"
+
+    def _learn(self, earlier: np.ndarray) -> int:
+        """Label anew by the corrections and keep them; returns the number of points that changed."""
+        assert self._corrections is not None
+        if self._file is not None:
+            self._corrections.save(self._file)
+        self._labels, self._names = self._corrected()
+        self._build_legend()
+        self._mode.value = "labels"  # type: ignore[misc]  # viser types its handles as read-only
+        self.update()
+        return int((self._labels != earlier).sum())
+
+    def _corrected(self) -> tuple[np.ndarray, list[str]]:
+        """Return the labels of the drawn points after corrections, and the names."""
+        labels, names = self._base
+        if self._features is not None and self._corrections:
+            labels, names, _ = self._corrections.apply(self._features, labels, names)
+        return labels[self._kept], names
 
     def update(self) -> None:
         """Draw the cloud by the state of the panel."""
@@ -215,6 +265,9 @@ class SceneViewer:
             answer = gui.add_button("answer")
             self._on_update(answer, one_of(True), "ask", lambda _: self.ask(asked.value))
             self._on_update(asked, text(MAX_TEXT), "ask", lambda _: self.ask(asked.value), PAUSE)
+            self._name = gui.add_text("this is", "", hint="a name; then click what it is")
+            self._guard.allow(self._name, text(MAX_NAME))
+            self._on_update(gui.add_button("undo"), one_of(True), "undo", lambda _: self.undo())
         self._info = gui.add_markdown("Click a point to see its scores.")
         self._mode = gui.add_dropdown("show", MODES, initial_value=start)
         self._size = gui.add_slider("point size", *SIZES, 0.1, 1.0)
@@ -270,7 +323,11 @@ class SceneViewer:
         def explain(event) -> None:
             if event.ray_origin is not None and event.ray_direction is not None and any(event.ray_direction):
                 row = self.nearest_to_ray(np.array(event.ray_origin), np.array(event.ray_direction))
-                self._info.content = "Nothing there." if row is None else self.explain(row)
+                name = named(self._name.value) if self._features is not None else ""
+                if row is not None and name:
+                    self.correct(row, name)
+                else:
+                    self._info.content = "Nothing there." if row is None else self.explain(row)
 
         async def clicked(event: Any) -> None:
             self._later.put("click", lambda: explain(event))
@@ -301,6 +358,12 @@ def plain(text: str) -> str:
     return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
 
 
+def named(text: str) -> str:
+    """Return the name in words such as "a workbench"."""
+    words = text.split()
+    return " ".join(words[1:] if len(words) > 1 and words[0].lower() in ("a", "an", "the") else words)
+
+
 def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneViewer:
     """Serve a result's folder (labels, and queries where its features are), features (queries), or a scan (colours).
 
@@ -309,7 +372,7 @@ def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneV
     """
     file, folder = features_file(path), path if path.is_dir() else path.parent
     if file.is_file() and file.suffix.lower() not in (*SUFFIXES, ".sens", ".pth"):
-        return _view_features(file, read_labels(folder), host, port)
+        return _view_features(file, read_labels(folder), folder / CORRECTIONS, host, port)
     if path.is_dir() and (saved := read_labels(path)) is not None:
         return _view_labels(saved, host, port)
     scan = open_scan(path)
@@ -336,7 +399,7 @@ def _view_labels(saved: SavedLabels, host: str, port: int) -> SceneViewer:
     )
 
 
-def _view_features(file: Path, saved: SavedLabels | None, host: str, port: int) -> SceneViewer:
+def _view_features(file: Path, saved: SavedLabels | None, corrections: Path, host: str, port: int) -> SceneViewer:
     features = PointFeatures.load(file)
     if saved is not None and len(saved.points) != len(features.points):
         saved = None
@@ -353,6 +416,7 @@ def _view_features(file: Path, saved: SavedLabels | None, host: str, port: int) 
         rotation=rotation,
         origin=features.numbers("origin", 3),
         title=features.fact("scan"),
+        corrections=corrections,
         host=host,
         port=port,
     )
