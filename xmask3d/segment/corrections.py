@@ -176,4 +176,4 @@ def _vectors(features: PointFeatures, rows: np.ndarray) -> np.ndarray:
 
 
 def _origin(features: PointFeatures) -> np.ndarray:
-    return np.array(features.about.get("origin", "0 0 0").split(), np.float64)
+    return features.numbers("origin", 3) if "origin" in features.about else np.zeros(3)
