@@ -168,6 +168,9 @@ class TrainConfig(Section):
     """Optimisation."""
 
     epochs: int = Field(150, ge=1, description="epochs")
+    start_from: Path | None = Field(
+        None, description="weights to fine-tune: a model folder, checkpoint or weight file; null for random ones"
+    )
     batch_size: int = Field(64, ge=1, description="samples per step over all processes")
     lr_3d: float = Field(1e-3, gt=0, description="learning rate of the 3D networks")
     lr_others: float = Field(1e-4, gt=0, description="learning rate of everything else")

@@ -71,6 +71,11 @@ def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: boo
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
 
 
+def weight_file(path: Path) -> Path:
+    """Return the weights of an exported model's folder; any other path stands for itself."""
+    return path / WEIGHTS_FILE if (path / WEIGHTS_FILE).is_file() else path
+
+
 def read_about(path: Path) -> dict[str, str]:
     """Read the training facts of an exported file: step, scores, benchmark; empty for any other file."""
     try:

@@ -20,7 +20,14 @@ from xmask3d.build import (
     build_validation_views,
     make_optimizer,
 )
-from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from xmask3d.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    apply_weights,
+    load_weights,
+    read_checkpoint,
+)
+from xmask3d.checkpoints.export import weight_file
 from xmask3d.config import Config, save_config
 from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
 from xmask3d.engine.accelerator import make_accelerator
@@ -36,6 +43,7 @@ from xmask3d.errors import UserError
 from xmask3d.files import locked
 from xmask3d.losses.criterion import Criterion
 from xmask3d.metrics.scores import check_headlines
+from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 
@@ -154,6 +162,9 @@ def _give_model(trainer: Trainer, config: Config) -> None:
     train, device = config.train, trainer.device
     set_seed(config.seed)
     assembly = build_model(config)
+    if train.start_from and trainer.resumed is None:
+        source = weight_file(find_file(train.start_from))
+        apply_weights(assembly.model, load_weights(source), source)
     model, clip_text = assembly.model.to(device), assembly.clip_text.to(device)
     if train.batch_norm == "sync":
         synchronise(model, device.type, trainer.accelerator.num_processes)
