@@ -65,6 +65,20 @@ def test_a_finished_run(finished: Path, tiny: Path) -> None:
     assert "fuser.linear.weight" in averaged
 
 
+def test_a_run_starts_from_the_weights_that_it_is_given(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    still = ["train.lr_3d=1e-12", "train.lr_others=1e-12", "train.epochs=1", "train.weight_decay=0"]
+    options = [f"output={tmp_path / 'run'}", f"train.start_from={finished / LAST}", *still]
+    assert run(train_run, tiny, options, log=tmp_path / "log") == 0
+    given = load_weights(finished / LAST)
+    found = load_weights(tmp_path / "run" / "checkpoints" / "step-00000004.pt")
+    trained = [name for name in given if "running_" not in name and "num_batches" not in name]
+    assert all(torch.allclose(found[name], given[name], atol=1e-9) for name in trained)
+    assert (
+        run(train_run, tiny, [f"output={tmp_path / 'other'}", "train.start_from=missing.pt"], log=tmp_path / "no") == 1
+    )
+    assert "missing.pt: no such checkpoint" in (tmp_path / "no").read_text()
+
+
 def test_curves_have_their_right_names(finished: Path) -> None:
     events = EventAccumulator(str(finished / "tensorboard"))
     events.Reload()
