@@ -5,6 +5,7 @@ the package (`setup.py` says where); both are found without an installation of a
 """
 
 import difflib
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 IS_CHECKOUT = (REPOSITORY / "config" / "published.yaml").is_file() and (REPOSITORY / "pyproject.toml").is_file()
 """True where the package is imported from the repository; paths are then also looked up there."""
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d"
+"""Folder of the user's for what is downloaded or compiled once."""
 
 DATA_SET_OF_LIST = {"scannet20": "scannet"}
 """Benchmarks are named by their class list, configurations by their data set; the ones that differ."""

@@ -1,9 +1,12 @@
-"""Exported models: half precision where it is safe, no paths of the training machine, found as the shipped model."""
+"""Exported models: half precision where it is safe, no paths of the training machine, a card."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny import write_config
@@ -13,8 +16,8 @@ from xmask3d.checkpoints.export import export_model, portable, read_about
 from xmask3d.checkpoints.validations import record_validation
 from xmask3d.config import load_config, save_config
 from xmask3d.errors import UserError
-from xmask3d.segment import segmenter
-from xmask3d.segment.segmenter import Segmenter, find_source
+from xmask3d.files import sha256_of
+from xmask3d.segment.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_weights_come_back(run: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(run.parents[1])
     written = export_model(run, tmp_path / "out")
     trained = build_model(load_config(run / "config.yaml")).model
-    loaded = Segmenter.from_checkpoint(tmp_path / "out", device="cpu").model
+    loaded = Segmenter.from_pretrained(tmp_path / "out", device="cpu").model
     original = CheckpointFolder(run / "checkpoints").load_newest()[1].model
     tensors = load_file(written.path)
     assert written.numbers == sum(t.numel() for t in original.values()) and written.size < 4 * written.numbers
@@ -75,16 +78,26 @@ def test_configuration_travels(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "other").exists()
 
 
-def test_the_shipped_model_is_the_last_resort(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(run.parents[1])
-    export_model(run, tmp_path / "shipped")
-    monkeypatch.setattr(segmenter, "SHIPPED", tmp_path / "shipped")
-    source = find_source(runs=tmp_path / "runs")
-    assert source.words == "the shipped small model (scannet20/B15N4, 7 training steps)"
-    assert source.config == tmp_path / "shipped" / "config.yaml"
-    assert "newest run" in find_source(runs=run.parent).words
-    monkeypatch.setattr(segmenter, "SHIPPED", tmp_path / "nothing")
-    with pytest.raises(UserError, match="no shipped model"):
-        find_source(runs=tmp_path / "runs")
+def test_facts_of_other_files_are_none(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")
     assert read_about(tmp_path / "plain.safetensors") == {} == read_about(tmp_path / "none")
+
+
+def test_card_has_data_protocol_scores_and_licence(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parents[1])
+    digest = sha256_of(run / "checkpoints" / "step-00000007.pt")
+    table = {"checkpoint_sha256": digest, "scenes": ["a", "b"], "views": 40, "protocol": "reference"}
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    for name, content in (("x", {**table, "scores": {"fused": {"hiou": 0.5}}}), ("damaged", [])):
+        (folder / "evaluation" / name).mkdir(parents=True)
+        (folder / "evaluation" / name / "results.json").write_text(json.dumps(content))
+    export_model(folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "mit" and front["library_name"] == "xmask3d"
+    assert "| data | `data/data`" in card and "| protocol | default;" in card and "| training | 7 steps" in card
+    assert "Evaluation of 2 scenes, 40 views, protocol reference" in card and "| fused, hIoU | 50.0 % |" in card
+    assert "| hIoU | 25.0 % |" in card and "OpenRAIL-M, restricts uses" in card and str(tmp_path) not in card

@@ -184,7 +184,7 @@ def test_mistakes_get_one_line(
     if arguments[0] == "segment" and "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", str(checkpoint)]
     # Nothing is loaded, nor worked on, first.
-    monkeypatch.setattr("xmask3d.segment.segmenter.Segmenter.from_checkpoint", None)
+    monkeypatch.setattr("xmask3d.segment.segmenter.Segmenter.from_pretrained", None)
     with pytest.raises(UserError, match=message) as caught:
         run(arguments)
     assert "\n" not in str(caught.value)

@@ -64,11 +64,11 @@ def test_the_examples_train_save_load_and_evaluate(
     results = evaluate(config, checkpoint, output=tmp_path / "evaluation")
     assert results is not None and results.views > 0 and results.points > 0
 
-    for refused in (lambda: Segmenter.from_checkpoint(checkpoint), lambda: export_model(output, tmp_path / "out")):
+    for refused in (lambda: Segmenter.from_pretrained(checkpoint), lambda: export_model(output, tmp_path / "out")):
         with pytest.raises(UserError, match=rf"config\.yaml:\d+: model\..* names code .*{module}\..*--trust-code"):
             refused()
-    assert Segmenter.from_checkpoint(checkpoint, trust_code=True).config == config
-    assert Segmenter.from_checkpoint(checkpoint, output / "config.yaml").config == config  # named by the user
+    assert Segmenter.from_pretrained(checkpoint, trust_code=True).config == config
+    assert Segmenter.from_pretrained(checkpoint, output / "config.yaml").config == config  # named by the user
     with pytest.raises(UserError, match=r"published checkpoints are of the built-in"):
         network_of(config)
 

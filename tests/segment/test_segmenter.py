@@ -1,8 +1,6 @@
 """The segmenter at tiny sizes: the evaluator's labels, resuming, little memory, clouds without pictures, queries."""
 
 import math
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError
 from xmask3d.scan.scan import ScanOptions, open_scan
 from xmask3d.segment.saved_features import PointFeatures
-from xmask3d.segment.segmenter import Segmenter, find_source, scan_key
+from xmask3d.segment.segmenter import Segmenter, scan_key
 from xmask3d.splits import load_benchmark
 from xmask3d.visualize.cloud import write_ply
 
@@ -269,27 +267,6 @@ def test_views_that_show_nothing_leave_the_shape(setup: tuple[Config, Assembly],
     scan.load_view = blind
     result = segmenter(scan, WORDS)
     assert result.about["views"] == 0 and any("by shape alone" in line for line in result.lines)
-
-
-def test_sources_are_found_in_order(setup: tuple[Config, Assembly], tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    for name, age in (("old", 100), ("new", 0)):
-        folder = runs / name / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / "best.pt").write_bytes(b"x")
-        (runs / name / "config.yaml").write_text("benchmark: scannet20/B15N4\n")
-        os.utime(folder / "best.pt", (time.time() - age, time.time() - age))
-    source = find_source(runs=runs)
-    assert source.checkpoint == runs / "new" / "checkpoints" / "best.pt" and "newest run" in source.words
-    assert source.config == runs / "new" / "config.yaml"
-    assert find_source(runs / "old").checkpoint == runs / "old" / "checkpoints" / "best.pt"
-    with pytest.raises(UserError, match="no such file"):
-        find_source(tmp_path / "none.pt")
-    lonely = tmp_path / "x" / "y" / "weights.safetensors"
-    lonely.parent.mkdir(parents=True)
-    lonely.write_bytes(b"")
-    with pytest.raises(UserError, match="no configuration beside it"):
-        find_source(lonely)
 
 
 def test_unknown_device(setup: tuple[Config, Assembly]) -> None:

@@ -3,19 +3,63 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from xmask3d.geometry.ply import read_elements
-from xmask3d.visualize.cloud import UNLABELLED, colors_to_bytes, label_palette, write_ply
+from xmask3d.segment.vocabulary import class_list
+from xmask3d.visualize.cloud import (
+    KNOWN,
+    PALETTE,
+    UNLABELLED,
+    class_palette,
+    colors_to_bytes,
+    label_palette,
+    write_ply,
+)
+
+# Linear RGB as seen without red, and without green, cones (Machado et al., 2009, severity 1).
+SIGHTS = {
+    "normal": np.eye(3),
+    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                            [-0.003882, -0.048116, 1.051998]]),
+    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                              [-0.011820, 0.042940, 0.968881]]),
+}  # fmt: skip
+TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
+                   [0.0193339, 0.1191920, 0.9503041]])  # fmt: skip
 
 
-def test_palette_tells_classes_apart() -> None:
-    for count in (2, 19, 200):
+def to_lab(colors: np.ndarray, sight: np.ndarray) -> np.ndarray:
+    """n x 3 uint8 to CIELAB, as somebody sees them."""
+    values = colors / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    xyz = (linear @ sight.T).clip(0, 1) @ TO_XYZ.T / np.array([0.95047, 1, 1.08883])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_colours_are_told_apart(sight: str) -> None:
+    lab = to_lab(label_palette(len(PALETTE)), SIGHTS[sight])  # with that of unlabelled points
+    distance = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(len(lab))
+    assert distance.min() >= 20
+
+
+def test_palette_has_one_colour_a_number() -> None:
+    for count in (0, 2, 19, 200):
         palette = label_palette(count)
         assert palette.shape == (count + 1, 3) and palette.dtype == np.uint8
         assert tuple(palette[-1]) == UNLABELLED
-        assert len({tuple(color) for color in palette}) == count + 1
-        neighbours = np.abs(palette[1:-1].astype(int) - palette[:-2].astype(int)).sum(1)
-        assert neighbours.min() > 60
+        assert len({tuple(color) for color in palette}) == min(count, len(PALETTE)) + 1
+
+
+def test_well_known_classes_keep_their_colours() -> None:
+    alone, among = class_palette(["Sofa"]), class_palette(["zebra", "couch", "chair", "floor"])
+    assert tuple(alone[0]) == tuple(among[1]) == PALETTE[KNOWN["sofa"]] and tuple(among[3]) == PALETTE[KNOWN["floor"]]
+    names = [*class_list("scannet20"), "sofa", "zebra"]  # a colour is given to one class only
+    palette = class_palette(names[:20])
+    assert len({tuple(color) for color in palette}) == 21
+    assert class_palette(["x"] * 200).shape == (201, 3)
 
 
 def test_colours_to_bytes() -> None:

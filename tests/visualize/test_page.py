@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.scenes import BoxRoom
 from tools.studies.browser import AVAILABLE, Browser
-from xmask3d.visualize.cloud import colors_to_bytes, label_palette
+from xmask3d.visualize.cloud import class_palette, colors_to_bytes
 from xmask3d.visualize.page import HeatMap, write_page
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
@@ -45,7 +45,7 @@ def test_page_is_thinned_and_needs_nothing_else(tmp_path: Path) -> None:
 
 @needs_browser
 def test_page_in_a_browser(page: Path, tmp_path: Path) -> None:
-    palette = label_palette(2)
+    palette = class_palette(NAMES)
     with Browser(tmp_path / "profile") as browser:
         browser.open(page.as_uri())
         browser.run("xmask3d.render()")
@@ -103,3 +103,44 @@ def test_places_of_a_turned_scan_are_its_own(tmp_path: Path) -> None:
         x, y, _ = browser.run("return xmask3d.project(2)")
         browser.run("xmask3d.pick(arguments[0], arguments[1])", x, y)
         assert "100.50, 205.00, 302.00 m" in str(browser.run("return document.getElementById('pick').innerText"))
+
+
+@needs_browser
+def test_objects_and_a_far_point(tmp_path: Path) -> None:
+    room = BoxRoom(1, spacing=0.06)
+    points = np.concatenate([room.points, [[900.0, 0, 0]]]).astype(np.float32)  # one stray point
+    objects = np.where(points[:, 2] < 0.02, 0, np.where(points[:, 0] < 0.05, 1, -1))
+    write_page(tmp_path / "a.html", points, np.full((len(points), 3), 200, np.uint8), objects, ["floor", "wall"],
+               objects=objects, object_names=["floor", "floor"], start="objects")  # fmt: skip
+    with Browser(tmp_path / "profile") as browser:
+        for size in ((1000, 700), (390, 844)):
+            browser.resize(*size)
+            browser.open((tmp_path / "a.html").as_uri())
+            browser.run("xmask3d.render()")
+            assert "floor 1" in str(browser.run("return document.getElementById('badges').innerText"))
+            legend = "return document.getElementById('legend').textContent"
+            assert "floor 2" in str(browser.run(legend)) and "no object" in str(browser.run(legend))
+            # The room fills the part that the panel leaves free, whatever lies far away.
+            xs, ys = np.array([browser.run("return xmask3d.project(arguments[0])", i)[:2]
+                               for i in range(0, len(room.points), 97)]).T  # fmt: skip
+            top, right = browser.run(
+                "const r = document.getElementById('panel').getBoundingClientRect(); return [r.top, r.right]"
+            )
+            wide = size[0] > 700
+            width, height = browser.run("return [innerWidth, innerHeight]")
+            assert xs.min() > (right if wide else 0) - 5 and xs.max() < width + 5
+            assert ys.min() > -5 and ys.max() < (height if wide else top) + 5
+            assert xs.max() - xs.min() > 0.5 * (width - (right if wide else 0)) or ys.max() - ys.min() > 0.5 * height
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert browser.errors() == []
+
+
+@needs_browser
+def test_the_panel_folds(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "profile") as browser:
+        browser.resize(390, 844)
+        browser.open(page.as_uri())
+        height = "return document.getElementById('panel').offsetHeight"
+        folded = browser.run(height)
+        browser.run("document.getElementById('fold').click()")
+        assert browser.run(height) > folded + 100 and browser.run(height) < 0.65 * 844

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.cloud import class_palette
 from xmask3d.visualize.view_picture import disjoint_masks, draw_view
 
 
@@ -26,7 +26,7 @@ def test_the_surest_mask_owns_a_pixel() -> None:
 
 def test_colours_are_those_of_classes() -> None:
     masks, classes = half_masks()
-    palette = label_palette(2)
+    palette = class_palette(["wall", "floor"])
     picture = draw_view(
         image=np.zeros((32, 32, 3), np.uint8),
         mask_logits=masks,

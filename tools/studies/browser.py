@@ -72,6 +72,11 @@ class Browser:
         """Run the body of a function in the page and return its result."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def resize(self, width: int, height: int, scale: float = 1) -> None:
+        """Give the page the size of a phone, which windows cannot have; touch counts as the pointer."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": True}
+        self._ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
+
     def picture(self) -> np.ndarray:
         """Return the picture of the window, h x w x 3 uint8."""
         data = self._ask("GET", "/screenshot", None)

@@ -16,7 +16,7 @@ from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError, run_tool
 from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
-from xmask3d.visualize.cloud import colors_to_bytes, label_palette
+from xmask3d.visualize.cloud import class_palette, colors_to_bytes
 from xmask3d.visualize.pictures import compare_labels, save_picture
 from xmask3d.visualize.view_picture import draw_view
 
@@ -64,7 +64,7 @@ def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: P
         cloud.labels,
         result.labels["fused"].astype(np.int64),
         benchmark.class_names,
-        label_palette(benchmark.num_classes),
+        class_palette(benchmark.class_names),
     )
     save_picture(stack(above, below), path)
 

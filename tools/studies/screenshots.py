@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xmask3d.errors import UserError, run_tool
 
-SIZE = (1240, 760)
+SIZE, PHONE = (1240, 760), (390, 844)
 MAX_COLORS = 256
 """Of the written PNG files, so that each stays small."""
 
@@ -37,6 +37,11 @@ def main() -> int:
             browser.drag(700, 400, 700 + arguments.turn, 400)
             browser.run("xmask3d.render()")
         save(browser, arguments.out / "scene.png")
+        browser.resize(*PHONE, scale=2)
+        browser.open(page.resolve().as_uri())
+        browser.run("xmask3d.ask(arguments[0]); xmask3d.render()", arguments.phrase)
+        save(browser, arguments.out / "scene_phone.png")
+        browser.resize(*SIZE)
         viewer = open_viewer(arguments.result, port=arguments.port)
         try:
             browser.open(f"http://127.0.0.1:{viewer.port}/")

@@ -1,4 +1,4 @@
-"""Export of a trained model to a small folder that can be shipped: half-precision weights and the configuration."""
+"""Export of a trained model to a small folder that can be shipped: half-precision weights, configuration, card."""
 
 import json
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ from xmask3d.checkpoints.checkpoint import (
     load_weights,
     read_checkpoint,
 )
+from xmask3d.checkpoints.model_card import model_card
 from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, sha256_of
 from xmask3d.resources import find_file
-from xmask3d.seal import UNSEALED, sealed
+from xmask3d.seal import UNSEALED, read_sealed_json, sealed
 
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.yaml"
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.yaml", "README.md"
 HALF_ERROR = 1e-3  # of a tensor's largest value; a tensor that half precision would change by more stays as it is
 
 
@@ -41,7 +42,7 @@ class Export:
 
 
 def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: bool = False) -> Export:
-    """Write `model.safetensors` and `config.yaml` of a run into a folder that `--checkpoint` takes.
+    """Write `model.safetensors`, `config.yaml` and a model card of a run into a folder that `--model` takes.
 
     Weights become float16, except running statistics and whatever float16 cannot hold; paths of the machine that
     trained are taken out of the configuration.
@@ -61,13 +62,29 @@ def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: boo
     config = load_config(run / "config.yaml", trusted=trust_code)
     source = _checkpoint(run, checkpoint)
     weights = load_weights(source)
+    return write_model(weights, config, about_checkpoint(source, config), out)
+
+
+def write_model(weights: dict[str, Tensor], config: Config, about: dict[str, str], out: Path) -> Export:
+    """Write the folder of a model.
+
+    Args:
+        weights: state dict of the network of `config`.
+        about: training facts, as `about_checkpoint` returns them.
+        out: made when missing.
+
+    Raises:
+        UserError: weights of another network, frozen networks that only this machine has, or a folder that cannot be
+            written.
+    """
     shipped = portable(config)  # before anything is written, since it may refuse
     rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
-    apply_weights(build_model(config).model, rounded, source)  # what is written can be read back
-    path, about = out / WEIGHTS_FILE, _about(source, config)
+    apply_weights(build_model(config).model, rounded, out)  # what is written can be read back
+    path = out / WEIGHTS_FILE
     atomic_write(path, sealed(lambda part: save_file(rounded, part, metadata=about | UNSEALED)))
     save_config(shipped, out / CONFIG_FILE)
-    change = max(_change(tensor, rounded[name]) for name, tensor in weights.items())
+    atomic_write(out / CARD_FILE, model_card(shipped, about, sum(tensor.numel() for tensor in weights.values())))
+    change = max(_change(tensor.cpu(), rounded[name]) for name, tensor in weights.items())
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
 
 
@@ -114,15 +131,34 @@ def _checkpoint(run: Path, name: str) -> Path:
     return find_checkpoint(name, run) if name in ("best", "newest") else find_file(name)
 
 
-def _about(source: Path, config: Config) -> dict[str, str]:
+def about_checkpoint(source: Path, config: Config) -> dict[str, str]:
+    """Return the training facts of a checkpoint, for the metadata of an exported file: step, scores, benchmark."""
+    if source.suffix == ".safetensors":
+        return read_about(source)
     about = {"benchmark": config.benchmark, "version": __version__, "from_sha256": sha256_of(source)}
     if source.suffix == ".pt":
         step = read_checkpoint(source).step
         metrics = read_validations(source.parent).get(step, {})
         about |= {"step": str(step), "metrics": json.dumps(metrics, sort_keys=True)}
+        about |= _evaluation(source.parent.parent / "evaluation", about["from_sha256"])
     if gate := load_gate(source):
         about[GATE_ENTRY] = " ".join(map(repr, gate))
     return about
+
+
+def _evaluation(folder: Path, digest: str) -> dict[str, str]:
+    """Return scores and extent of the newest evaluation of a checkpoint, given its digest; empty without one."""
+    for path in sorted(folder.glob("*/results.json"), key=lambda path: -path.stat().st_mtime):
+        try:
+            found = read_sealed_json(path)
+            if found["checkpoint_sha256"] == digest:
+                fused = found["scores"]["fused"]
+                scores = {name: fused[name] for name in ("hiou", "miou_base", "miou_novel") if name in fused}
+                extent = {"scenes": len(found["scenes"]), "views": found["views"], "protocol": found["protocol"]}
+                return {"evaluation": json.dumps(extent | {"scores": scores})}
+        except (UserError, KeyError, TypeError):
+            continue  # a damaged table is no reason against an export
+    return {}
 
 
 def _rounded(name: str, tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from xmask3d.files import atomic_write
 from xmask3d.seal import read_sealed_json, sealed_json
 
 FILE = "validations.json"
+BEST = "best.json"
 
 
 def read_validations(folder: Path) -> dict[int, dict[str, float]]:
@@ -36,3 +37,16 @@ def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> Non
     """
     found = read_validations(folder) | {step: metrics}
     atomic_write(folder / FILE, sealed_json({str(step): scores for step, scores in found.items()}, indent=1))
+
+
+def best_metrics(folder: Path) -> dict[str, float]:
+    """Read the scores by name of the checkpoint that was marked as the best; none where that is not recorded.
+
+    Args:
+        folder: folder of the run's checkpoints.
+    """
+    try:
+        step = int("".join(filter(str.isdigit, Path(read_sealed_json(folder / BEST)["from"]).stem)))
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return {}
+    return read_validations(folder).get(step, {})

@@ -2,17 +2,15 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
+from xmask3d.resources import CACHE
 
 if TYPE_CHECKING:
     from xmask3d.config import Config
     from xmask3d.scan.options import ScanOptions
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d"
-"""Folder of the user's for what is downloaded or compiled once."""
 FURNITURE_CACHE = CACHE / "furniture"
 
 

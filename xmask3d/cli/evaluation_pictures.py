@@ -9,7 +9,7 @@ from xmask3d.data.scene import Scene, SceneReader
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.metrics.scores import title_of
 from xmask3d.splits import Benchmark
-from xmask3d.visualize.cloud import colors_to_bytes, label_palette, write_ply
+from xmask3d.visualize.cloud import class_palette, colors_to_bytes, write_ply
 from xmask3d.visualize.pictures import compare_labels, save_bar_chart, save_picture
 
 
@@ -38,7 +38,7 @@ def draw_scene(folder: Path, scene: Scene, benchmark: Benchmark) -> None:
     """Write input, truth and prediction of a scene as one picture, and truth and prediction as coloured clouds."""
     result = SceneResult.load(folder / "scenes" / f"{scene.name}.npz")
     assert result is not None
-    palette = label_palette(benchmark.num_classes)
+    palette = class_palette(benchmark.class_names)
     predicted = result.labels["fused"].astype(np.int64)
     picture = compare_labels(
         scene.points, colors_to_bytes(scene.colors), scene.labels, predicted, benchmark.class_names, palette

@@ -18,7 +18,7 @@ Of a result (a folder of `xmask3d segment`), --to is a file whose suffix names t
 own file with labels), ply, obj, glb, las, laz, pcd, objects (one file an object), boxes (JSON), scannet (the
 benchmark's text files), training (points and labels as processed data sets have them).
 
-Of a run, the model is written as float16 weights and the configuration. xmask3d segment --checkpoint takes the folder,
+Of a run, the model is written as float16 weights and the configuration. xmask3d segment --model takes the folder,
 and xmask3d evaluate model.safetensors in it. Written to xmask3d/weights/rooms-B15N4 it is the model that segment uses
 where nothing was trained."""
     parser.add_argument("source", type=Path, help="folder of a result, or of a run such as runs/rooms-B15N4")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from xmask3d import __version__
-from xmask3d.cli.arguments import CACHE, FURNITURE_CACHE
+from xmask3d.cli.arguments import FURNITURE_CACHE
 from xmask3d.errors import UserError
+from xmask3d.resources import CACHE
 
 EXTRAS = {
     "train": "logs in TensorBoard",
@@ -92,7 +93,7 @@ def find_compiler() -> Iterator[Finding]:
 
 
 def find_weights() -> Iterator[Finding]:
-    """Find the shipped weights and the newest run."""
+    """Find the shipped weights, and the model that `xmask3d segment` uses."""
     from safetensors import SafetensorError, safe_open
 
     from xmask3d import weights
@@ -107,7 +108,7 @@ def find_weights() -> Iterator[Finding]:
         except (SafetensorError, OSError) as error:
             yield Finding("broken", f"shipped {name}: {_first_line(error)}", "install the package again")
     try:
-        from xmask3d.segment.segmenter import find_source
+        from xmask3d.checkpoints.sources import find_source
 
         yield Finding("there", f"xmask3d segment uses {find_source().words}")
     except (UserError, ImportError) as error:

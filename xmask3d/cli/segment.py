@@ -36,7 +36,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     words.add_argument("--corrections", type=Path, metavar="FILE",
                        help="clicks of xmask3d view on this or another scan that correct labels")  # fmt: skip
     model = parser.add_argument_group("model")
-    model.add_argument("--checkpoint", type=Path, help="file or run folder (default: newest run, else shipped model)")
+    model.add_argument("--model", "--checkpoint", metavar="NAME",
+                       help="shipped, newest, a file or folder, a published one such as scannet20-b15n4, or org/name "
+                       "of the Hugging Face hub (default: shipped, or a run of yours with a better score)")  # fmt: skip
     model.add_argument("--config", type=Path, help="its configuration, where it is not beside it")
     model.add_argument("--device", help="such as cpu, cuda:0 or mps (default: a CUDA GPU if there is one)")
     model.add_argument(
@@ -65,13 +67,14 @@ def check(options: Namespace) -> None:
         raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
     if options.batch_size is not None and options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: at least one view at once is needed")
-    if options.checkpoint and not options.checkpoint.exists():
-        raise UserError(f"checkpoint {options.checkpoint}: no such file")
 
+    from xmask3d.checkpoints.model_names import check_name
     from xmask3d.scan.scan import check_exists
     from xmask3d.segment import folder
     from xmask3d.segment.vocabulary import Reference, class_list, parse_queries
 
+    if options.model is not None:
+        check_name(options.model)
     listed = class_list(options.classes) if options.classes else []
     parse_queries([*listed, *options.query], Reference([], []), options.background)
     if options.config:
@@ -88,19 +91,20 @@ def run(options: Namespace) -> int:
     """Segment, write the results, print the table."""
     check(options)
 
+    from xmask3d.checkpoints.sources import find_source
     from xmask3d.files import locked
     from xmask3d.scan.scan import open_scan
     from xmask3d.segment import folder
-    from xmask3d.segment.segmenter import Segmenter, find_source
+    from xmask3d.segment.segmenter import Segmenter
 
-    source = find_source(options.checkpoint, options.config)
+    source = find_source(options.model, options.config)
     scan = open_scan(options.scan, reading_options(options))
     out = options.out or folder.default_folder(scan.name, options.scan)
     features = options.save_features or out / folder.FEATURES
     folder.check_places(out, features)
     print(scan.describe())
-    print(f"model: {source.words}")
-    segmenter = Segmenter.from_checkpoint(
+    print(f"model: {source.words}" + (f"; {source.hint}" if source.hint else ""))
+    segmenter = Segmenter.from_pretrained(
         source.checkpoint, options.config, options.device, options.batch_size, options.trust_code, options.regions
     )
     segmenter.source = source.words

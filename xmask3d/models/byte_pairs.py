@@ -25,6 +25,7 @@ class BytePairs:
         """Keep the merges. `merges`: pairs in the order in which they are joined."""
         import regex
 
+        self.merges = merges
         self._byte_symbol = _byte_symbols()
         symbols = list(self._byte_symbol.values())
         vocabulary = symbols + [symbol + "</w>" for symbol in symbols] + ["".join(pair) for pair in merges]

@@ -24,13 +24,13 @@ class TextTower:
     """
 
     def __init__(self, tensors: dict[str, np.ndarray], heads: int, tokenizer: CompactTokenizer) -> None:
-        self._tensors, self._heads, self._tokenizer = tensors, heads, tokenizer
+        self.tensors, self.heads, self.tokenizer = tensors, heads, tokenizer
         self._layers = sum(name.endswith("ln_1.weight") for name in tensors)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embed N texts, one or more: N x D float32, not normalised."""
-        t = self._tensors
-        tokens = np.array(self._tokenizer.rows(texts))
+        t = self.tensors
+        tokens = np.array(self.tokenizer.rows(texts))
         x = t["token_embedding.weight"][tokens] + t["positional_embedding"][: tokens.shape[1]]
         for layer in range(self._layers):
             x = self._block(x, f"transformer.resblocks.{layer}.")
@@ -43,7 +43,7 @@ class TextTower:
 
         count, length, width = x.shape
         projected = self._linear(self._norm(x, name + "ln_1"), name + "attn.in_proj_")
-        query, key, value = projected.reshape(count, length, 3, self._heads, -1).transpose(2, 0, 3, 1, 4)
+        query, key, value = projected.reshape(count, length, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
         scores = query @ key.transpose(0, 1, 3, 2) / np.sqrt(query.shape[-1], dtype=np.float32)
         scores = np.where(np.tri(length, dtype=bool), scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -54,12 +54,12 @@ class TextTower:
         return x + self._linear(hidden.astype(np.float32), name + "mlp.c_proj.")
 
     def _linear(self, x: np.ndarray, name: str) -> np.ndarray:
-        return x @ self._tensors[f"{name}weight"].T + self._tensors[f"{name}bias"]
+        return x @ self.tensors[f"{name}weight"].T + self.tensors[f"{name}bias"]
 
     def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        return scaled * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+        return scaled * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
 
 
 def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | None:

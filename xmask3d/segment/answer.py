@@ -16,7 +16,7 @@ from xmask3d.segment.regions import MIN_POINTS, components, renumber
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.saved_labels import read_labels
-from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.cloud import class_palette
 
 SAME_PLACE = 1e-3  # metres up to which vertices are the points that were labelled
 FAR = 0.25  # metres beyond which no labelled point speaks for a vertex
@@ -108,7 +108,7 @@ class Answer:
 
     def added(self, paint: bool = False) -> Added:
         """Return the labels of all points."""
-        return Added(self.labels, self.confidence, self.names, label_palette(len(self.names)), self.objects, paint)
+        return Added(self.labels, self.confidence, self.names, class_palette(self.names), self.objects, paint)
 
     def added_at(self, places: np.ndarray, units: float, paint: bool = False) -> tuple[Added, bool]:
         """Carry labels to the vertices of a file: each takes the nearest point's, none where all are far.
@@ -128,7 +128,7 @@ class Answer:
         rows = nearest(self.points, places[known])
         close = np.linalg.norm(self.points[rows] - places[known], axis=1) < FAR
         every = Added(np.append(self.labels, -1), np.append(self.confidence, 0), self.names,
-                      label_palette(len(self.names)), None if self.objects is None else np.append(self.objects, -1),
+                      class_palette(self.names), None if self.objects is None else np.append(self.objects, -1),
                       paint)  # fmt: skip
         row_of = np.full(len(places), len(self.points))
         row_of[known[close]] = rows[close]

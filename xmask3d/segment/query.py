@@ -112,6 +112,7 @@ def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder
         similarity=similarity[:, :shown],
         regions=[[] for _ in range(shown)],
         scale=heat_scale(features, encode),
+        texts=vocabulary.texts_of_classes()[:shown],
         features=features,
         about={"mode": "labels"},
     )

@@ -36,7 +36,7 @@ class SegmentationResult:
         labels: n int64 class ids, -1 where unlabelled.
         confidence: n float32 in [0, 1]: share of the views that agree, or probability.
         phrases: P phrases, and `similarity`: m x P float32 cosines of the features' places with them.
-        regions: best places for each phrase.
+        regions: best places for each phrase. texts: texts behind each phrase, each with whether it counts as base.
         scale: similarities at the two ends of all heat maps' colours, see `query.heat_scale`.
         features: features for further queries.
         objects: n int64 object numbers, -1 for none; None unless asked for. object_names: class of each object.
@@ -57,6 +57,7 @@ class SegmentationResult:
     scale: tuple[float, float] | None = None
     objects: np.ndarray | None = None
     object_names: list[str] = field(default_factory=list)
+    texts: list[list[tuple[str, bool]]] = field(default_factory=list)
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     lines: list[str] = field(default_factory=list)

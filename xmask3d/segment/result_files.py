@@ -12,9 +12,10 @@ from xmask3d.seal import sealed_json
 from xmask3d.segment.answer import Answer
 from xmask3d.segment.exports import own_file_name, write_file
 from xmask3d.segment.folder import SUMMARY, earlier_summary
+from xmask3d.segment.page_words import page_words
 from xmask3d.segment.regions import Region
 from xmask3d.segment.result import SegmentationResult
-from xmask3d.visualize.cloud import label_palette, write_ply
+from xmask3d.visualize.cloud import class_palette, label_palette, write_ply
 from xmask3d.visualize.overview import heat_colors, write_overview
 from xmask3d.visualize.page import HeatMap, write_page
 
@@ -68,7 +69,7 @@ def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str
     Args:
         own: name of the scan's own file with labels.
     """
-    palette = label_palette(len(result.names))
+    palette = class_palette(result.names)
     colors = palette[result.labels]
     position = result.points + result.origin if np.any(result.origin) else result.points
     files = [folder / "labels.ply", folder / "labels.csv"]
@@ -85,8 +86,11 @@ def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str
                   result.objects)  # fmt: skip
         _write_objects(files[-1], result)
     # Of places, not of points: of 200 classes and many points that would be gigabytes.
-    heats = [HeatMap(name, values, result.features.row, result.scale)
-             for name, values in zip(result.phrases, result.similarity.T, strict=True)]  # fmt: skip
+    texts = result.texts or [[] for _ in result.phrases]
+    heats = [
+        HeatMap(name, values, result.features.row, result.scale, said)
+        for name, values, said in zip(result.phrases, result.similarity.T, texts, strict=True)
+    ]
     upright = result.points @ result.rotation.T.astype(np.float32)
     files += [folder / "overview.png", folder / "scene.html", folder / SUMMARY]
     phrase_only = result.about.get("mode") == "phrase"
@@ -100,6 +104,9 @@ def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str
         result.names,
         heats,
         confidence=result.confidence,
+        objects=result.objects,
+        object_names=result.object_names,
+        words=lambda kept: page_words(result.features, kept),
         title=result.name,
         facts=f"{len(result.points):,} points; {result.about.get('views', 0)} views",
         origin=result.origin,

@@ -1,6 +1,7 @@
 """Labels in a result's folder, read back."""
 
-from dataclasses import dataclass
+import csv
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ class SavedLabels:
         labels: n int64 class ids, -1 unlabelled. confidence: n in [0, 1].
         names: class names. words: what they were asked by, with synonyms.
         origin: 3. rotation: 3 x 3, turns points upright.
+        objects: n object numbers, -1 for none; None where objects were not separated. object_names: class of each.
     """
 
     title: str
@@ -31,6 +33,8 @@ class SavedLabels:
     words: list[str]
     origin: np.ndarray
     rotation: np.ndarray
+    objects: np.ndarray | None = None
+    object_names: list[str] = field(default_factory=list)
 
 
 def read_labels(folder: Path) -> SavedLabels | None:
@@ -62,6 +66,7 @@ def read_labels(folder: Path) -> SavedLabels | None:
         rotation = np.array(said.get("rotation", np.eye(3)), np.float64).reshape(3, 3)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / SUMMARY}: damaged ({error}); delete it, or segment the scan again") from error
+    objects, object_names = _read_objects(folder, len(points))
     return SavedLabels(
         title=str(said.get("scan", folder.name)),
         points=points - origin,
@@ -71,4 +76,22 @@ def read_labels(folder: Path) -> SavedLabels | None:
         words=words if isinstance(words, list) and len(words) == len(names) else names,
         origin=origin,
         rotation=rotation,
+        objects=objects,
+        object_names=object_names,
     )
+
+
+def _read_objects(folder: Path, count: int) -> tuple[np.ndarray | None, list[str]]:
+    """Read the object number of each of `count` points, and the class of each object; None where there are none."""
+    ply, table = folder / "objects.ply", folder / "objects.csv"
+    if not ply.is_file() or not table.is_file():
+        return None, []
+    try:
+        objects = read_elements(ply)["vertex"]["label"].astype(np.int64)
+        with table.open(newline="", encoding="utf-8") as file:
+            names = [row["class"] for row in csv.DictReader(file)]
+    except (KeyError, ValueError, csv.Error) as error:
+        raise UserError(f"{ply}: damaged ({error}); delete it to see the labels, or segment again") from error
+    if len(objects) != count or int(objects.max(initial=-1)) >= len(names):
+        raise UserError(f"{ply}: does not fit {table.name} and labels.ply; delete it, or segment again")
+    return objects, names

@@ -1,16 +1,17 @@
 """Segmentation of a scan by any words, in a few lines of Python.
 
 >>> from xmask3d import Segmenter
->>> segmenter = Segmenter.from_checkpoint("runs/rooms-B15N4/checkpoints/best.pt")
+>>> segmenter = Segmenter.from_pretrained("runs/rooms-B15N4/checkpoints/best.pt")
 >>> result = segmenter("my_scan/", ["sofa|couch", "potted plant", "floor"])
 >>> result.labels, result.confidence, result.heat("potted plant")
 >>> again = segmenter.query(result.features, "red chair")
 """
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ import torch
 
 from xmask3d import __version__
 from xmask3d.build import scan_view_settings
-from xmask3d.checkpoints.checkpoint import find_checkpoint, weights_digest
-from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
+from xmask3d.checkpoints.checkpoint import weights_digest
+from xmask3d.checkpoints.export import about_checkpoint, write_model
+from xmask3d.checkpoints.hub import push_folder
+from xmask3d.checkpoints.sources import find_source
 from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError
 from xmask3d.inference.fill import fill_unseen
@@ -29,7 +32,6 @@ from xmask3d.inference.region_votes import divide
 from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.open_model import open_gate, open_model
-from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.corrections import Corrections
 from xmask3d.segment.feature_accumulator import MAX_PLACES
@@ -42,84 +44,6 @@ from xmask3d.segment.settle_up import settle_up
 from xmask3d.segment.vocabulary import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
 from xmask3d.segment.wording import local_clip, understand
 from xmask3d.splits import Benchmark, load_benchmark
-from xmask3d.weights import SHIPPED
-
-
-@dataclass(frozen=True)
-class Source:
-    """Source of a model: weights, configuration, and a sentence on how that was chosen."""
-
-    checkpoint: Path
-    config: Path
-    words: str
-
-
-def find_source(
-    checkpoint: Path | str | None = None, config: Path | str | None = None, runs: Path | None = None
-) -> Source:
-    """Find weights and their configuration.
-
-    Args:
-        checkpoint: a file, a run's folder, a folder of `xmask3d export`, or None for the newest run below
-            `runs`, else the shipped small model.
-        config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
-        runs: `runs` in the working folder and, from a checkout, in the repository, by default.
-
-    Raises:
-        UserError: nothing there, with what to do.
-    """
-    if checkpoint is None:
-        found = _newest_run(runs)
-        if found is not None:
-            return Source(found, _config_of(found, config), f"the newest run, {found}")
-        shipped = SHIPPED / WEIGHTS_FILE
-        if shipped.is_file():
-            return Source(shipped, _config_of(shipped, config), f"the shipped small model{_trained_how(shipped)}")
-        raise UserError(
-            "no model: nothing trained below runs/ yet and no shipped model in this installation; "
-            "train one (sh scripts/quickstart.sh) or give --checkpoint FILE"
-        )
-    path = Path(checkpoint)
-    if (path / WEIGHTS_FILE).is_file():
-        path = path / WEIGHTS_FILE
-    elif path.is_dir():
-        best = path / "checkpoints" / "best.pt"
-        path = best if best.is_file() else find_checkpoint("newest", path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    return Source(path, _config_of(path, config), str(path))
-
-
-def _trained_how(exported: Path) -> str:
-    about = read_about(exported)
-    return f" ({about['benchmark']}, {about['step']} training steps)" if "step" in about else ""
-
-
-def _newest_run(runs: Path | None) -> Path | None:
-    folders = [runs or Path("runs")]
-    if runs is None and IS_CHECKOUT:
-        folders.append(REPOSITORY / "runs")
-    found = [path for folder in folders for path in folder.glob("**/checkpoints/*.pt") if path.is_file()]
-    if not found:
-        return None
-    newest = max(found, key=lambda path: path.stat().st_mtime)
-    best = newest.with_name("best.pt")
-    return best if best.is_file() else find_checkpoint("newest", newest.parent.parent)
-
-
-def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
-    if given is not None:
-        return Path(given)
-    # An exported model may lie inside the folder of another run.
-    candidates = [
-        checkpoint.with_suffix(".yaml"),
-        checkpoint.parent / CONFIG_FILE,
-        checkpoint.parent.parent / CONFIG_FILE,
-    ]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise UserError(f"checkpoint {checkpoint}: no configuration beside it ({candidates[-1]}); give it with --config")
 
 
 class Segmenter:
@@ -151,6 +75,7 @@ class Segmenter:
         self.device = pick_device(device)
         self.model, self.clip_text = model.to(self.device).eval(), clip_text.to(self.device)
         self.config, self.benchmark, self.source = config, benchmark, source
+        self.checkpoint: Path | None = None
         self.reference = Reference.of(benchmark)
         # An own scan is no benchmark: it gains by regions where the model's published scores are without them, too.
         self._regions = regions or config.evaluate.regions.replace("none", "votes")
@@ -166,16 +91,16 @@ class Segmenter:
         )
 
     @classmethod
-    def from_checkpoint(
+    def from_pretrained(
         cls,
-        checkpoint: Path | str | None = None,
+        model: Path | str | None = None,
         config: Path | str | None = None,
         device: torch.device | str | None = None,
         batch_size: int | None = None,
         trust_code: bool = False,
         regions: str | None = None,
     ) -> "Segmenter":
-        """Load a checkpoint; None stands for the choices of `find_source`.
+        """Load a model by its name, see `find_source`: "shipped", "newest", a file or folder, "org/name" of the hub.
 
         Parts that its configuration names by dotted path are imported, which runs their code, if the caller gives the
         configuration or sets `trust_code`.
@@ -184,14 +109,37 @@ class Segmenter:
             UserError: missing or damaged file, one that does not fit its configuration, or a configuration that names
                 code without being trusted.
         """
-        source = find_source(checkpoint, config)
+        source = find_source(model, config)
         settings = load_config(source.config, trusted=trust_code or config is not None)
         assembly = open_model(settings, source.checkpoint)
         benchmark = load_benchmark(settings.benchmark)
         gate = open_gate(settings)
-        return cls(
+        segmenter = cls(
             assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size, regions, gate
         )
+        segmenter.checkpoint = source.checkpoint
+        return segmenter
+
+    from_checkpoint = from_pretrained  # its earlier name
+
+    def push_to_hub(self, repo: str, private: bool = False, token: str | None = None) -> str:
+        """Upload weights in half precision, configuration and model card to the Hugging Face hub.
+
+        Args:
+            repo: "org/name", made when missing.
+            private: hide a new one from others.
+            token: access token; that of `hf auth login` by default.
+
+        Returns:
+            Its address; `from_pretrained(repo)` and `--model repo` take it.
+
+        Raises:
+            UserError: a model that only this machine has the frozen networks of, no connection, or no permission.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            about = self.checkpoint and about_checkpoint(self.checkpoint, self.config)
+            write_model(self.model.state_dict(), self.config, about or {}, Path(folder))
+            return push_folder(Path(folder), repo, private, token)
 
     def vocabulary(
         self, queries: Sequence[str], background: Sequence[str] = (), classes: str | None = None

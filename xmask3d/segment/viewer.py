@@ -1,11 +1,10 @@
 """Live viewer in the browser: a cloud, its classes, and a text box that answers words from saved features."""
 
 import io
-import re
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,10 @@ from xmask3d.segment.query import Encoder, query_features, text_encoder
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.saved_labels import SavedLabels, read_labels
 from xmask3d.segment.viewer_guard import Guard, Rule, number, one_of, text
-from xmask3d.visualize.cloud import label_palette
+from xmask3d.segment.viewer_text import heat_bar, named, number_objects, plain
+from xmask3d.visualize.cloud import class_palette, label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
-from xmask3d.visualize.page import thin_rows
+from xmask3d.visualize.page import SHOWN, thin_rows
 
 try:
     import viser
@@ -34,12 +34,13 @@ except ImportError as error:
     raise missing_extra("the viewer", "view") from error
 
 MAX_POINTS = 1_000_000
-MODES = ("colours", "labels", "heat map")
 MAX_NAME = 60  # characters of the name of a thing
+MAX_SIGNS = 60  # objects whose name stands in the scene
 MAX_TEXT = 2000  # characters of a question
 SIZES = (0.2, 4.0)  # of a point, in spacings
 PAUSE = 0.7  # seconds without a key stroke after which words are answered
 PRESETS = {"corner": (-1, -1, 0.9), "top": (0, -0.01, 1.6), "front": (0, -1.6, 0.3), "side": (1.6, 0, 0.3)}
+ZOOM = 0.95  # of half the scene's diagonal, from which it fills the picture
 
 
 class SceneViewer:
@@ -53,6 +54,7 @@ class SceneViewer:
         load_text: makes the text encoder at the first query.
         words: query words behind `names`, with their synonyms; the names themselves by default.
         rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are shown in that frame.
+        objects: n object numbers, -1 for none; None for none at all. object_names: class of each object.
         title: shown in the panel.
         corrections: file that keeps corrections by clicks; None for none.
         host, port: address of the server; another port is taken if that one is in use.
@@ -74,6 +76,8 @@ class SceneViewer:
         words: list[str] | None = None,
         rotation: np.ndarray | None = None,
         origin: np.ndarray | None = None,
+        objects: np.ndarray | None = None,
+        object_names: Sequence[str] = (),
         title: str = "scan",
         corrections: Path | None = None,
         host: str = "127.0.0.1",
@@ -97,12 +101,18 @@ class SceneViewer:
             found = corrections is not None and corrections.is_file()
             self._corrections = Corrections.load(corrections) if found and corrections else Corrections.none(features)
             self._labels, self._names = self._corrected()
+        self._objects = None if objects is None else objects[self._kept]
+        self._object_titles = number_objects(object_names)
+        self._modes = ("colours", "labels", *(("objects",) if objects is not None else ()), "heat map")
         self._spacing = point_spacing(self._points)
+        near = np.percentile(self._points, SHOWN, axis=0) if len(points) else np.zeros((2, 3))
+        self._low, self._high = near[0], near[1]
         self._lock = threading.RLock()  # callbacks come from several threads
         self._later, self._guard = Newest(), Guard(host)
         with self._guard.installed():
             self._server = viser.ViserServer(host=host, port=free_port(host, port), verbose=False)
         self._server.scene.set_up_direction("+z")
+        self._server.gui.configure_theme(dark_mode=True, control_layout="collapsible", show_logo=False)
         self._build_panel(title)
         self._register_clicks()
         self._server.on_client_connect(lambda client: self._look_from(client, "corner"))
@@ -205,9 +215,14 @@ class SceneViewer:
             if self._mode.value == "heat map" and self._heat is not None:
                 colors = heat_colors(self._heat, self._scale)
             elif self._mode.value == "labels":
-                colors = label_colors(self._labels, self._names, self._colors)
+                colors = label_colors(self._labels, class_palette(self._names), self._colors)
+            elif self._mode.value == "objects" and self._objects is not None:
+                colors = label_colors(self._objects, label_palette(len(self._object_titles)), self._colors)
             else:
                 colors = self._colors
+            self._bar.content = heat_bar(self._heat, self._scale) if self._mode.value == "heat map" else ""
+            for sign in self._signs:
+                sign.visible = self._mode.value == "objects"
             self._server.scene.add_point_cloud(
                 "/scan",
                 points=self._points[shown],
@@ -226,6 +241,8 @@ class SceneViewer:
         """Describe a point as Markdown; `row` counts the points that are drawn."""
         label = int(self._labels[row])
         name = self._names[label] if label >= 0 else "unlabelled"
+        if self._objects is not None and self._objects[row] >= 0:
+            name += f" · {self._object_titles[int(self._objects[row])]}"
         place = self._points[row].astype(np.float64) @ self._rotation + self._origin
         lines = [f"**{plain(name)}** at ({', '.join(f'{v:.2f}' for v in place)}) m"]
         if label >= 0 and self._confidence is not None:
@@ -269,12 +286,12 @@ class SceneViewer:
             self._guard.allow(self._name, text(MAX_NAME))
             self._on_update(gui.add_button("undo"), one_of(True), "undo", lambda _: self.undo())
         self._info = gui.add_markdown("Click a point to see its scores.")
-        self._mode = gui.add_dropdown("show", MODES, initial_value=start)
+        self._mode = gui.add_dropdown("show", self._modes, initial_value=start)
+        self._bar = gui.add_html("")
         self._size = gui.add_slider("point size", *SIZES, 0.1, 1.0)
-        low, high = (float(self._points[:, 2].min()), float(self._points[:, 2].max())) if len(self._points) else (0, 1)
-        top = round(high + 0.01, 2)
+        low, top = float(self._low[2]), round(float(self._points[:, 2].max(initial=self._high[2])) + 0.01, 2)
         self._cut = gui.add_slider("cut off above", round(low, 2), top, 0.01, top)
-        self._redraw(self._mode, one_of(*MODES))
+        self._redraw(self._mode, one_of(*self._modes))
         self._redraw(self._size, number(*SIZES))
         self._redraw(self._cut, number(round(low, 2), top))
         views = gui.add_button_group("view", tuple(PRESETS))
@@ -284,6 +301,19 @@ class SceneViewer:
         self._folder = gui.add_folder("classes")
         self._ticks: list = []
         self._build_legend()
+        self._signs = [] if self._objects is None else self._add_signs(self._objects)
+
+    def _add_signs(self, objects: np.ndarray) -> list:
+        """Put the names of the largest objects into the scene, each on the point nearest to the object's middle."""
+        counts = np.bincount(objects[objects >= 0], minlength=len(self._object_titles))
+        signs = []
+        for chosen in np.argsort(-counts)[:MAX_SIGNS]:
+            points = self._points[objects == chosen]
+            if len(points):
+                place = points[np.linalg.norm(points - points.mean(0), axis=1).argmin()]
+                title = self._object_titles[chosen]
+                signs.append(self._server.scene.add_label(f"/objects/{chosen}", title, position=tuple(place)))
+        return signs
 
     def _redraw(self, control: Any, rule: Rule) -> None:
         self._on_update(control, rule, "draw", lambda _: self.update())
@@ -303,7 +333,7 @@ class SceneViewer:
             self._guard.forget(box)
         self._folder.remove()
         self._folder = self._server.gui.add_folder("classes")
-        palette = label_palette(len(self._names))
+        palette = class_palette(self._names)
         self._boxes = []
         with self._folder:
             for number, name in enumerate(self._names):
@@ -339,8 +369,8 @@ class SceneViewer:
     def _look_from(self, client: viser.ClientHandle | None, preset: str) -> None:
         if client is None or not len(self._points):
             return
-        low, high = self._points.min(0), self._points.max(0)
-        middle, reach = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+        # A few points far away must not make the room tiny.
+        middle, reach = (self._low + self._high) / 2, ZOOM * float(np.linalg.norm(self._high - self._low)) / 2
         client.camera.position = tuple(middle + reach * np.array(PRESETS[preset]))
         client.camera.look_at = tuple(middle)
         client.camera.up_direction = (0.0, 0.0, 1.0)
@@ -351,17 +381,6 @@ class SceneViewer:
         picture = io.BytesIO()
         Image.fromarray(event.client.get_render(1080, 1440)[..., :3]).save(picture, "PNG")
         event.client.send_file_download("scan.png", picture.getvalue())
-
-
-def plain(text: str) -> str:
-    """Escape text for Markdown: viser's browser side runs HTML, and older ones braces as code too."""
-    return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
-
-
-def named(text: str) -> str:
-    """Return the name in words such as "a workbench"."""
-    words = text.split()
-    return " ".join(words[1:] if len(words) > 1 and words[0].lower() in ("a", "an", "the") else words)
 
 
 def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneViewer:
@@ -393,6 +412,8 @@ def _view_labels(saved: SavedLabels, host: str, port: int) -> SceneViewer:
         confidence=saved.confidence,
         rotation=saved.rotation,
         origin=saved.origin,
+        objects=saved.objects,
+        object_names=saved.object_names,
         title=saved.title,
         host=host,
         port=port,
@@ -415,6 +436,8 @@ def _view_features(file: Path, saved: SavedLabels | None, corrections: Path, hos
         words=saved.words if saved else None,
         rotation=rotation,
         origin=features.numbers("origin", 3),
+        objects=saved.objects if saved else None,
+        object_names=saved.object_names if saved else (),
         title=features.fact("scan"),
         corrections=corrections,
         host=host,

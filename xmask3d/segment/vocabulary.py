@@ -40,6 +40,13 @@ class Vocabulary:
         """Class of each text, T int64."""
         return np.array(self.class_of_text, np.int64)
 
+    def texts_of_classes(self) -> list[list[tuple[str, bool]]]:
+        """Return the texts of each class, each with whether it is a base class of the checkpoint."""
+        found: list[list[tuple[str, bool]]] = [[] for _ in self.names]
+        for text, group, is_base in zip(self.texts, self.class_of_text, self.is_base, strict=True):
+            found[group].append((text, is_base))
+        return found
+
     def merge(self, text_scores: np.ndarray) -> np.ndarray:
         """Return the largest score of each class's texts: ... x T to ... x K."""
         merged = np.full((*text_scores.shape[:-1], len(self.names)), -np.inf, text_scores.dtype)

@@ -1,6 +1,6 @@
 """Coloured point clouds as PLY files, and the colours of classes."""
 
-import colorsys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +9,52 @@ from xmask3d.geometry.ply import write_elements
 from xmask3d.seal import UNSEALED, seal
 
 UNLABELLED = (90, 90, 90)
+PALETTE = (
+    (240, 105, 15), (60, 135, 180), (120, 195, 75), (150, 90, 255), (165, 75, 15), (0, 150, 150), (210, 255, 75),
+    (105, 180, 255), (135, 30, 30), (60, 150, 75), (195, 210, 240), (105, 15, 150), (165, 195, 135), (45, 30, 255),
+    (180, 255, 210), (120, 105, 210), (45, 75, 105), (165, 255, 120), (150, 195, 180), (90, 15, 195),
+)  # fmt: skip
+"""Colours at least 20 apart in CIELAB from each other and from `UNLABELLED`, for normal sight, protanopia and
+deuteranopia (simulated after Machado et al., 2009); found by greedy packing of the space that all three share."""
+
+KNOWN = {
+    "chair": 0, "desk": 1, "bathtub": 2, "sofa": 3, "couch": 3, "door": 4, "counter": 5, "picture": 6, "painting": 6,
+    "table": 7, "cabinet": 8, "wardrobe": 8, "bookshelf": 9, "shelf": 9, "wall": 10, "curtain": 11, "floor": 12,
+    "refrigerator": 13, "fridge": 13, "ceiling": 14, "bed": 15, "sink": 16, "toilet": 17, "window": 18,
+    "shower curtain": 19, "plant": 2, "potted plant": 2, "lamp": 6, "monitor": 16, "tv": 16, "television": 16,
+    "pillow": 19, "rug": 11, "carpet": 11, "stairs": 8, "person": 17, "beam": 5, "column": 18, "board": 13,
+    "clutter": 9,
+}  # fmt: skip
+"""Places in `PALETTE` of well-known class names; those that hardly meet in one room share one."""
 
 
 def label_palette(num_classes: int) -> np.ndarray:
-    """Choose colours so that neighbours in a class list differ.
+    """Choose colours by number; beyond those of `PALETTE` they repeat.
 
     Returns:
         (K + 1) x 3 uint8; the last row, dark grey, is for ignored and unknown points (also reached by index -1).
     """
-    golden = 0.61803398875
-    colors = [
-        colorsys.hsv_to_rgb((0.58 + i * golden) % 1, (0.55, 0.85, 0.7)[i % 3], (0.95, 0.8, 0.65)[i // 3 % 3])
-        for i in range(num_classes)
-    ]
-    scaled = np.rint(np.array(colors, np.float64).reshape(-1, 3) * 255).astype(np.uint8)
-    return np.concatenate([scaled, np.array([UNLABELLED], np.uint8)])
+    return np.array([*(PALETTE[i % len(PALETTE)] for i in range(num_classes)), UNLABELLED], np.uint8)
+
+
+def class_palette(names: Sequence[str]) -> np.ndarray:
+    """Choose colours by name: well-known classes have the same in every scan, others what is left.
+
+    No two of up to `len(PALETTE)` classes share a colour. With more, colours repeat, and classes are to be numbered.
+
+    Args:
+        names: K class names.
+
+    Returns:
+        (K + 1) x 3 uint8, the last row as in `label_palette`.
+    """
+    wanted = [KNOWN.get(" ".join(name.lower().replace("_", " ").split())) for name in names]
+    chosen: list[int | None] = [number if number not in wanted[:i] else None for i, number in enumerate(wanted)]
+    free = [number for number in range(len(PALETTE)) if number not in chosen]
+    for i, number in enumerate(chosen):
+        if number is None:
+            chosen[i] = free.pop(0) if free else i % len(PALETTE)
+    return np.array([*(PALETTE[number or 0] for number in chosen), UNLABELLED], np.uint8)
 
 
 def colors_to_bytes(colors: np.ndarray) -> np.ndarray:

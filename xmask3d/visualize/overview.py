@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.cloud import class_palette
 from xmask3d.visualize.page import HeatMap
 from xmask3d.visualize.pictures import render_cloud, save_picture, side_by_side
 
@@ -17,6 +17,7 @@ HEAT = np.array(
      [210, 49, 5]]
 )  # fmt: skip
 BAR_STEPS = 6  # values beside a heat map
+HEAT_RANGE = (1, 99.5)  # percentiles of the values that the two ends of the colours stand for, where no scale is given
 HEAT_STEPS = 1024  # shades; more than a byte a colour can tell apart
 
 
@@ -28,7 +29,7 @@ def heat_colors(values: np.ndarray, scale: tuple[float, float] | None = None) ->
         scale: values at the two ends; by default their own 1st and 99.5th percentile.
     """
     values = np.nan_to_num(np.asarray(values, np.float32))
-    low, high = scale or (np.percentile(values, (1, 99.5)) if len(values) else (0.0, 1.0))
+    low, high = scale or (np.percentile(values, HEAT_RANGE) if len(values) else (0.0, 1.0))
     place = np.clip((values - np.float32(low)) / np.float32(max(high - low, 1e-9)), 0, 1)
     return _heat_table()[np.rint(place * (HEAT_STEPS - 1)).astype(np.int16)]
 
@@ -45,17 +46,17 @@ def _heat_table() -> np.ndarray:
     return np.rint(table).astype(np.uint8)
 
 
-def label_colors(labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
+def label_colors(labels: np.ndarray, palette: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Colour points by class, n x 3 uint8, shaded by the scan's own brightness so that shapes stay visible.
 
     Unlabelled points are grey.
 
     Args:
-        labels: n class ids, -1 unlabelled. names: K class names. colors: n x 3 uint8.
+        labels: n class ids, -1 unlabelled. palette: (K + 1) x 3 uint8. colors: n x 3 uint8.
     """
     brightness = colors.astype(np.float32).mean(1, keepdims=True)
     shade = 0.55 + 0.45 * brightness / np.float32(max(np.percentile(brightness, 95), 1) if len(colors) else 1)
-    shown = np.minimum(label_palette(len(names))[labels] * shade.clip(0.55, 1.05), 255)
+    shown = np.minimum(palette[labels] * shade.clip(0.55, 1.05), 255)
     rest = labels < 0
     shown[rest] = 35 + 0.45 * brightness[rest]
     return shown.astype(np.uint8)
@@ -84,11 +85,11 @@ def write_overview(
     if len(some):
         low, high = np.percentile(points[some, 2], (0.5, 99.5))
         some = some[points[some, 2] <= low + 0.85 * (high - low) + 1e-6] if high - low > 1.5 else some
-    palette = label_palette(len(names))
+    palette = class_palette(names)
     present = [i for i in np.unique(labels) if 0 <= i < len(names)]
     legend = [names[i] for i in present]
     rows: list[tuple[str, np.ndarray, list[str], np.ndarray]] = [("colours", colors[some], [], palette[:0])]
-    rows.append(("labels", label_colors(labels[some], names, colors[some]), legend, palette[present]))
+    rows.append(("labels", label_colors(labels[some], palette, colors[some]), legend, palette[present]))
     rows += [
         (f"heat map: {heat.name}", heat_colors(heat.of_points(), heat.scale)[some], *_color_bar(heat))
         for heat in heats[:3]

@@ -1,9 +1,8 @@
-"""HTML page of a scene that opens without a server: points, labels and heat maps in a small WebGL viewer."""
+"""HTML page of a scene that opens without a server: points, labels, objects and heat maps in a small WebGL viewer."""
 
-import base64
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.geometry.nearest import point_spacing
-from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.cloud import KNOWN, PALETTE
+from xmask3d.visualize.packed import pack
 
 MAX_POINTS = 400_000
 MAX_BYTES = 24_000_000
+SHOWN = (1.0, 99.0)
+"""Percentiles of the positions that the first view is to hold; a few points far away must not make a room tiny."""
 
 
 @dataclass
@@ -27,16 +29,32 @@ class HeatMap:
         row: n, the place of each point; None where every point has a value of its own.
         scale: values at the two ends of the colours, the same for maps that are to be compared; by default the values'
             own 1st and 99.5th percentile.
+        texts: texts behind the name, each with whether it counts as a base class; a page that answers words computes
+            the values from them.
     """
 
     name: str
     values: np.ndarray
     row: np.ndarray | None = None
     scale: tuple[float, float] | None = None
+    texts: Sequence[tuple[str, bool]] = ()
 
-    def of_points(self) -> np.ndarray:
-        """Return n values, one per point."""
-        return self.values if self.row is None else self.values[self.row]
+    def of_points(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return the values of chosen points, by default of all n."""
+        return self.values[chosen] if self.row is None else self.values[self.row[chosen]]
+
+
+@dataclass
+class PageWords:
+    """Text tower and features of a page that answers new words.
+
+    Attributes:
+        content: as JSON takes it, with arrays packed; see `words.js`.
+        row: place of each of the page's points, int32.
+    """
+
+    content: dict[str, object]
+    row: np.ndarray
 
 
 def write_page(
@@ -48,6 +66,9 @@ def write_page(
     heats: Sequence[HeatMap] = (),
     *,
     confidence: np.ndarray | None = None,
+    objects: np.ndarray | None = None,
+    object_names: Sequence[str] = (),
+    words: Callable[[np.ndarray], PageWords | None] | None = None,
     title: str = "scan",
     facts: str = "",
     origin: np.ndarray | None = None,
@@ -61,45 +82,60 @@ def write_page(
         points: n x 3 metres. colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
         heats: one heat map of the n points a phrase.
         confidence: n in [0, 1].
+        objects: n object numbers, -1 for none. object_names: class of each object.
+        words: makes the text tower and features from the indices of the points that the page holds, or returns None
+            where they cannot travel; without them the page shows the given heat maps only.
         title, facts: shown on the page.
         origin: 3, added to positions that are shown in numbers, which are those of `points`.
         rotation: 3 x 3, turns points so that z is up.
-        start: first display: "colors", "labels" or the name of a heat map.
+        start: first display: "colors", "labels", "objects" or the name of a heat map.
         max_points: larger clouds are thinned evenly.
 
     Returns:
         How many points the page holds.
     """
-    each = 3 * 2 + 3 + 2 + 1 + len(heats)
+    each = 3 * 2 + 3 + 2 + 1 + 2 * (objects is not None) + len(heats)
     kept = thin_rows(len(points), min(max_points, MAX_BYTES // each))
+    live = words(kept) if words else None
     shown = points[kept].astype(np.float64)
     shown = shown @ rotation.T if rotation is not None else shown
     low, high = (shown.min(0), shown.max(0)) if len(shown) else (np.zeros(3), np.ones(3))
+    near = np.percentile(shown, SHOWN, axis=0) if len(shown) else np.stack([low, high])
     quantised = np.rint((shown - low) / np.maximum(high - low, 1e-9) * 65535).astype("<u2")
     sureness = np.ones(len(points)) if confidence is None else confidence
-    modes = ["colors", "labels", *(heat.name for heat in heats)]
+    modes = ["colors", "labels", *(["objects"] if objects is not None else []), *(heat.name for heat in heats)]
     content = {
         "title": title,
         "facts": facts,
         "count": len(kept),
-        "points": _encode(quantised),
+        "points": pack(quantised),
         "low": low.tolist(),
         "high": high.tolist(),
+        "near": near.tolist(),
         "origin": (np.zeros(3) if origin is None else np.asarray(origin)).tolist(),
         "rotation": (np.eye(3) if rotation is None else np.asarray(rotation)).tolist(),
         "spacing": point_spacing(shown),
-        "colors": _encode(colors[kept].astype(np.uint8)),
-        "labels": _encode(labels[kept].astype("<i2")),
-        "confidence": _encode(np.rint(np.clip(sureness[kept], 0, 1) * 255).astype(np.uint8)),
+        "colors": pack(colors[kept].astype(np.uint8)),
+        "labels": pack(labels[kept].astype("<i2")),
+        "confidence": pack(np.rint(np.clip(sureness[kept], 0, 1) * 255).astype(np.uint8)),
         "names": list(names),
-        "palette": label_palette(len(names))[: len(names)].tolist(),
-        "heats": [_heat(heat, kept) for heat in heats],
+        "palette": [list(color) for color in PALETTE],
+        "known": KNOWN,
+        "objects": None if objects is None else pack(objects[kept].astype("<i4")),
+        "object_names": list(object_names),
+        "heats": [_heat(heat, kept, live is not None) for heat in heats],
+        "scale": next((list(heat.scale) for heat in heats if heat.scale), None),
+        "row": None if live is None else pack(live.row.astype("<i4")),
+        "words": None if live is None else live.content,
         "start": modes.index(start),
     }
-    template = resources.files("xmask3d.visualize").joinpath("scene.html").read_text(encoding="utf-8")
+    folder = resources.files("xmask3d.visualize")
+    page = folder.joinpath("scene.html").read_text(encoding="utf-8")
+    for name in ("words.js", "scene.js"):
+        page = page.replace(f"__{name}__", folder.joinpath(name).read_text(encoding="utf-8"))
     data = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # nothing in it can end the script
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(template.replace("__TITLE__", html.escape(title)).replace("__DATA__", data), encoding="utf-8")
+    path.write_text(page.replace("__TITLE__", html.escape(title)).replace("__DATA__", data), encoding="utf-8")
     return len(kept)
 
 
@@ -110,14 +146,12 @@ def thin_rows(count: int, limit: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(count, limit, replace=False))
 
 
-def _encode(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
-
-
-def _heat(heat: HeatMap, kept: np.ndarray) -> dict:
-    """Convert values to bytes between the ends of their scale."""
-    values = np.nan_to_num(heat.of_points().astype(np.float64))
+def _heat(heat: HeatMap, kept: np.ndarray, is_live: bool) -> dict:
+    """Convert values to bytes between the ends of their scale, unless the page can compute them."""
+    values = np.nan_to_num(heat.of_points(kept).astype(np.float64))
     low, high = heat.scale or ((float(v) for v in np.percentile(values, (1, 99.5))) if len(values) else (0.0, 1.0))
     high = max(high, low + 1e-6)
-    scaled = np.rint(np.clip((values[kept] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    return {"name": heat.name, "low": low, "high": high, "values": _encode(scaled)}
+    about = {"name": heat.name, "low": low, "high": high}
+    if is_live and heat.texts:
+        return {**about, "texts": [text for text, _ in heat.texts], "bases": [base for _, base in heat.texts]}
+    return {**about, "values": pack(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8))}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from xmask3d.visualize.cloud import label_palette
+from xmask3d.visualize.cloud import class_palette
 from xmask3d.visualize.pictures import draw_points, overlay_masks, side_by_side
 
 
@@ -35,7 +35,7 @@ def draw_view(
     Returns:
         height x width x 3 uint8.
     """
-    palette = label_palette(len(names))
+    palette = class_palette(names)
     frame = _resize(image, frame_size)
     owner = disjoint_masks(mask_logits, class_logits, frame_size)
     classes = class_logits.argmax(-1).numpy()

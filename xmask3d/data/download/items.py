@@ -27,6 +27,9 @@ class Item:
         folder: whose content it is: of the folder of data sets, or of that of networks.
         unpacked: top entry of an archive, whose presence means that it is unpacked; None for a plain file.
         advice: next step for the user.
+        size: bytes of the download, about; 0 where that is not known.
+        licence: licence of the content, where it is not that of the data set.
+        sha256: digest of the file, where its publisher names one.
     """
 
     kind: Kind
@@ -36,6 +39,9 @@ class Item:
     folder: Literal["data", "pretrained"]
     unpacked: str | None = None
     advice: str = ""
+    size: int = 0
+    licence: str = ""
+    sha256: str | None = None
 
 
 def _cloud(key: str) -> str:
@@ -55,10 +61,13 @@ def _checkpoint(benchmark: str, cloud: str, drive: str) -> Item:
         file,
         "pretrained",
         advice=f"evaluate: sh scripts/eval.sh CONFIG pretrained/{file}",
+        size=1_000_000_000,
+        licence="MIT",
     )
 
 
 _OFFICIAL = "https://raw.githubusercontent.com/wangzy22/XMask3D/main"
+_CLIP_SHA256 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
 _OPENSCENE = "https://cvg-data.inf.ethz.ch/openscene/data/scannet_processed"
 
 ITEMS: dict[str, Item] = {
@@ -118,6 +127,18 @@ ITEMS: dict[str, Item] = {
         "pretrained",
         "sd_model",
         "the published configurations look for pretrained/sd_model/sd-v1-3.ckpt",
+        size=4_000_000_000,
+        licence="CreativeML OpenRAIL-M, which restricts uses",
+    ),
+    "clip": Item(
+        "datasets",
+        "OpenAI's CLIP ViT-L/14, which open_clip otherwise fetches itself",
+        (f"https://openaipublic.azureedge.net/clip/models/{_CLIP_SHA256}/ViT-L-14.pt",),
+        "ViT-L-14.pt",
+        "pretrained",
+        size=932_768_134,
+        licence="MIT",
+        sha256=_CLIP_SHA256,
     ),
     "openai": Item(
         "datasets",
@@ -181,7 +202,7 @@ def download(
         if facts.get("archive") == "removed":  # unless the process was killed just before
             (folder / item.file).unlink(missing_ok=True)
         return done
-    archive = _first(urls or item.urls, folder / item.file)
+    archive = _first(urls or item.urls, folder / item.file, item.sha256)
     if item.unpacked:
         try:
             extract(archive, folder)
@@ -196,11 +217,11 @@ def download(
     return done
 
 
-def _first(urls: tuple[str, ...], target: Path) -> Path:
+def _first(urls: tuple[str, ...], target: Path, sha256: str | None) -> Path:
     problems = []
     for url in urls:
         try:
-            return fetch(url, target)
+            return fetch(url, target, sha256=sha256)
         except UserError as error:
             problems.append(str(error))
             log.warning("%s", error)

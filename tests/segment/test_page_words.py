@@ -1,0 +1,94 @@
+"""The page that answers new words: in a browser, offline, it gives what `xmask3d query` gives."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.scenes import BoxRoom
+from tools.studies.browser import AVAILABLE, Browser
+from xmask3d.segment.page_words import page_words
+from xmask3d.segment.query import query_features, text_encoder
+from xmask3d.segment.result_files import write_result
+from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.visualize.cloud import colors_to_bytes
+
+needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
+PHRASES = ["sofa", "red chair", "something to sit on", "Potted-Plants", "a place to sleep", "it's 3 o'clock", "Küche",
+           "wooden table|desk", "where I wash my hands", "  floor  "]  # fmt: skip
+CLASSES = ["chair", "sofa", "floor", "wall", "table"]
+
+
+def room_features(gate: str = "soft", clip: str = "shipped") -> PointFeatures:
+    """Features of a room around those of the classes, with noise; some places without CLIP's."""
+    room, rng = BoxRoom(1, spacing=0.1), np.random.default_rng(0)
+    count = len(room.points)
+    about = {"scan": "room", "model": "none", "clip": "shipped", "temperature": "14.3", "base_ratio": "0.65",
+             "novel_ratio": "0.35", "names": "\n".join(CLASSES), "base_names": "floor\nwall\nchair", "views": "3",
+             "origin": "0 0 0", "rotation": "1 0 0 0 1 0 0 0 1", "gate": gate}  # fmt: skip
+    empty = PointFeatures(room.points, colors_to_bytes(room.colors), np.arange(count, dtype=np.int32),
+                          *(np.zeros(0, np.float16) for _ in range(3)), np.zeros(0, np.int32), about)  # fmt: skip
+    text = text_encoder(empty)(CLASSES)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    owner = rng.integers(0, len(CLASSES), count)
+
+    def noisy() -> np.ndarray:
+        values = text[owner] + 0.06 * rng.normal(size=(count, text.shape[1]))
+        return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+
+    clip_features = noisy()
+    clip_features[::7] = 0
+    empty.fused, empty.clip = noisy(), clip_features
+    empty.base = rng.random(count).astype(np.float16)
+    empty.looks = np.ones(count, np.int32)
+    empty.about["clip"] = clip
+    return empty
+
+
+def test_a_text_tower_that_is_too_large_does_not_travel(tmp_path: Path) -> None:
+    features = room_features(clip="ViT-L-14/openai")
+    assert page_words(features, np.arange(10)) is None
+    features.about["clip"] = "shipped"
+    words = page_words(features, np.arange(10))
+    assert words is not None and words.row.tolist() == list(range(10)) and words.content["places"] == 10
+
+
+@needs_browser
+@pytest.mark.parametrize("gate", ["soft", "hard", "none"])
+def test_answers_are_those_of_query(tmp_path: Path, gate: str) -> None:
+    features = room_features(gate)
+    encode = text_encoder(features)
+    write_result(query_features(features, CLASSES, encode), tmp_path / "out")
+    page = (tmp_path / "out" / "scene.html").read_text(encoding="utf-8")
+    assert "http" not in page.replace("http://www.w3.org", "") and "src=" not in page
+    with Browser(tmp_path / "profile") as browser:
+        browser.open((tmp_path / "out" / "scene.html").as_uri())
+        for phrase in PHRASES if gate == "soft" else PHRASES[:1]:
+            browser.run("xmask3d.ask(arguments[0])", phrase)
+            got = browser.run("const a = xmask3d.answer().heat(arguments[0]); return JSON.stringify([...a])",
+                              [word.strip() for word in phrase.split("|")])  # fmt: skip
+            wanted = query_features(features, phrase, encode).heat(0)
+            assert np.abs(np.array(json.loads(str(got))) - wanted).max() < 1e-2, phrase
+        assert "similarity" in str(browser.run("return document.getElementById('heat').innerText"))
+        browser.run("xmask3d.ask('chair|stool, sofa, floor')")
+        got = np.array(browser.run("return [...xmask3d.labels()]"))
+        wanted = query_features(features, ["chair|stool", "sofa", "floor"], encode)
+        assert (got == wanted.labels).mean() > 0.995
+        legend = str(browser.run("return document.getElementById('legend').innerText"))
+        assert "sofa" in legend and "wall" not in legend
+        assert browser.errors() == []
+
+
+@needs_browser
+def test_a_page_without_the_text_tower_says_so(tmp_path: Path) -> None:
+    features = room_features()
+    result = query_features(features, CLASSES, text_encoder(features))
+    result.features.about["clip"] = "ViT-L-14/openai"
+    write_result(result, tmp_path / "out")
+    with Browser(tmp_path / "profile") as browser:
+        browser.open((tmp_path / "out" / "scene.html").as_uri())
+        panel = str(browser.run("return document.getElementById('panel').innerText"))
+        assert "too large to travel" in panel and "heat map: sofa" in panel
+        assert browser.run("return document.getElementById('ask').offsetHeight") == 0
+        assert browser.errors() == []

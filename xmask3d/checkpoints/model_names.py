@@ -1,0 +1,24 @@
+"""Names of models, and a check of what was asked for that needs no network and no torch."""
+
+import re
+from pathlib import Path
+
+from xmask3d.errors import UserError
+
+SHIPPED_NAME, NEWEST_NAME = "shipped", "newest"
+PUBLISHED = ("scannet20-b15n4", "scannet20-b12n7", "scannet20-b10n9", "scannet200-b170n30", "scannet200-b150n50")
+
+_OF_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def is_of_hub(name: str) -> bool:
+    """Return whether a name that is no path reads as org/name; a misspelt path mostly begins in an existing folder."""
+    return bool(_OF_HUB.fullmatch(name)) and not Path(name).parent.exists()
+
+
+def check_name(name: str) -> None:
+    """Raise `UserError` for a name that is no model."""
+    known = name in (SHIPPED_NAME, NEWEST_NAME) or name.lower() in PUBLISHED
+    if not known and not Path(name).exists() and not is_of_hub(name):
+        raise UserError(f"checkpoint {name}: no such file, nor the name of a model; names are shipped, newest, "
+                        f"{', '.join(PUBLISHED)}, or org/name of the Hugging Face hub")  # fmt: skip

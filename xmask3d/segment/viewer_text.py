@@ -1,0 +1,42 @@
+"""Texts of the viewer: names of objects, the colour bar of a heat map, and what Markdown must not run."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from xmask3d.visualize.overview import HEAT, HEAT_RANGE
+
+
+def number_objects(names: Sequence[str]) -> list[str]:
+    """Name objects by their class and a number among its kind: "chair 1", "chair 2"."""
+    seen: Counter = Counter()
+    titles = []
+    for name in names:
+        seen[name] += 1
+        titles.append(f"{name} {seen[name]}")
+    return titles
+
+
+def heat_bar(values: np.ndarray | None, scale: tuple[float, float] | None = None) -> str:
+    """Return the colour bar of a heat map as HTML; empty for none. `scale`: see `heat_colors`."""
+    if values is None or not len(values):
+        return ""
+    low, high = scale or np.percentile(values, HEAT_RANGE)
+    stops = ",".join(f"rgb({red},{green},{blue})" for red, green, blue in HEAT.tolist())
+    ends = f"<span>{low:.2f}</span><span>similarity</span><span>{high:.2f}</span>"
+    return (f'<div style="margin:2px 5%"><div style="height:10px;border-radius:3px;background:linear-gradient(90deg,'
+            f'{stops})"></div><div style="display:flex;justify-content:space-between;font-size:12px;opacity:.75">'
+            f"{ends}</div></div>")  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Escape text for Markdown: viser's browser side runs HTML, and older ones braces as code too."""
+    return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
+def named(text: str) -> str:
+    """Return the name in words such as "a workbench"."""
+    words = text.split()
+    return " ".join(words[1:] if len(words) > 1 and words[0].lower() in ("a", "an", "the") else words)
