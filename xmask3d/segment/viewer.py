@@ -112,7 +112,9 @@ class SceneViewer:
         with self._guard.installed():
             self._server = viser.ViserServer(host=host, port=free_port(host, port), verbose=False)
         self._server.scene.set_up_direction("+z")
-        self._server.gui.configure_theme(dark_mode=True, control_layout="collapsible", show_logo=False)
+        self._server.gui.configure_theme(dark_mode=True, show_logo=False)
+        if hasattr(self._server.gui, "main_panel"):  # older versions of viser let the panel float
+            self._server.gui.main_panel.dock_right()
         self._build_panel(title)
         self._register_clicks()
         self._server.on_client_connect(lambda client: self._look_from(client, "corner"))
