@@ -33,6 +33,7 @@ def judge(name: str, tally: dict, capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("make", [*formats.OWN, *formats.FOREIGN], ids=lambda make: make.__name__)
 def test_damage(make, tmp_path: Path, count: int, capsys: pytest.CaptureFixture) -> None:
+    count = count // 10 if make is formats.laz else count  # each is read in a process of its own
     path, read, sealed = make(tmp_path)
     judge(make.__name__, run(path, read, sealed, count, zlib.crc32(make.__name__.encode())), capsys)
 

@@ -83,9 +83,7 @@ def test_facts_of_other_files_are_none(tmp_path: Path) -> None:
     assert read_about(tmp_path / "plain.safetensors") == {} == read_about(tmp_path / "none")
 
 
-def test_card_has_data_protocol_scores_and_licence(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_card_has_data_protocol_scores_and_licence(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parents[1])
     digest = sha256_of(run / "checkpoints" / "step-00000007.pt")
     table = {"checkpoint_sha256": digest, "scenes": ["a", "b"], "views": 40, "protocol": "reference"}

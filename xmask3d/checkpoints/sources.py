@@ -31,9 +31,7 @@ class Source:
     hint: str = ""
 
 
-def find_source(
-    model: Path | str | None = None, config: Path | str | None = None, runs: Path | None = None
-) -> Source:
+def find_source(model: Path | str | None = None, config: Path | str | None = None, runs: Path | None = None) -> Source:
     """Find weights and their configuration.
 
     Args:

@@ -1,5 +1,9 @@
 """LAS and LAZ, the formats of laser scans, read by laspy."""
 
+import struct
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +24,57 @@ def read_las(path: Path, units: float | None) -> Raw:
     except ImportError as error:
         raise missing_extra(f"{path}: reading LAS", "formats") from error
     try:
-        with laspy.open(str(path)) as file:
-            if file.header.point_count > 20 * path.stat().st_size:  # compressed ones take two bytes or more
-                raise ValueError(f"{file.header.point_count} points in {path.stat().st_size} bytes")
-            las = file.read()
-        points = np.stack([las.x, las.y, las.z], 1)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        # Errors of laspy and its back ends have no common base; a panic of lazrs is not even an `Exception`.
+        _check_header(path)
+        with tempfile.TemporaryDirectory() as folder:
+            plain = _unpacked(path, Path(folder)) if path.suffix.lower() == ".laz" else path
+            las = laspy.read(str(plain))
+        with np.errstate(all="ignore"):  # a damaged scale; what it gives is refused as no measurement
+            points = np.stack([las.x, las.y, las.z], 1)
+    except Exception as error:  # those of laspy and its back ends have no common base
         raise UserError(f"{path}: cannot be read as LAS ({str(error)[:100]})") from error
     names = set(las.point_format.dimension_names)
     colors = None
     if {"red", "green", "blue"} <= names:
         colors = to_bytes(np.stack([np.asarray(las[name]) for name in ("red", "green", "blue")], 1))
     return Raw(points, colors, [], units)
+
+
+# Unpacks a LAZ file within the address space that is given.
+UNPACK = """
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]),) * 2)
+except ImportError:
+    pass
+import laspy
+laspy.read(sys.argv[1]).write(sys.argv[2])
+"""
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """Unpack a LAZ file in a process of its own: on damaged data the unpacker aborts its process, or never ends."""
+    plain, size = folder / "unpacked.las", path.stat().st_size
+    command = [sys.executable, "-c", UNPACK, str(path), str(plain), str((4 << 30) + 200 * size)]
+    done = subprocess.run(command, capture_output=True, timeout=30 + size / 1e5, check=False)
+    if done.returncode or not plain.is_file():
+        raise ValueError("its compressed points are damaged")
+    return plain
+
+
+def _check_header(path: Path) -> None:
+    """Raise `ValueError` for counts of a header that the file cannot hold: laspy believes them."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = file.read(375)
+    if len(header) < 227 or header[:4] != b"LASF":
+        raise ValueError("no LAS header")
+    header_size, start, records = struct.unpack_from("<HII", header, 94)
+    points = struct.unpack_from("<I", header, 107)[0]
+    extended = 0
+    if header[25] >= 4 and len(header) >= 255:
+        extended, points = struct.unpack_from("<IQ", header, 243)
+    if header_size + 54 * records > start or start > size or 60 * extended > size:
+        raise ValueError("a damaged header")
+    if points > 20 * size:  # compressed ones take two bytes or more
+        raise ValueError(f"{points} points in {size} bytes")
