@@ -18,6 +18,8 @@ def read_with_includes(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[t
     text = read_text(path, "a configuration in YAML, see config/", most=MAX_YAML)
     check_seal(path, "delete its first and its last line if it was changed on purpose, else copy it again")
     content, node = parse_yaml(text, str(path))
+    if content is None and path.name == "config.yaml":  # what a run or an export wrote, cut off
+        raise UserError(f"{path}: empty, so damaged; copy it or make it again")
     content = content or {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values at the top level")

@@ -16,7 +16,7 @@ from xmask3d.build import build_model
 from xmask3d.checkpoints.check_weights import Finding, check_weights
 from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_weights
 from xmask3d.checkpoints.convert import convert
-from xmask3d.checkpoints.export import _about
+from xmask3d.checkpoints.export import about_checkpoint
 from xmask3d.checkpoints.published import Layout
 from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
@@ -164,5 +164,5 @@ def shipped_model(config: Config, checkpoint: Path, out: Path) -> Path:
     """The weights as `export_model` writes them, of networks that only this machine has."""
     out.mkdir()
     path = out / "model.safetensors"
-    save_file(load_weights(checkpoint), path, metadata=_about(checkpoint, config))
+    save_file(load_weights(checkpoint), path, metadata=about_checkpoint(checkpoint, config))
     return path

@@ -18,7 +18,7 @@ from xmask3d.cli.registry import COMMANDS
     [
         (["se"], ["segment"]),
         (["segment", "--u"], ["--unit", "--up"]),
-        (["segment", "room.ply", "--unit", ""], ["m", "cm", "mm"]),
+        (["segment", "room.ply", "--unit", ""], ["m", "cm", "mm", "ft", "in"]),
         (["info", "room.ply", "--up", "-"], ["-z", "-y", "-x"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["train", "config/"], []),
@@ -39,7 +39,8 @@ def test_fish_and_zsh_know_every_command(capsys: pytest.CaptureFixture[str]) -> 
     named = re.findall(r"-n __fish_use_subcommand -f -a (\w+) -d '", printed)
     assert named == list(COMMANDS)
     unit = (
-        "complete -c xmask3d -n '__fish_seen_subcommand_from info' -l unit -r -fa 'm cm mm' -d 'unit of a point cloud'"
+        "complete -c xmask3d -n '__fish_seen_subcommand_from info' -l unit -r -fa 'm cm mm ft in' "
+        "-d 'unit of a point cloud'"
     )
     assert unit in printed.splitlines()
     assert all(line.count("'") % 2 == 0 for line in printed.replace("\\'", "").splitlines())

@@ -130,7 +130,7 @@ VIEW_TEMPLATES = (
 
 def concept_of(class_name: str, kind: str) -> str:
     """Return the concept of a piece of furniture: its class, or its kind where the class is only "otherfurniture"."""
-    return kind if class_name == "otherfurniture" else class_name
+    return kind.removeprefix("low ") if class_name == "otherfurniture" else class_name
 
 
 def names_of(concept: str, kind: str) -> list[str]:

@@ -116,7 +116,7 @@ def portable(config: Config) -> Config:
             raise UserError(f"model.{key} is {value}: a file of this machine; an exported model needs one all can get")
     portable = config.model_copy(deep=True)
     portable.data.root = _relative(config.data.root, "data")
-    portable.data.captions = portable.data.cache = None
+    portable.data.captions = portable.data.cache = portable.train.start_from = None
     portable.output = _relative(config.output, "runs")
     return portable
 

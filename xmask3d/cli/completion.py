@@ -48,16 +48,21 @@ def options_of(command: str) -> list[argparse.Action]:
     return [action for action in make_parser(command)._actions if action.option_strings]
 
 
+def name_of(action: argparse.Action) -> str:
+    """Return the name to offer of an option: the first of its long ones."""
+    return next(name for name in action.option_strings if name.startswith("--"))
+
+
 def bash(shell: str = "bash") -> str:
     """Write the script for bash, or for zsh, which reads the same by bashcompinit."""
     choices, options = [], []
     for command in COMMANDS:
         actions = options_of(command)
-        options.append(f'{16 * " "}{command}) words="{" ".join(action.option_strings[-1] for action in actions)}" ;;')
+        options.append(f'{16 * " "}{command}) words="{" ".join(name_of(action) for action in actions)}" ;;')
         for action in actions:
             if action.choices:
                 words = " ".join(map(str, action.choices))
-                choices.append(f'        {command}:{action.option_strings[-1]}) words="{words}" ;;')
+                choices.append(f'        {command}:{name_of(action)}) words="{words}" ;;')
         if command == "completion":
             choices.append('        completion:completion) words="bash zsh fish" ;;')
     script = BASH.format(commands=" ".join(COMMANDS), choices="\n".join(choices), options="\n".join(options))
@@ -70,7 +75,7 @@ def fish() -> str:
     lines = [f"{first} {name} -d {_quote(about)}" for name, about in COMMANDS.items()]
     for command in COMMANDS:
         for action in options_of(command):
-            line = f"complete -c xmask3d -n '__fish_seen_subcommand_from {command}' -l {action.option_strings[-1][2:]}"
+            line = f"complete -c xmask3d -n '__fish_seen_subcommand_from {command}' -l {name_of(action)[2:]}"
             line += " -r" if action.nargs != 0 else ""
             line += f" -fa {_quote(' '.join(map(str, action.choices)))}" if action.choices else ""
             lines.append(f"{line} -d {_quote((action.help or '').replace('%(default)s', str(action.default)))}")

@@ -1,6 +1,7 @@
 """Data sets of samples for training and evaluation (paper section 3.1)."""
 
 import logging
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -84,7 +85,9 @@ class TrainingViews(_Views):
         super().__init__(reader, benchmark, settings, with_label_map=True)
         self._views_per_scene, self._seed = views_per_scene, seed
         # In shared memory, so that loader processes that outlive an epoch see the new number.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        with suppress(RuntimeError):  # without shared memory no loader process is started
+            self._epoch.share_memory_()
         self._reported: set[str] = set()
 
     def __len__(self) -> int:
@@ -178,7 +181,9 @@ class ValidationViews(_Views):
     ) -> None:
         super().__init__(reader, benchmark, settings)
         self._step, self._seed, self._views_per_scene = step, seed, views_per_scene
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        with suppress(RuntimeError):  # without shared memory no loader process is started
+            self._epoch.share_memory_()
 
     def __len__(self) -> int:
         return len(self._reader.scene_names) * self._views_per_scene

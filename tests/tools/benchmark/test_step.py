@@ -30,6 +30,7 @@ def test_a_step_with_kept_encodings_has_nearly_the_same_losses(tmp_path: Path) -
     config = write_config(tmp_path)
     losses = {}
     for case in cases(Request(views=(2,), points=(8000,))):
+        torch.manual_seed(0)  # whatever ran before
         job = prepare(case, config)
         assert job.operations > 0
         losses[case.contender] = job.run()
