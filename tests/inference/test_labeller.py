@@ -39,7 +39,7 @@ def test_the_other_published_sentences(tiny: Path) -> None:
 
 
 def test_templates_need_one_place_for_the_name(tiny: Path) -> None:
-    with pytest.raises(UserError, match="needs one {}"):
+    with pytest.raises(UserError, match=r"needs one \{\}"):
         text_of(tiny, "evaluate.templates=['a photo']")
 
 
