@@ -88,11 +88,6 @@ def write_model(weights: dict[str, Tensor], config: Config, about: dict[str, str
     return Export(path, path.stat().st_size, sum(tensor.numel() for tensor in weights.values()), change)
 
 
-def weight_file(path: Path) -> Path:
-    """Return the weights of an exported model's folder; any other path stands for itself."""
-    return path / WEIGHTS_FILE if (path / WEIGHTS_FILE).is_file() else path
-
-
 def read_about(path: Path) -> dict[str, str]:
     """Read the training facts of an exported file: step, scores, benchmark; empty for any other file."""
     try:

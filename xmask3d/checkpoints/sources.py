@@ -56,7 +56,7 @@ def find_source(model: Path | str | None = None, config: Path | str | None = Non
             raise UserError("--model newest: no run below runs/; train one (sh scripts/quickstart.sh)")
         return Source(found, _config_of(found, config), f"the newest run, {found}")
     if path.exists():
-        path, words = _weights_in(path), name
+        path, words = weights_in(path), name
     elif name.lower() in PUBLISHED:
         path, words = fetch_published(name.lower()), f"the published model {name.lower()}"
     else:
@@ -65,7 +65,7 @@ def find_source(model: Path | str | None = None, config: Path | str | None = Non
     return Source(path, _config_of(path, config), words)
 
 
-def _weights_in(path: Path) -> Path:
+def weights_in(path: Path) -> Path:
     """Return the weights of a run's or an exported folder; a file is returned unchanged."""
     if (path / WEIGHTS_FILE).is_file():
         return path / WEIGHTS_FILE

@@ -27,7 +27,7 @@ from xmask3d.checkpoints.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from xmask3d.checkpoints.export import weight_file
+from xmask3d.checkpoints.sources import weights_in
 from xmask3d.config import Config, save_config
 from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
 from xmask3d.engine.accelerator import make_accelerator
@@ -163,7 +163,7 @@ def _give_model(trainer: Trainer, config: Config) -> None:
     set_seed(config.seed)
     assembly = build_model(config)
     if train.start_from and trainer.resumed is None:
-        source = weight_file(find_file(train.start_from))
+        source = weights_in(find_file(train.start_from))
         apply_weights(assembly.model, load_weights(source), source)
     model, clip_text = assembly.model.to(device), assembly.clip_text.to(device)
     if train.batch_norm == "sync":

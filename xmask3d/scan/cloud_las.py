@@ -24,9 +24,9 @@ def read_las(path: Path, units: float | None) -> Raw:
     except ImportError as error:
         raise missing_extra(f"{path}: reading LAS", "formats") from error
     try:
-        _check_header(path)
+        compressed = _check_header(path)
         with tempfile.TemporaryDirectory() as folder:
-            plain = _unpacked(path, Path(folder)) if path.suffix.lower() == ".laz" else path
+            plain = _unpacked(path, Path(folder)) if compressed else path
             las = laspy.read(str(plain))
         with np.errstate(all="ignore"):  # a damaged scale; what it gives is refused as no measurement
             points = np.stack([las.x, las.y, las.z], 1)
@@ -62,8 +62,8 @@ def _unpacked(path: Path, folder: Path) -> Path:
     return plain
 
 
-def _check_header(path: Path) -> None:
-    """Raise `ValueError` for counts of a header that the file cannot hold: laspy believes them."""
+def _check_header(path: Path) -> bool:
+    """Return True for compressed points, whatever the name; `ValueError` for counts that the file cannot hold."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = file.read(375)
@@ -78,3 +78,4 @@ def _check_header(path: Path) -> None:
         raise ValueError("a damaged header")
     if points > 20 * size:  # compressed ones take two bytes or more
         raise ValueError(f"{points} points in {size} bytes")
+    return bool(header[104] & 0x80)
