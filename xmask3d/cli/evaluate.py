@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from xmask3d.checkpoints.model_names import check_name
 from xmask3d.cli.arguments import check_data_folder, check_diffusion, read_config
 from xmask3d.cli.score import SCORING, add_scoring, score, write
 from xmask3d.errors import UserError
@@ -16,7 +17,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("config", metavar="CONFIG", help="configuration of the run, such as config/scannet/B15N4.yaml")
     parser.add_argument(
-        "checkpoint", nargs="?", metavar="CHECKPOINT", help="'newest' or 'best' of the run's output, or a file"
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="'newest' or 'best' of the run's output, a file, a folder of another run or of xmask3d export, or shipped",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as evaluate.rotations=3")
     parser.add_argument(
@@ -35,9 +39,12 @@ def run(options: Namespace) -> int:
     if useless:
         raise UserError(f"--{useless[0].replace('_', '-')}: only with --predictions")
     if not options.checkpoint:
-        raise UserError("name a CHECKPOINT ('newest' or 'best' of the run's output, or a file), or give --predictions")
-    if options.checkpoint not in ("newest", "best") and not Path(options.checkpoint).is_file():
-        raise UserError(f"checkpoint {options.checkpoint}: no such file; name one, or 'newest' or 'best' of the run")
+        raise UserError(
+            "name a CHECKPOINT ('newest' or 'best' of the run's output, file, folder), or give --predictions"
+        )
+    own = options.checkpoint in ("newest", "best")
+    if not own:
+        check_name(options.checkpoint)
     if options.out and options.out.is_file():
         raise UserError(f"--out {options.out}: is a file; name a folder")
     config = read_config(options)
@@ -46,10 +53,15 @@ def run(options: Namespace) -> int:
 
     from xmask3d.build import build_reader
     from xmask3d.checkpoints.checkpoint import find_checkpoint
+    from xmask3d.checkpoints.sources import find_source, weights_in
     from xmask3d.cli.evaluation_pictures import draw_evaluation
     from xmask3d.engine.evaluate import evaluate
 
-    checkpoint = find_checkpoint(options.checkpoint, config.output)
+    if own:
+        checkpoint = find_checkpoint(options.checkpoint, config.output)
+    else:
+        named = Path(options.checkpoint)
+        checkpoint = weights_in(named) if named.exists() else find_source(options.checkpoint).checkpoint
     results = evaluate(config, checkpoint, options.scenes, options.out)
     if results:
         draw_evaluation(results, build_reader(config, results.benchmark, config.data.val_split), options.pictures)
