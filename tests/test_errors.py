@@ -2,6 +2,8 @@
 
 import errno
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,19 @@ def test_errors_of_loader_processes_are_one_line(workers: int, capsys: pytest.Ca
         run_tool(lambda: list(DataLoader(Damaged(), num_workers=workers)) and None)
     assert ended.value.code == 1
     assert capsys.readouterr().err == "error: depth/0.png: truncated; fetch it again\n"
+
+
+def test_a_killed_worker_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    def work() -> None:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            list(pool.map(os._exit, [1]))
+
+    with pytest.raises(SystemExit) as ended:
+        run_tool(work)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: a worker was killed, perhaps for want of memory; start again") and error[-1] == "\n"
+    assert error.count("\n") == 1
 
 
 def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture) -> None:

@@ -45,12 +45,14 @@ def _without_traceback(text: str) -> str:
 
 
 LOST = {
+    "A process in the process pool was terminated abruptly": "a worker was killed, perhaps for want of memory; "
+    "start again to go on, with fewer --workers",
     "DataLoader worker (pid": "a loader process was killed, perhaps for want of memory or shared memory (/dev/shm); "
     "use fewer workers (data.workers, evaluate.workers; 0 needs no other process) and start again to resume",
     "Connection closed by peer": "another process of the run is gone, and says why itself; start again to resume",
     "Connection reset by peer": "another process of the run is gone, and says why itself; start again to resume",
 }
-"""Beginning of what torch says of a process that is gone, and what it means to a user."""
+"""What torch and Python say of a process that is gone, and what it means to a user."""
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,6 @@ def run_all(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -
         try:
             for future in tqdm(as_completed(futures), total=len(jobs), disable=None, unit="scene"):
                 yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise UserError("a worker was killed, perhaps for memory; use fewer --workers and go on") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C shall not wait for the scenes not yet begun
 
