@@ -25,7 +25,7 @@ from xmask3d.losses.loss import Loss
 from xmask3d.losses.point_losses import NovelSupervision
 from xmask3d.losses.terms import BinaryLoss, CaptionLoss, MaskRegularisation, PointLoss, SetLoss
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
-from xmask3d.models.conditioner import ConditionedDiffusion, EmptyConditioner, ImplicitConditioner
+from xmask3d.models.conditioner import ConditionedDiffusion, EmptyConditioner, ImageConditioner, ImplicitConditioner
 from xmask3d.models.contracts import ImageFeatures, PointNetwork, misfit
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fuser
@@ -142,6 +142,7 @@ def assemble(
         mask_clip=mask_clip,
         fuser=Fuser(width, frame_size),
         sparse_backend=backend,
+        condition=sizes.condition,
     )
 
 
@@ -339,7 +340,9 @@ def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, acc
     text = clip_text.encode_classes(benchmark.test_prompts(evaluate.prompts), evaluate.templates)
     novel = torch.from_numpy(benchmark.novel_mask)
     names = benchmark.num_classes - benchmark.num_base, benchmark.num_base
-    return Labeller(assembly.model.to(accelerator.device), text, novel, label_settings(config, names), accelerator)
+    captions = clip_text if config.model.condition == "text" and evaluate.condition_text == "captions" else None
+    model = assembly.model.to(accelerator.device)
+    return Labeller(model, text, novel, label_settings(config, names), accelerator, captions)
 
 
 def open_clip_model(source: str) -> LoadedClip:
@@ -372,10 +375,11 @@ def _image_features(
     assert diffusion is not None, "the built-in features need a diffusion model"
     features, empty_prompt = diffusion
     conditioner: ImplicitConditioner | EmptyConditioner
-    if sizes.condition == "point":
-        conditioner = ImplicitConditioner(width, empty_prompt, features.time_dim)
-    else:
+    if sizes.condition == "none":
         conditioner = EmptyConditioner(empty_prompt, features.time_dim)
+    else:
+        make = ImageConditioner if sizes.condition == "image" else ImplicitConditioner
+        conditioner = make(width, empty_prompt, features.time_dim)
     return ConditionedDiffusion(features, conditioner), conditioner
 
 

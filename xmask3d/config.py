@@ -95,7 +95,11 @@ class ModelConfig(Section):
         "float32", description="type of the frozen diffusion model's weights and products"
     )
     diffusion_channels_last: bool = Field(False, description="memory layout of the frozen diffusion model")
-    condition: Literal["point", "none"] = Field("point", description="what conditions the diffusion UNet")
+    condition: Literal["point", "image", "text", "none"] = Field(
+        "point",
+        description="feature that conditions the diffusion UNet: of the points, as published, CLIP's of the image, "
+        "that of the view's caption (at test time see evaluate.condition_text), or none",
+    )
     image_features: str | None = Field(
         None, description="dotted path of an ImageFeatures of your own; null for the diffusion model"
     )
@@ -237,6 +241,11 @@ class EvaluateConfig(Section):
         ge=0,
         le=1,
         description="share of CLIP's own view of a region in its class; the gate hears it too; needs evaluate.regions",
+    )
+    condition_text: Literal["names", "captions"] = Field(
+        "names",
+        description="text of model.condition=text at test time: the mean of all class names, or the view's caption, as "
+        "in the paper's table; captions that were written from labels, such as those of Rooms, tell the answer",
     )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")

@@ -194,6 +194,21 @@ def test_half_precision(tiny: Path, tmp_path: Path) -> None:
     assert weights["fuser.linear.weight"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("condition", ["image", "text"])
+def test_other_conditions_train_and_label(condition: str, tiny: Path, tmp_path: Path) -> None:
+    config = load_config(
+        tiny,
+        [
+            f"output={tmp_path}", f"model.condition={condition}", "train.keep_encodings=true", "train.epochs=1",
+            "evaluate.condition_text=captions",
+        ],
+    )  # fmt: skip
+    assert train(config) == 0
+    weights = load_weights(tmp_path / "checkpoints" / "step-00000004.pt")
+    assert weights["conditioner.alpha_cond"].abs().max() > 0
+    assert ("conditioner.perceptron.0.weight" in weights) == (condition == "image")
+
+
 def test_kept_encodings_are_made_once_a_view(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode, images = DiffusionFeatures.encode, []
 
@@ -350,7 +365,10 @@ def test_training_with_few_captions_is_refused_or_warns(
     for missing in (1, 4):
         with pytest.raises(UserError, match=rf"^{missing} of 4 views .*{missing}[.]json.*xmask3d download captions"):
             check(missing)
-    assert check(4, *(f"loss.caption_{name}=0" for name in ("fused", "3d", "2d"))) is None
+    without = [f"loss.caption_{name}=0" for name in ("fused", "3d", "2d")]
+    assert check(4, *without) is None
+    with pytest.raises(UserError, match=r"though model[.]condition is text"):
+        check(4, *without, "model.condition=text")
     monkeypatch.setattr("xmask3d.engine.train.UNCAPTIONED", 0.25)
     warning = check(1)
     assert warning and warning.startswith("1 of 4 views of split 'train' have no caption")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.helpers.diffusion import recorded_conditioner, recorded_networks
 from tests.helpers.golden import assert_matches, load_case
 from xmask3d.errors import UserError
-from xmask3d.models.conditioner import EmptyConditioner, ImplicitConditioner
+from xmask3d.models.conditioner import EmptyConditioner, ImageConditioner, ImplicitConditioner
 from xmask3d.models.diffusion import DiffusionFeatures, shared_noise
 from xmask3d.models.loading.diffusion_weights import build_diffusion
 
@@ -183,6 +183,7 @@ def test_conditioner_starts_at_the_empty_prompt() -> None:
     empty_text, empty_time = EmptyConditioner(prompt, 8)(feature)
     assert torch.equal(text, prompt.expand(2, -1, -1)) and torch.equal(text, empty_text)
     assert torch.equal(time, torch.zeros(2, 8)) and torch.equal(time, empty_time)
+    assert torch.equal(ImageConditioner(5, prompt, 8)(feature)[0], text)
     names = set(ImplicitConditioner(5, prompt, 8).state_dict())
     parts = {
         f"{part}.{name}"

@@ -16,7 +16,7 @@ from xmask3d.data.sample import Sample
 from xmask3d.errors import UserError
 from xmask3d.inference.class_scores import label_views
 from xmask3d.models.clip import MaskClip, TextClassifier
-from xmask3d.models.conditioner import ConditionedDiffusion, ImplicitConditioner
+from xmask3d.models.conditioner import Condition, ConditionedDiffusion, ImplicitConditioner
 from xmask3d.models.fusion import Fuser, fuse_inference, fuse_training
 from xmask3d.models.loading.clip_weights import build_clip
 from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
@@ -199,6 +199,32 @@ def test_points_condition_the_masks(batch: Batch, text: torch.Tensor) -> None:
         after = [model(b, text, mask_clip=False, auxiliary=False).mask_logits for b in (batch, other)]
     torch.testing.assert_close(before[0], before[1])
     assert not torch.allclose(after[0], after[1])
+
+
+@pytest.mark.parametrize("condition", ["image", "text"])
+def test_other_conditions_of_the_masks(batch: Batch, text: torch.Tensor, condition: Condition) -> None:
+    """Images or sentences condition the masks in place of the points, whose branch they leave alone."""
+    model = small_model().eval()
+    model.condition = condition
+    recoloured = dataclasses.replace(batch, voxel_features=-batch.voxel_features)
+    bright = dataclasses.replace(batch, images=batch.images.flip(0))
+    sentences = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(6))
+
+    def masks(batch: Batch, captions: torch.Tensor | None = None) -> torch.Tensor:
+        encoded = model.image_features.encode(images)
+        return model(batch, text, encoded=encoded, captions=captions).mask_logits
+
+    images = batch.images
+    with torch.no_grad():
+        model.conditioner.alpha_cond.fill_(2.0)
+        torch.testing.assert_close(masks(batch), masks(recoloured))
+        assert torch.allclose(masks(batch), masks(bright)) == (condition == "text")
+        assert torch.allclose(masks(batch), masks(batch, sentences)) == (condition == "image")
+        names = text.mean(0).expand(2, -1)
+        torch.testing.assert_close(masks(batch), masks(batch, names))
+        whole = torch.full((2, 1, 8, 8), 9.0)
+        expected = model.mask_clip(images, whole)[:, 0]
+        torch.testing.assert_close(model.mask_clip.embed_whole(model.mask_clip.encode(images)), expected)
 
 
 def test_kept_encodings_give_the_same(batch: Batch, text: torch.Tensor) -> None:

@@ -58,7 +58,8 @@ class TruthLabeller(Labeller):
             reader: reader of the scenes; its views need label maps for `truth.masks`.
             truth: parts of the prediction that are replaced.
         """
-        super().__init__(labeller.model, labeller.text, labeller.novel, settings, labeller.accelerator)
+        given = labeller.model, labeller.text, labeller.novel
+        super().__init__(*given, settings, labeller.accelerator, labeller.encode_captions)
         self.reader, self.truth = reader, truth
 
     def run(self, batch: Batch, encodings: Encodings | None = None) -> Outputs:

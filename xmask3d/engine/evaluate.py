@@ -236,12 +236,15 @@ def settings_of(config: Config, benchmark: Benchmark) -> str:
     """Return everything besides weights and scenes that results depend on, as JSON with sorted keys."""
     split = asdict(benchmark) | {"base": benchmark.base, "novel": benchmark.novel}
     del split["groups"]  # further groups and headlines are means of the same counts
+    apart = {"workers", "headlines", "confidence_temperature"}
+    if config.model.condition != "text":
+        apart.add("condition_text")
     values = {
         "benchmark": split,
         "protocol": config.protocol,
         "data": config.data.model_dump(mode="json", exclude={"cache", "workers", "train_split", "views_per_scene"}),
         "model": config.model.model_dump(mode="json", exclude={"checkpointing"}),
-        "evaluate": config.evaluate.model_dump(mode="json", exclude={"workers", "headlines", "confidence_temperature"}),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude=apart),
         "sparse": config.sparse.model_dump(mode="json"),
         "precision": config.train.precision,
         "seed": config.seed if config.protocol == "reference" else None,

@@ -138,7 +138,8 @@ def check_captions(config: Config, criterion: Criterion, views: TrainingViews) -
     Raises:
         UserError: more than `UNCAPTIONED` of the views have none; the run would not be the one that was asked for.
     """
-    if not criterion.needs("captions"):
+    condition = config.model.condition == "text"
+    if not (criterion.needs("captions") or condition):
         return None
     data = config.data
     with_caption, total = views.count_captions()
@@ -147,13 +148,15 @@ def check_captions(config: Config, criterion: Criterion, views: TrainingViews) -
         return None
     problem = (
         f"{missing} of {total} views of split '{data.train_split}' have no caption in "
-        f"{data.captions or data.root / 'captions.json'}, though caption losses have weights"
+        f"{data.captions or data.root / 'captions.json'}, though "
+        f"{'model.condition is text' if condition else 'caption losses have weights'}"
     )
     if missing <= UNCAPTIONED * total:
         return f"{problem}; these views train without them (xmask3d caption writes those that are missing)"
     raise UserError(
         f"{problem}; download the released ones of ScanNet with xmask3d download captions, write those that are "
-        "missing with xmask3d caption, or set loss.caption_fused, loss.caption_3d and loss.caption_2d to 0"
+        "missing with xmask3d caption, or set "
+        + ("another model.condition" if condition else "loss.caption_fused, loss.caption_3d and loss.caption_2d to 0")
     )
 
 

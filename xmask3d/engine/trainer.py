@@ -134,8 +134,12 @@ class Trainer:
         if not self.criterion.needs("masks"):  # nothing else reads them, but for the captions
             return
         self.feature_cache = FeatureCache(self.model.image_features, self.model.mask_clip, self.clip_text, folder)
-        tokens = self.criterion.needs("clip", self.schedule.epochs - 1)
+        tokens = self.needs_tokens(self.schedule.epochs - 1)
         self.accelerator.print(self.feature_cache.announce(self.views.all_views(), image_size, tokens))
+
+    def needs_tokens(self, epoch: int) -> bool:
+        """Return True where an epoch needs CLIP's tokens of the images."""
+        return self.criterion.needs("clip", epoch) or self.model.condition == "image"
 
     def restore_random_state(self) -> None:
         """Seed this process, or put back the state of its random numbers; from here on the checkpoint is forgotten."""
@@ -231,7 +235,7 @@ class Trainer:
                 epoch,
                 generator,
                 kept.images(batch) if kept else None,
-                kept.tokens(batch) if kept and self.criterion.needs("clip", epoch) else None,
+                kept.tokens(batch) if kept and self.needs_tokens(epoch) else None,
             )
             accelerator.backward(losses["total"] / self.schedule.accumulate)
         return losses

@@ -50,5 +50,6 @@ class TrainingStep(nn.Module):
             force_first=criterion.reference,
             encoded=encoded,
             tokens=tokens,
+            captions=captions,
         )
         return criterion(outputs, batch, captions, epoch=epoch, generator=generator, targets=targets)

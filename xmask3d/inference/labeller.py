@@ -1,5 +1,7 @@
 """Labeller: a model with the class texts of a benchmark. Batches of views in, labels out."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -28,12 +30,20 @@ class Labeller:
         novel: K bool, true for novel classes.
         settings: decisions by which outputs become labels.
         accelerator: its device and precision are used.
+        encode_captions: embeds the views' captions, for a model that these condition; None for the classes' texts.
     """
 
     def __init__(
-        self, model: XMask3D, text: Tensor, novel: Tensor, settings: LabelSettings, accelerator: Accelerator
+        self,
+        model: XMask3D,
+        text: Tensor,
+        novel: Tensor,
+        settings: LabelSettings,
+        accelerator: Accelerator,
+        encode_captions: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         self.model, self.settings, self.accelerator = model, settings, accelerator
+        self.encode_captions = encode_captions
         self.text, self.novel = text.to(accelerator.device), novel.to(accelerator.device)
         self.gateable = gateable_classes(self.novel, settings.gating)
 
@@ -59,7 +69,15 @@ class Labeller:
         """Run the model on a batch that is on its device."""
         encoded, tokens = encodings or (None, None)
         with self.accelerator.autocast():
-            return self.model(batch, self.text, mask_clip=True, novel=self.gateable, encoded=encoded, tokens=tokens)
+            return self.model(
+                batch,
+                self.text,
+                mask_clip=True,
+                novel=self.gateable,
+                encoded=encoded,
+                tokens=tokens,
+                captions=self.encode_captions(batch.captions) if self.encode_captions else None,
+            )
 
     @property
     def temperature(self) -> float:

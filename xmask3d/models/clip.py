@@ -222,6 +222,13 @@ class MaskClip(FrozenNetworks):
         x = self.visual.ln_post(x)
         return x if self.visual.proj is None else x @ self.visual.proj
 
+    @torch.no_grad()
+    def embed_whole(self, encoded: EncodedTokens) -> Tensor:
+        """Embed B images as wholes, B x D: plain CLIP."""
+        rows, columns = self.patch_grid
+        visible = torch.ones(len(encoded.class_token), 1, rows * columns, dtype=torch.bool, device=self.mean.device)
+        return self.embed_patches(encoded, visible)[:, 0]
+
     def preprocess(self, images: Tensor) -> Tensor:
         """Resize B x 3 x H x W in [0, 1] to the size of the image tower, whatever the aspect, and normalise it."""
         resized = F.interpolate(images, self.visual.image_size, mode="bilinear", align_corners=False)

@@ -1,15 +1,21 @@
-"""Condition of the diffusion model: the 3D global feature in place of a caption (arXiv 2411.13243)."""
+"""Condition of the diffusion model: the 3D global feature in place of a caption (arXiv 2411.13243).
+
+Ablations of the paper put other features in its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
+
+Condition = Literal["point", "image", "text", "none"]
+"""Source of the condition: the points' global feature, CLIP's embedding of the image or of a caption, or nothing."""
 
 
 class PositionalLinear(nn.Module):
@@ -55,6 +61,19 @@ class ImplicitConditioner(nn.Module):
         text = self.empty_prompt + torch.tanh(self.alpha_cond) * self.clip_project(global_feature)
         time = torch.tanh(self.alpha_cond_time_embed) * self.time_embed_project(global_feature).squeeze(1)
         return text, time
+
+
+class ImageConditioner(ImplicitConditioner):
+    """Conditioner that passes its feature, CLIP's embedding of the image, through a perceptron first."""
+
+    def __init__(self, global_dim: int, empty_prompt: Tensor, time_dim: int) -> None:
+        """Accept the arguments of `ImplicitConditioner`."""
+        super().__init__(global_dim, empty_prompt, time_dim)
+        self.perceptron = nn.Sequential(nn.Linear(global_dim, global_dim), nn.GELU(), nn.Linear(global_dim, global_dim))
+
+    def forward(self, global_feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Map B x D to the text condition and the time condition, as `ImplicitConditioner` does."""
+        return super().forward(self.perceptron(global_feature))
 
 
 class EmptyConditioner(nn.Module):

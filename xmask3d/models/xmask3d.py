@@ -16,6 +16,7 @@ from xmask3d.sparse import Voxels
 
 if TYPE_CHECKING:
     from xmask3d.models.clip import EncodedTokens, MaskClip, TextClassifier
+    from xmask3d.models.conditioner import Condition
     from xmask3d.models.contracts import Encoded, ImageFeatures, PointNetwork
     from xmask3d.models.fusion import Fuser
     from xmask3d.models.mask_decoder import MaskDecoder, MaskPrediction
@@ -41,6 +42,7 @@ class XMask3D(nn.Module):
         mask_clip: MaskClip,
         fuser: Fuser,
         sparse_backend: str = "auto",
+        condition: Condition = "point",
     ) -> None:
         """Assemble the parts.
 
@@ -49,6 +51,7 @@ class XMask3D(nn.Module):
             conditioner: part of the image features that trains, where they do not register it: it is registered here,
                 by the name that checkpoints give it.
             sparse_backend: back end of sparse convolutions, as `xmask3d.sparse.Voxels` takes it.
+            condition: feature of a view that conditions its image features.
         """
         super().__init__()
         self.point_encoder = point_encoder
@@ -62,6 +65,7 @@ class XMask3D(nn.Module):
         self.mask_clip = mask_clip
         self.fuser = fuser
         self.sparse_backend = sparse_backend
+        self.condition = condition
 
     def forward(
         self,
@@ -75,6 +79,7 @@ class XMask3D(nn.Module):
         force_first: bool = False,
         encoded: Encoded | None = None,
         tokens: EncodedTokens | None = None,
+        captions: Tensor | None = None,
     ) -> Outputs:
         """Run every network on a batch of views.
 
@@ -87,11 +92,17 @@ class XMask3D(nn.Module):
             novel, force_first: choice of the mask that owns a point, as of `fuse`.
             encoded: the same images by `image_features.encode`, to save their frozen encoder.
             tokens: the same images by `mask_clip.encode`, to save CLIP's image tower.
+            captions: B x D text embeddings of sentences about the views, for a condition of text; the mean of `text`
+                stands in where there are none.
         """
         global_feature, voxels_3d, binary_logits = self.encode_points(
             batch.voxel_coords, batch.voxel_features, batch.size
         )
-        predictions = self.predict_masks(batch.images, global_feature, auxiliary, encoded) if masks else []
+        if tokens is None and (mask_clip or (masks and self.condition == "image")):
+            tokens = self.mask_clip.encode(batch.images)
+        sentences = text.mean(0).expand(batch.size, -1) if captions is None else captions
+        feature = self._condition_feature(global_feature, tokens, sentences)
+        predictions = self.predict_masks(batch.images, feature, auxiliary, encoded) if masks else []
         outputs = Outputs(
             masks=predictions,
             class_logits=[self._class_logits(prediction, text) for prediction in predictions],
@@ -103,7 +114,7 @@ class XMask3D(nn.Module):
             binary_logits=binary_logits.index_select(0, batch.point_to_voxel),
         )
         if mask_clip:
-            tokens = self.mask_clip.encode(batch.images) if tokens is None else tokens
+            assert tokens is not None
             outputs.clip_embeddings = self.mask_clip.embed(tokens, outputs.mask_logits.detach())
         if masks:
             outputs.fused = self.fuse(outputs, batch, novel, force_first)
@@ -135,7 +146,7 @@ class XMask3D(nn.Module):
 
         Args:
             images: B x 3 x H x W in [0, 1].
-            global_feature: B x D, of the points.
+            global_feature: B x D, of the points, or what stands in for them.
             auxiliary, encoded: see `forward`.
 
         Returns:
@@ -162,6 +173,18 @@ class XMask3D(nn.Module):
         # Labels follow from these features: at test time they are not rounded.
         with torch.autocast(batch.pixels.device.type, enabled=False):
             return fuse_inference(self.fuser, outputs, batch, novel)
+
+    def _condition_feature(self, global_feature: Tensor, tokens: EncodedTokens | None, sentences: Tensor) -> Tensor:
+        """Choose the feature of each view, B x D, that conditions its image features.
+
+        Args:
+            global_feature: B x D, of the points.
+            tokens: the images by CLIP.
+            sentences: B x D embeddings of captions.
+        """
+        if self.condition == "image" and tokens is not None:
+            return self.mask_clip.embed_whole(tokens).to(global_feature)
+        return sentences.to(global_feature) if self.condition == "text" else global_feature
 
     def _class_logits(self, prediction: MaskPrediction, text: Tensor) -> Tensor:
         # Under autocast too: cosines in half precision, times a temperature of up to 100, would be noise.
