@@ -28,6 +28,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--step", type=int, default=20, metavar="N", help="export every n-th frame (default %(default)s)"
     )
+    parser.add_argument(
+        "--as-published",
+        action="store_true",
+        help="make colour pictures as those of the published archives: by nearest neighbour, in JPEG quality 75",
+    )
     add_workers(parser)
     parser.add_argument("--s3dis", action="store_true", help="RAW is S3DIS; area 5 becomes val, the others train")
 
@@ -38,7 +43,7 @@ def run(options: Namespace) -> int:
     if not options.raw.is_dir():
         raise UserError(f"{options.raw}: no such folder; name that of the raw release")
     if options.s3dis:
-        scannet_only = ["train_list", "val_list", "test_list", "labels", "step"]
+        scannet_only = ["train_list", "val_list", "test_list", "labels", "step", "as_published"]
         refuse_given(options, scannet_only, "is for ScanNet, not for S3DIS")
         return _s3dis(options)
     return _scannet(options)
@@ -60,7 +65,7 @@ def _scannet(options: Namespace) -> int:
 
     from xmask3d.data.prepare.raw_scannet import Settings, prepare_scene
 
-    settings = Settings(options.raw, options.out, table, options.step)
+    settings = Settings(options.raw, options.out, table, options.step, as_published=options.as_published)
     failures = done = skipped = lacking = 0
     for _, result in run_all(prepare_scene, ((name, split, settings) for name, split in scenes), options.workers):
         if isinstance(result, UserError):

@@ -1,3 +1,4 @@
+import io
 import shutil
 import time
 from dataclasses import replace
@@ -103,6 +104,24 @@ def test_done_scenes_are_skipped_and_others_settings_are_not(prepared):
     (out / ".prepared" / "scene0000_00.json").unlink()  # as after an interruption
     assert not prepare_scene("scene0000_00", "train", settings).skipped
     assert path.stat().st_mtime_ns > before
+
+
+def test_pictures_as_published_are_picked_pixels_in_quality_75(prepared, raw, tmp_path):
+    smooth, _, settings = prepared
+    settings = replace(settings, out=tmp_path, as_published=True)
+    prepare_scene("scene0000_00", "train", settings)
+    place = "scannet_2d/scene0000_00/color/0.jpg"
+    with SensFile(raw / "scans" / "scene0000_00" / "scene0000_00.sens") as source:
+        picture = source.decode_color(next(source.frames()))
+    buffer = io.BytesIO()
+    height, width = picture.shape[:2]
+    rows, columns = ((np.arange(size) + 0.5) * length / size for size, length in ((240, height), (320, width)))
+    picked = picture[rows.astype(int)][:, columns.astype(int)]
+    Image.fromarray(picked).save(buffer, "JPEG", quality=75)
+    assert (tmp_path / place).read_bytes() == buffer.getvalue() != (smooth / place).read_bytes()
+    assert prepare_scene("scene0000_00", "train", settings).skipped
+    assert not prepare_scene("scene0000_00", "train", replace(settings, as_published=False)).skipped
+    assert (tmp_path / place).read_bytes() == (smooth / place).read_bytes()
 
 
 def files_of(out):

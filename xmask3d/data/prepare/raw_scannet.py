@@ -28,6 +28,7 @@ from xmask3d.seal import read_sealed_json, sealed_json
 
 MARKS = ".prepared"
 SPLITS = ("train", "val", "test")
+FRAME_SETTINGS = ("step", "frame_size", "as_published")
 MESH, LABELS, GROUPS, SEGMENTS, RECORDING, LABEL_PICTURES = RAW_FILES = (
     "_vh_clean_2.ply",
     "_vh_clean_2.labels.ply",
@@ -48,7 +49,8 @@ class Settings:
         table: ScanNet's table of categories.
         step: every how many frames one is exported.
         frame_size: (height, width) of exported frames.
-        quality: quality of colour JPEGs.
+        as_published: make colour pictures as those of the published archives: by nearest neighbour, in JPEG quality 75.
+            Otherwise they are smoothed, and of quality 95.
     """
 
     raw: Path
@@ -56,7 +58,7 @@ class Settings:
     table: Path
     step: int = 20
     frame_size: tuple[int, int] = (240, 320)
-    quality: int = 95
+    as_published: bool = False
 
 
 @dataclass
@@ -82,6 +84,8 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     """
     mark, begun = (settings.out / MARKS / f"{scene}{suffix}" for suffix in (".json", ".begun"))
     wanted = {"split": split, "step": settings.step, "frame_size": list(settings.frame_size)}
+    if settings.as_published:  # not written otherwise: marks of earlier versions stay good
+        wanted["as_published"] = True
     done = _read_mark(mark)
     folder = find_scene(settings.raw, scene)
     raw_files = {ending for ending in RAW_FILES if folder and (folder / f"{scene}{ending}").is_file()}
@@ -95,7 +99,7 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
     # Outputs are only cleared where one of the marks says that they are this tool's; published files lie there too.
     ours = mark.exists() or begun.exists()
     earlier = done or _read_mark(begun)
-    if earlier is not None and any(earlier.settings.get(key) != wanted[key] for key in ("step", "frame_size")):
+    if earlier is not None and any(earlier.settings.get(key) != wanted.get(key) for key in FRAME_SETTINGS):
         _need_recording(folder, settings.out, scene)
     if mark.exists():
         mark.replace(begun)
@@ -214,12 +218,15 @@ def _write_frames(recording: Path, target: Path, settings: Settings, report: Rep
 
 def _write_frame(target: Path, source: SensFile, frame: Frame, settings: Settings) -> None:
     height, width = settings.frame_size
-    color = Image.fromarray(source.decode_color(frame)).resize((width, height), Image.Resampling.BILINEAR)
+    resampling, quality = Image.Resampling.BILINEAR, 95
+    if settings.as_published:
+        resampling, quality = Image.Resampling.NEAREST, 75
+    color = Image.fromarray(source.decode_color(frame)).resize((width, height), resampling)
     depth = source.decode_depth(frame) * (1000 / source.header.depth_unit)
     millimetres = np.round(np.clip(depth, 0, 65535)).astype(np.uint16)
     depth_picture = Image.fromarray(resize_nearest(millimetres, settings.frame_size))
     name = str(frame.number)
-    atomic_write(target / "color" / f"{name}.jpg", partial(color.save, quality=settings.quality), sync=False)
+    atomic_write(target / "color" / f"{name}.jpg", partial(color.save, quality=quality), sync=False)
     atomic_write(target / "depth" / f"{name}.png", depth_picture.save, sync=False)
     atomic_write(target / "pose" / f"{name}.txt", lambda part: np.savetxt(part, frame.pose, fmt="%.9g"), sync=False)
 
