@@ -12,7 +12,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -203,24 +203,25 @@ def array_type(path: Path) -> np.dtype:
         return _head(stream, os.fstat(stream.fileno()).st_size)[0]
 
 
-def read_arrays(path: Path, expected: str = "arrays of numbers", most: int = 1 << 33) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: Path, expected: str = "arrays of numbers", most: int = 1 << 33, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
     """Read an `.npz` file of plain numbers and text; its checksums are compared.
 
     Args:
         most: bytes that all arrays may have together.
+        names: arrays to read where they are there, numbers only; all by default.
 
     Raises:
-        UserError: missing, damaged, of other types, or of more than a thousand times its size, as bombs are.
+        UserError: missing, damaged, of other types, or of more than `most` bytes or a thousand arrays.
     """
     with reading(path, expected), zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > most or len(entries) > 1000:
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        entries = {name: entry for name, entry in entries.items() if names is None or name in names}
+        if sum(entry.file_size for entry in entries.values()) > most or len(entries) > 1000:
             raise UserError(f"{path}: claims more than {most >> 20} MB")
-        arrays = {}
-        for entry in entries:
-            content = archive.read(entry)
-            arrays[entry.filename.removesuffix(".npy")] = _array(io.BytesIO(content), len(content), text=True)
-        return arrays
+        contents = ((name, archive.read(entry)) for name, entry in entries.items())
+        return {name: _array(io.BytesIO(content), len(content), names is None) for name, content in contents}
 
 
 def _head(stream: BinaryIO, size: int, text: bool = False) -> tuple[np.dtype, bool, tuple[int, ...]]:

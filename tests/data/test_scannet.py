@@ -8,6 +8,7 @@ from PIL import Image
 from tests.helpers.scenes import CLASSES, BoxRoom, write_scenes
 from tests.helpers.views import read_whole
 from xmask3d.data.scannet import S3DIS, SCANNET, SCANNET200, ScanNetReader
+from xmask3d.engine.evaluate import digest_of_sources
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.splits import load_benchmark
@@ -167,7 +168,11 @@ def test_raw_labels_must_fit(root, tmp_path):
     benchmark = load_benchmark("scannet200/B170N30")
     shutil.copytree(root, tmp_path / "data")
     path = tmp_path / "data" / "scannet_3d_200" / "train" / "scene0000_00.txt"
-    for text, message in [("1\n2\n", "2 ids for"), ("a\n", "not one category id")]:
+    for text, message in [
+        ("1\n2\n", "2 ids for"),
+        ("a\n", "line 1: not one whole number"),
+        ("3.7\n4\n", "line 1: not one whole number"),
+    ]:
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             SCANNET200.open(tmp_path / "data", "train", benchmark).read_scene("scene0000_00")
@@ -216,3 +221,16 @@ def test_captions_file(root, benchmark20, tmp_path):
             SCANNET.open(root, "train", benchmark20, captions=path)
     with pytest.raises(UserError, match="missing"):
         SCANNET.open(root, "train", benchmark20, captions=tmp_path / "none.json")
+
+
+def test_sources_change_with_segments_and_camera(root, benchmark20, tmp_path):
+    """An evaluation of the scene resumes only while they are the same."""
+    shutil.copytree(root, tmp_path / "data")
+    reader = SCANNET.open(tmp_path / "data", "train", benchmark20)
+    scene, frames = "scene0000_00", tmp_path / "data" / "scannet_2d" / "scene0000_00"
+    segments = reader.scene_path(scene).with_name(f"{scene}_vh_clean_2.0.010000.segs.json")
+    before = digest_of_sources(reader, scene)
+    segments.write_text(json.dumps({"segIndices": [0] * len(reader.read_scene(scene).points)}))
+    with_segments = digest_of_sources(reader, scene)
+    (frames / "intrinsics.txt").write_text("280 0 160\n0 280 120\n0 0 1\n")
+    assert len({before, with_segments, digest_of_sources(reader, scene)}) == 3

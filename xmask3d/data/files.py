@@ -182,17 +182,17 @@ def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tupl
     Returns:
         None if the folder has neither file.
     """
-    candidates = [
-        (folder / "intrinsics.txt", stored_size),
-        (folder / "intrinsic" / "intrinsic_depth.txt", (480, 640)),
-        (folder.parent / "intrinsics.txt", stored_size),
-    ]
-    for path, size in candidates:
+    for path, size in zip(intrinsics_files(folder), (stored_size, (480, 640), stored_size), strict=True):
         if path.is_file():
             matrix = read_matrix(path)
             found = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
             return checked_camera(found, size, path).scaled(size, frame_size)
     return None
+
+
+def intrinsics_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Return the places of intrinsics of a folder of frames, in the order in which they are looked for."""
+    return folder / "intrinsics.txt", folder / "intrinsic" / "intrinsic_depth.txt", folder.parent / "intrinsics.txt"
 
 
 def published_intrinsics(frame_size: tuple[int, int]) -> Intrinsics:

@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from xmask3d.data.prediction_files import parse_ids, parse_mask, read_npz, read_text
+from xmask3d.data.id_files import parse_ids, parse_mask, read_text
 from xmask3d.data.scene import SceneReader
 from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
 from xmask3d.geometry.nearest import nearest
+from xmask3d.guarded import read_arrays
 from xmask3d.metrics.predictions import ScenePrediction, SceneTruth
 from xmask3d.splits import Benchmark
 
@@ -23,6 +24,7 @@ processed 3D files, or ranks in the class list from 0."""
 SUFFIXES = {".txt": "scannet", ".npz": "index", ".ply": "index"}
 """Formats, and the ids that each holds unless told otherwise."""
 
+ARRAYS = ("labels", "points", "masks", "classes", "confidences")
 LARGEST_MASKS = 1 << 33  # masks times points of one scene
 SAME_PLACE = 0.02  # metres within which the points of prediction and truth are taken for the same
 FAR = 0.5  # metres beyond which half the nearest points mean another frame
@@ -154,7 +156,7 @@ class PredictionFolder:
         return {"masks": stacked, "classes": ids, "confidences": np.array(confidences)}
 
     def _read_npz(self, path: Path) -> dict[str, np.ndarray | None]:
-        arrays = read_npz(path, ("labels", "points", "masks", "classes", "confidences"))
+        arrays = read_arrays(path, names=ARRAYS)
         found: dict[str, np.ndarray | None] = {"points": arrays.get("points")}
         if "labels" in arrays:
             found["labels"] = self._labels(path, _whole(path, "labels", arrays["labels"]))

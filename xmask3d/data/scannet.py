@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +13,7 @@ import numpy as np
 
 from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.files import (
+    intrinsics_files,
     picture_size,
     read_intrinsics,
     read_picture,
@@ -22,10 +22,11 @@ from xmask3d.data.files import (
     visible_files,
 )
 from xmask3d.data.files import published_intrinsics as published
+from xmask3d.data.id_files import parse_ids, read_text
 from xmask3d.data.images import resize_bilinear, resize_nearest
 from xmask3d.data.measurements import Tell
 from xmask3d.data.scene import Scene, View
-from xmask3d.data.segments import read_segments
+from xmask3d.data.segments import read_segments, segment_files
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
@@ -170,10 +171,14 @@ class ScanNetReader:
         return self._paths[scene]
 
     def sources(self, scene: str) -> list[Path]:
-        """Return files and folders whose times show that points, labels or frames of a scene have changed."""
+        """Return files and folders whose times show that points, labels, segments, cameras or frames have changed."""
         folder = self.view_folder(scene)
-        raw_labels = [self._raw_labels / f"{scene}.txt"] if self._raw_labels else []
-        return [self.scene_path(scene), *raw_labels, *(folder / part for part in ("color", "depth", "pose"))]
+        frames = (folder / part for part in ("color", "depth", "pose"))
+        return [*self._point_files(scene), *segment_files(self.scene_path(scene)), *intrinsics_files(folder), *frames]
+
+    def _point_files(self, scene: str) -> list[Path]:
+        """Return the files that hold points, colours and labels of a scene."""
+        return [self.scene_path(scene)] + ([self._raw_labels / f"{scene}.txt"] if self._raw_labels else [])
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
         """Return files that decide which points a view sees: the key under which the result may be kept."""
@@ -239,18 +244,13 @@ class ScanNetReader:
     def _read_scene(self, name: str) -> Scene:
         points, colors, file_ids = self.read_files(name)
         labels = None if file_ids is None else self.benchmark.classes_of_points(file_ids)
-        return Scene(name, points, colors, labels, self.view_names(name), self._segments(name, len(points)))
-
-    def _segments(self, name: str, count: int) -> np.ndarray | None:
-        return read_segments(self.scene_path(name), count)
+        segments = read_segments(self.scene_path(name), len(points))
+        return Scene(name, points, colors, labels, self.view_names(name), segments)
 
     def _read_cached(self, name: str, cache: Path) -> Scene:
         """Read the scene as records of one mapped file, which is written on first use."""
-        sources = [self.scene_path(name)]
-        if self._raw_labels is not None:
-            sources.append(self._raw_labels / f"{name}.txt")
         parameters = [self.benchmark.name, list(self.benchmark.file_ids_3d)]
-        path = cache / "scenes" / f"{name}-{digest(sources, parameters)}.npy"
+        path = cache / "scenes" / f"{name}-{digest(self._point_files(name), parameters)}.npy"
         try:
             whole = is_whole_cache(path)
             if not whole:
@@ -265,7 +265,7 @@ class ScanNetReader:
         records = np.asarray(records)  # the plain view of the mapped file, which is quicker to index
         labels = records["label"]
         without = len(labels) > 0 and labels[0] == _NO_LABELS
-        segments = self._segments(name, len(records))
+        segments = read_segments(self.scene_path(name), len(records))
         return Scene(
             name, records["point"], records["color"], None if without else labels, self.view_names(name), segments
         )
@@ -309,25 +309,12 @@ def _frame_order(path: Path) -> tuple[int, str]:
 
 
 def _read_raw_labels(path: Path, count: int) -> np.ndarray:
-    try:
-        labels = _parse_ids(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; ScanNet200 needs the raw category id of every point") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not one category id a line ({error})") from error
+    if not path.exists():
+        raise UserError(f"{path}: missing; ScanNet200 needs the raw category id of every point")
+    labels = parse_ids(path, read_text(path))
     if len(labels) != count:
         raise UserError(f"{path}: {len(labels)} ids for {count} points")
     return labels
-
-
-def _parse_ids(text: str) -> np.ndarray:
-    """Parse whole numbers, written with or without a decimal point, to int64."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # without it, other text only ends the reading
-            return np.fromstring(text, np.int64, sep=" ")  # ten times as quick as any other way
-    except (ValueError, Warning):
-        return np.array(text.split(), np.float64).astype(np.int64)
 
 
 SCANNET = DatasetSpec(

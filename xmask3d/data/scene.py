@@ -79,7 +79,7 @@ class SceneReader(Protocol):
         """Return the sentence about a view, without reading the view."""
 
     def sources(self, scene: str) -> list[Path]:
-        """Return files and folders whose times show that points, labels or frames have changed; may be none."""
+        """Return files and folders whose times show that a scene or its frames have changed; may be none."""
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
         """Return files that decide which points a view sees, by which results are kept; none keeps nothing."""

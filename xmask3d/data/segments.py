@@ -11,6 +11,11 @@ from xmask3d.guarded import read_json
 log = logging.getLogger(__name__)
 
 
+def segment_files(cloud: Path) -> list[Path]:
+    """Return the files that hold segments of a cloud, of which the first is read."""
+    return sorted(cloud.parent.glob(f"{glob.escape(cloud.stem)}*.segs.json"))
+
+
 def read_segments(cloud: Path, count: int) -> np.ndarray | None:
     """Read the segments of a cloud's points, numbered from 0.
 
@@ -25,7 +30,7 @@ def read_segments(cloud: Path, count: int) -> np.ndarray | None:
     Raises:
         UserError: the file is damaged.
     """
-    files = sorted(cloud.parent.glob(f"{glob.escape(cloud.stem)}*.segs.json"))
+    files = segment_files(cloud)
     if not files:
         return None
     content = read_json(files[0], "segments of a scene")
