@@ -29,7 +29,7 @@ def test_features_must_fit_coordinates() -> None:
 
 def test_unknown_back_end_is_refused() -> None:
     with pytest.raises(UserError, match="unknown"):
-        sparse_tensor(random_cloud(), torch.ones(150, 1), backend="spconv")
+        sparse_tensor(random_cloud(), torch.ones(150, 1), backend="torchsparse")
 
 
 def test_concatenate_joins_channels_of_the_same_voxels() -> None:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from tools.benchmark.case import Case, Job, Request
-from tools.benchmark.spconv import SpconvManager
 from xmask3d.models.mink_unet import MinkUNet
 from xmask3d.sparse import Convolution, SparseTensor, TransposedConvolution, sparse_tensor
 from xmask3d.sparse.backend import CoordinateManager, TorchCoordinateManager
@@ -133,8 +132,6 @@ def _room_points(side: float, density: float, generator: np.random.Generator) ->
 def _builder(contender: str) -> Callable[[Tensor, Tensor], SparseTensor]:
     if contender == "per-offset":
         return lambda coordinates, features: _tensor(PerOffsetManager(coordinates), features)
-    if contender == "spconv":
-        return lambda coordinates, features: _tensor(SpconvManager(coordinates), features)
     backend = "auto" if contender == "xmask3d" else contender
     return lambda coordinates, features: sparse_tensor(coordinates, features, backend)
 

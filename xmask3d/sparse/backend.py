@@ -11,7 +11,7 @@ from xmask3d.errors import UserError
 from xmask3d.sparse.convolution import strided_convolution, submanifold_convolution, transposed_convolution
 from xmask3d.sparse.coordinates import CoordinateMaps
 
-BACKENDS = ("auto", "native", "torch", "minkowski")
+BACKENDS = ("auto", "native", "torch", "spconv", "minkowski")
 
 
 class CoordinateManager(ABC):
@@ -97,14 +97,22 @@ def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> Coordinate
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
-        backend: `torch`; `native` where a C++ compiler is installed; `auto`, which is `native` for a CPU where that
-            works and else `torch`; or `minkowski` where MinkowskiEngine is installed.
+        backend: `torch`; `native` where a C++ compiler is installed; `spconv` or `minkowski` where that is installed;
+            or `auto`: `native` on a CPU where that works, the fastest of what is installed on CUDA, and else `torch`.
 
     Raises:
         UserError: unknown back end, one that is not there, or faulty coordinates.
     """
     if backend not in BACKENDS:
         raise UserError(f"sparse back end '{backend}' is unknown; choose {', '.join(BACKENDS)}")
+    if backend == "auto" and coordinates.is_cuda:
+        from xmask3d.sparse.fastest import fastest_backend
+
+        backend = fastest_backend(coordinates.device)
+    if backend == "spconv":
+        from xmask3d.sparse.spconv import SpconvCoordinateManager
+
+        return SpconvCoordinateManager(coordinates)
     if backend == "minkowski":
         from xmask3d.sparse.minkowski import MinkowskiCoordinateManager
 

@@ -1,7 +1,4 @@
 import json
-import sys
-import types
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,7 +10,6 @@ from tools.benchmark.machine import Machine
 from tools.benchmark.report import markdown, plot, read_json, write_json
 from tools.benchmark.runner import run_case, run_parts
 from tools.benchmark.sparse import PerOffsetManager, cases, multiply_adds, room_voxels
-from tools.benchmark.spconv import SpconvManager
 from xmask3d.errors import UserError
 from xmask3d.models.mink_unet import MinkUNet
 from xmask3d.sparse import SparseTensor, sparse_tensor
@@ -61,44 +57,6 @@ def test_per_offset_reference_equals_the_default() -> None:
         results.append([out, *(parameter.grad for parameter in network.parameters())])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_spconv_equals_the_default(one_thread) -> None:
-    pytest.importorskip("spconv")
-    torch.manual_seed(0)
-    network = small_network()
-    cloud, features = room_voxels(3000) - torch.tensor([0, 40, 5, 3], dtype=torch.int32), torch.randn(3000, 3)
-    manager = SpconvManager(cloud)
-    results = []
-    with torch.no_grad():
-        for x in (sparse_tensor(cloud, features), SparseTensor(manager.arrange(features), 1, manager)):
-            results.append(network(x)[1])
-    assert (results[0] - results[1]).norm() <= 1e-4 * results[0].norm()
-    rows = sparse_tensor(cloud, features).manager.coordinates(4)
-    assert {tuple(row) for row in rows.tolist()} == {tuple(row) for row in manager.coordinates(4).tolist()}
-
-
-def test_spconv_with_threads_or_missing_is_one_line(monkeypatch) -> None:
-    voxels = room_voxels(100)
-    monkeypatch.setitem(sys.modules, "spconv", None)
-    monkeypatch.setitem(sys.modules, "spconv.core", None)
-    with pytest.raises(UserError, match="spconv cannot be imported"):
-        SpconvManager(voxels)
-    for name in ("spconv", "spconv.core", "spconv.pytorch"):
-        module = types.ModuleType(name)
-        module.ConvAlgo = module.functional = module.ops = None
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with pytest.raises(UserError, match="one thread only: --threads 1"):
-        SpconvManager(voxels)
 
 
 def test_a_file_of_something_else_is_named(tmp_path) -> None:
