@@ -7,7 +7,14 @@ import pytest
 from xmask3d import resources
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
-from xmask3d.resources import REPOSITORY, class_lists, find_configuration, find_file, shipped_configurations
+from xmask3d.resources import (
+    REPOSITORY,
+    class_lists,
+    find_configuration,
+    find_file,
+    find_scan,
+    shipped_configurations,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +80,15 @@ def test_paths_of_a_wheel_are_relative_to_the_working_folder(monkeypatch: pytest
     assert find_file("data/rooms") == Path("data/rooms")
     package = REPOSITORY / "xmask3d"
     assert (resources.configurations(), class_lists()) == (package / "config_files", package / "class_lists")
+
+
+def test_the_name_example_stands_for_the_bundled_recording_unless_something_here_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundled = find_scan("example")
+    assert len(list((bundled / "color").iterdir())) == 24
+    assert sum(path.stat().st_size for path in bundled.rglob("*")) < 3_000_000
+    assert find_scan("other") == Path("other") and find_scan(tmp_path / "example") == tmp_path / "example"
+    Path("example").mkdir()
+    assert find_scan("example") == Path("example")

@@ -95,6 +95,7 @@ def test_the_wheel_holds_configurations_and_class_lists_and_no_data(wheel: Path)
 
 
 def test_a_scan_is_described_labelled_asked_and_shown(run: Run) -> None:
+    assert "24 frames" in run("info", "example", "--voxel-size", "0.05", missing=OPTIONAL)
     assert "points" in run("info", "room.ply", "--unit", "m", missing=OPTIONAL)
     labelled = run("segment", "room.ply", "--classes", "scannet20", "--unit", "m", missing=OPTIONAL)
     assert "the shipped small model" in labelled

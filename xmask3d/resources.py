@@ -20,6 +20,9 @@ IS_CHECKOUT = (REPOSITORY / "config" / "published.yaml").is_file() and (REPOSITO
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d"
 """Folder of the user's for what is downloaded or compiled once."""
 
+EXAMPLE = "example"
+"""Name of the recording that comes with the package, where a scan is asked for."""
+
 DATA_SET_OF_LIST = {"scannet20": "scannet"}
 """Benchmarks are named by their class list, configurations by their data set; the ones that differ."""
 
@@ -32,6 +35,13 @@ def configurations() -> Path:
 def class_lists() -> Path:
     """Return the folder of the shipped class lists, such as `scannet20.yaml`."""
     return REPOSITORY / "dataset" if IS_CHECKOUT else Path(str(files("xmask3d"))) / "class_lists"
+
+
+def find_scan(path: Path | str) -> Path:
+    """Return a path, or the recording of the package where it is `example` and no file or folder here has that name."""
+    path = Path(path)
+    bundled = Path(str(files("xmask3d"))) / "scan" / EXAMPLE
+    return bundled if path == Path(EXAMPLE) and not path.exists() else path
 
 
 def find_file(path: Path | str) -> Path:

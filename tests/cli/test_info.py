@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.scenes import BoxRoom, write_scenes
 from tests.scan.recordings import write_frames
+from xmask3d.cli.main import run
 from xmask3d.resources import REPOSITORY
 
 SCRIPT = "import sys; from xmask3d.cli.main import run; run(sys.argv[1:]); print('torch' in sys.modules)"
@@ -25,3 +26,16 @@ def test_frames_are_described_without_torch(kind: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert printed.endswith("False\n") and "of" in printed and (found in printed or "1 of 2 views chosen" in printed)
+
+
+def test_the_bundled_recording_is_described_and_a_folder_of_its_name_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["info", "example", "--views", "2", "--voxel-size", "0.05"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("example: ") and "24 frames, colour 320 x 240" in printed and "warning" not in printed
+    write_frames(Path("example"), BoxRoom(3), 4)
+    assert run(["info", "example"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("example: the one in this folder") and "4 frames" in printed

@@ -2,16 +2,18 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
-from xmask3d.resources import CACHE
+from xmask3d.resources import CACHE, EXAMPLE, find_scan
 
 if TYPE_CHECKING:
     from xmask3d.config import Config
     from xmask3d.scan.options import ScanOptions
 
 FURNITURE_CACHE = CACHE / "furniture"
+SCAN = f"folder of a recording, .sens file, point cloud, processed scene, or {EXAMPLE}, which comes with the package"
 
 
 def add_config(parser: ArgumentParser) -> None:
@@ -85,6 +87,13 @@ def check_least(options: Namespace, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: is 1 or more")
+
+
+def named_scan(path: Path) -> Path:
+    """Return the path that a command line names, the package's recording for `example`; print which of two is meant."""
+    if path == Path(EXAMPLE) and path.exists():
+        print(f"{EXAMPLE}: the one in this folder; elsewhere the name stands for the recording of the package")
+    return find_scan(path)
 
 
 def add_reading(parser: ArgumentParser) -> None:

@@ -3,12 +3,12 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from xmask3d.cli.arguments import add_reading, reading_options
+from xmask3d.cli.arguments import SCAN, add_reading, named_scan, reading_options
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d info`."""
-    parser.add_argument("scan", type=Path, help="folder of a recording, .sens file, point cloud, or processed scene")
+    parser.add_argument("scan", type=Path, help=SCAN)
     add_reading(parser)
 
 
@@ -16,5 +16,5 @@ def run(options: Namespace) -> int:
     """Print the description."""
     from xmask3d.scan.scan import open_scan
 
-    print(open_scan(options.scan, reading_options(options)).describe())
+    print(open_scan(named_scan(options.scan), reading_options(options)).describe())
     return 0

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xmask3d.cli.arguments import add_reading, reading_options
+from xmask3d.cli.arguments import SCAN, add_reading, named_scan, reading_options
 from xmask3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
   xmask3d segment my_scan/ --query "sofa|couch" "potted plant" --background wall floor
   xmask3d segment room.ply --query "red chair"
   xmask3d segment my_scan/ --classes scannet20 --save-features room.features"""
-    parser.add_argument("scan", type=Path, help="folder of a recording, .sens file, point cloud, or processed scene")
+    parser.add_argument("scan", type=Path, help=SCAN)
     words = parser.add_argument_group("what to look for")
     words.add_argument("--query", nargs="+", action="extend", default=[], metavar="WORD",
                        help="several: every point gets one; one: where is it? a|b are synonyms")  # fmt: skip
@@ -89,6 +89,7 @@ def check(options: Namespace) -> None:
 
 def run(options: Namespace) -> int:
     """Segment, write the results, print the table."""
+    options.scan = named_scan(options.scan)
     check(options)
 
     from xmask3d.checkpoints.sources import find_source

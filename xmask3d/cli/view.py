@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from xmask3d.cli.arguments import named_scan
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d view`."""
@@ -15,6 +17,7 @@ def run(options: Namespace) -> int:
     """Serve the page until interrupted."""
     from xmask3d.scan.scan import check_exists
 
+    options.path = named_scan(options.path)
     check_exists(options.path)
 
     from xmask3d.segment.viewer import open_viewer

@@ -17,6 +17,7 @@ from xmask3d.data.segments import read_segments
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
+from xmask3d.resources import find_scan as find_bundled
 from xmask3d.scan.agreement import GOOD, Verdict, check_recording
 from xmask3d.scan.clouds import Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
@@ -117,12 +118,13 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
 
     Args:
         path: a scene of a processed data set (its .pth file or its folder of views), a folder of a recording, a .sens
-            file, a point cloud, a folder that holds one of these somewhere, or an archive of it.
+            file, a point cloud, a folder that holds one of these somewhere, or an archive of it; "example" is the
+            recording that comes with the package, where nothing here has that name.
 
     Raises:
         UserError: no readable scan; the message lists the known forms.
     """
-    path, options = Path(path), options or ScanOptions()
+    path, options = find_bundled(path), options or ScanOptions()
     options.check()
     processed = _processed_paths(path)
     if processed is not None:
@@ -159,7 +161,7 @@ def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
 
 def check_exists(path: Path) -> None:
     """Raise `UserError` where a path names neither a file or folder nor a scene of a processed data set."""
-    if not path.exists() and _processed_paths(path) is None:
+    if not find_bundled(path).exists() and _processed_paths(path) is None:
         raise UserError(f"{path}: no such file or folder")
 
 
