@@ -1,4 +1,4 @@
-"""Make the recording that comes with the package: a room that looks like a scan, as a folder of colour, depth and poses."""
+"""Make the recording that comes with the package: colour, depth and poses of a room that looks like a scan."""
 
 import argparse
 import io
