@@ -125,3 +125,20 @@ def test_a_list_of_ones_own_is_found_by_its_path(tmp_path: Path, monkeypatch: py
         assert benchmark.name == "mine/S" and benchmark.base_names == ["a"] and benchmark.file_ids_3d == (4, 7)
     with pytest.raises(UserError, match="no such split"):
         load_benchmark("lists/mine/T")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "splits: {S: {novel: []}}\n",
+        "classes: [{name: a, label_3d: 0}]\nsplits: {S: {novel: []}}\n",
+        "classes: [{name: a, label_3d: -1, label_2d: 0}]\nsplits: {S: {novel: []}}\n",
+        "classes: [{name: a, label_3d: 0, label_2d: 0}, {name: a, label_3d: 1, label_2d: 1}]\nsplits: {S: {}}\n",
+        "classes: [{name: a, label_3d: 0, label_2d: 0}]\nsplits: {S: []}\n",
+    ],
+)
+def test_a_file_that_is_no_class_list_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"mine\.yaml: not a class list"):
+        load_benchmark("mine/S", tmp_path)

@@ -4,6 +4,7 @@ import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,7 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
         folder: shipped class lists.
 
     Raises:
-        UserError: unknown list or split, or a split that names a class the list has not.
+        UserError: unknown list or split, a file that is no class list, or a split that names a class that is not in it.
     """
     folder = folder or class_lists()
     list_name, split_name = name.rsplit("/", 1) if "/" in name else (name, "")
@@ -143,10 +144,25 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"benchmark '{name}': no class list {path}; known lists: {known}")
     content, _ = parse_yaml(read_text(path), str(path))
-    names = [entry["name"] for entry in content["classes"]]
+    try:
+        return _from_content(content, split_name, path)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a class list ({type(error).__name__}: {error}); it needs classes (name, label_3d, "
+            "label_2d) and splits (novel)"
+        ) from error
+
+
+def _from_content(content: Any, split_name: str, path: Path) -> Benchmark:
+    names = [str(entry["name"]) for entry in content["classes"]]
     splits = content["splits"]
     if split_name not in splits:
-        raise UserError(f"benchmark '{name}': no such split in {path}; known splits: {', '.join(splits)}")
+        raise UserError(
+            f"benchmark '{path.stem}/{split_name}': no such split in {path}; known splits: {', '.join(splits)}"
+        )
+    ids_3d, ids_2d = ([entry[kind] for entry in content["classes"]] for kind in ("label_3d", "label_2d"))
+    if len(set(names)) < len(names) or not all(type(i) is int and i >= 0 for i in (*ids_3d, *ids_2d)):
+        raise ValueError("names must differ, and label ids be whole numbers from 0")
     novel = _ids_of(splits[split_name]["novel"], names, f"{path}: split {split_name}")
     base = tuple(i for i in range(len(names)) if i not in novel)
     groups = {group: _members(own, names, f"{path}: group {group}") for group, own in content.get("groups", {}).items()}
@@ -154,8 +170,8 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
         name=f"{path.stem}/{split_name}",
         class_names=tuple(names),
         groups={"base": base, "novel": novel, **groups},
-        file_ids_3d=tuple(entry["label_3d"] for entry in content["classes"]),
-        file_ids_2d=tuple(entry["label_2d"] for entry in content["classes"]),
+        file_ids_3d=tuple(ids_3d),
+        file_ids_2d=tuple(ids_2d),
         prompts=content.get("prompts", {}),
     )
 
