@@ -1,6 +1,7 @@
 """Docstrings begin with what a reader looks for: functions with an imperative verb, all else with a noun."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,19 @@ def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
 )
 def test_rule(source: str, bad: bool) -> None:
     assert bool(faults(source)) == bad
+
+
+PLAIN_WRITE = re.compile(r"(?<!part)\.write_(text|bytes)\(|\)\.save\(path\)")
+# Writers that are given the path of a temporary file, and files that are only begun.
+GIVEN_A_PATH = {"scan/writing/plain.py", "visualize/page.py", "visualize/pictures.py", "data/download/fetch.py",
+                "rooms/package.py"}  # fmt: skip
+
+
+def test_files_are_written_whole_or_not_at_all() -> None:
+    package = ROOT / "xmask3d"
+    found = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if PLAIN_WRITE.search(path.read_text("utf-8"))
+    ]
+    assert set(found) <= GIVEN_A_PATH, "these write without atomic_write"

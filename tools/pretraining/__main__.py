@@ -23,7 +23,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--work",
         type=Path,
         required=True,
-        help="folder for views and checkpoints; give it again to go on with a run that was stopped",
+        help="folder for views and checkpoints; give it again to resume a run that was stopped",
     )
     parser.add_argument(
         "--furniture", default="auto", help="auto, or a folder that holds the furniture library (default %(default)s)"
@@ -35,7 +35,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render (default: one a core)"
     )
     plan = Plan()
-    parser.add_argument("--seed", type=int, default=plan.seed, help="of everything random here (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=plan.seed, help="seed of the random generator (default %(default)s)"
+    )
     parser.add_argument(
         "--split-seed",
         type=int,

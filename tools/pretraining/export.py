@@ -20,12 +20,11 @@ from xmask3d.models.tokenizer import CompactTokenizer, save_words
 
 def export_clip(folder: Path, clip: CLIP, tokenizer: CompactTokenizer) -> None:
     """Write `open_clip_config.json`, `model.safetensors`, `tokenizer_vocabulary.json` and `trained_words.txt`."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_cfg": model_config(tokenizer.vocab_size),
         "preprocess_cfg": {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)},
     }
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    atomic_write(folder / "open_clip_config.json", json.dumps(config, indent=1) + "\n")
     _save(folder / "model.safetensors", clip)
     tokenizer.save(folder)
     save_words(folder, all_texts())
@@ -41,7 +40,8 @@ def export_diffusion(
         _save(folder / name / "diffusion_pytorch_model.safetensors", network)
     with torch.no_grad():
         prompt = hidden_states(clip, tokenizer([""]))
-    save_file({"empty_prompt": prompt.half().contiguous()}, folder / "empty_prompt.safetensors")
+    tensors = {"empty_prompt": prompt.half().contiguous()}
+    atomic_write(folder / "empty_prompt.safetensors", lambda part: save_file(tensors, part))
 
 
 def _save(path: Path, network: nn.Module) -> None:

@@ -124,7 +124,7 @@ def pretrain(furniture: Path, work: Path, out: Path, plan: Plan, workers: int = 
     export_clip(out / "clip", clip, tokenizer)
     export_diffusion(out / "diffusion", vae, unet, clip, tokenizer)
     report |= measure(out, load_pool(work / "views", "val"), pool)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    atomic_write(out / "report.json", json.dumps(report, indent=1) + "\n")
     return report
 
 
@@ -189,11 +189,10 @@ def _features(path: Path, pool: Pool, plan: Plan) -> FeaturePool:
 
 
 def _check_plan(work: Path, plan: Plan) -> None:
-    work.mkdir(parents=True, exist_ok=True)
     record = work / "plan.json"
     if record.exists() and json.loads(record.read_text()) != asdict(plan):
         raise UserError(f"{work} holds a run with other settings ({record}): give another folder or the same settings")
-    record.write_text(json.dumps(asdict(plan)))
+    atomic_write(record, json.dumps(asdict(plan)))
 
 
 def _run(trainer: ClipTrainer | VaeTrainer | UnetTrainer, checkpoint: Path, name: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.guarded import read_json
 from xmask3d.models.byte_pairs import START, shared_pairs
 
@@ -78,7 +79,7 @@ class CompactTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer_vocabulary.json` into `folder`."""
-        (Path(folder) / VOCABULARY_FILE).write_text(json.dumps(self.kept) + "\n")
+        atomic_write(Path(folder) / VOCABULARY_FILE, json.dumps(self.kept) + "\n")
 
     def encode(self, text: str) -> list[int]:
         """Return rows of the tokens of `text`, without start and end."""
@@ -109,7 +110,7 @@ def words_of(text: str) -> list[str]:
 def save_words(folder: Path, texts: Iterable[str]) -> None:
     """Write the words of `texts` to `trained_words.txt` in `folder`."""
     words = sorted({word for text in texts for word in words_of(text)})
-    (folder / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    atomic_write(folder / WORDS_FILE, "".join(f"{word}\n" for word in words))
 
 
 def unknown_words(text: str, folder: Path) -> list[str]:

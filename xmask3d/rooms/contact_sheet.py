@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmask3d.files import atomic_write
 from xmask3d.rooms.catalogue import NYU40_IDS
 
 COLUMNS = 8
@@ -61,7 +62,7 @@ def write_contact_sheet(out: Path, scenes: Sequence[tuple[str, str]]) -> Path:
         strips.append(_strip([folder / "color" / f"{stem}.jpg" for stem in stems], None))
         strips.append(_strip([folder / "label" / f"{stem}.png" for stem in stems], colors))
     path = out / "contact_sheet.png"
-    Image.fromarray(np.concatenate(strips)).save(path)
+    atomic_write(path, Image.fromarray(np.concatenate(strips)).save)
     return path
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from xmask3d.data.download.fetch import make_folder
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 from xmask3d.rooms.catalogue import CLASS_NAMES
 from xmask3d.rooms.contact_sheet import write_contact_sheet
 from xmask3d.rooms.furniture import FurnitureModel, load_catalogue, procedural_models, split_models
@@ -266,7 +267,7 @@ def _summarise(out: Path, jobs: list[Job]) -> None:
             f"{out}: rooms that were made before have furniture that {jobs[0].furniture} lacks ({unknown[0]}); "
             "choose another --out, or the same --furniture"
         )
-    (out / "ATTRIBUTION.txt").write_text(attribution([by_key[key] for part in used.values() for key in part]))
+    atomic_write(out / "ATTRIBUTION.txt", attribution([by_key[key] for part in used.values() for key in part]))
     first = jobs[0]
     kept = ("points", "frames_per_class", "digest")
     write_json(
