@@ -1,5 +1,6 @@
 """Machines without shared memory, where helper processes would fail: work goes on without them."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -50,3 +51,9 @@ def test_a_training_without_shared_memory(tmp_path: Path) -> None:
     done = subprocess.run([*inside, command], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert "warning: shared memory cannot be used" in done.stderr and "complete: 1 epochs" in done.stdout
+
+
+def test_every_loader_asks_how_many_helpers_are_allowed() -> None:
+    files = [*(REPOSITORY / "xmask3d").rglob("*.py")]
+    bare = [path.name for path in files if re.search(r"num_workers=(?!allowed_workers\()", path.read_text("utf-8"))]
+    assert not bare

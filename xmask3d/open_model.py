@@ -6,7 +6,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from xmask3d.build import Assembly, build_labeller, build_model, label_settings
-from xmask3d.checkpoints.checkpoint import apply_weights, load_gate, load_weights
+from xmask3d.checkpoints.checkpoint import apply_weights, is_of_network_alone, load_gate, load_weights
 from xmask3d.config import Config
 from xmask3d.inference.gate_weights import GateWeights
 from xmask3d.inference.labeller import Labeller
@@ -21,8 +21,7 @@ def open_model(config: Config, checkpoint: Path) -> Assembly:
     """
     weights = load_weights(checkpoint)
     assembly = build_model(config)
-    # This package's own files hold the network and no more; containers of others may hold anything beside it.
-    apply_weights(assembly.model, weights, checkpoint, strict=checkpoint.suffix in (".pt", ".safetensors"))
+    apply_weights(assembly.model, weights, checkpoint, strict=is_of_network_alone(checkpoint))
     return assembly
 
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from xmask3d.checkpoints.checkpoint import load_gate, read_checkpoint, save_checkpoint
 from xmask3d.checkpoints.export import export_model
 from xmask3d.config import load_config
-from xmask3d.engine.gate import can_fit_gate
+from xmask3d.engine.gate import can_fit_gate, unused_fit
 from xmask3d.engine.train import train
 from xmask3d.inference.gate_weights import FIXED, FIXED_ASKED, GateWeights, clip_alone
 from xmask3d.open_model import open_labeller
@@ -72,6 +72,8 @@ def test_a_checkpoint_of_earlier_versions_has_the_fixed_ones(finished: Path, tmp
 )
 def test_labels_that_training_may_not_read_fit_nothing(tiny: Path, override: str) -> None:
     config = load_config(tiny, REGIONS)
-    assert can_fit_gate(config, load_benchmark(config.benchmark))
+    benchmark = load_benchmark(config.benchmark)
+    assert can_fit_gate(config, benchmark) and unused_fit(config, benchmark) is None
     config = load_config(tiny, [*REGIONS, override])
-    assert not can_fit_gate(config, load_benchmark(config.benchmark))
+    assert not can_fit_gate(config, benchmark)
+    assert (unused_fit(config, benchmark) is None) == (not config.train.fit_gate)

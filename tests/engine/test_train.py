@@ -67,9 +67,11 @@ def test_a_finished_run(finished: Path, tiny: Path) -> None:
 
 def test_a_run_starts_from_the_weights_that_it_is_given(finished: Path, tiny: Path, tmp_path: Path) -> None:
     still = ["train.lr_3d=1e-12", "train.lr_others=1e-12", "train.epochs=1", "train.weight_decay=0"]
-    options = [f"output={tmp_path / 'run'}", f"train.start_from={finished / LAST}", *still]
-    assert run(train_run, tiny, options, log=tmp_path / "log") == 0
     given = load_weights(finished / LAST)
+    # A container of others may hold more than the network.
+    torch.save({"state_dict": given | {"left.over": torch.zeros(1)}}, tmp_path / "theirs.pth.tar")
+    options = [f"output={tmp_path / 'run'}", f"train.start_from={tmp_path / 'theirs.pth.tar'}", *still]
+    assert run(train_run, tiny, options, log=tmp_path / "log") == 0
     found = load_weights(tmp_path / "run" / "checkpoints" / "step-00000004.pt")
     trained = [name for name in given if "running_" not in name and "num_batches" not in name]
     assert all(torch.allclose(found[name], given[name], atol=1e-9) for name in trained)

@@ -225,6 +225,11 @@ def load_gate(path: Path) -> list[float] | None:
         return [float(number) for number in (file.metadata() or {}).get(GATE_ENTRY, "").split()] or None
 
 
+def is_of_network_alone(path: Path) -> bool:
+    """Return True for files of this package, which hold the network and no more; others may hold anything beside it."""
+    return path.suffix in (".pt", ".safetensors")
+
+
 def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str, strict: bool = True) -> None:
     """Load a state dict, and describe in one line what does not fit.
 

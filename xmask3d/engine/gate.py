@@ -21,6 +21,7 @@ from xmask3d.inference.region_labels import novel_odds, sum_regions
 from xmask3d.inference.region_votes import RegionGate, divide
 from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.splits import Benchmark
+from xmask3d.workers import allowed_workers
 
 SCENES = 24  # evenly spaced; their regions are thousands, for three numbers
 
@@ -32,6 +33,16 @@ def can_fit_gate(config: Config, benchmark: Benchmark) -> bool:
     # With the odds of masks alone, what fits training rooms is far worse on others than the fixed weights.
     wanted = wanted and config.train.fit_gate and evaluate.region_clip > 0
     return wanted and has_novel and config.train.novel_supervision == "reference"
+
+
+def unused_fit(config: Config, benchmark: Benchmark) -> str | None:
+    """Return a warning where fitting is asked for and cannot be done, else None."""
+    if not config.train.fit_gate or can_fit_gate(config, benchmark):
+        return None
+    return (
+        "train.fit_gate has no effect: it needs novel classes, evaluate.regions=gate, evaluate.region_clip above 0, "
+        "train.novel_supervision=reference, and neither evaluate.gate=clip nor protocol=reference"
+    )
 
 
 def fit_to_training_scenes(
@@ -75,7 +86,7 @@ def region_rows(
         settings.open_views(reader, benchmark, name),
         batch_size=settings.batch_size,
         collate_fn=collate_usable,
-        num_workers=settings.workers,
+        num_workers=allowed_workers(settings.workers),
         worker_init_fn=ignore_signals,
     )
     model.eval()

@@ -24,6 +24,7 @@ from xmask3d.checkpoints.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     apply_weights,
+    is_of_network_alone,
     load_weights,
     read_checkpoint,
 )
@@ -33,7 +34,7 @@ from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchronise
 from xmask3d.engine.batches import EpochBatches
-from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes
+from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes, unused_fit
 from xmask3d.engine.resume_check import check_same_run
 from xmask3d.engine.schedule import Schedule
 from xmask3d.engine.signals import StopSignals
@@ -77,6 +78,7 @@ def _train(config: Config, draw_view: Callable[..., np.ndarray] | None) -> int:
     found = (
         check_captions(config, trainer.criterion, trainer.views),
         other_statistics(config.train, trainer.accelerator.num_processes),
+        unused_fit(config, trainer.benchmark),
     )
     trainer.warnings = [warning for warning in found if warning]
     _give_model(trainer, config)
@@ -167,7 +169,7 @@ def _give_model(trainer: Trainer, config: Config) -> None:
     assembly = build_model(config)
     if train.start_from and trainer.resumed is None:
         source = weights_in(find_file(train.start_from))
-        apply_weights(assembly.model, load_weights(source), source)
+        apply_weights(assembly.model, load_weights(source), source, strict=is_of_network_alone(source))
     model, clip_text = assembly.model.to(device), assembly.clip_text.to(device)
     if train.batch_norm == "sync":
         synchronise(model, device.type, trainer.accelerator.num_processes)
