@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import open_clip
 import torch
 
 from xmask3d.build import assemble, build_model
 from xmask3d.errors import UserError
 from xmask3d.models.clip import MaskClip
-from xmask3d.models.loading.clip_weights import build_clip
+from xmask3d.models.loading.clip_weights import build_clip, named_config
 from xmask3d.models.loading.diffusion_weights import build_diffusion
 from xmask3d.resources import find_file
 
@@ -29,7 +28,8 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
         config: its `model.diffusion` is not read, and of `model.clip` only the name of a model of open_clip's.
         device: "meta" for a network of names and shapes only, which takes no memory; "cpu" for random weights.
     """
-    clip_config = open_clip.get_model_config(config.model.clip.partition("/")[0]) or open_clip.get_model_config(CLIP)
+    clip_config = named_config(config.model.clip.partition("/")[0]) or named_config(CLIP)
+    assert clip_config is not None
     with torch.device(device):
         clip = build_clip({**clip_config, "quick_gelu": True})
         diffusion = build_diffusion(

@@ -264,6 +264,7 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
             load_clip(*arguments)
 
     refused("open_clip knows no model", "ViT-Z-99")
+    refused("open_clip knows no model", "hf-hub:laion/CLIP-ViT-B-32")  # would be fetched, whoever asks
     refused("none of its pretrained tags", "ViT-L-14", "no-such-tag")
     refused(r"open_clip_config\.json", tmp_path)
     write_folder(tmp_path, small_clip())

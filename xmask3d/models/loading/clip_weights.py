@@ -63,6 +63,11 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
     return LoadedClip(model.float().requires_grad_(False).eval(), tokenizer)
 
 
+def named_config(name: str) -> dict[str, Any] | None:
+    """Return open_clip's configuration of a model that it knows by name, else None; no network is asked."""
+    return None if ":" in name else open_clip.get_model_config(name)  # which fetches that of an "hf-hub:..."
+
+
 def build_clip(model_config: dict[str, Any]) -> ForeignNetwork:
     """Build CLIP with random weights; `model_config` is the `model_cfg` of an `open_clip_config.json`.
 
@@ -125,8 +130,7 @@ def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
 
 
 def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
-    config = open_clip.get_model_config(name)
-    if config is None:
+    if named_config(name) is None:
         raise UserError(f"CLIP {name!r}: no such folder or file, and open_clip knows no model of this name")
     tag = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag and not Path(pretrained).is_file():
