@@ -10,7 +10,7 @@ from PIL import Image
 
 from xmask3d.errors import UserError
 from xmask3d.rooms.catalogue import CLASS_IDS, CLASS_NAMES, CLASS_OF_KIND, KIND_OF_MODEL
-from xmask3d.rooms.furniture import load_catalogue, load_mesh, procedural_models, split_models
+from xmask3d.rooms.furniture import _load_mesh, load_catalogue, load_mesh, procedural_models, split_models
 from xmask3d.rooms.style import SLOTS, Style
 
 CATALOGUE = """id=Test
@@ -89,7 +89,12 @@ def test_library_mesh_is_scaled_upright_and_faces_minus_y(library: Path) -> None
         np.testing.assert_array_equal(colors[front], [[255, 0, 0]] * 2)
         np.testing.assert_array_equal(colors[~front], [[0, 255, 0]] * 2)
         assert max(image.shape[0] for image in mesh.textures) <= 128
-    assert (library / "meshes" / "scopia" / "iron_bed.npz").is_file()
+    kept = library / "meshes" / "scopia" / "iron_bed.npz"
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    _load_mesh.cache_clear()
+    np.testing.assert_array_equal(load_mesh(model).vertices, mesh.vertices)
+    assert len(kept.read_bytes()) == len(whole)  # made again
 
 
 def test_missing_library_says_what_to_do(tmp_path: Path) -> None:

@@ -150,6 +150,3 @@ LICENCES = {
     "kator": "CC BY 3.0 US",
     "scopia": "CC BY 3.0",
 }
-
-FRONT_TURNS: dict[str, int] = {}
-"""Quarter turns (counter-clockwise from above) that bring a model's front to -y where the library has it elsewhere."""

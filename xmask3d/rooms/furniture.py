@@ -7,6 +7,7 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,15 +17,7 @@ import numpy as np
 from PIL import Image
 
 from xmask3d.errors import UserError
-from xmask3d.rooms.catalogue import (
-    CLASS_IDS,
-    CLASS_NAMES,
-    CLASS_OF_KIND,
-    FRONT_TURNS,
-    KIND_OF_MODEL,
-    LIBRARIES,
-    LICENCES,
-)
+from xmask3d.rooms.catalogue import CLASS_IDS, CLASS_NAMES, CLASS_OF_KIND, KIND_OF_MODEL, LIBRARIES, LICENCES
 from xmask3d.rooms.mesh import ByteArray, Mesh, merge, solid_texture
 from xmask3d.rooms.procedural import ProceduralSource, procedural_variants
 
@@ -95,7 +88,7 @@ def load_catalogue(root: Path) -> list[FurnitureModel]:
 
 def load_mesh(model: FurnitureModel) -> Mesh:
     """Load the mesh of a model, at the model's size, on the floor at the origin, front facing -y, z up."""
-    return _load_mesh(model.source, model.size, model.key)
+    return _load_mesh(model.source, model.size)
 
 
 def procedural_models(split: str, seed: int = 0, per_kind: int = 6) -> list[FurnitureModel]:
@@ -168,8 +161,6 @@ def _models_in(archive: Path, cache: Path) -> list[FurnitureModel]:
         width, depth, height = (float(entry[name]) / 100 for name in ("width", "depth", "height"))
         rotation = tuple(float(number) for number in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())
         source = ArchiveSource(archive, entry["model"].lstrip("/"), rotation, cache / f"{key}.npz")
-        if FRONT_TURNS.get(key, 0) % 2:
-            width, depth = depth, width
         models.append(
             FurnitureModel(
                 key,
@@ -198,23 +189,22 @@ def _read_properties(archive: Path) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _load_mesh(source: ArchiveSource | ProceduralSource, size: tuple[float, float, float], key: str) -> Mesh:
+def _load_mesh(source: ArchiveSource | ProceduralSource, size: tuple[float, float, float]) -> Mesh:
     if isinstance(source, ProceduralSource):
         return source.build(size)
-    if source.cache.is_file():
+    with suppress(UserError, KeyError):  # not kept yet, or damaged
         return Mesh.load(source.cache)
-    mesh = _fit(_parse(source), size, FRONT_TURNS.get(key, 0), source.rotation)
+    mesh = _fit(_parse(source), size, source.rotation)
     mesh.save(source.cache)
     return mesh
 
 
-def _fit(mesh: Mesh, size: tuple[float, float, float], quarter_turns: int, rotation: tuple[float, ...]) -> Mesh:
+def _fit(mesh: Mesh, size: tuple[float, float, float], rotation: tuple[float, ...]) -> Mesh:
     """Apply the catalogue's rotation, bring y-up to z-up, and scale the box to the catalogue's size."""
     points = mesh.vertices @ np.array(rotation, np.float32).reshape(3, 3).T
     mesh = Mesh(
         np.stack([points[:, 0], -points[:, 2], points[:, 1]], -1), mesh.faces, mesh.uv, mesh.texture, mesh.textures
     )
-    mesh = mesh.turned(quarter_turns * np.pi / 2)
     return mesh.scaled(np.asarray(size) / np.maximum(mesh.extent, 1e-6)).standing()
 
 

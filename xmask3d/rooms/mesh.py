@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xmask3d.files import atomic_write
+from xmask3d.guarded import read_arrays
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -97,11 +98,10 @@ class Mesh:
 
     @staticmethod
     def load(path: Path) -> "Mesh":
-        """Read a file that `save` wrote."""
-        with np.load(path) as data:
-            count = sum(name.startswith("texture_") for name in data.files)
-            textures = [data[f"texture_{i}"] for i in range(count)]
-            return Mesh(data["vertices"], data["faces"], data["uv"], data["texture"], textures)
+        """Read a file that `save` wrote. Raises `UserError` where it is damaged."""
+        data = read_arrays(path, "a mesh")
+        textures = [data[f"texture_{i}"] for i in range(sum(name.startswith("texture_") for name in data))]
+        return Mesh(data["vertices"], data["faces"], data["uv"], data["texture"], textures)
 
 
 def _length(axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -33,6 +33,7 @@ def test_a_single_number_is_a_range_of_one() -> None:
         ("grain=1,2,3", "expected a lower and an upper limit"),
         ("voxel_size=0", "must be above 0"),
         ("blur=true", "expected a number"),
+        ("blur=2026-13-45", "--set blur=2026-13-45: not valid YAML"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(pair: str, message: str) -> None:
@@ -41,11 +42,11 @@ def test_impossible_settings_are_refused_by_name(pair: str, message: str) -> Non
 
 
 def test_files_that_hold_no_settings_are_refused(tmp_path: Path) -> None:
-    for content in ("- 1\n", "a: [\n"):
+    for content in ("- 1\n", "a: [\n", "a: 1\na: 2\n"):
         (tmp_path / "file.yaml").write_text(content)
         with pytest.raises(UserError, match=r"file\.yaml"):
             read_settings(tmp_path / "file.yaml", [])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"none\.yaml: missing"):
         read_settings(tmp_path / "none.yaml", [])
 
 

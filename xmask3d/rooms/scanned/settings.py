@@ -6,9 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
 from xmask3d.errors import UserError
+from xmask3d.guarded import MAX_YAML, parse_yaml, read_text
 
 Range = tuple[float, float]
 
@@ -149,10 +148,7 @@ def read_settings(path: Path | None, pairs: Sequence[str]) -> ScanSettings:
     """
     settings = ScanSettings()
     if path is not None:
-        try:
-            content = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"--settings {path}: cannot be read ({error})") from error
+        content, _ = parse_yaml(read_text(path, "settings of rooms", most=MAX_YAML), f"--settings {path}")
         if not isinstance(content, dict):
             raise UserError(f"--settings {path}: expected lines such as 'clutter: 0.5'")
         settings = settings.changed(content, f"--settings {path}")
@@ -160,10 +156,7 @@ def read_settings(path: Path | None, pairs: Sequence[str]) -> ScanSettings:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: expected key=value, such as clutter=0.5")
-        try:
-            value = yaml.safe_load(f"[{text}]") if "," in text and "[" not in text else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {pair}: no number ({error})") from error
+        value, _ = parse_yaml(f"[{text}]" if "," in text and "[" not in text else text, f"--set {pair[:80]}")
         settings = settings.changed({name: value}, "--set")
     return settings
 
