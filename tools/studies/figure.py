@@ -13,6 +13,7 @@ from xmask3d.data.datasets import collate_usable
 from xmask3d.data.scene import choose_scenes
 from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.evaluate import evaluate_scene
+from xmask3d.engine.validate import first_view
 from xmask3d.errors import UserError, run_tool
 from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
@@ -45,17 +46,7 @@ def make_figure(config: Config, checkpoint: Path, scene: str, view: int, path: P
     if batch is None:
         raise UserError(f"scene {scene} has no usable view {view}; it has {len(views)} views, counted from 0")
     outputs, labels = labeller(batch)
-    assert batch.classes is not None
-    below = draw_view(
-        image=(batch.images[0].permute(1, 2, 0) * 255).round().byte().numpy(),
-        mask_logits=outputs.mask_logits[0].float().cpu(),
-        class_logits=outputs.class_logits[0][0].float().cpu(),
-        pixels=batch.pixels.numpy(),
-        frame_size=labeller.model.fuser.frame_size,
-        truth=batch.classes.numpy(),
-        predicted=labels.fused.cpu().numpy(),
-        names=benchmark.class_names,
-    )
+    below = draw_view(**first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
     result = evaluate_scene(reader, benchmark, scene, labeller, settings)
     cloud = reader.read_scene(scene)
     above = compare_labels(

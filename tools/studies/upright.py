@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from xmask3d.data.files import read_points
+from xmask3d.errors import run_tool
 from xmask3d.scan.gravity import FEW, find_modes, find_places, without_cameras
 from xmask3d.scan.upright import WEIGHTS, Places, measurements
 
@@ -119,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

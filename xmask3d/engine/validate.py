@@ -77,7 +77,7 @@ def validate(
             matrices[branch].update(predicted, batch.classes)
         binary.update((outputs.binary_logits > 0).long(), batch.binary_labels)
         if picture is None and draw_view:
-            picture = draw_view(**_first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
+            picture = draw_view(**first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
     reduced = {branch: matrix.reduce() for branch, matrix in matrices.items()}
     scores = summarise(reduced, binary.reduce(), benchmark, settings.headlines)
     stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
@@ -96,7 +96,8 @@ def summarise(
     return summary | {"binary_accuracy": binary.scores({"base": (1,), "novel": (0,)}).all_accuracy}
 
 
-def _first_view(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> dict:
+def first_view(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> dict:
+    """Return the arguments of `xmask3d.visualize.view_picture.draw_view` for the first view of a batch."""
     first = int((batch.point_batch == 0).sum())  # points come sample by sample
     assert batch.classes is not None
     return dict(
