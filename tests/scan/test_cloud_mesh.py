@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import write_elements
 from xmask3d.scan.clouds import read_cloud
+from xmask3d.scan.render import read_faces
+from xmask3d.scan.writing.plain import load_mesh
 
 CORNERS = np.array([[0, 0, 0], [4, 0, 0], [4, 3, 0], [0, 3, 0]], np.float32)
 FACES = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
@@ -228,3 +231,17 @@ def test_damaged_meshes_are_one_line(tmp_path: Path, name: str, content: bytes) 
     with pytest.raises(UserError, match=name) as caught:
         read_cloud(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_faces, load_mesh])
+def test_every_way_to_a_mesh_is_guarded_and_counts_back_rightly(tmp_path: Path, read: Callable) -> None:
+    path = tmp_path / "a.obj"
+    path.write_text(OBJ + "f -4 -3 -2\nf -4 -2 -1\n" + "v 9 9 9\n" * 4)
+    found = read(path)
+    vertices, faces = found if isinstance(found, tuple) else (found.vertices, found.faces)
+    assert sorted(map(tuple, np.asarray(vertices)[np.unique(faces)].tolist())) == sorted(map(tuple, CORNERS.tolist()))
+    (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd a.png\n")
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    path.write_text(f"mtllib a.mtl\n{OBJ}{UV}usemtl m\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n")
+    with pytest.raises(UserError, match=r"a\.png"):
+        read(path)

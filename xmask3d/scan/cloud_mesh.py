@@ -1,31 +1,19 @@
 """Surfaces as points: meshes of few vertices sampled, in the colours of their vertices, textures or materials."""
 
-import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import unquote
+from typing import Any
 
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import check_picture
 from xmask3d.scan.cloud_raw import Raw, to_bytes
-from xmask3d.scan.glb import check_gltf
+from xmask3d.scan.mesh_files import Assets, load, without_comments
 from xmask3d.scan.units import guess_units
 
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
 MAX_SAMPLED = 5_000_000
 GREY = 128  # of the parts without colour of a mesh whose other parts have one
-PROGRAMS = (b"%!", b"\xc5\xd0\xd3\xc6")
-"""Beginnings of PostScript, for which Pillow starts an interpreter."""
-
-COMPRESSION = {
-    "KHR_draco_mesh_compression": "DracoPy",
-    "EXT_meshopt_compression": None,
-    "KHR_meshopt_compression": None,
-}
-"""Extensions of glTF that compress geometry, with the package by which they are read, if any."""
 
 
 @dataclass
@@ -86,51 +74,6 @@ def _look_up(texture: Any, uv: np.ndarray) -> np.ndarray:
     return uv_to_interpolated_color(np.nan_to_num(uv, posinf=0, neginf=0), texture)[:, :3]
 
 
-@dataclass
-class Assets:
-    """Resolver for trimesh of the files that a mesh names, searched beside it and below.
-
-    Attributes:
-        folder: folder of the mesh.
-        missing: names of those that are not there.
-        refused: reasons against those that are, which trimesh would pass over.
-    """
-
-    folder: Path
-    missing: list[str] = field(default_factory=list)
-    refused: list[UserError] = field(default_factory=list)
-
-    def get(self, name: str) -> bytes:
-        """Read a file; a backslash parts folders too, and a path of another machine counts by its last part.
-
-        Pictures are checked, since trimesh decodes any format and size: some formats start foreign programs.
-        """
-        inside = self.folder.resolve()
-        parts = name.strip().strip('"').replace("\\", "/")
-        for path in (inside / parts, inside / unquote(parts), inside / parts.rsplit("/", 1)[-1]):
-            if path.resolve().is_relative_to(inside) and path.is_file():
-                try:
-                    return _checked(path)
-                except UserError as error:
-                    self.refused.append(error)
-                    raise
-        if name not in self.missing:
-            self.missing.append(name)
-        raise FileNotFoundError(name)
-
-    __getitem__ = get
-
-
-def _checked(path: Path) -> bytes:
-    """Read a file that a mesh names, which is a picture, materials or numbers."""
-    content = path.read_bytes()
-    if path.suffix.lower() not in (".mtl", ".bin"):
-        check_picture(content, str(path))
-    elif content.startswith(PROGRAMS):
-        raise UserError(f"{path}: a program in PostScript, not {path.suffix}")
-    return content
-
-
 def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None = None) -> Raw:
     """Read a mesh by trimesh; where there are points too, the meshes are drawn cameras, and the points are the scan.
 
@@ -141,23 +84,14 @@ def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None 
     """
     import trimesh
 
-    assets, suffix = Assets(path.parent), path.suffix.lower()
-    if suffix in (".glb", ".gltf"):
-        _refuse_compressed(path, check_gltf(path))
+    suffix = path.suffix.lower()
     try:
-        data = path.read_bytes()
-        if suffix == ".ply":
-            data = _plain_header(data, assets)
-        if suffix == ".off":  # trimesh may take the line after a comment for another
-            data = b"\n".join(line for line in (line.split(b"#")[0].strip() for line in data.splitlines()) if line)
-        loaded = trimesh.load(io.BytesIO(data), file_type=suffix[1:], resolver=cast(Any, assets), process=False)
-        if assets.refused:
-            raise assets.refused[0]
+        loaded, assets = load(path)
         parts: list[Any] = loaded.dump() if isinstance(loaded, trimesh.Scene) else [loaded]
         clouds = [part for part in parts if isinstance(part, trimesh.PointCloud) and len(part.vertices)]
         meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
         if suffix == ".off":
-            vertex_colors = _off_colors(data, sum(len(part.vertices) for part in parts))
+            vertex_colors = _off_colors(without_comments(path.read_bytes()), sum(len(part.vertices) for part in parts))
         if clouds and sum(len(part.vertices) for part in clouds) >= sum(len(part.vertices) for part in meshes):
             return _points_of(clouds, len(meshes), units)
         surfaces = [_surface(mesh, vertex_colors) for mesh in meshes]
@@ -181,31 +115,6 @@ def missing_notes(assets: Assets, surfaces: list[Surface]) -> list[str]:
     if any(surface.texture is not None and surface.uv is None for surface in surfaces):
         notes.append("warning: the texture cannot be used, since the file has no texture coordinates for it")
     return notes
-
-
-def _refuse_compressed(path: Path, content: dict[str, Any]) -> None:
-    """Refuse compressed geometry without the package that reads it: trimesh would continue with zeros."""
-    for name in COMPRESSION.keys() & set(content.get("extensionsUsed", [])):
-        package = COMPRESSION[name]
-        try:
-            __import__(package or "")
-        except (ImportError, ValueError) as error:
-            way = f"pip install {package}" if package else "export it without compression"
-            raise UserError(f"{path}: its geometry is compressed ({name}), which is not read here: {way}") from error
-
-
-def _plain_header(data: bytes, assets: Assets) -> bytes:
-    """Make a header of PLY ASCII, for which trimesh takes it, and drop textures that are missing."""
-    end = data.index(b"end_header")
-    lines = data[:end].decode("latin-1").encode("ascii", "replace").splitlines(keepends=True)
-    for line in list(lines):
-        name = line.partition(b"TextureFile")[2].decode().strip()
-        try:
-            if name:
-                assets.get(name)
-        except FileNotFoundError:
-            lines.remove(line)
-    return b"".join(lines) + data[end:]
 
 
 def _points_of(clouds: list[Any], meshes: int, units: float | None) -> Raw:

@@ -8,8 +8,9 @@ from typing import Any, cast
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.scan.cloud_mesh import Assets, Surface, appearance, missing_notes, sample
+from xmask3d.scan.cloud_mesh import Surface, appearance, missing_notes, sample
 from xmask3d.scan.cloud_raw import Raw, to_bytes
+from xmask3d.scan.mesh_files import Assets, from_the_start
 
 
 def read_obj(path: Path, units: float | None) -> Raw:
@@ -24,7 +25,7 @@ def read_obj(path: Path, units: float | None) -> Raw:
         vertices = [line.split()[1:] for line in re.findall(rb"^[ \t]*(v[ \t].*)", data, re.MULTILINE)]
         if re.search(rb"^[ \t]*f[ \t]", data, re.MULTILINE):
             assets = Assets(path.parent)
-            surfaces = _surfaces(_from_the_start(data), assets)
+            surfaces = _surfaces(from_the_start(data), assets)
             if assets.refused:
                 raise assets.refused[0]
             used = sum(len(np.unique(surface.vertices, axis=0)) for surface in surfaces)
@@ -42,32 +43,6 @@ def read_obj(path: Path, units: float | None) -> Raw:
         # trimesh's loaders raise nearly anything on damaged files.
         raise UserError(f"{path}: cannot be read as OBJ ({' '.join(str(error).split())[:100]})") from error
     return Raw(table[:, :3], to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, [], units)
-
-
-def _from_the_start(data: bytes) -> bytes:
-    """Replace indices that count back from the last vertex, texture place or normal so far, by those from the start.
-
-    trimesh counts them from the end of the file, which gives another shape where vertices follow.
-    """
-    if not re.search(rb"^[ \t]*f[ \t].*-", data, re.MULTILINE):
-        return data
-    seen, lines = {b"v": 0, b"vt": 0, b"vn": 0}, data.split(b"\n")
-    for number, line in enumerate(lines):
-        words = line.split()
-        if words and words[0] in seen:
-            seen[words[0]] += 1
-        elif words and words[0] == b"f":
-            corners = [zip(word.split(b"/"), seen.values(), strict=False) for word in words[1:]]
-            lines[number] = b"f " + b" ".join(b"/".join(_forward(i, count) for i, count in c) for c in corners)
-    return b"\n".join(lines)
-
-
-def _forward(index: bytes, count: int) -> bytes:
-    if not index.startswith(b"-"):
-        return index
-    if count + int(index) < 0:
-        raise ValueError(f"a face counts back {index[1:].decode()} of {count}")
-    return str(count + int(index) + 1).encode()
 
 
 def _surfaces(data: bytes, assets: Assets) -> list[Surface]:

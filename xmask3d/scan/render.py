@@ -7,6 +7,7 @@ import numpy as np
 
 from xmask3d.geometry.ply import read_header
 from xmask3d.geometry.voxels import quantise
+from xmask3d.scan.mesh_files import load
 
 NEIGHBOUR = 5  # nearest neighbour whose distance decides the size of a point's disc
 DISC = 0.75  # radius of a disc over that distance: gaps close, edges hardly grow
@@ -172,7 +173,7 @@ def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
             return None
     import trimesh
 
-    loaded = trimesh.load(str(path), process=False)
+    loaded, _ = load(path)
     mesh = loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
     if not isinstance(mesh, trimesh.Trimesh) or 2 * len(mesh.faces) < len(mesh.vertices):
         return None  # a few stray faces beside points are no surface

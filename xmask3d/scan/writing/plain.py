@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d.geometry.ply import write_elements
+from xmask3d.scan.mesh_files import load
 
 MESHES = (".ply", ".obj", ".glb")
 """Formats in which meshes are written."""
@@ -18,7 +19,7 @@ def load_mesh(path: Path) -> Any:
 
     if path.suffix.lower() not in READ:
         raise ValueError("no mesh")
-    loaded = trimesh.load(str(path), process=False)
+    loaded, _ = load(path)
     mesh = loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise ValueError("no mesh")
