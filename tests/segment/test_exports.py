@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from tests.segment.test_result_files import result_of
 from xmask3d.data.predictions import PredictionFolder
@@ -69,6 +70,25 @@ def test_the_cloud_of_a_recording_has_its_own_colours(tmp_path: Path) -> None:
     (tmp_path / "mine/fused.ply").write_text("mine")
     write_result(result, tmp_path / "mine")
     assert (tmp_path / "mine/fused.ply").read_text() == "mine" and (tmp_path / "mine/labels_fused.ply").is_file()
+
+
+def test_a_result_has_the_materials_of_its_mesh_and_the_scan_keeps_its_own(tmp_path: Path) -> None:
+    mesh = trimesh.creation.box().subdivide()
+    picture = trimesh.visual.material.SimpleMaterial(image=Image.new("RGB", (4, 4)))
+    mesh.visual = trimesh.visual.TextureVisuals(uv=mesh.vertices[:, :2], material=picture)
+    mesh.export(tmp_path / "scan.obj", mtl_name="scan.mtl")
+    own = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    result = result_of(["bed", "floor"], about={"file": str(tmp_path / "scan.obj"), "units": 1.0})
+    for folder in (tmp_path / "out", tmp_path):
+        write_result(result, folder)
+        files = {path.name for path in write_result(result, folder)}
+        assert {"labelled.obj", "labelled.labels.csv"} <= files
+        assert ({"scan.mtl", "material_0.png"} <= files) == (folder != tmp_path)
+        assert all((folder / name).is_file() for name in own if name != "scan.obj")
+        write_result(result_of(["bed"]), folder)
+        assert not (folder / "labelled.labels.csv").exists()
+    assert not (tmp_path / "out/scan.mtl").exists()
+    assert {name: (tmp_path / name).read_bytes() for name in own} == own
 
 
 def test_an_answer_is_read_back_from_its_folder(tmp_path: Path) -> None:

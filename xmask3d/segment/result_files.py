@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,39 +37,36 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
     partial = folder / PARTIAL  # a process that is killed meanwhile leaves the files of before
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    earlier = _listed(folder)
     try:
-        names = _write_files(result, partial, _own_name(result, folder))
-        _remove_others(folder, names)
+        names = _write_files(result, partial, lambda name: name in earlier or not (folder / name).exists())
+        for name in earlier:  # they would be taken for a part of the new result
+            if name not in names:
+                (folder / name).unlink()
         for name in names:
+            (folder / name).parent.mkdir(exist_ok=True, parents=True)
             os.replace(partial / name, folder / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [folder / name for name in names]
 
 
-def _remove_others(folder: Path, names: list[str]) -> None:
-    """Remove files in the folder's summary but not in `names`: they would be taken for a part of the new result."""
-    listed = earlier_summary(folder).get("files")
-    if isinstance(listed, list):
-        for path in folder.iterdir():
-            if path.name in listed and path.name not in names and path.is_file():
-                path.unlink()
+def _listed(folder: Path) -> list[str]:
+    """Return the files in the folder's summary that are there, and in the folder."""
+    named, inside = earlier_summary(folder).get("files"), folder.resolve()
+    texts = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    return [name for name in texts if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)]
 
 
-def _own_name(result: SegmentationResult, folder: Path) -> str:
-    """Return a name for the scan's own file with labels that takes the place of nothing but an earlier result."""
-    name = own_file_name(Answer.of(result))
-    listed = earlier_summary(folder).get("files")
-    taken = (folder / name).exists() and not (isinstance(listed, list) and name in listed)
-    return f"labels_{name}" if taken else name
-
-
-def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str]:
+def _write_files(result: SegmentationResult, folder: Path, is_free: Callable[[str], bool]) -> list[str]:
     """Write all files; returns their names, that of the summary, which lists them, last.
 
     Args:
-        own: name of the scan's own file with labels.
+        is_free: tells of a name whether a file may take it; a scan's own file, its materials and textures take the
+            place of nothing but an earlier result.
     """
+    own = own_file_name(Answer.of(result))
+    own = own if is_free(own) else f"labels_{own}"
     palette = class_palette(result.names)
     colors = palette[result.labels]
     position = result.points + result.origin if np.any(result.origin) else result.points
@@ -113,9 +111,10 @@ def _write_files(result: SegmentationResult, folder: Path, own: str) -> list[str
         rotation=result.rotation,
         start=result.phrases[0] if phrase_only else "labels",
     )
-    exported = write_file(Answer.of(result), folder / own)
-    result.about["notes"] = exported.notes
-    names = [file.name for file in [*files[:1], folder / own, *exported.files[1:], *files[1:]]]
+    result.about["notes"] = write_file(Answer.of(result), folder / own).notes
+    every = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in (*files, folder / own)]
+    beside = [name for path in every if is_free(name := path.relative_to(folder).as_posix())]
+    names = ["labels.ply", own, *beside, *(file.name for file in files[1:])]
     said = {**summary(result), "files": names}
     sealed_json(said, indent=2, ensure_ascii=False)(files[-1])
     return names

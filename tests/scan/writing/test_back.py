@@ -1,5 +1,6 @@
 """The scan's own file with labels: fields, faces and textures as they were, read by other libraries."""
 
+import csv
 import json
 import struct
 from pathlib import Path
@@ -142,9 +143,42 @@ def test_an_obj_keeps_lines_and_textures_and_groups_faces_by_class(tmp_path: Pat
     own = (tmp_path / "a.obj").read_text().splitlines()
     assert [line for line in lines if line in set(own)] == own
     assert {line for line in lines if line.startswith("g ")} >= {"g wall", "g sofa_or_couch"}
-    assert (folder / "b.labels.csv").read_text().splitlines()[0] == "label,class,confidence"
+    rows = list(csv.DictReader((folder / "b.labels.csv").open(newline="")))
+    assert {row["class"] for row in rows} <= {*NAMES, "unlabelled"} and len(rows) == len(mesh.vertices)
     parts = write_parts(tmp_path / "a.obj", folder, labels_at, lambda number: f"{number}_part")
     assert np.shape(trimesh.load(parts[0], process=False).visual.uv)[1] == 2
+
+
+def test_textures_go_along_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
+    scan, out = tmp_path / "scan", tmp_path / "out"
+    (scan / "sub").mkdir(parents=True)
+    box(texture=True).export(scan / "a.obj", mtl_name="a.mtl")
+    for name in ("wood.png", "sub/iron.png"):
+        Image.new("RGB", (4, 4)).save(scan / name)
+    text = "".join(f"map_Kd {name}\n" for name in ("../scan/wood.png", "sub\\iron.png", str(scan / "a.obj"), "a.mtl"))
+    (scan / "a.mtl").write_text(f"newmtl m\n{text}")
+    write_back(scan / "a.obj", out / "b.obj", labels_at)
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_relative_to(out)}
+    assert there == {"out/b.obj", "out/b.labels.csv", "out/a.mtl", "out/wood.png", "out/sub/iron.png", "out/a.obj"}
+    mesh = box(texture=False)
+    mesh.export(scan / "a.ply")
+    data = (scan / "a.ply").read_bytes().replace(b"element", b"comment TextureFile wood.png\nelement", 1)
+    (scan / "a.ply").write_bytes(data)
+    write_back(scan / "a.ply", tmp_path / "other/b.ply", labels_at)
+    parts = write_parts(scan / "a.ply", tmp_path / "parts", labels_at, str)
+    assert (tmp_path / "other/wood.png").is_file() and (tmp_path / "parts/wood.png").is_file()
+    assert all(b"comment TextureFile wood.png" in path.read_bytes() for path in parts)
+
+
+def test_copies_in_one_folder_have_materials_of_their_own(tmp_path: Path) -> None:
+    for name, color in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
+        mesh = box(texture=True)
+        mesh.visual.material.image = Image.new("RGB", (8, 8), color)
+        mesh.export(tmp_path / f"{name}.glb")
+        write_back(tmp_path / f"{name}.glb", tmp_path / f"my {name}.obj", labels_at)
+    for name, color in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
+        found = trimesh.load(tmp_path / f"my {name}.obj", process=False)
+        assert found.visual.material.image.convert("RGB").getpixel((0, 0)) == color
 
 
 def test_a_plain_obj_is_painted_by_class(tmp_path: Path) -> None:

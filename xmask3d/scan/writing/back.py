@@ -45,7 +45,7 @@ def write_back(source: Path, target: Path, labels_at: LabelsAt) -> str | None:
         writer.write(source, target, labels_at(writer.positions(source)))
         return None
     with tempfile.TemporaryDirectory() as folder:
-        plain, lost = convert(source, Path(folder), suffix)
+        plain, lost = convert(source, Path(folder), suffix, target.stem)
         WRITERS[suffix].write(plain, target, labels_at(WRITERS[suffix].positions(plain)))
     return lost
 
@@ -91,7 +91,7 @@ def write_parts(source: Path, folder: Path, labels_at: LabelsAt, name_of: Callab
             continue
         written.append(folder / f"{name_of(number)}{suffix}")
         with tempfile.TemporaryDirectory() as temporary:
-            plain = export_mesh(mesh.submesh([faces], append=True, repair=False), Path(temporary), suffix)
+            plain = export_mesh(mesh.submesh([faces], append=True, repair=False), Path(temporary), suffix, "objects")
             writer = WRITERS[suffix]
             writer.write(plain, written[-1], labels_at(writer.positions(plain)))
     return written

@@ -1,17 +1,16 @@
 """OBJ with labels: every line of the file, faces in groups by class, and a table of the vertices' labels beside it."""
 
+import csv
+import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from xmask3d.files import atomic_write
 from xmask3d.scan.writing.added import UNLABELLED_NAME, Added
+from xmask3d.scan.writing.assets import copy_assets
 from xmask3d.seal import sealed
-
-TEXTURE = re.compile(r"^\s*(?:map_\w+|bump|disp|norm)\s+(?:-\S+\s+\S+\s+)*(.+?)\s*$", re.MULTILINE)
-"""Line of a material that names a picture."""
 
 
 def positions(path: Path) -> np.ndarray:
@@ -54,7 +53,8 @@ def write(source: Path, target: Path, added: Added) -> None:
     if painted:
         _write_materials(target.with_suffix(".mtl"), tokens, added.palette)
     else:
-        _copy_assets(source, target.parent, lines)
+        named = [line.strip()[6:] for line in lines if line.lstrip().startswith(b"mtllib")]
+        copy_assets(source, target.parent, [name.decode("utf-8", "replace") for name in named])
     _write_table(target.with_suffix(".labels.csv"), added)
     atomic_write(target, sealed(lambda part: part.write_bytes(b"\n".join(out))))
 
@@ -78,24 +78,9 @@ def _write_materials(path: Path, tokens: list[str], palette: np.ndarray) -> None
 
 def _write_table(path: Path, added: Added) -> None:
     names = [*added.names, UNLABELLED_NAME]
-    rows = [f"{label},{names[label]},{confidence:.4g}"
-            for label, confidence in zip(added.labels.tolist(), added.confidence.tolist(), strict=True)]  # fmt: skip
-    atomic_write(path, "\n".join(["label,class,confidence", *rows, ""]))
-
-
-def _copy_assets(source: Path, folder: Path, lines: list[bytes]) -> None:
-    """Copy materials and textures that lie beside a file to where its copy is written."""
-    named = [line[7:].decode("utf-8", "replace").strip() for line in lines if line.startswith(b"mtllib ")]
-    for name in named:
-        path = source.parent / name
-        if not _inside(path, source.parent) or folder.resolve() == source.parent.resolve():
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        for texture in [name, *TEXTURE.findall(text)]:
-            if _inside(source.parent / texture, source.parent):
-                (folder / texture).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.parent / texture, folder / texture)
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["label", "class", "confidence"])
+    rows = zip(added.labels.tolist(), added.confidence.tolist(), strict=True)
+    writer.writerows([label, names[label], f"{confidence:.4g}"] for label, confidence in rows)
+    atomic_write(path, table.getvalue())

@@ -1,5 +1,7 @@
 """Files without labels, to which the writers add them: meshes by trimesh, clouds in the form each format knows."""
 
+import re
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,32 @@ def load_mesh(path: Path) -> Any:
     return mesh
 
 
-def export_mesh(mesh: Any, folder: Path, suffix: str) -> Path:
-    """Write a mesh in a folder; PLY takes the colours of its texture at the vertices."""
-    if suffix == ".ply" and mesh.visual.kind == "texture":
+def export_mesh(mesh: Any, folder: Path, suffix: str, name: str) -> Path:
+    """Write a mesh in a folder; PLY takes the colours of its texture at the vertices.
+
+    Args:
+        name: name of the material and the texture of an OBJ, which lie beside others once they are copied.
+    """
+    path, name = folder / f"mesh{suffix}", re.sub(r"\W+", "_", name)
+    more: dict[str, str] = {}
+    if mesh.visual.kind == "texture" and suffix != ".glb":
         mesh = mesh.copy()
-        mesh.visual = mesh.visual.to_color()
-    path = folder / f"mesh{suffix}"
-    mesh.export(str(path))
+        if suffix == ".ply":
+            mesh.visual = mesh.visual.to_color()
+        else:
+            material = mesh.visual.material
+            mesh.visual.material = material.to_simple() if hasattr(material, "to_simple") else copy(material)
+            mesh.visual.material.name = name
+            more["mtl_name"] = f"{name}.mtl"
+    mesh.export(str(path), **more)
     return path
 
 
-def convert(source: Path, folder: Path, suffix: str) -> tuple[Path, str | None]:
+def convert(source: Path, folder: Path, suffix: str, name: str) -> tuple[Path, str | None]:
     """Write a mesh of another format in a folder; returns the file and a sentence on what is lost.
+
+    Args:
+        name: see `export_mesh`.
 
     Raises:
         ValueError: no mesh, or a format that holds none.
@@ -46,7 +62,7 @@ def convert(source: Path, folder: Path, suffix: str) -> tuple[Path, str | None]:
         raise ValueError(f"{suffix[1:].upper()} holds no faces")
     mesh = load_mesh(source)
     textured = suffix == ".ply" and mesh.visual.kind == "texture"
-    return export_mesh(mesh, folder, suffix), "the texture became colours of the vertices" if textured else None
+    return export_mesh(mesh, folder, suffix, name), "the texture became colours of the vertices" if textured else None
 
 
 def cloud_file(folder: Path, suffix: str, points: np.ndarray, colors: np.ndarray | None) -> Path:

@@ -1,5 +1,6 @@
 """PLY with labels: clouds, meshes with whatever their faces hold, and splats, all else byte for byte."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.lib.recfunctions import append_fields, repack_fields
 from xmask3d.files import atomic_write
 from xmask3d.geometry.ply import KINDS, read_elements, read_header, read_rows, write_elements
 from xmask3d.scan.writing.added import COLORS, Added, widen
+from xmask3d.scan.writing.assets import copy_assets
 from xmask3d.seal import sealed
 
 NAMES = {code: name for name, code in KINDS.items()}
@@ -20,7 +22,7 @@ def positions(path: Path) -> np.ndarray:
 
 
 def write(source: Path, target: Path, added: Added) -> None:
-    """Write a file again with columns added to its vertices.
+    """Write a file again with columns added to its vertices; its textures are copied along.
 
     Raises:
         ValueError: vertices of a form that is not written here.
@@ -56,7 +58,13 @@ def write(source: Path, target: Path, added: Added) -> None:
         columns |= {name: added.colors[:, i] for i, name in enumerate(COLORS)}
     header = _header(data[:start].splitlines(keepends=True), columns, added.remarks())
     content = b"".join([header, data[start:begin], widen(rows, list(columns.values()), order or "<"), data[end:]])
+    copy_assets(source, target.parent, _textures(data[:start]))
     atomic_write(target, sealed(lambda part: part.write_bytes(content)))
+
+
+def _textures(header: bytes) -> list[str]:
+    names = re.findall(rb"^comment TextureFile (.*)$", header, re.MULTILINE)
+    return [name.decode("utf-8", "replace").strip() for name in names]
 
 
 def has_looks(header: bytes) -> bool:
@@ -87,9 +95,10 @@ def write_part(source: Path, target: Path, added: Added, kept: np.ndarray) -> No
         chosen[corners] = (np.cumsum(kept) - 1)[chosen[corners]]
         parts["face"] = chosen
     with source.open("rb") as file:
-        head = file.read(4096).split(b"end_header")[0].decode("latin-1")
-    textures = [line[len("comment ") :].strip() for line in head.splitlines() if line.startswith("comment TextureFile")]
-    atomic_write(target, sealed(lambda part: write_elements(part, parts, [*added.remarks(), *textures])))
+        textures = _textures(file.read(1 << 16).split(b"end_header")[0])
+    copy_assets(source, target.parent, textures)
+    remarks = [*added.remarks(), *(f"TextureFile {name}" for name in textures)]
+    atomic_write(target, sealed(lambda part: write_elements(part, parts, remarks)))
 
 
 def _paint(table: np.ndarray, colors: np.ndarray) -> None:
