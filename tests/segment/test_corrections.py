@@ -75,6 +75,22 @@ def test_a_click_on_what_is_right_protects_it_and_clicks_are_taken_back() -> Non
     assert not len(corrections) and not corrections.apply(features, labels(), NAMES)[2].any()
 
 
+def test_places_without_a_mask_are_alike_by_the_models_features() -> None:
+    features = scan()
+    features.clip[:] = 0  # as of a cloud without pictures
+    corrections = Corrections.none(features)
+    corrections.add(features, 45, "desk", "workbench")
+    assert corrections.apply(features, labels(), NAMES)[0].tolist() == [0] * 20 + [1] * 20 + [2] * 20
+
+
+def test_clicks_at_map_coordinates_are_places_of_their_own() -> None:
+    features = scan(origin="5712456 0 0")
+    corrections = Corrections.none(features)
+    for point in (45, 46, 46):
+        corrections.add(features, point, "desk", "workbench")
+    assert corrections.points[:, 0].tolist() == [5712501, 5712502]
+
+
 def test_corrections_are_kept_joined_and_refused(tmp_path: Path) -> None:
     features = scan()
     corrections = Corrections.none(features)
@@ -119,6 +135,10 @@ def test_a_folder_with_corrections_exports_them(tmp_path: Path) -> None:
     features.save(tmp_path / "features.safetensors")
     assert Answer.read(tmp_path).labels.max() == 1
     corrections.save(tmp_path / CORRECTIONS)
+    (tmp_path / "features.safetensors").rename(tmp_path / "away")
+    with pytest.raises(UserError, match="needs the scan's features"):
+        Answer.read(tmp_path)
+    (tmp_path / "away").rename(tmp_path / "features.safetensors")
     answer = Answer.read(tmp_path)
     assert answer.names == [*NAMES, "chair"] and answer.labels[40:].tolist() == [2] * 20
     (path,) = export_answer(answer, "training", tmp_path).files

@@ -18,7 +18,9 @@ def test_lists_in_one_query_are_several(clip: Path) -> None:
     found = understand(["sofa, red bench", "shelf|bookshelf"], clip)
     assert found.queries == ["sofa", "red bench", "shelf|bookshelf"]
     assert found.notes == ["'sofa, red bench' is taken as 2 queries: sofa, red bench"]
-    assert understand(["sofa,"], clip).queries == ["sofa,"]
+    alone = understand(["sofa,", "bench"], clip)  # as a shell parts: sofa, bench
+    assert alone.queries == ["sofa", "bench"] and not alone.notes
+    assert understand([","], clip).queries == [""]  # which is refused as empty
 
 
 def test_plurals_are_read_as_the_words_that_were_learned(clip: Path) -> None:

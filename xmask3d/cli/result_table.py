@@ -10,6 +10,8 @@ def print_result(result: "SegmentationResult") -> None:
     """Print the table of classes, or the best places of a phrase, after what was understood otherwise than written."""
     for note in result.about.get("wording", ()):
         print(note)
+    if "corrected" in result.about:
+        print(f"{result.about['corrected']:,} points are labelled by clicks (--corrections)")
     if result.about.get("mode") == "phrase":
         regions = result.regions[0]
         print(

@@ -71,12 +71,17 @@ def check(options: Namespace) -> None:
     from xmask3d.checkpoints.model_names import check_name
     from xmask3d.scan.scan import check_exists
     from xmask3d.segment import folder
+    from xmask3d.segment.corrections import Corrections
     from xmask3d.segment.vocabulary import Reference, class_list, parse_queries
+    from xmask3d.segment.wording import understand
 
     if options.model is not None:
         check_name(options.model)
+    if options.corrections:
+        Corrections.load(options.corrections)
     listed = class_list(options.classes) if options.classes else []
-    parse_queries([*listed, *options.query], Reference([], []), options.background)
+    typed, outside = (understand(words, None).queries for words in (options.query, options.background))
+    parse_queries([*listed, *typed], Reference([], []), outside)
     if options.config:
         from xmask3d.config import load_config
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.nearest import nearest
-from xmask3d.geometry.ply import read_elements
 from xmask3d.scan.writing.added import Added
 from xmask3d.segment.corrections import CORRECTIONS, Corrections
 from xmask3d.segment.folder import features_file, read_summary
@@ -63,7 +62,7 @@ class Answer:
         Raises:
             UserError: there are none, or they are damaged.
         """
-        saved, said = read_labels(folder), read_summary(folder)
+        saved, said, clicks = read_labels(folder), read_summary(folder), folder / CORRECTIONS
         if saved is None:
             raise UserError(f"{folder}: no labels; name the folder of a result, such as segmented/my_scan")
         features, colors = features_file(folder), None
@@ -71,23 +70,20 @@ class Answer:
         if kept is not None and len(kept.points) != len(saved.points):
             kept = None
         if kept is not None:
-            colors = kept.colors if np.ptp(kept.colors) else None
+            colors = kept.own_colors
         file, units = said.get("file"), said.get("units", 1)
         if file is not None and not (isinstance(file, str) and isinstance(units, int | float) and units > 0):
             raise UserError(f"{folder / 'summary.json'}: damaged; segment the scan again")
         answer = cls(saved.title, saved.points + saved.origin, colors, saved.labels, saved.confidence, saved.names,
                      saved.rotation, Path(file) if file else None, float(units))  # fmt: skip
-        if kept is not None and (folder / CORRECTIONS).is_file():
-            corrections = Corrections.load(folder / CORRECTIONS)
-            answer.labels, answer.names, moved = corrections.apply(kept, answer.labels, answer.names)
+        if clicks.is_file():
+            if kept is None:
+                raise UserError(f"{clicks}: needs the scan's features, and {features} has none of them; delete it to "
+                                f"export the labels before these clicks")  # fmt: skip
+            answer.labels, answer.names, moved = Corrections.load(clicks).apply(kept, answer.labels, answer.names)
             answer.confidence = np.where(moved, 1, answer.confidence)
-        path = folder / "objects.ply"
-        if path.is_file():
-            try:
-                answer.objects = read_elements(path)["vertex"]["label"].astype(np.int64)
-            except (KeyError, ValueError) as error:
-                raise UserError(f"{path}: damaged ({error}); segment the scan again with --instances") from error
-            answer.object_names = answer._classes_of(answer.objects)
+        if saved.objects is not None:
+            answer.objects, answer.object_names = saved.objects, answer._classes_of(saved.objects)
         return answer
 
     def with_objects(self) -> "Answer":

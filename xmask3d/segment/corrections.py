@@ -26,6 +26,7 @@ ALIKE = 0.95  # cosine of features from which a place is like one that was click
 NEAR = 0.3  # by how much less alike it may be where it is at the place that was clicked
 REACH = 0.5  # metres over which that falls off
 UNLABELLED = ""  # name of unlabelled places
+SAME = 1e-3  # metres up to which two clicks are on one place
 CHUNK = 16_384  # places compared at once
 
 
@@ -63,7 +64,7 @@ class Corrections:
         place = features.points[point].astype(np.float64) + _origin(features)
         scan = features.about.get("scan", "")
         for number in range(len(self) - 1, -1, -1):
-            if self.scans[number] == scan and np.allclose(self.points[number], place):
+            if self.scans[number] == scan and np.linalg.norm(self.points[number] - place) < SAME:
                 self.remove(number)
         self.features = np.concatenate([self.features, vector.astype(np.float16)])
         self.points = np.concatenate([self.points, place[None]])
@@ -90,6 +91,11 @@ class Corrections:
             [*self.before, *other.before], [*self.after, *other.after], [*self.scans, *other.scans], first.model,
         )  # fmt: skip
 
+    def check_width(self, width: int) -> None:
+        """Raise `UserError` where features of places have another width, as those of other models may."""
+        if len(self) and self.features.shape[1] != width:
+            raise UserError(f"these corrections are of another model ({self.model}), whose features differ")
+
     def apply(
         self, features: PointFeatures, labels: np.ndarray, names: Sequence[str]
     ) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -104,8 +110,7 @@ class Corrections:
         """
         if not len(self):
             return labels, list(names), np.zeros(len(labels), bool)
-        if self.features.shape[1] != features.fused.shape[1] + features.clip.shape[1]:
-            raise UserError(f"these corrections are of another model ({self.model}), whose features differ")
+        self.check_width(features.fused.shape[1] + features.clip.shape[1])
         every = [*names, *dict.fromkeys(name for name in self.after if name not in names and name != UNLABELLED)]
         number = {name: row for row, name in enumerate(every)} | {UNLABELLED: -1}
         before = np.array([number.get(name, -2) for name in self.before])
@@ -170,8 +175,12 @@ class Corrections:
 
 
 def _vectors(features: PointFeatures, rows: np.ndarray) -> np.ndarray:
-    """Return the features of places by which they are compared, of length 1 where both kinds are there."""
-    both = np.concatenate([features.fused[rows], features.clip[rows]], 1).astype(np.float32)
+    """Return the features of places by which they are compared, of length 1.
+
+    A place that no mask covers, as all of a scan without pictures, takes the model's features for CLIP's too.
+    """
+    fused, clip = features.fused[rows], features.clip[rows]
+    both = np.concatenate([fused, np.where(clip.any(1, keepdims=True), clip, fused)], 1).astype(np.float32)
     return both / np.float32(np.sqrt(2))
 
 

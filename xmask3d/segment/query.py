@@ -59,8 +59,16 @@ def query_features(
         "wording": asked.notes + outside.notes,
         "model": model,
         "views": int(views[0]),
+        **own_file(features),
     }
     return replace(result, rotation=rotation.reshape(3, 3), origin=origin)
+
+
+def own_file(features: PointFeatures) -> dict[str, str | float]:
+    """Return the summary's entries on the scan's own cloud or mesh: its file, and its numbers a metre."""
+    if "file" not in features.about:
+        return {}
+    return {"file": features.fact("file"), "units": float(features.numbers("units", 1)[0])}
 
 
 def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
@@ -104,7 +112,7 @@ def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder
     return SegmentationResult(
         name=name,
         points=features.points,
-        colors=features.colors,
+        colors=features.own_colors,
         names=list(vocabulary.names[:shown]),
         labels=np.full(len(features.points), -1),
         confidence=np.zeros(len(features.points), np.float32),
@@ -157,12 +165,14 @@ def _standing_out(
     if not regions or not is_learned(phrase, clip):
         return []
     wanted = MARGIN if is_learned(phrase, clip, every=True) else DOUBTFUL_MARGIN
-    texts = encode([phrase, *NONSENSE])
+    texts, count = encode([*vocabulary.texts, *NONSENSE]), len(vocabulary.texts)
+    novel = np.append(vocabulary.novel, np.repeat(vocabulary.novel[:1], len(NONSENSE)))
     found = []
     for region in regions:
         places = np.unique(features.row[region.index])
-        fits = features.at(places).similarities(texts, np.repeat(vocabulary.novel[:1], len(texts))).mean(0)
-        if (fits[0] - fits[1:].mean()) >= wanted * fits[1:].std():
+        fits = features.at(places).similarities(texts, novel)
+        best, chance = fits[:, :count].max(1).mean(), fits[:, count:].mean(0)
+        if best - chance.mean() >= wanted * chance.std():
             found.append(region)
     return found
 

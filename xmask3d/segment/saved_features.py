@@ -33,8 +33,8 @@ class PointFeatures:
             normalised CLIP embeddings of the masks on the place, of length 1, or 0 where there was none.
         base: m float16, mean probability of being of a base class. looks: m int32, views that saw it.
         about: strings: scan, model, views, clip (source of the text tower), temperature, base_ratio, novel_ratio,
-            rotation, origin, regions ("none", "votes" or "gate"), and joined by newlines base_names and names of the
-            model's benchmark and templates of class names.
+            rotation, origin, of a cloud or mesh its file and units a metre, regions ("none", "votes" or "gate"), and
+            joined by newlines base_names and names of the model's benchmark and templates of class names.
         part: n int32, part of the cloud that each point is in: points that are in one region in every division of the
             cloud, see `xmask3d.geometry.superpoints`. place_part: m int32, that of each place. part_regions: P x number
             of divisions int32, regions of each part. All three are empty where regions are not used.
@@ -100,6 +100,11 @@ class PointFeatures:
         if not all(np.isfinite(getattr(self, name)).all() for name in ("points", "fused", "clip", "base")):
             raise ValueError("NaN or infinity")
         return self
+
+    @property
+    def own_colors(self) -> np.ndarray | None:
+        """Colours of the scan, n x 3 uint8; None for a scan without, which is of one grey here."""
+        return self.colors if self.colors.size and np.ptp(self.colors) else None
 
     def fact(self, name: str) -> str:
         """Return an entry of `about`. Raises `UserError` where it is missing."""

@@ -36,7 +36,7 @@ from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.corrections import Corrections
 from xmask3d.segment.feature_accumulator import MAX_PLACES
 from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
-from xmask3d.segment.query import TOUCHING, is_phrase, labels_result, phrase_result, query_features
+from xmask3d.segment.query import TOUCHING, is_phrase, labels_result, own_file, phrase_result, query_features
 from xmask3d.segment.regions import MIN_POINTS, Region, components, merge_masks, renumber
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
@@ -200,6 +200,8 @@ class Segmenter:
         # which words were asked first.
         prompts = self.benchmark.test_prompts(self.config.evaluate.prompts)
         text = self.clip_text.encode_classes(prompts, self.config.evaluate.templates)
+        if corrections is not None:
+            corrections.check_width(2 * text.shape[1])
         settle_up(scan, lambda part: self._confidence(part, text))
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
         weights = weights_digest(self.model.state_dict())
@@ -215,7 +217,7 @@ class Segmenter:
             "device": str(self.device),
             "views": labelled.used,
             "frames": scan.frame_count,
-            **({"file": str(scan.file.resolve()), "units": scan.units_per_metre} if scan.file else {}),
+            **own_file(features),
         }
         if classes is None and is_phrase(queries, background):
             result = phrase_result(features, queries[0], self.encode, self.reference, scan.name)
@@ -268,6 +270,7 @@ class Segmenter:
             "views": str(labelled.used),
             "rotation": " ".join(map(repr, scan.rotation.ravel().tolist())),
             "origin": " ".join(map(repr, scan.origin.tolist())),
+            **({"file": str(scan.file.resolve()), "units": repr(scan.units_per_metre)} if scan.file else {}),
         }
         return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about, *parts)
 

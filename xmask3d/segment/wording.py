@@ -41,11 +41,9 @@ def understand(queries: Sequence[str], clip: Path | None) -> Wording:
     """
     found = Wording([])
     for query in queries:
-        parts = [part.strip() for part in query.split(",")]
-        if len(parts) > 1 and all(parts):
+        parts = [part.strip() for part in query.split(",") if part.strip()] or [""]
+        if len(parts) > 1:
             found.notes.append(f"'{query}' is taken as {len(parts)} queries: {', '.join(parts)}")
-        else:
-            parts = [query]
         found.queries += [_singular_query(part, clip, found.notes) for part in parts]
     for query in found.queries if clip is not None else []:
         assert clip is not None
