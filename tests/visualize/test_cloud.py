@@ -16,6 +16,7 @@ from xmask3d.visualize.cloud import (
     label_palette,
     write_ply,
 )
+from xmask3d.visualize.pictures import save_picture
 
 # Linear RGB as seen without red, and without green, cones (Machado et al., 2009, severity 1).
 SIGHTS = {
@@ -80,6 +81,22 @@ def test_ply_reads_back(tmp_path: Path) -> None:
     assert vertex["x"].dtype == np.float32
     write_ply(tmp_path / "plain.ply", points, colors)
     assert "label" not in read_elements(tmp_path / "plain.ply")["vertex"].dtype.names
+
+
+def test_clouds_and_pictures_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: object, **_: object) -> None:
+        next(argument for argument in arguments if isinstance(argument, Path)).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xmask3d.visualize.cloud.write_elements", stopped)
+    monkeypatch.setattr("PIL.Image.Image.save", stopped)
+    for name in ("a.ply", "a.png"):
+        (tmp_path / name).write_bytes(b"of before")
+    with pytest.raises(KeyboardInterrupt):
+        write_ply(tmp_path / "a.ply", np.zeros((5, 3)), np.zeros((5, 3), np.uint8))
+    with pytest.raises(KeyboardInterrupt):
+        save_picture(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"of before"] * 2
 
 
 def test_map_coordinates_keep_their_millimetres(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from xmask3d.files import atomic_write
 from xmask3d.geometry.ply import write_elements
-from xmask3d.seal import UNSEALED, seal
+from xmask3d.seal import UNSEALED, sealed
 
 UNLABELLED = (90, 90, 90)
 PALETTE = (
@@ -88,6 +89,5 @@ def write_ply(
     vertices = np.empty(len(points), dtype=[(name, kind) for name, kind, _ in columns])
     for name, _, values in columns:
         vertices[name] = values
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_elements(path, {"vertex": vertices}, [UNSEALED["seal"]])
-    seal(path)
+    made = sealed(lambda part: write_elements(part, {"vertex": vertices}, [UNSEALED["seal"]]))
+    atomic_write(path, made, sync=False)

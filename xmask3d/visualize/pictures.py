@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 
+from xmask3d.files import atomic_write
+
 BACKGROUND = 255
 
 
@@ -143,8 +145,7 @@ def compare_labels(
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
     """Write h x w x 3 uint8 as PNG; the folder is made when missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    atomic_write(path, Image.fromarray(picture).save, sync=False)
 
 
 def save_bar_chart(
@@ -175,8 +176,7 @@ def save_bar_chart(
     axes.margins(x=0.01)
     axes.set_title(title)
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    atomic_write(path, lambda part: figure.savefig(part, dpi=120), sync=False)
 
 
 def _view_axes(points: np.ndarray, elevation: float, azimuth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
