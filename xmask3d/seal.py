@@ -120,6 +120,12 @@ def _is_scarred(file: IO[bytes]) -> bool:
     return found
 
 
+def has_seal(path: Path) -> bool:
+    """Return True for a file that was written here, whether it is intact or not."""
+    with open(path, "rb") as file:
+        return _find(file) is not None
+
+
 def check_seal(path: Path, advice: str = "copy or make it again") -> None:
     """Raise `UserError` where a file is not as it was written; one without a digest passes."""
     try:

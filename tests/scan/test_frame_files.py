@@ -7,9 +7,9 @@ from PIL import Image
 from tests.scan.test_layouts import write_pictures
 from xmask3d.errors import UserError
 from xmask3d.scan import formats
-from xmask3d.scan.formats import read_color, read_depth
+from xmask3d.scan.formats import point_clouds, read_color, read_depth
 from xmask3d.scan.frame_files import _raw_type, _size, collect_files
-from xmask3d.scan.layouts import find_recording, point_clouds
+from xmask3d.scan.layouts import find_recording
 from xmask3d.scan.scan import open_scan
 
 

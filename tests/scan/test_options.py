@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,3 +28,11 @@ from xmask3d.scan.scan import open_scan
 def test_what_cannot_be_meant_is_refused_before_anything_is_read(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         open_scan("no such scan", ScanOptions(**options))
+
+
+def test_what_has_no_effect_is_named(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "room.xyz", np.random.default_rng(0).random((300, 3)))
+    assert not any("has no effect" in line for line in open_scan(tmp_path / "room.xyz").lines)
+    given = ScanOptions(poses="camera-to-world", depth_scale=1000.0, unit="m")
+    lines = [line for line in open_scan(tmp_path / "room.xyz", given).lines if "has no effect" in line]
+    assert lines == [f"warning: --{name} has no effect on a cloud" for name in ("depth-scale", "poses")]

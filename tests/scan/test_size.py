@@ -11,6 +11,7 @@ from xmask3d.errors import UserError
 from xmask3d.scan.options import ScanOptions
 from xmask3d.scan.scan import open_scan
 from xmask3d.scan.size import scale_by_height
+from xmask3d.visualize.cloud import write_ply
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 7.0, 900.0])
@@ -22,6 +23,7 @@ def test_the_height_gives_the_scale(scale: float) -> None:
 
 def test_metres_are_kept() -> None:
     factor, words = scale_by_height(furnished_room(True))
+    assert scale_by_height(np.zeros((0, 3)))[0] == scale_by_height(np.ones((9, 3)))[0] == 1
     assert factor == 1 and "2.4 units high as rooms are in metres, so kept" in words
 
 
@@ -37,6 +39,8 @@ def test_a_cloud_of_colmap_is_scaled_and_others_are_not(tmp_path: Path) -> None:
     assert np.ptp(scan.scene.points[:, 2]) == pytest.approx(2.6, rel=0.03)
     assert np.ptp(open_scan(cloud, ScanOptions(scale=0.25)).points[:, 2]) == pytest.approx(1.8, rel=0.01)
     assert np.ptp(open_scan(tmp_path / "dense/fused.xyz").points[:, 2]) == pytest.approx(7.2, rel=0.01)
+    write_ply(tmp_path / "fused.ply", rows, np.zeros(rows.shape, np.uint8))  # of a result: in metres
+    assert np.ptp(open_scan(tmp_path / "fused.ply").points[:, 2]) == pytest.approx(7.2, rel=0.01)
 
 
 @pytest.mark.parametrize(("unit", "metres"), [("ft", 0.3048), ("in", 0.0254), ("mm", 0.001)])

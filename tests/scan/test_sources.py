@@ -65,7 +65,25 @@ def test_unpacked_files_go_with_the_scan(room: BoxRoom, tmp_path: Path, monkeypa
     (tmp_path / "bad.zip").write_bytes((tmp_path / "room.zip").read_bytes()[:-300])
     with pytest.raises(UserError, match=r"bad\.zip: .*get or export it again"):
         open_scan(tmp_path / "bad.zip")
+    (tmp_path / "bad.zip").write_bytes((tmp_path / "room.zip").read_bytes().replace(b"PK\1\2", b"PK\0\0"))
+    with pytest.raises(UserError, match=r"bad\.zip: damaged, or not an archive"):
+        open_scan(tmp_path / "bad.zip")
     assert not places[1].exists()
+
+
+@pytest.mark.parametrize("name", [".zip", "._room.zip", "...zip", "my.room.tar.zip"])
+def test_archives_of_odd_names_take_nothing_else_along(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(sources.tempfile, "mkdtemp", lambda prefix: (tmp_path / "t/x").mkdir() or str(tmp_path / "t/x"))
+    write_cloud(tmp_path / "cloud/room.xyz")
+    pack(tmp_path / "cloud", tmp_path / name)
+    (tmp_path / "t/kept").touch()
+    scan = open_scan(tmp_path / name)
+    assert scan.name == {".zip": "scan", "._room.zip": "_room", "...zip": "scan"}.get(name, "my.room.tar")
+    del scan
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["kept"]
 
 
 @pytest.mark.parametrize("name", ["../evil.xyz", "/evil.xyz"])
@@ -107,6 +125,10 @@ def test_of_several_clouds(tmp_path: Path) -> None:
         write_cloud(tmp_path / name)
     assert any("of room.xyz, room.asc, one scan by their names, room.xyz is used" in line
                for line in open_scan(tmp_path).lines)  # fmt: skip
+    write_cloud(tmp_path / "room.2.xyz")
+    with pytest.raises(UserError, match=r"3 point clouds .*; name one"):
+        open_scan(tmp_path)  # two of one format are two scans
+    (tmp_path / "room.2.xyz").unlink()
     write_cloud(tmp_path / "attic.pts")
     with pytest.raises(UserError, match=r"3 point clouds \(attic\.pts, room\.asc, room\.xyz\); name one, as"):
         open_scan(tmp_path)

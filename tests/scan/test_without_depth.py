@@ -10,7 +10,8 @@ import trimesh
 
 from tests.helpers.scenes import BoxRoom
 from tests.scan.recordings import KINECT, walk, write_frames
-from xmask3d.scan.reconstructions import find_nerfstudio
+from xmask3d.scan.options import ScanOptions
+from xmask3d.scan.reconstructions import find_nerfstudio, geometry_beside
 from xmask3d.scan.render import PointRenderer, RayRenderer, read_faces, renderer_of_faces
 from xmask3d.scan.scan import open_scan
 from xmask3d.visualize.cloud import colors_to_bytes, write_ply
@@ -145,3 +146,25 @@ def test_nerfstudio_and_colmap_with_a_cloud(tmp_path: Path, room: BoxRoom) -> No
     scan = open_scan(plain)
     assert scan.frame_count == 8 and scan.kind == "a COLMAP model"
     assert all("warning" not in line for line in scan.lines), scan.lines
+
+
+def test_the_unit_of_the_cloud_is_that_of_the_poses(tmp_path: Path, room: BoxRoom) -> None:
+    folder = folder_of(room, tmp_path / "scan", "cloud")
+    write_ply(folder / "cloud.ply", room.points * 1000, colors_to_bytes(room.colors))
+    for path in folder.glob("*.pose.txt"):
+        pose = np.loadtxt(path)
+        pose[:3, 3] *= 1000
+        np.savetxt(path, pose)
+    scan = open_scan(folder, ScanOptions(unit="mm", voxel_size=0.05))
+    np.testing.assert_allclose(np.ptp(scan.points, axis=0), np.ptp(room.points, axis=0), atol=1e-3)
+    truth = room.render(walk(room)[0], KINECT.scaled((480, 640), (240, 320)), (240, 320))[1]
+    view = scan.read_view("", scan.scene.view_names[0])
+    assert np.mean(differences(view.depth, truth) < 0.05) > 0.93
+    assert "warning: --voxel-size has no effect on frames whose depth is rendered" in scan.lines
+
+
+def test_the_cloud_of_a_result_below_is_no_geometry(tmp_path: Path) -> None:
+    for name in ("model/room.ply", "result/fused.ply"):
+        write_ply(tmp_path / name, np.zeros((3, 3), np.float32), np.zeros((3, 3), np.uint8))
+    (tmp_path / "result/summary.json").write_text(json.dumps({"files": ["fused.ply"]}))
+    assert geometry_beside(tmp_path) == tmp_path / "model/room.ply"

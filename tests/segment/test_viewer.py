@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,10 @@ def test_points_explain_themselves(folder: Path, viewer: SceneViewer) -> None:
 
 def test_scans_and_features_can_be_looked_at(tmp_path: Path, folder: Path) -> None:
     scan = write_scenes(tmp_path, {"val": 1}, views=1, spacing=0.2) / "scannet_2d" / "scene0000_00"
-    for path in (scan, folder / "features.safetensors"):
+    np.savetxt(tmp_path / "room.xyz", np.random.default_rng(0).random((300, 3)))
+    with zipfile.ZipFile(tmp_path / "room.zip", "w") as archive:
+        archive.write(tmp_path / "room.xyz", "room.xyz")
+    for path in (scan, folder / "features.safetensors", tmp_path / "room.zip"):
         viewer = open_viewer(path, port=8131)
         try:
             assert viewer.port > 0

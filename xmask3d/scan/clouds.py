@@ -20,6 +20,7 @@ from xmask3d.scan.foreign import foreign
 from xmask3d.scan.size import scale_by_height
 from xmask3d.scan.units import guess_units
 from xmask3d.scan.viewpoint import camera_of
+from xmask3d.seal import has_seal
 
 MESHES = (".stl", ".off", ".glb", ".gltf")
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".e57", ".obj", *MESHES, ".splat", *TEXT_SUFFIXES)
@@ -96,7 +97,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         colors = None
     if colors is None:
         notes.append("no colours; the networks get mid-grey and will see shapes only")
-    if units is None and origin is None and (raw.unitless or path.name in RECONSTRUCTED):
+    if units is None and origin is None and (raw.unitless or _is_reconstructed(path)):
         scale, words = scale_by_height(points)
         units = 1 / scale
         notes.append(words)
@@ -107,6 +108,11 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
             pose[:3, 3] = pose[:3, 3] / cloud.units_per_metre - cloud.origin
         cloud.camera = camera_of(cloud.points, pose, grid)
     return cloud
+
+
+def _is_reconstructed(path: Path) -> bool:
+    """Return True for clouds of COLMAP and nerfstudio, by their names; `fused.ply` of a result is in metres."""
+    return path.name in RECONSTRUCTED and not has_seal(path)
 
 
 def _to_metres(

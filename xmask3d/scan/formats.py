@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # how some recorders on Windows pri
 MAX_NUMBERS = 1 << 26  # bytes of a text file of poses
 TOO_DEEP = 1e6  # a kilometre in millimetres
 NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, beside 0
+RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and what its summary.json lists
 LARGEST_ARRAYS = 1 << 30  # bytes that the arrays of one .npz file may unpack to
 
 
@@ -63,6 +65,18 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     found = sorted(path for path in folder.glob(pattern) if path.is_file())
     return [path for path in found if not any(part.startswith((".", "__MACOSX"))
                                               for part in path.relative_to(folder).parts)]  # fmt: skip
+
+
+def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List files of a folder with these suffixes, in order, without those of a result that was written into it."""
+    found = [path for path in list_files(folder, "*") if path.suffix.lower() in suffixes]
+    if not (folder / "summary.json").is_file():
+        return found
+    try:
+        listed = read_json(folder / "summary.json").get("files", [])
+    except UserError:
+        listed = []
+    return [path for path in found if path.name not in {*RESULTS, *map(str, listed)} and path.name[:5] != "heat_"]
 
 
 def _read_exr(path: Path) -> np.ndarray:

@@ -16,7 +16,6 @@ from xmask3d.scan.reconstructions import find_colmap, find_nerfstudio, geometry_
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.trajectories import read_pose, read_trajectory, seconds
 
-RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and what its summary.json lists
 MAX_TIME_GAP = 0.03  # seconds between colour, depth and pose that still count as one moment (TUM)
 
 
@@ -256,21 +255,9 @@ def _nearest(times: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     return nearest, np.abs(others[nearest] - times)
 
 
-def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List files of a folder with these suffixes, in order, without those of a result that was written into it."""
-    found = [path for path in formats.list_files(folder, "*") if path.suffix.lower() in suffixes]
-    if not (folder / "summary.json").is_file():
-        return found
-    try:
-        listed = formats.read_json(folder / "summary.json").get("files", [])
-    except UserError:
-        listed = []
-    return [path for path in found if path.name not in {*RESULTS, *map(str, listed)} and path.name[:5] != "heat_"]
-
-
 def _cloud_beside(folder: Path, notes: list[str]) -> Path | None:
     """Find the one point cloud or mesh in the folder; none, with a note, where there are several."""
-    found = point_clouds(folder, {".ply", ".pcd"})
+    found = formats.point_clouds(folder, {".ply", ".pcd"})
     preferred = [path for path in found if path.name.endswith("_vh_clean_2.ply")]
     if len(found) > 1 and not preferred:
         notes.append(f"{len(found)} point clouds beside the frames ({found[0].name}, {found[1].name} ...): none is "

@@ -42,6 +42,16 @@ class ScanOptions:
         """Units of a cloud in one metre, or None where they are to be found out."""
         return 1 / self.scale if self.scale is not None else UNITS[self.unit] if self.unit else None
 
+    def unused(self, what: str, *names: str) -> list[str]:
+        """Return a warning for each of some options that was given and has no effect on a kind of scan.
+
+        Args:
+            what: the kind of scan, for the warnings.
+            names: attributes.
+        """
+        given = [name for name in names if getattr(self, name) != getattr(ScanOptions(), name)]
+        return [f"warning: --{name.replace('_', '-')} has no effect on {what}" for name in given]
+
     def check(self) -> None:
         """Raise `UserError` naming the first option with an impossible value."""
         for name, word, known in (

@@ -23,7 +23,6 @@ MODELS = {
 GEOMETRY = (".ply", ".obj", ".glb", ".pcd", ".las", ".laz", ".stl", ".off", ".e57")
 BEST = ("mesh_aligned_0.05.ply", "_vh_clean_2.ply", "fused.ply", "meshed-poisson.ply", "sparse_pc.ply")
 """Ends of names of clouds and meshes, the best for its purpose first."""
-RESULTS = ("labels", "labelled", "objects")  # clouds of a result in the folder
 BENT = 0.02  # distortion parameters above this move pixels that matter
 UNKNOWN = "not known"  # lens of a model whose distortion cannot be undone here
 # 3 x 3, (height, width), the lens
@@ -146,9 +145,9 @@ def dense_clouds(folder: Path) -> list[Path]:
 
 def geometry_beside(folder: Path) -> Path | None:
     """Find the one cloud or mesh in a folder or just below; of several one with a name that data sets give the best."""
-    for pattern in ("*", "*/*"):
-        found = [path for path in formats.list_files(folder, pattern) if path.suffix.lower() in GEOMETRY]
-        found = [path for path in found if path.name.split(".")[0] not in RESULTS and path.name[:5] != "heat_"]
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[:1] not in "._"]
+    for places in ([folder], below):
+        found = [path for place in places for path in formats.point_clouds(place, GEOMETRY)]
         best = [path for name in BEST for path in found if path.name.endswith(name)]
         if best or len(found) == 1:
             return (best or found)[0]

@@ -26,11 +26,11 @@ from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import Gravity, find_up, refine
 from xmask3d.scan.intrinsics import TOLD
 from xmask3d.scan.layouts import shortened
-from xmask3d.scan.options import ScanOptions
+from xmask3d.scan.options import UNITS, ScanOptions
 from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample
 from xmask3d.scan.sensor_streams import open_sens
 from xmask3d.scan.size import scale_by_height
-from xmask3d.scan.sources import find_scan, is_archive, unpack
+from xmask3d.scan.sources import archive_name, find_scan, is_archive, unpack
 from xmask3d.scan.views import lift
 from xmask3d.scan.without_depth import with_rendered_depth
 
@@ -145,7 +145,7 @@ def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise
         weakref.finalize(scan, shutil.rmtree, folder.parent, True)
-        scan.name = scan.scene.name = path.name.split(".")[0]
+        scan.name = scan.scene.name = archive_name(path)
         return scan
     notes: list[str] = []
     found = find_scan(path, notes) if path.is_dir() else open_sens(path) if path.suffix.lower() == ".sens" else path
@@ -180,7 +180,8 @@ def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
 def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> Scan:
     """Open a data set's scene as evaluation does: every view and, up to `max_points`, every point as it is."""
     benchmark_free = _PointsReader(root, split)
-    lines = [f"scene of a processed data set in {root} ({split})"]
+    ignored = ("depth_scale", "farthest", "intrinsics", "poses", "unit", "scale", "up", "voxel_size")
+    lines = [f"scene of a processed data set in {root} ({split})", *options.unused("a processed scene", *ignored)]
     points, colors, _ = read_points(benchmark_free.scene_path(name), lines.append)
     views = benchmark_free.view_names(name)
 
@@ -226,7 +227,8 @@ def _lift_view(view: View) -> np.ndarray:
 def _open_cloud(path: Path, options: ScanOptions) -> Scan:
     cloud = read_cloud(path, options.units_per_metre)
     gravity = refine(cloud.points, options.up) if options.up else find_up(cloud.points, camera=cloud.camera)
-    lines = [*cloud.notes, gravity.words]
+    ignored = options.unused("a cloud", "views", "depth_scale", "farthest", "intrinsics", "poses", "voxel_size")
+    lines = [*ignored, *cloud.notes, gravity.words]
     scan = _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
     scan.guesses = gravity.guesses
     segments = read_segments(path, len(scan.points))
@@ -287,13 +289,17 @@ def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float
 
 def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     told = _with_options(recording, options)
+    if recording.rendered and options.unit:  # the cloud's, and so that of the poses
+        options = replace(options, unit=None, scale=1 / UNITS[options.unit])
+    ignored = options.unused("frames without a cloud", "unit") if recording.cloud is None else []
     if recording.rendered:
+        ignored += options.unused("frames whose depth is rendered", "depth_scale", "voxel_size")
         recording = told = with_rendered_depth(told)
     verdict = check_recording(told)
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
     notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
     warned = sum(note.startswith("warning:") for note in notes)  # files not understood are named before what is guessed
-    lines += [*notes[:warned], *verdict.lines, *_better_untold(recording, told, verdict), *notes[warned:]]
+    lines += [*ignored, *notes[:warned], *verdict.lines, *_better_untold(recording, told, verdict), *notes[warned:]]
     recording, calibration = told, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention).copy()
     scale, given = 1.0, recording.unitless or options.scale is not None
@@ -407,7 +413,7 @@ def _cloud_of(
         agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])
         if agreement > 0.5:
             lines.append(f"points of {recording.cloud.name}, which {agreement:.0%} of its seen points' depths confirm")
-            lines += cloud.notes
+            lines += [*cloud.notes, *options.unused("frames beside a cloud that fits them", "voxel_size")]
             return cloud
         lines.append(f"{recording.cloud.name} does not fit the frames ({agreement:.0%} agree); fused a cloud from them")
     fused = fuse((int(frame) for frame in candidates), frames.for_fusion, options.voxel_size)

@@ -17,9 +17,9 @@ def scale_by_height(points: np.ndarray, cameras: np.ndarray | None = None) -> tu
         cameras: m x 3 x 3 rotations, camera (x right, y down) to world, where they are known.
     """
     points = points[:: max(1, len(points) // SAMPLE)].astype(np.float64)
-    extent = float(np.ptp(np.percentile(points, (1, 99), axis=0), axis=0).max())
+    extent = float(np.ptp(np.percentile(points, (1, 99), axis=0), axis=0).max()) if len(points) else 0.0
     if not extent:
-        return 1.0, "warning: all points lie in one place"
+        return 1.0, "warning: nothing tells the scale; all points lie in one place, or there are none"
     up = find_up(points * (5 / extent), cameras).up
     height = float(np.ptp(np.percentile(points @ up, (0.5, 99.5))))
     if ROOMS[0] <= height <= ROOMS[1]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from xmask3d.data.download.archives import extract
 from xmask3d.errors import UserError
+from xmask3d.guarded import reading
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.foreign import without_depth
-from xmask3d.scan.formats import list_files
+from xmask3d.scan.formats import list_files, point_clouds
 from xmask3d.scan.frame_files import collect_files
-from xmask3d.scan.layouts import find_recording, point_clouds
+from xmask3d.scan.layouts import find_recording
 from xmask3d.scan.reconstructions import dense_clouds
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.sensor_streams import open_sens
@@ -30,6 +31,12 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(ARCHIVES)
 
 
+def archive_name(archive: Path) -> str:
+    """Return the name of an archive without its suffix; never an empty one, nor one that leads elsewhere."""
+    suffix = max((suffix for suffix in ARCHIVES if archive.name.lower().endswith(suffix)), key=len)
+    return archive.name[: -len(suffix)].strip(".") or "scan"
+
+
 def unpack(archive: Path) -> Path:
     """Unpack an archive into a new temporary folder, which the caller removes.
 
@@ -42,7 +49,7 @@ def unpack(archive: Path) -> Path:
     place = Path(tempfile.mkdtemp(prefix="xmask3d-scan-"))
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
+            with reading(archive, "an archive"), zipfile.ZipFile(archive) as file:
                 members = file.infolist()
             size = sum(member.file_size for member in members)
             if size > min(LARGEST, (1 << 30) + DENSEST * archive.stat().st_size) or len(members) > MEMBERS:
@@ -50,7 +57,7 @@ def unpack(archive: Path) -> Path:
                     f"{archive}: would unpack to {size >> 20} MiB in {len(members)} files; if that is right, "
                     f"unpack it yourself"
                 )
-        folder = place / archive.name.split(".")[0]
+        folder = place / archive_name(archive)
         extract(archive, folder)
         return folder
     except BaseException as error:
@@ -136,7 +143,8 @@ def _scan_in(folder: Path, notes: list[str]) -> Recording | Path | None:
 def _one_of(folder: Path, clouds: list[Path], notes: list[str]) -> Path:
     """Choose a cloud: of one scan in several formats that with most likely all of its points and colours."""
     clouds = sorted(clouds, key=lambda path: IN_FOLDERS.index(path.suffix.lower()))
-    if len({path.name.split(".")[0].lower() for path in clouds}) > 1:
+    formats = {path.suffix.lower() for path in clouds}
+    if len({path.name.split(".")[0].lower() for path in clouds}) > 1 or len(formats) < len(clouds):
         raise UserError(f"{folder}: {len(clouds)} point clouds ({_names(sorted(clouds), folder)}); name one, as "
                         f"{clouds[0]}")  # fmt: skip
     if len(clouds) > 1:

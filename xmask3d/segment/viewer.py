@@ -15,6 +15,7 @@ from xmask3d.errors import UserError, missing_extra
 from xmask3d.geometry.nearest import point_spacing
 from xmask3d.scan.clouds import SUFFIXES
 from xmask3d.scan.scan import open_scan
+from xmask3d.scan.sources import is_archive
 from xmask3d.segment.corrections import CORRECTIONS, UNLABELLED, Corrections
 from xmask3d.segment.folder import features_file
 from xmask3d.segment.newest import Newest
@@ -392,7 +393,7 @@ def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneV
         UserError: none of these, a damaged file of a result, or nothing can be served there.
     """
     file, folder = features_file(path), path if path.is_dir() else path.parent
-    if file.is_file() and file.suffix.lower() not in (*SUFFIXES, ".sens", ".pth"):
+    if file.is_file() and not is_archive(file) and file.suffix.lower() not in (*SUFFIXES, ".sens", ".pth"):
         return _view_features(file, read_labels(folder), folder / CORRECTIONS, host, port)
     if path.is_dir() and (saved := read_labels(path)) is not None:
         return _view_labels(saved, host, port)
