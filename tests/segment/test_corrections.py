@@ -77,7 +77,7 @@ def test_a_click_on_what_is_right_protects_it_and_clicks_are_taken_back() -> Non
 
 def test_places_without_a_mask_are_alike_by_the_models_features() -> None:
     features = scan()
-    features.clip[:] = 0  # as of a cloud without pictures
+    features.clip = np.zeros_like(features.clip)  # as of a cloud without pictures
     corrections = Corrections.none(features)
     corrections.add(features, 45, "desk", "workbench")
     assert corrections.apply(features, labels(), NAMES)[0].tolist() == [0] * 20 + [1] * 20 + [2] * 20

@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 
 from tests.segment.test_result_files import result_of
+from xmask3d.cli.main import run
 from xmask3d.data.predictions import PredictionFolder
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
@@ -166,6 +167,39 @@ def test_clouds_of_other_formats_are_written_as_points(tmp_path: Path, name: str
         path.write_text("0 0 0\n")
     (file,) = export_answer(answer(file=path), to, tmp_path).files
     assert len(read_cloud(file, 1.0).points) == 2734
+
+
+def test_text_files_of_a_file_that_changed_are_of_the_points(tmp_path: Path) -> None:
+    path = tmp_path / "scan.ply"
+    path.write_text("ply\nnonsense")
+    other = tmp_path / "scannet/instance/masks/room_2_000.txt"  # of another scan
+    for labels, count in ((answer().labels, 2), (np.zeros(2734, np.int64), 1)):
+        exports = export_answer(answer(file=path, labels=labels), "scannet", tmp_path)
+        assert len((tmp_path / "scannet/semantic/room.txt").read_text().split()) == 2734
+        assert exports.notes[0].startswith("a line a labelled point: scan.ply is not read again")
+        assert len([path for path in other.parent.iterdir() if path != other]) == count
+        other.write_text("1")
+    assert other.exists()
+
+
+def test_a_summary_of_others_names_no_place_elsewhere(tmp_path: Path) -> None:
+    write_result(result_of(["bed", "floor"], name="../../evil"), tmp_path / "out")
+    (file,) = export_answer(Answer.read(tmp_path / "out"), "training", tmp_path / "out").files
+    assert file.name == "evil_vh_clean_2.pth" and file.is_relative_to(tmp_path / "out/training")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("R --to boxes --paint", "--paint has no effect on --to boxes"), ("R --checkpoint best", "is for runs"),
+     ("R out --to a.ply", "give one of them"), ("M out --paint", "is for results"), ("M --to ply", "is for results")],
+)  # fmt: skip
+def test_what_would_have_no_effect_is_refused(tmp_path: Path, words: str, message: str) -> None:
+    for name, file in (("R", "summary.json"), ("M", "config.yaml")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}")
+    source, *rest = words.split()
+    with pytest.raises(UserError, match=message):
+        run(["export", str(tmp_path / source), *rest])
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:

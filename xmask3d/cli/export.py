@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from xmask3d.cli.parser import refuse_given
 from xmask3d.errors import UserError
 
 
@@ -39,11 +40,12 @@ def run(options: Namespace) -> int:
         raise UserError(f"{options.out}: is a file; name a folder to write")
     if (options.source / "summary.json").is_file():
         return _export_result(options)
-    if options.to is not None or not (options.source / "config.yaml").is_file():
+    if not (options.source / "config.yaml").is_file():
         raise UserError(
             f"{options.source}: neither a result (no summary.json) nor a run (no config.yaml); name a folder such as "
             "segmented/my_scan, or runs/rooms-B15N4"
         )
+    refuse_given(options, ["to", "paint"], f"is for results, and {options.source} is a run")
     if options.out is None:
         raise UserError(f"{options.source}: a run; name a folder to write its model to, such as my_model")
 
@@ -58,11 +60,18 @@ def run(options: Namespace) -> int:
 
 
 def _export_result(options: Namespace) -> int:
-    from xmask3d.segment.answer import Answer
-    from xmask3d.segment.exports import export_answer
+    to = options.to or "same"
+    refuse_given(options, ["checkpoint", "trust_code"], f"is for runs, and {options.source} is a result")
+    if to in ("boxes", "scannet", "training") or to.lower().endswith(".json"):
+        refuse_given(options, ["paint"], f"has no effect on --to {to}, which holds no colours")
 
+    from xmask3d.segment.answer import Answer
+    from xmask3d.segment.exports import KINDS, export_answer
+
+    if options.out is not None and to not in KINDS:
+        raise UserError(f"{options.out}: --to {to} is a path already; give one of them")
     answer, folder = Answer.read(options.source), options.out or options.source
-    exports = export_answer(answer, options.to or "same", folder, options.paint)
+    exports = export_answer(answer, to, folder, options.paint)
     for note in exports.notes:
         print(note)
     for path in exports.files[:10]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from xmask3d.segment.boxes import boxes
 from xmask3d.splits import load_benchmark
 
 KINDS = ("same", "objects", "boxes", "scannet", "training", *(suffix[1:] for suffix in WRITERS))
+NOT_WRITTEN = (ValueError, KeyError, IndexError, TypeError, struct.error)
+"""Errors of writers for files of a form that they do not know, or that changed since they were labelled."""
 UNKNOWN = 255  # id of points without a label in processed data sets
 OWN = "labelled"  # name of the scan's own file with labels
 FUSED = "fused.ply"  # name of the cloud that was fused from a recording's frames
@@ -29,6 +32,11 @@ class Exports:
 
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def file_name(words: str) -> str:
+    """Return words as a part of a file's name."""
+    return re.sub(r"[^\w\-]+", "_", words).strip("_")[:60] or "phrase"
 
 
 def own_file_name(answer: Answer) -> str:
@@ -85,7 +93,7 @@ def write_file(answer: Answer, target: Path, paint: bool = False) -> Exports:
             lost = write_back(source, target, labels_at)
             exports.notes += [f"{target.name}: {lost}"] if lost else []
             return exports
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except NOT_WRITTEN as error:
             if source.suffix.lower() == target.suffix.lower() or source.suffix.lower() in MESHES:
                 exports.notes = [f"{target.name}: points alone ({' '.join(str(error).split())[:80]})"]
     elif source is not None:
@@ -100,7 +108,7 @@ def _write_objects(answer: Answer, folder: Path, paint: bool) -> Exports:
     listed = boxes(answer)
 
     def name_of(number: int) -> str:
-        return f"{number:03}_{re.sub(r'[^a-zA-Z0-9]+', '_', listed[number]['class'])}"
+        return f"{number:03}_{file_name(listed[number]['class'])}"
 
     if index.is_file():
         for path in folder.glob("[0-9][0-9][0-9]*_*"):
@@ -110,7 +118,7 @@ def _write_objects(answer: Answer, folder: Path, paint: bool) -> Exports:
     if source is not None and source.is_file():
         try:
             written = write_parts(source, folder, lambda at: answer.added_at(at, answer.units, paint)[0], name_of)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except NOT_WRITTEN as error:
             exports.notes.append(f"points alone: {source.name} is not written in parts ({str(error)[:80]})")
     if written is None:
         written, added = [], answer.added(paint)
@@ -136,11 +144,17 @@ def write_scannet(answer: Answer, folder: Path) -> Exports:
     exports = Exports(notes=[f"not a class of ScanNet, written as 0: {', '.join(missing)}"] if missing else [])
     added = answer.added()
     if answer.file is not None and answer.file.suffix.lower() in WRITERS and answer.file.is_file():
-        writer = WRITERS[answer.file.suffix.lower()]
-        added, _ = answer.added_at(writer.positions(answer.file), answer.units)
+        try:
+            places = WRITERS[answer.file.suffix.lower()].positions(answer.file)
+            added, _ = answer.added_at(places, answer.units)
+        except NOT_WRITTEN as error:
+            exports.notes.append(f"a line a labelled point: {answer.file.name} is not read again ({str(error)[:80]})")
     scene = answer.name.removesuffix("_vh_clean_2")
     semantic, instance = folder / "semantic" / f"{scene}.txt", folder / "instance" / f"{scene}.txt"
     atomic_write(semantic, "".join(f"{value}\n" for value in np.append(ids, 0)[added.labels].tolist()))
+    for path in (instance.parent / "masks").glob("*.txt"):
+        if re.fullmatch(rf"{re.escape(scene)}_\d{{3,}}\.txt", path.name):  # of an earlier export
+            path.unlink()
     rows = []
     for number, name in enumerate(answer.object_names or []):
         mask = np.equal(np.asarray(added.objects), number)

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from xmask3d.seal import sealed_json
 from xmask3d.segment.answer import Answer
-from xmask3d.segment.exports import own_file_name, write_file
+from xmask3d.segment.exports import file_name, own_file_name, write_file
 from xmask3d.segment.folder import SUMMARY, earlier_summary
 from xmask3d.segment.page_words import page_words
 from xmask3d.segment.regions import Region
@@ -27,9 +26,9 @@ PARTIAL = ".part-result"  # files that are not complete yet
 def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
     """Write everything about a result, and remove the files of the result that was there before.
 
-    `labels.ply` (colour, label and confidence of every point), the scan's own file with labels (`labelled.*`, or
-    `fused.ply` of a recording), `labels.csv`, `heat_<phrase>.ply` of the first `MAX_HEATS` phrases, `objects.ply` and
-    `objects.csv` where there are objects, `overview.png`, `scene.html`, `summary.json`.
+    `labels.ply` (colour, label and confidence of every point), the scan's own file with labels (`labelled.*` with its
+    materials and textures, or `fused.ply` of a recording), `labels.csv`, `heat_<phrase>.ply` of the first `MAX_HEATS`
+    phrases, `objects.ply` and `objects.csv` where there are objects, `overview.png`, `scene.html`, `summary.json`.
 
     Returns:
         The files, in that order.
@@ -42,7 +41,7 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
         names = _write_files(result, partial, lambda name: name in earlier or not (folder / name).exists())
         for name in earlier:  # they would be taken for a part of the new result
             if name not in names:
-                (folder / name).unlink()
+                (folder / name).unlink(missing_ok=True)
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True, parents=True)
             os.replace(partial / name, folder / name)
@@ -65,8 +64,6 @@ def _write_files(result: SegmentationResult, folder: Path, is_free: Callable[[st
         is_free: tells of a name whether a file may take it; a scan's own file, its materials and textures take the
             place of nothing but an earlier result.
     """
-    own = own_file_name(Answer.of(result))
-    own = own if is_free(own) else f"labels_{own}"
     palette = class_palette(result.names)
     colors = palette[result.labels]
     position = result.points + result.origin if np.any(result.origin) else result.points
@@ -74,7 +71,7 @@ def _write_files(result: SegmentationResult, folder: Path, is_free: Callable[[st
     write_ply(files[0], position, colors, result.labels, result.confidence)
     _write_classes(files[1], result)
     for number, phrase in enumerate(result.phrases[:MAX_HEATS]):
-        file = folder / f"heat_{_file_name(phrase)}.ply"
+        file = folder / f"heat_{file_name(phrase)}.ply"
         files.append(file if file not in files else file.with_stem(f"{file.stem}_{number}"))
         values = result.heat(number)
         write_ply(files[-1], position, heat_colors(values, result.scale), confidence=values)
@@ -111,7 +108,10 @@ def _write_files(result: SegmentationResult, folder: Path, is_free: Callable[[st
         rotation=result.rotation,
         start=result.phrases[0] if phrase_only else "labels",
     )
-    result.about["notes"] = write_file(Answer.of(result), folder / own).notes
+    answer = Answer.of(result)
+    own = own_file_name(answer)
+    own = own if is_free(own) else f"labels_{own}"
+    result.about["notes"] = write_file(answer, folder / own).notes
     every = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in (*files, folder / own)]
     beside = [name for path in every if is_free(name := path.relative_to(folder).as_posix())]
     names = ["labels.ply", own, *beside, *(file.name for file in files[1:])]
@@ -178,7 +178,3 @@ def _write_objects(path: Path, result: SegmentationResult) -> None:
             box = [*_rounded(region.center + result.origin), *_rounded(region.low + result.origin),
                    *_rounded(region.high + result.origin)]  # fmt: skip
             writer.writerow([number, name, len(index), *box])
-
-
-def _file_name(phrase: str) -> str:
-    return re.sub(r"[^\w\-]+", "_", phrase, flags=re.UNICODE).strip("_")[:60] or "phrase"

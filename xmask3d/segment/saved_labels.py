@@ -68,7 +68,7 @@ def read_labels(folder: Path) -> SavedLabels | None:
         raise UserError(f"{folder / SUMMARY}: damaged ({error}); delete it, or segment the scan again") from error
     objects, object_names = _read_objects(folder, len(points))
     return SavedLabels(
-        title=str(said.get("scan", folder.name)),
+        title=Path(str(said.get("scan", folder.name))).name,  # names files of exports
         points=points - origin,
         labels=labels,
         confidence=confidence,

@@ -155,7 +155,8 @@ def test_textures_go_along_and_nothing_is_written_elsewhere(tmp_path: Path) -> N
     box(texture=True).export(scan / "a.obj", mtl_name="a.mtl")
     for name in ("wood.png", "sub/iron.png"):
         Image.new("RGB", (4, 4)).save(scan / name)
-    text = "".join(f"map_Kd {name}\n" for name in ("../scan/wood.png", "sub\\iron.png", str(scan / "a.obj"), "a.mtl"))
+    named = ("../scan/wood.png", "sub\\iron.png", str(scan / "a.obj"), "a.mtl", 5000 * "x")
+    text = "".join(f"map_Kd {name}\n" for name in named)
     (scan / "a.mtl").write_text(f"newmtl m\n{text}")
     write_back(scan / "a.obj", out / "b.obj", labels_at)
     there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_relative_to(out)}
@@ -212,6 +213,8 @@ def test_a_glb_gets_attributes(tmp_path: Path, texture: bool) -> None:
         assert np.asarray(after.visual.material.baseColorTexture).shape == (8, 8, 3)
     content = json.loads((tmp_path / "b.glb").read_bytes()[20:].split(b"BIN\0")[0][:-4].decode("latin-1").rstrip())
     assert content["asset"]["extras"]["labels"] == NAMES
+    write_back(tmp_path / "b.glb", tmp_path / "c.glb", labels_at)
+    assert glb._read(tmp_path / "c.glb")[0]["asset"]["extras"]["before"] == content["asset"]["extras"]
 
 
 def pcd_file(path: Path, form: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Materials and textures that a mesh names, copied along with it."""
 
 import re
-import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from xmask3d.files import atomic_write
@@ -23,12 +23,13 @@ def copy_assets(source: Path, folder: Path, names: Iterable[str]) -> None:
     assets, inside = Assets(source.parent), source.parent.resolve()
     if folder.resolve() == inside:
         return
-    waiting, done = list(names), set()
+    waiting, found = list(names), dict[Path, bytes]()
     for name in waiting:
-        path = assets.find(name)
-        if path is None or path in done:
-            continue
-        done.add(path)
-        atomic_write(folder / path.relative_to(inside), lambda part, path=path: shutil.copyfile(path, part))
-        if path.suffix.lower() == ".mtl":
-            waiting += TEXTURE.findall(path.read_text(encoding="utf-8", errors="replace"))
+        with suppress(OSError):  # of a name that no system takes, or a file that may not be read
+            path = assets.find(name)
+            if path is not None and path not in found:
+                found[path] = path.read_bytes()
+                if path.suffix.lower() == ".mtl":
+                    waiting += TEXTURE.findall(found[path].decode("utf-8", "replace"))
+    for path, content in found.items():
+        atomic_write(folder / path.relative_to(inside), content)

@@ -1,4 +1,7 @@
-"""GLB with labels: attributes `_LABEL` and `_CONFIDENCE` beside those of every primitive, all else as it was."""
+"""GLB with labels: attributes `_LABEL` and `_CONFIDENCE` beside those of every primitive, all else as it was.
+
+What the file said of itself (`asset.extras`) is kept there under `before`.
+"""
 
 import json
 import struct
@@ -36,15 +39,10 @@ def write(source: Path, target: Path, added: Added) -> None:
     """Write a file again with attributes added to its primitives."""
     content, binary = _read(source)
     body, start = bytearray(binary), 0
-    for _, accessor in (primitives := _primitives(content)):
-        if accessor is None:
-            raise ValueError("geometry that is compressed")
     done: dict[int, dict[str, int]] = {}
-    place = 0
     for mesh in content["meshes"]:
         for part in mesh["primitives"]:
-            accessor = primitives[place][1]
-            place += 1
+            accessor = part["attributes"]["POSITION"]
             count = content["accessors"][accessor]["count"]
             rows = slice(start, start + count)
             start += count
@@ -60,7 +58,9 @@ def write(source: Path, target: Path, added: Added) -> None:
                     colors = np.concatenate([added.colors[rows], np.full((count, 1), 255, np.uint8)], 1)
                     done[accessor]["COLOR_0"] = _append(content, body, colors, "VEC4", BYTE)
             part["attributes"] |= done[accessor]
-    asset = {**content["asset"], "extras": {"seal": SEAL, "labels": added.names}}
+    said = content["asset"].get("extras")
+    extras = {"seal": SEAL, "labels": added.names, **({"before": said} if said else {})}
+    asset = {**content["asset"], "extras": extras}
     content["buffers"][0]["byteLength"] = len(body)
     text = json.dumps({"asset": asset, **{k: v for k, v in content.items() if k != "asset"}}).encode()
     text += b" " * (-len(text) % 4)

@@ -60,7 +60,11 @@ def _write(target: Path, las: Any, added: Added) -> None:
 
 
 def _read(path: Path) -> Any:
-    return _laspy(path).read(str(path))
+    laspy = _laspy(path)
+    try:
+        return laspy.read(str(path))
+    except laspy.errors.LaspyException as error:
+        raise ValueError(str(error)) from error
 
 
 def _laspy(path: Path) -> Any:
