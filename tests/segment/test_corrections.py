@@ -147,3 +147,17 @@ def test_a_folder_with_corrections_exports_them(tmp_path: Path) -> None:
     ids = read_points(path)[2]
     assert path.relative_to(tmp_path).as_posix() == "training/scannet_3d/train/room_vh_clean_2.pth"
     assert ids[[0, 20, 40]].tolist() == [0, 12, 4]
+
+
+def test_corrections_of_another_model_are_refused_though_their_features_are_as_wide(tmp_path: Path) -> None:
+    features = scan(weights="a" * 64)
+    corrections = Corrections.none(features)
+    corrections.add(features, 45, "desk", "workbench")
+    corrections.save(tmp_path / CORRECTIONS)
+    kept = Corrections.load(tmp_path / CORRECTIONS)
+    assert kept.apply(features, labels(), NAMES)[2].sum() == 20
+    with pytest.raises(UserError, match=r"of another model \(shipped\), .* move the file of corrections away"):
+        kept.apply(scan(weights="b" * 64, model="mine"), labels(), NAMES)
+    assert kept.apply(scan(), labels(), NAMES)[2].sum() == 20  # features of earlier versions do not tell
+    with pytest.raises(UserError, match="different models"):
+        kept.joined(Corrections(kept.features, kept.points, ["a"], ["b"], ["c"], "shipped", "b" * 64))

@@ -1,6 +1,7 @@
 """The page that answers new words: in a browser, offline, it gives what `xmask3d query` gives."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def room_features(gate: str = "soft", clip: str = "shipped") -> PointFeatures:
     clip_features[::7] = 0
     empty.fused, empty.clip = noisy(), clip_features
     empty.base = rng.random(count).astype(np.float16)
-    empty.looks = np.ones(count, np.int32)
+    empty.view_count = np.ones(count, np.int32)
     empty.about["clip"] = clip
     return empty
 
@@ -52,6 +53,19 @@ def test_a_text_tower_that_is_too_large_does_not_travel(tmp_path: Path) -> None:
     features.about["clip"] = "shipped"
     words = page_words(features, np.arange(10))
     assert words is not None and words.row.tolist() == list(range(10)) and words.content["places"] == 10
+
+
+def test_features_of_many_places_are_packed_in_parts() -> None:
+    features, count = room_features(), 60_000
+    some = np.arange(count) % len(features.fused)
+    features.fused, features.clip, features.base = (v[some] for v in (features.fused, features.clip, features.base))
+    features.row = np.arange(count, dtype=np.int32)
+    tracemalloc.start()
+    words = page_words(features, np.arange(count))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert words is not None and words.content["places"] == count
+    assert most < 2 * count * features.fused.shape[1] * 2 * 4  # less than all features in single precision, twice
 
 
 @needs_browser

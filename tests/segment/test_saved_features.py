@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
 from xmask3d.models.gate import soft_gate
+from xmask3d.seal import UNSEALED, sealed
 from xmask3d.segment.saved_features import PointFeatures
 
 
@@ -45,14 +47,14 @@ def test_places_of_a_region_choose_together_and_unseen_points_follow_them() -> N
         fused=fused,
         clip=np.zeros_like(fused),
         base=np.ones(3, np.float16),
-        looks=np.array([3, 1, 1], np.int32),
+        view_count=np.array([3, 1, 1], np.int32),
         about=about,
         part=np.array([0, 0, 1, 0, 2], np.int32),
         place_part=np.array([0, 0, 1], np.int32),
         part_regions=np.array([[0], [1], [2]], np.int32),
     )
     labels, share = found.label(text, novel)
-    np.testing.assert_array_equal(labels, [0, 0, 2, 0, 2])  # 3 looks at the first place outvote 1 at the second
+    np.testing.assert_array_equal(labels, [0, 0, 2, 0, 2])  # 3 views at the first place outvote 1 at the second
     assert share[0] == share[3] < share[2]
     found.part_regions = np.zeros((0, 0), np.int32)
     np.testing.assert_array_equal(found.label(text, novel)[0], [0, 1, 2, 1, 2])
@@ -68,7 +70,7 @@ def test_a_region_weighs_the_head_and_clip_between_base_and_novel() -> None:
         fused=np.array([[1, 0, 0], [1, 0, 0]], np.float16),
         clip=np.array([[0, 0, 1], [1, 0, 0]], np.float16),
         base=np.array([0.7, 0.7], np.float16),
-        looks=np.ones(2, np.int32),
+        view_count=np.ones(2, np.int32),
         about=about,
         part=np.arange(2, dtype=np.int32),
         place_part=np.arange(2, dtype=np.int32),
@@ -103,6 +105,15 @@ def test_arrays_that_do_not_fit_are_refused(name: str, value: object, tmp_path: 
     with pytest.raises(UserError, match=r"a\.safetensors: damaged, or no features of a scan \(") as caught:
         PointFeatures.load(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_earlier_versions_with_another_name_of_an_array_are_read(tmp_path: Path) -> None:
+    features = small()
+    arrays = {{"view_count": "looks"}.get(name, name): value for name, value in vars(features).items()
+              if isinstance(value, np.ndarray)}  # fmt: skip
+    about = {**features.about, "format": "xmask3d-features-1", **UNSEALED}
+    sealed(lambda part: save_file(arrays, part, metadata=about))(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(PointFeatures.load(tmp_path / "a.safetensors").view_count, features.view_count)
 
 
 def test_facts_that_are_missing_or_no_numbers_are_named() -> None:

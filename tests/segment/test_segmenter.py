@@ -170,12 +170,12 @@ def test_views_that_show_much_go_through_in_parts(
 
 def test_of_a_huge_scene_a_part_is_worked_on(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
     scan = open_scan(scene_folder(setup[0]), ScanOptions(max_points=1500))
-    assert scan.worked is not None and len(scan.scene.points) <= 1500 < len(scan.points)
+    assert scan.kept_index is not None and len(scan.scene.points) <= 1500 < len(scan.points)
     assert any("worked on" in line for line in scan.lines)
     result = segmenter(scan, WORDS)
     assert len(result.labels) == len(result.points) == len(scan.points)
     for point in (0, len(scan.points) - 1):
-        alike = result.labels[scan.worked == scan.worked[point]]
+        alike = result.labels[scan.kept_index == scan.kept_index[point]]
         assert (alike == result.labels[point]).all() and (alike >= 0).all()
 
 

@@ -47,7 +47,7 @@ class Scan:
         scene: points for the networks, metres, z up, with the names of the views to use.
         points: n x 3 float32, every point in the scan's own frame (metres, about `origin`).
         colors: n x 3 uint8 or None. origin: 3 float64.
-        worked: n int64, row of `scene.points` that stands for each point; None if they are the same.
+        kept_index: n int64, row of `scene.points` that stands for each point; None if they are the same.
         rotation: 3 x 3, from the scan's frame to z up.
         lines: findings, one sentence each; warnings begin with "warning:".
         frame_count: frames that the recording has.
@@ -63,7 +63,7 @@ class Scan:
     colors: np.ndarray | None
     load_view: Callable[[str], View]
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    worked: np.ndarray | None = None
+    kept_index: np.ndarray | None = None
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     lines: list[str] = field(default_factory=list)
     frame_count: int = 0
@@ -100,9 +100,9 @@ class Scan:
         """Return no files: visibility is not kept."""
         return []
 
-    def carry(self, values: np.ndarray) -> np.ndarray:
+    def upsample(self, values: np.ndarray) -> np.ndarray:
         """Copy values of the rows of `scene.points` to every point."""
-        return values if self.worked is None else values[self.worked]
+        return values if self.kept_index is None else values[self.kept_index]
 
     def describe(self) -> str:
         """Format the findings as text, one line each."""
@@ -189,7 +189,7 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
         return benchmark_free.read_view(name, view)
 
     bytes_ = np.rint((np.clip(colors, -1, 1) + 1) * 127.5).astype(np.uint8)
-    worked, kept = _worked(points, options, lines)
+    kept_index, kept = _thin_out(points, options, lines)
     segments = read_segments(benchmark_free.scene_path(name), len(points))
     scene = Scene(name, points[kept], colors[kept], None, views, None if segments is None else segments[kept])
     if options.views is not None and options.views < len(views):
@@ -201,7 +201,7 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
         chosen = choose_views(len(views), seen, options.views)
         scene.view_names = [views[i] for i in chosen]
         lines.append(f"{len(chosen)} of {len(views)} views chosen by what they see")
-    return Scan(name, "processed ScanNet scene", scene, points, bytes_, load, worked=worked, lines=lines,
+    return Scan(name, "processed ScanNet scene", scene, points, bytes_, load, kept_index=kept_index, lines=lines,
                 frame_count=len(views))  # fmt: skip
 
 
@@ -232,8 +232,8 @@ def _open_cloud(path: Path, options: ScanOptions) -> Scan:
     scan = _finish(path.stem, f"point cloud {path.name}", cloud, gravity, [], _no_view, lines, options)
     scan.guesses = gravity.guesses
     segments = read_segments(path, len(scan.points))
-    if segments is not None and scan.worked is not None:
-        segments = segments[np.unique(scan.worked, return_index=True)[1]]
+    if segments is not None and scan.kept_index is not None:
+        segments = segments[np.unique(scan.kept_index, return_index=True)[1]]
     scan.scene.segments = segments
     return scan
 
@@ -258,23 +258,25 @@ def _finish(
     colors = np.zeros(points.shape, np.float32)
     if cloud.colors is not None:
         colors = cloud.colors.astype(np.float32) / 127.5 - 1
-    worked, kept = _worked(points, options, lines)
+    kept_index, kept = _thin_out(points, options, lines)
     points, colors = points[kept], colors[kept]
     if len(points) < 50:
         lines.append(f"warning: only {len(points)} points; expect nothing of the result")
     upright = (points @ gravity.rotation.T.astype(np.float32)).astype(np.float32)
     scene = Scene(name, upright, colors, None, views)
-    return Scan(name, kind, scene, cloud.points, cloud.colors, load, cloud.origin, worked, gravity.rotation, lines,
+    return Scan(name, kind, scene, cloud.points, cloud.colors, load, cloud.origin, kept_index, gravity.rotation, lines,
                 frame_count, file=cloud.file, units_per_metre=cloud.units_per_metre)  # fmt: skip
 
 
-def _worked(points: np.ndarray, options: ScanOptions, lines: list[str]) -> tuple[np.ndarray | None, np.ndarray | slice]:
-    """Return each point's stand-in (None: itself) and the points to work on; `lines` reports if they are fewer."""
+def _thin_out(
+    points: np.ndarray, options: ScanOptions, lines: list[str]
+) -> tuple[np.ndarray | None, np.ndarray | slice]:
+    """Return each point's stand-in (None: itself) and the points to keep; `lines` reports if they are fewer."""
     if len(points) <= options.max_points:
         return None, slice(None)
-    worked, kept, spacing = _thin(points, options.max_points)
+    kept_index, kept, spacing = _thin(points, options.max_points)
     lines.append(f"{len(points):,} points: worked on {len(kept):,} of them, {spacing * 100:g} cm apart")
-    return worked, kept
+    return kept_index, kept
 
 
 def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -39,7 +39,8 @@ class Corrections:
         points: J x 3 float64 metres, in the scan's own frame.
         before, after: J names each: the label there was, and the right one.
         scans: J names of scans.
-        model: model that made the features; those of another say nothing.
+        model: model that made the features; clicks on those of another say nothing.
+        weights: digest of its weights; empty in files of earlier versions.
     """
 
     features: np.ndarray
@@ -48,12 +49,14 @@ class Corrections:
     after: list[str] = field(default_factory=list)
     scans: list[str] = field(default_factory=list)
     model: str = ""
+    weights: str = ""
 
     @classmethod
     def none(cls, features: PointFeatures) -> "Corrections":
         """Return no corrections, for a scan's features."""
         width = features.fused.shape[1] + features.clip.shape[1]
-        return cls(np.zeros((0, width), np.float16), np.zeros((0, 3)), model=features.about.get("model", ""))
+        about = {name: features.about.get(name, "") for name in ("model", "weights")}
+        return cls(np.zeros((0, width), np.float16), np.zeros((0, 3)), **about)
 
     def __len__(self) -> int:
         return len(self.after)
@@ -81,20 +84,30 @@ class Corrections:
 
     def joined(self, other: "Corrections") -> "Corrections":
         """Return these and others. Raises `UserError` where they are of different models."""
-        alike = self.model == other.model and self.features.shape[1] == other.features.shape[1]
-        if len(self) and len(other) and not alike:
+        kinds = [(each.model, each.weights, each.features.shape[1]) for each in (self, other)]
+        if len(self) and len(other) and kinds[0] != kinds[1]:
             raise UserError(f"corrections of different models ({self.model}; {other.model}) do not go together")
         first = self if len(self) else other
         return Corrections(
             np.concatenate([self.features, other.features]) if len(self) and len(other) else first.features,
             np.concatenate([self.points, other.points]),
             [*self.before, *other.before], [*self.after, *other.after], [*self.scans, *other.scans], first.model,
+            first.weights,
         )  # fmt: skip
 
-    def check_width(self, width: int) -> None:
-        """Raise `UserError` where features of places have another width, as those of other models may."""
-        if len(self) and self.features.shape[1] != width:
-            raise UserError(f"these corrections are of another model ({self.model}), whose features differ")
+    def check_model(self, model: str, weights: str, width: int) -> None:
+        """Raise `UserError` where clicks are on the features of another model.
+
+        Args:
+            model, weights: the model of the scan that is to be corrected, and digest of its weights ("" where unknown).
+            width: numbers of the features of a place.
+        """
+        other = self.weights and weights and self.weights != weights
+        if len(self) and (other or self.features.shape[1] != width):
+            raise UserError(
+                f"these corrections are of another model ({self.model}), whose features mean other things than those "
+                f"of {model}; name that one with --model, or move the file of corrections away"
+            )
 
     def apply(
         self, features: PointFeatures, labels: np.ndarray, names: Sequence[str]
@@ -110,7 +123,8 @@ class Corrections:
         """
         if not len(self):
             return labels, list(names), np.zeros(len(labels), bool)
-        self.check_width(features.fused.shape[1] + features.clip.shape[1])
+        width = features.fused.shape[1] + features.clip.shape[1]
+        self.check_model(*(features.about.get(name, "") for name in ("model", "weights")), width)
         every = [*names, *dict.fromkeys(name for name in self.after if name not in names and name != UNLABELLED)]
         number = {name: row for row, name in enumerate(every)} | {UNLABELLED: -1}
         before = np.array([number.get(name, -2) for name in self.before])
@@ -147,7 +161,7 @@ class Corrections:
     def save(self, path: Path) -> None:
         """Write a file."""
         said = {"before": self.before, "after": self.after, "scans": self.scans}
-        about = {"format": FORMAT, "model": self.model, "clicks": json.dumps(said), **UNSEALED}
+        about = {"format": FORMAT, "model": self.model, "weights": self.weights, "clicks": json.dumps(said), **UNSEALED}
         arrays = {"features": np.ascontiguousarray(self.features), "points": np.ascontiguousarray(self.points)}
         atomic_write(path, sealed(lambda part: save_file(arrays, part, metadata=about)))
 
@@ -165,7 +179,7 @@ class Corrections:
                 said = json.loads(about["clicks"])
                 before, after, scans = ([str(name) for name in said[key]] for key in ("before", "after", "scans"))
                 vectors, points = file.get_tensor("features"), file.get_tensor("points")
-                made = cls(vectors, points, before, after, scans, about["model"])
+                made = cls(vectors, points, before, after, scans, about["model"], about.get("weights", ""))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: damaged, or no corrections of labels ({error})") from error
         lengths = {len(made.features), len(made.points), len(made.before), len(made.after), len(made.scans)}

@@ -11,8 +11,8 @@ MAX_PLACES = 200_000
 """More points share voxels: networks see a few centimetres anyway, and questions are to be answered at once."""
 
 
-class FeatureSums:
-    """Sums over views of the features of points, kept per point, or per voxel where there are too many points."""
+class FeatureAccumulator:
+    """Sums over views of features, kept per point, or per voxel where there are too many points."""
 
     def __init__(self, points: np.ndarray, width: int) -> None:
         """Start with empty sums.
@@ -29,7 +29,7 @@ class FeatureSums:
         self.fused = torch.zeros(count, width)
         self.clip = torch.zeros(count, width)
         self.base = torch.zeros(count)
-        self.looks = torch.zeros(count, dtype=torch.int32)
+        self.view_count = torch.zeros(count, dtype=torch.int32)
 
     def add(self, point_index: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor) -> None:
         """Add one or more views.
@@ -43,22 +43,26 @@ class FeatureSums:
         if clip is not None:
             self.clip.index_add_(0, place, F.normalize(clip.float(), dim=-1).cpu())
         self.base.index_add_(0, place, base.float().cpu())
-        self.looks.index_add_(0, place, torch.ones(len(place), dtype=torch.int32))
+        self.view_count.index_add_(0, place, torch.ones(len(place), dtype=torch.int32))
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows of seen places (n int32 per point, -1 unseen), fused, clip (m x D float16), base, looks (m)."""
-        seen = self.looks > 0
+        """Average over views: place of each point (n int32, -1 unseen), and of m places that views saw the features.
+
+        Returns:
+            Places of points, fused and clip (m x D float16), base, view_count (m).
+        """
+        seen = self.view_count > 0
         new = torch.where(seen, seen.cumsum(0) - 1, -1).numpy().astype(np.int32)
-        looks = self.looks[seen].float()
+        view_count, base = self.view_count[seen].numpy(), (self.base[seen] / self.view_count[seen]).half().numpy()
         fused = F.normalize(self.fused[seen], dim=-1).half().numpy()
         clip = F.normalize(self.clip[seen], dim=-1).half().numpy()
-        return new[self.place], fused, clip, (self.base[seen] / looks).half().numpy(), self.looks[seen].numpy()
+        return new[self.place], fused, clip, base, view_count
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that `restore` needs."""
-        return {name: getattr(self, name).numpy() for name in ("fused", "clip", "base", "looks")}
+        return {name: getattr(self, name).numpy() for name in ("fused", "clip", "base", "view_count")}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Resume from a state."""
-        for name in ("fused", "clip", "base", "looks"):
+        for name in ("fused", "clip", "base", "view_count"):
             getattr(self, name).copy_(torch.from_numpy(np.array(state[name])))

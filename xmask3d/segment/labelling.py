@@ -31,7 +31,7 @@ from xmask3d.models.outputs import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
 from xmask3d.seal import check_seal, sealed
-from xmask3d.segment.feature_accumulator import FeatureSums
+from xmask3d.segment.feature_accumulator import FeatureAccumulator
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -49,11 +49,11 @@ class Labelled:
     """Output of the networks for n points.
 
     Attributes:
-        sums: features. masks: point numbers of each view's masks.
+        features: features of the places, summed over views. masks: point numbers of each view's masks.
         done: views gone through. used: views that showed enough.
     """
 
-    sums: FeatureSums
+    features: FeatureAccumulator
     masks: list[np.ndarray] = field(default_factory=list)
     done: int = 0
     used: int = 0
@@ -62,7 +62,7 @@ class Labelled:
         """Return arrays that `restore` needs."""
         joined = np.concatenate(self.masks) if self.masks else np.zeros(0, np.int64)
         return {
-            **self.sums.state(),
+            **self.features.state(),
             "mask_points": joined.astype(np.int32),
             "mask_sizes": np.array([len(mask) for mask in self.masks], np.int64),
             "counts": np.array([self.done, self.used]),
@@ -70,7 +70,7 @@ class Labelled:
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Resume from a state."""
-        self.sums.restore(state)
+        self.features.restore(state)
         bounds = np.cumsum(state["mask_sizes"])[:-1]
         self.masks = np.split(np.array(state["mask_points"]), bounds) if len(state["mask_sizes"]) else []
         self.done, self.used = (int(n) for n in state["counts"])
@@ -163,7 +163,7 @@ class ScanLabeller:
             report: called with the number of finished views and of all views.
         """
         saved = saved or SavedState(None)
-        result = Labelled(FeatureSums(scan.scene.points, text.shape[1]))
+        result = Labelled(FeatureAccumulator(scan.scene.points, text.shape[1]))
         if state := saved.load():
             result.restore(state)
         text = text.to(self.device)
@@ -248,7 +248,7 @@ class ScanLabeller:
 
     @staticmethod
     def _add(result: Labelled, index: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor, mask: Tensor) -> None:
-        result.sums.add(index, fused, clip, base)
+        result.features.add(index, fused, clip, base)
         owner, points = mask.cpu().numpy(), index.cpu().numpy()
         order = np.argsort(owner, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ MAX_TOWER = 4_000_000
 """Numbers of a text tower that travels; published CLIP models have a hundred times as many."""
 STEPS = (0.006, 0.008, 0.01, 0.011, 0.012, 0.014, 0.017, 0.02, 0.025, 0.032, 0.04, 0.064)
 """Steps of rounding; the finest that fits is taken, and keeps a similarity to nearly as much at worst."""
+CHUNK = 16_384  # places whose features are in single precision at once
 SAMPLE = 8192  # places by which the compressed size is foretold
 MAX_BYTES = 6_700_000
 """Compressed bytes of the features; a page of 200 000 points then stays below 15 MB."""
@@ -66,33 +68,48 @@ def _packed_tower(tower: TextTower) -> dict[str, object]:
 def _packed_features(features: PointFeatures, places: np.ndarray) -> dict[str, object]:
     """Rotate the features of places to their principal axes and round them to bytes: small ones become zeros.
 
-    A place that no mask covers takes the model's features for CLIP's, which is the rule of `PointFeatures` for it.
+    All places in single precision would take a gigabyte, so each pass goes over them in chunks.
     """
-    fused, clip = features.fused[places].astype(np.float32), features.clip[places].astype(np.float32)
-    bare = ~clip.any(1)
-    clip[bare] = fused[bare]
-    both = np.concatenate([fused, clip], 1)
-    mean = both.mean(0)
-    both -= mean
-    _, axes = np.linalg.eigh(both.T @ both)
+    mean = sum(part.sum(0, dtype=np.float64) for part in _chunks(features, places)) / len(places)
+    mean = np.asarray(mean, np.float32)
+    spread = sum((part - mean).T @ (part - mean) for part in _chunks(features, places))
+    _, axes = np.linalg.eigh(np.asarray(spread))
     axes = np.ascontiguousarray(axes[:, ::-1].T)  # k x 2D, the largest first
-    turned = axes @ both.T
-    reach = np.abs(turned).max(1, initial=0) / 127
-    some = turned[:, :: max(1, len(places) // SAMPLE)]
+    reach = np.max([np.abs((part - mean) @ axes.T).max(0) for part in _chunks(features, places)], axis=0) / 127
+    some = places[:: max(1, len(places) // SAMPLE)]
+    turned = np.concatenate([axes @ (part - mean).T for part in _chunks(features, some)], 1)
     for step in STEPS:
         steps = np.maximum(step, reach).astype(np.float32)
-        size = len(json.dumps(_rounded(some, steps))) * 3 / 4
-        if size * len(places) <= MAX_BYTES * some.shape[1]:
+        size = len(json.dumps(_packed(_rounded(turned, steps)))) * 3 / 4
+        if size * len(places) <= MAX_BYTES * len(some):
             break
     used = reach * 127 > steps / 2
+    parts = [_rounded(axes[used] @ (part - mean).T, steps[used]) for part in _chunks(features, places)]
     return {
-        "coefficients": _rounded(turned[used], steps[used]),
+        "coefficients": _packed(np.concatenate(parts, 1)),
         "steps": pack(steps[used].astype("<f4")),
         "basis": pack(axes[used].astype("<f4")),
         "mean": pack(mean.astype("<f4")),
     }
 
 
-def _rounded(values: np.ndarray, steps: np.ndarray) -> dict[str, object]:
-    """Round k x m values to bytes, k steps, and pack them."""
-    return pack(np.rint(values / steps[:, None]).astype(np.int8), zlib.Z_HUFFMAN_ONLY)
+def _chunks(features: PointFeatures, places: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the model's and CLIP's features of places side by side, some thousand x 2D float32 at once.
+
+    A place that no mask covers takes the model's features for CLIP's, which is the rule of `PointFeatures` for it.
+    """
+    for start in range(0, len(places), CHUNK):
+        rows = places[start : start + CHUNK]
+        fused, clip = features.fused[rows].astype(np.float32), features.clip[rows].astype(np.float32)
+        bare = ~clip.any(1)
+        clip[bare] = fused[bare]
+        yield np.concatenate([fused, clip], 1)
+
+
+def _rounded(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Round k x m values to int8 numbers of k steps."""
+    return np.rint(values / steps[:, None]).astype(np.int8)
+
+
+def _packed(rounded: np.ndarray) -> dict[str, object]:
+    return pack(rounded, zlib.Z_HUFFMAN_ONLY)

@@ -20,6 +20,7 @@ from xmask3d.seal import UNSEALED, check_seal, sealed
 
 FORMAT = "xmask3d-features-1"
 CHUNK = 65_536  # rows compared at once
+EARLIER = {"looks": "view_count"}  # names of arrays in files of earlier versions
 
 
 @dataclass
@@ -31,7 +32,7 @@ class PointFeatures:
         row: n int32, place of each point (of its nearest seen neighbour where no view saw it).
         fused: m x D float16, mean of the normalised fused features, of length 1. clip: m x D float16, mean of the
             normalised CLIP embeddings of the masks on the place, of length 1, or 0 where there was none.
-        base: m float16, mean probability of being of a base class. looks: m int32, views that saw it.
+        base: m float16, mean probability of being of a base class. view_count: m int32, views that saw it.
         about: strings: scan, model, views, clip (source of the text tower), temperature, base_ratio, novel_ratio,
             rotation, origin, of a cloud or mesh its file and units a metre, regions ("none", "votes" or "gate"), and
             joined by newlines base_names and names of the model's benchmark and templates of class names.
@@ -46,7 +47,7 @@ class PointFeatures:
     fused: np.ndarray
     clip: np.ndarray
     base: np.ndarray
-    looks: np.ndarray
+    view_count: np.ndarray
     about: dict[str, str] = field(default_factory=dict)
     part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     place_part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
@@ -71,20 +72,21 @@ class PointFeatures:
                 if about.pop("format", None) != FORMAT:
                     raise UserError(f"{path}: no features of a scan (made with --save-features)")
                 names = file.keys()  # the file is no mapping
-                return cls(**{name: file.get_tensor(name) for name in names}, about=about)._checked()
+                arrays = {EARLIER.get(name, name): file.get_tensor(name) for name in names}
+                return cls(**arrays, about=about)._checked()
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged, or no features of a scan ({error})") from error
 
     def at(self, places: np.ndarray) -> "PointFeatures":
         """Return the features of some places, without points."""
-        fused, clip, base, looks = (v[places] for v in (self.fused, self.clip, self.base, self.looks))
-        return PointFeatures(self.points[:0], self.colors[:0], self.row[:0], fused, clip, base, looks, self.about)
+        fused, clip, base, view_count = (v[places] for v in (self.fused, self.clip, self.base, self.view_count))
+        return PointFeatures(self.points[:0], self.colors[:0], self.row[:0], fused, clip, base, view_count, self.about)
 
     def _checked(self) -> "PointFeatures":
         """Return itself. Raises `ValueError` where arrays do not fit together or hold what is no number."""
         points, places = len(self.points), self.fused.shape
         shapes = {"points": (points, 3), "colors": (points, 3), "clip": places,
-                  "base": places[:1], "looks": places[:1]}  # fmt: skip
+                  "base": places[:1], "view_count": places[:1]}  # fmt: skip
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} of {getattr(self, name).shape}, expected {shape}")
@@ -160,13 +162,13 @@ class PointFeatures:
         gated, parts = self.about.get("regions") == "gate" and bool(is_gateable(novel)), len(self.part_regions)
         votes, evidence = np.zeros((parts, len(text))), np.zeros((parts, 4))
         for rows, scores, base, odds, covered in self._scores(text, novel):
-            looks = self.looks[rows].astype(np.float64)[:, None]
+            view_count = self.view_count[rows].astype(np.float64)[:, None]
             # Without a gate kinds weigh the same; the region decides between them.
             scores = soft_gate(scores, np.full_like(base, 0.5), novel) if gated else self._gated(scores, base, novel)
-            votes += sum_regions(self.place_part[rows], looks * np.exp(log_softmax(scores)), parts)
+            votes += sum_regions(self.place_part[rows], view_count * np.exp(log_softmax(scores)), parts)
             if gated:
                 found = np.stack([self.base[rows], np.ones_like(base), odds, covered], 1)
-                evidence += sum_regions(self.place_part[rows], looks * found, parts)
+                evidence += sum_regions(self.place_part[rows], view_count * found, parts)
         by_clip = self.about.get("gate") == "clip" and gated
         weights = clip_alone(int(novel.sum()), int((~novel).sum())) if by_clip else self._gate_weights
         gate = GateEvidence(evidence, weights) if gated else None

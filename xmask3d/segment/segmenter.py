@@ -200,15 +200,15 @@ class Segmenter:
         # which words were asked first.
         prompts = self.benchmark.test_prompts(self.config.evaluate.prompts)
         text = self.clip_text.encode_classes(prompts, self.config.evaluate.templates)
+        weights = weights_digest(self.model.state_dict())
         if corrections is not None:
-            corrections.check_width(2 * text.shape[1])
+            corrections.check_model(self.source, weights, 2 * text.shape[1])
         settle_up(scan, lambda part: self._confidence(part, text))
         settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
-        weights = weights_digest(self.model.state_dict())
         key = (__version__, self.source, weights, scan_key(scan), *settings, MAX_PLACES)
         saved = SavedState(state, *key)
         labelled = self._labeller.run(scan, text, saved, report)
-        features = self._features(scan, labelled)
+        features = self._features(scan, labelled, weights)
         about = {
             "kind": scan.kind,
             "wording": asked.notes + outside.notes,
@@ -243,19 +243,21 @@ class Segmenter:
 
     def _confidence(self, scan: Scan, text: torch.Tensor) -> float:
         """Return the mean probability of the likeliest class, of those that masks compete by."""
-        fused = torch.from_numpy(self._labeller.run(scan, text).sums.means()[1].astype(np.float32))
+        fused = torch.from_numpy(self._labeller.run(scan, text).features.means()[1].astype(np.float32))
         scale = self.model.mask_decoder.post_mask_embed.temperature().detach().cpu().float()
         similarity = fused @ torch.nn.functional.normalize(text.float().cpu(), dim=-1).T
         return float((scale * similarity).softmax(-1).amax(-1).mean())
 
-    def _features(self, scan: Scan, labelled: Labelled) -> PointFeatures:
-        row, fused, clip, base, looks = labelled.sums.means()
+    def _features(self, scan: Scan, labelled: Labelled, weights: str) -> PointFeatures:
+        """Make the features that are saved. Args: weights: digest of the model's weights."""
+        row, fused, clip, base, view_count = labelled.features.means()
         parts = self._parts(scan, row)
-        row = scan.carry(fill_unseen(scan.scene.points, row).astype(np.int32))
+        row = scan.upsample(fill_unseen(scan.scene.points, row).astype(np.int32))
         colors = np.full(scan.points.shape, 128, np.uint8) if scan.colors is None else scan.colors
         about = {
             "scan": scan.name,
             "model": self.source,
+            "weights": weights,
             "clip": self.config.model.clip,
             "temperature": repr(float(self.model.mask_decoder.post_mask_embed.temperature().detach())),
             "gate": self.config.evaluate.gate,
@@ -272,7 +274,7 @@ class Segmenter:
             "origin": " ".join(map(repr, scan.origin.tolist())),
             **({"file": str(scan.file.resolve()), "units": repr(scan.units_per_metre)} if scan.file else {}),
         }
-        return PointFeatures(scan.points, colors, row, fused, clip, base, looks, about, *parts)
+        return PointFeatures(scan.points, colors, row, fused, clip, base, view_count, about, *parts)
 
     def _parts(self, scan: Scan, row: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return part of each point and of each place, and regions of each part; nothing where regions are not used.
@@ -286,7 +288,7 @@ class Segmenter:
         seen = np.flatnonzero(row >= 0)[::-1]
         place_part = np.zeros(int(row.max(initial=-1)) + 1, np.int32)
         place_part[row[seen]] = part[seen]
-        return scan.carry(part), place_part, regions
+        return scan.upsample(part), place_part, regions
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:
@@ -311,7 +313,7 @@ def scan_key(scan: Scan) -> str:
 def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:
     """Separate objects: by masks that views agree on, else by which points of a class touch."""
     points = scan.scene.points
-    labels = result.labels if scan.worked is None else _first_of(result.labels, scan.worked, len(points))
+    labels = result.labels if scan.kept_index is None else _first_of(result.labels, scan.kept_index, len(points))
     smallest = max(MIN_POINTS, len(points) // 2000)
     by_masks = bool(labelled.masks) and result.about.get("mode") == "labels"
     if by_masks:
@@ -329,7 +331,7 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> N
     names = []
     for number in range(int(objects.max(initial=-1)) + 1):
         names.append(result.names[int(np.bincount(labels[objects == number]).argmax())])
-    result.objects, result.object_names = scan.carry(objects), names
+    result.objects, result.object_names = scan.upsample(objects), names
 
 
 def _commonest(labels: np.ndarray) -> int:
@@ -337,10 +339,10 @@ def _commonest(labels: np.ndarray) -> int:
     return int(np.bincount(labels + 1).argmax()) - 1
 
 
-def _first_of(values: np.ndarray, worked: np.ndarray, count: int) -> np.ndarray:
+def _first_of(values: np.ndarray, kept_index: np.ndarray, count: int) -> np.ndarray:
     """Select values of all points for the points that the networks see."""
     back = np.full(count, -1, values.dtype)
-    back[worked[::-1]] = values[::-1]
+    back[kept_index[::-1]] = values[::-1]
     return back
 
 

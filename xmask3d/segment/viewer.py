@@ -256,7 +256,7 @@ class SceneViewer:
             one = PointFeatures(
                 self._features.points[:1], self._features.colors[:1], np.zeros(1, np.int32),
                 self._features.fused[own : own + 1], self._features.clip[own : own + 1],
-                self._features.base[own : own + 1], self._features.looks[own : own + 1], self._features.about,
+                self._features.base[own : own + 1], self._features.view_count[own : own + 1], self._features.about,
             )  # fmt: skip
             answer = query_features(one, self._words, self._text)
             scores = answer.similarity[0]

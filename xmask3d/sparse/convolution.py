@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmask3d.sparse.coordinates import KernelMap, StrideMap
-from xmask3d.sparse.gather import gather_product, gather_product_outer, product_select
+from xmask3d.sparse.gather import gather_gradients, gather_product, product_select
 
 
 class _Submanifold(torch.autograd.Function):
@@ -32,12 +32,12 @@ class _Submanifold(torch.autograd.Function):
         # same table gathers the gradients, and one gathered block serves both results.
         turned = weight.flip(0).transpose(1, 2).to(gradient.dtype)
         if ctx.needs_input_grad[0] and ctx.needs_input_grad[1]:
-            for_features, for_weight = gather_product_outer(gradient, table, turned, features)
+            for_features, for_weight = gather_gradients(gradient, table, turned, features)
             for_weight = for_weight.flip(0).transpose(1, 2)
         elif ctx.needs_input_grad[0]:
             for_features = gather_product(gradient, table, turned)
         elif ctx.needs_input_grad[1]:
-            for_weight = gather_product_outer(features, table, None, gradient)[1]
+            for_weight = gather_gradients(features, table, None, gradient)[1]
         return for_features, for_weight, None
 
 
@@ -58,7 +58,7 @@ class _Strided(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_features = product_select(gradient, stride_map, weight.transpose(1, 2).to(gradient.dtype))
         if ctx.needs_input_grad[1]:
-            for_weight = gather_product_outer(features, stride_map.children, None, gradient)[1]
+            for_weight = gather_gradients(features, stride_map.children, None, gradient)[1]
         return for_features, for_weight, None
 
 
@@ -75,7 +75,7 @@ class _Transposed(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         children = ctx.stride_map.children
         turned = weight.transpose(1, 2).to(gradient.dtype) if ctx.needs_input_grad[0] else None
-        for_features, for_weight = gather_product_outer(gradient.contiguous(), children, turned, features)
+        for_features, for_weight = gather_gradients(gradient.contiguous(), children, turned, features)
         return for_features, for_weight.transpose(1, 2) if ctx.needs_input_grad[1] else None, None
 
 

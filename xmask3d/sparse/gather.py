@@ -40,15 +40,17 @@ def gather_product(source: Tensor, table: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def gather_product_outer(
+def gather_gradients(
     source: Tensor, table: Tensor, weight: Tensor | None, left: Tensor
 ) -> tuple[Tensor | None, Tensor]:
-    """Compute `gather_product`, and in the same pass the outer product of the target rows with their gathered rows.
+    """Compute the gradients of features and weights of a convolution in one pass over its kernel map.
+
+    The former is `gather_product`, the latter sums outer products of the target rows with their gathered rows.
 
     Args:
         source: S x A.
         table: T x K int32 rows of the source, S for none.
-        weight: K x A x B, or None if only the outer product is wanted.
+        weight: K x A x B, or None if only the weight gradient is wanted.
         left: T x L.
 
     Returns:
