@@ -23,11 +23,11 @@ def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("XMASK3D_CHECKPOINT", str(tmp_path / "tiny.safetensors"))
     monkeypatch.setenv("XMASK3D_OUT", str(tmp_path / "out"))
     content = json.loads((REPOSITORY / "docs" / "api.ipynb").read_text(encoding="utf-8"))
-    assert content["nbformat"] == 4
+    assert content["nbformat"] == 4 and len(json.dumps(content)) < 100_000
     names: dict = {}
     for number, cell in enumerate(content["cells"]):
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == []  # kept clean
+            assert cell["outputs"] or " = os" in "".join(cell["source"])  # readers see what comes out
             exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
     said = capsys.readouterr().out
     assert "scene0000_00: processed ScanNet scene" in said and "points on the floor" in said

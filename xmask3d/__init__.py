@@ -1,6 +1,6 @@
 """Open-vocabulary 3D segmentation with cross-modal mask reasoning (XMask3D, arXiv 2411.13243)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:
