@@ -9,11 +9,13 @@ import pytest
 
 from tests.helpers.scenes import BoxRoom
 from tools.studies.browser import AVAILABLE, Browser
+from xmask3d.models.text_tower import load_text_tower
 from xmask3d.segment.page_words import page_words
 from xmask3d.segment.query import query_features, text_encoder
 from xmask3d.segment.result_files import write_result
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.visualize.cloud import colors_to_bytes
+from xmask3d.weights import clip_folder
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
 PHRASES = ["sofa", "red chair", "something to sit on", "Potted-Plants", "a place to sleep", "it's 3 o'clock", "Küche",
@@ -55,8 +57,10 @@ def test_a_text_tower_that_is_too_large_does_not_travel(tmp_path: Path) -> None:
     assert words is not None and words.row.tolist() == list(range(10)) and words.content["places"] == 10
 
 
-def test_features_of_many_places_are_packed_in_parts() -> None:
+def test_features_of_many_places_are_packed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     features, count = room_features(), 60_000
+    tower = load_text_tower(clip_folder())
+    monkeypatch.setattr("xmask3d.segment.page_words.load_text_tower", lambda folder: tower)
     some = np.arange(count) % len(features.fused)
     features.fused, features.clip, features.base = (v[some] for v in (features.fused, features.clip, features.base))
     features.row = np.arange(count, dtype=np.int32)

@@ -17,7 +17,8 @@ from xmask3d.models.loading.clip_weights import load_clip
 from xmask3d.segment.query import query_features, text_encoder
 from xmask3d.segment.result_files import write_result
 from xmask3d.segment.saved_features import PointFeatures
-from xmask3d.segment.viewer import SceneViewer, open_viewer
+from xmask3d.segment.view_result import open_viewer
+from xmask3d.segment.viewer import SceneViewer
 from xmask3d.segment.viewer_text import named, plain
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080, help="of the viewer (default: %(default)s)")
     arguments = parser.parse_args()
     from tools.studies.browser import AVAILABLE, Browser
-    from xmask3d.segment.viewer import open_viewer
+    from xmask3d.segment.view_result import open_viewer
 
     page = arguments.result / "scene.html"
     if not page.is_file():

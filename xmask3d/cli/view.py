@@ -20,7 +20,7 @@ def run(options: Namespace) -> int:
     options.path = named_scan(options.path)
     check_exists(options.path)
 
-    from xmask3d.segment.viewer import open_viewer
+    from xmask3d.segment.view_result import open_viewer
 
     viewer = open_viewer(options.path, options.host, options.port)
     print(f"open http://{options.host}:{viewer.port} in a browser; Ctrl-C ends it", flush=True)

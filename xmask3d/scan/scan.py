@@ -1,12 +1,10 @@
 """Access to any scan: its form, its irregularities, and its points and views in the form of the networks."""
 
-import hashlib
 import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,18 +16,16 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
 from xmask3d.resources import find_scan as find_bundled
-from xmask3d.scan.agreement import GOOD, Verdict, check_recording
+from xmask3d.scan.agreement import check_recording
 from xmask3d.scan.clouds import Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
 from xmask3d.scan.frames import Frames
-from xmask3d.scan.fuse import fuse
 from xmask3d.scan.gravity import Gravity, find_up, refine
-from xmask3d.scan.intrinsics import TOLD
 from xmask3d.scan.layouts import shortened
 from xmask3d.scan.options import UNITS, ScanOptions
-from xmask3d.scan.recording import Calibration, Recording, camera_to_world, resample
+from xmask3d.scan.recording import Recording, camera_to_world, resample
 from xmask3d.scan.sensor_streams import open_sens
-from xmask3d.scan.size import scale_by_height
+from xmask3d.scan.settle import cloud_of, find_scale, fingerprint, warn_of_options, with_options
 from xmask3d.scan.sources import archive_name, find_scan, is_archive, unpack
 from xmask3d.scan.views import lift
 from xmask3d.scan.without_depth import with_rendered_depth
@@ -290,7 +286,7 @@ def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float
 
 
 def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
-    told = _with_options(recording, options)
+    told = with_options(recording, options)
     if recording.rendered and options.unit:  # the cloud's, and so that of the poses
         options = replace(options, unit=None, scale=1 / UNITS[options.unit])
     ignored = options.unused("frames without a cloud", "unit") if recording.cloud is None else []
@@ -301,12 +297,12 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
     notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
     warned = sum(note.startswith("warning:") for note in notes)  # files not understood are named before what is guessed
-    lines += [*ignored, *notes[:warned], *verdict.lines, *_better_untold(recording, told, verdict), *notes[warned:]]
+    lines += [*ignored, *notes[:warned], *verdict.lines, *warn_of_options(recording, told, verdict), *notes[warned:]]
     recording, calibration = told, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention).copy()
     scale, given = 1.0, recording.unitless or options.scale is not None
     if given:
-        scale, words = _scale(recording, calibration, world, options)
+        scale, words = find_scale(recording, calibration, world, options)
         lines.append(words)
         world[:, :3, 3] *= scale
         calibration = replace(calibration, units_per_metre=calibration.units_per_metre / scale)
@@ -316,7 +312,7 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
         lines.append(f"cameras are far from zero (a map's?); worked on about ({origin[0]:.0f}, {origin[1]:.0f})")
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
     frames = Frames(recording, calibration, world, options.farthest)
-    cloud = _cloud_of(recording, frames, candidates, origin, options, lines, 1 / scale if given else None)
+    cloud = cloud_of(recording, frames, candidates, origin, options, lines, 1 / scale if given else None)
     candidates = np.setdiff1d(candidates, list(frames.damaged))
     cameras = world[:, :3, :3]
     gravity = refine(cloud.points, options.up) if options.up else find_up(cloud.points, cameras, recording.up)
@@ -338,87 +334,9 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
         lines.append(f"{len(chosen)} of {len(recording)} frames chosen by what they see")
     names = [name for frame in chosen for name in frames.view_names(int(frame))]
     scan = _finish(scan_name, recording.kind, cloud, gravity, names, frames.view, lines, options, len(recording))
-    scan.fingerprint = _fingerprint(calibration, world, options.farthest)
+    scan.fingerprint = fingerprint(calibration, world, options.farthest)
     return scan
-
-
-def _scale(
-    recording: Recording, calibration: Calibration, world: np.ndarray, options: ScanOptions
-) -> tuple[float, str]:
-    """Return metres a unit of a recording without a scale, as told or from the height of what its frames see."""
-    if options.scale is not None:
-        return options.scale, f"{options.scale:g} metres a unit, as told"
-    frames = Frames(recording, calibration, world, np.inf)
-    chosen = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), 24)).astype(int))
-    seen = [frames.for_fusion(int(frame))[1].reshape(-1, 3)[::7] for frame in chosen]
-    points = np.concatenate(seen)
-    return scale_by_height(points[np.isfinite(points).all(1)], world[:, :3, :3])
-
-
-def _fingerprint(calibration: Calibration, world: np.ndarray, farthest: float) -> str:
-    digest = hashlib.blake2b(repr((calibration.units_per_metre, calibration.convention, farthest)).encode())
-    for matrix in (calibration.color, calibration.depth, world):
-        digest.update(np.ascontiguousarray(matrix, np.float64).tobytes())
-    return digest.hexdigest()
 
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[1]} x {size[0]}"
-
-
-def _with_options(recording: Recording, options: ScanOptions) -> Recording:
-    """Return the same recording with candidates replaced by the user's options."""
-    changes: dict[str, Any] = {}
-    if options.depth_scale is not None:
-        changes["units"] = (options.depth_scale,)
-    if options.poses is not None:
-        changes["conventions"] = (options.poses,)
-    if options.intrinsics is not None:
-        fx, fy, cx, cy = options.intrinsics
-        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-        changes["color_matrices"] = [(TOLD, matrix)]
-        changes["depth_matrices"] = [(TOLD, scale_matrix(matrix, recording.color_size, recording.depth_size))]
-    return replace(recording, **changes) if changes else recording
-
-
-def _better_untold(recording: Recording, told: Recording, verdict: Verdict) -> list[str]:
-    """Warn where the user's options make frames disagree and the files' own values do not."""
-    if told is recording or not verdict.agreement < GOOD:
-        return []
-    found = check_recording(recording)
-    if not found.agreement > verdict.agreement + 0.15:
-        return []
-    k = found.calibration.color_of(0)
-    return [
-        f"warning: as told {verdict.agreement:.0%} of the points agree, as found without being told "
-        f"{found.agreement:.0%}: poses {found.calibration.convention}, {found.calibration.units_per_metre:g} units a "
-        f"metre, intrinsics {k[0, 0]:.0f} {k[1, 1]:.0f} {k[0, 2]:.0f} {k[1, 2]:.0f}"
-    ]
-
-
-def _cloud_of(
-    recording: Recording,
-    frames: Frames,
-    candidates: np.ndarray,
-    origin: np.ndarray,
-    options: ScanOptions,
-    lines: list[str],
-    unitless: float | None,
-) -> Cloud:
-    """Return the cloud beside the frames if they see it, else one fused from the frames; about the frames' origin."""
-    if recording.cloud is not None:
-        own = 1.0 if recording.rendered else None  # its unit is that of the poses
-        cloud = read_cloud(recording.cloud, options.units_per_metre or unitless or own, origin)
-        if recording.rendered:
-            lines += [f"points of {recording.cloud.name}", *cloud.notes]
-            return cloud
-        agreement = frames.agreement_with(cloud.points, candidates[:: max(1, len(candidates) // 12)])
-        if agreement > 0.5:
-            lines.append(f"points of {recording.cloud.name}, which {agreement:.0%} of its seen points' depths confirm")
-            lines += [*cloud.notes, *options.unused("frames beside a cloud that fits them", "voxel_size")]
-            return cloud
-        lines.append(f"{recording.cloud.name} does not fit the frames ({agreement:.0%} agree); fused a cloud from them")
-    fused = fuse((int(frame) for frame in candidates), frames.for_fusion, options.voxel_size)
-    lines.append(f"fused {len(candidates)} depth maps into {len(fused.points):,} points {fused.voxel_size:g} m apart")
-    colors = np.rint((fused.colors + 1) * 127.5).astype(np.uint8)
-    return Cloud(fused.points, colors, origin)
