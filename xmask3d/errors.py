@@ -14,7 +14,7 @@ all are ended once it has."""
 
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
             errno.EFBIG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # fmt: skip
-"""Of the system, which a user can mend."""
+"""Of the system, which a user can fix."""
 
 
 class UserError(Exception):
@@ -46,7 +46,7 @@ def _without_traceback(text: str) -> str:
 
 LOST = {
     "A process in the process pool was terminated abruptly": "a worker was killed, perhaps for want of memory; "
-    "start again to go on, with fewer --workers",
+    "start again to resume, with fewer --workers",
     "DataLoader worker (pid": "a loader process was killed, perhaps for want of memory or shared memory (/dev/shm); "
     "use fewer workers (data.workers, evaluate.workers; 0 needs no other process) and start again to resume",
     "Connection closed by peer": "another process of the run is gone, and says why itself; start again to resume",

@@ -129,7 +129,7 @@ def test_axes_that_point_down_are_no_options(tmp_path: Path, capsys: pytest.Capt
     points = BoxRoom(1, spacing=0.2).points
     write_ply(tmp_path / "room.ply", points, np.zeros(points.shape, np.uint8))
     assert run(["info", str(tmp_path / "room.ply"), "--up", "-z", "--unit", "m"]) == 0
-    assert "up is -z, as told" in capsys.readouterr().out
+    assert "up is -z, as given" in capsys.readouterr().out
 
 
 def test_results_and_their_features_are_found_again(

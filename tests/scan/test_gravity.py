@@ -116,11 +116,11 @@ def test_a_named_axis_is_refined(name: str) -> None:
     upright = room @ rotation_to_z(axis)
     straight = refine(upright, name)
     np.testing.assert_array_equal(straight.up, axis)
-    assert straight.words == f"up is {name}, as told"
+    assert straight.words == f"up is {name}, as given"
     turn = Rotation.from_rotvec(np.radians(17) * np.roll(axis, 1)).as_matrix()
     tilted = refine(upright @ turn.T, name)
     np.testing.assert_allclose(tilted.up, turn @ axis, atol=0.02)
-    assert tilted.words == f"up is {name}, as told, tilted by 17 degrees as the level surfaces are"
+    assert tilted.words == f"up is {name}, as given, tilted by 17 degrees as the level surfaces are"
 
 
 def test_few_points_are_taken_as_they_are() -> None:

@@ -1,4 +1,4 @@
-"""What a path holds is found out without being told, and wrong readings are noticed."""
+"""What a path holds is found out without your options, and wrong readings are noticed."""
 
 import json
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_focal_length_that_was_told_is_kept(tmp_path: Path, room: BoxRoom) -> 
     view = scan.read_view(scan.name, scan.scene.view_names[0])
     assert view.intrinsics.fx == pytest.approx(410)
     assert not any("used that" in line for line in scan.lines)
-    assert any("as found without being told" in line and "intrinsics 262 262" in line for line in scan.lines)
+    assert any("as found without your options" in line and "intrinsics 262 262" in line for line in scan.lines)
 
 
 def test_a_lone_frame_says_how_it_is_read(tmp_path: Path, room: BoxRoom) -> None:
@@ -217,7 +217,7 @@ def test_a_damaged_first_picture_or_one_of_another_size_is_left_out(tmp_path: Pa
 def test_what_was_told_wrongly_is_named(tmp_path: Path, room: BoxRoom) -> None:
     write_frames(tmp_path, room)
     for options in (ScanOptions(depth_scale=100.0), ScanOptions(poses="world-to-camera")):
-        warnings = [line for line in open_scan(tmp_path, options).lines if "as found without being told" in line]
+        warnings = [line for line in open_scan(tmp_path, options).lines if "as found without your options" in line]
         assert len(warnings) == 1 and "camera-to-world, 1000 units a metre, intrinsics 262 262" in warnings[0]
 
 

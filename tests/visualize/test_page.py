@@ -71,9 +71,10 @@ def test_page_in_a_browser(page: Path, tmp_path: Path) -> None:
         assert np.abs(colors.astype(int) - labels).mean() > 2
         assert np.abs(heat.astype(int) - colors).mean() > 2
 
+        assert browser.run("return document.getElementById('cut').value") == "0.8"  # no ceiling at first
         browser.run("const c = document.getElementById('cut'); c.value = 0; xmask3d.render()")
         cut = browser.picture()
-        browser.run("const c = document.getElementById('cut'); c.value = 1; xmask3d.render()")
+        browser.run("const c = document.getElementById('cut'); c.value = 0.8; xmask3d.render()")
         assert np.abs(cut.astype(int) - heat).mean() > 2  # walls are gone, the floor is left
         np.testing.assert_array_equal(browser.picture()[:, 300:], heat[:, 300:])
 

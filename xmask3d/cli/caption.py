@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--novel", action="store_true", help="let the template name novel classes too")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="JSON to write, and to go on with (default: where training reads it)"
+        "--out", type=Path, metavar="FILE", help="JSON to write, and to resume from (default: where training reads it)"
     )
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="views at a time (default %(default)s)")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")

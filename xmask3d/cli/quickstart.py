@@ -74,7 +74,7 @@ def step(title: str, command: list[str], processes: int = 1) -> None:
     start = time.monotonic()
     code = subprocess.run([sys.executable, *launch, "-m", "xmask3d", *command], env=environment, check=False).returncode
     if code:
-        raise UserError(f"'{title}' ended with exit code {code}; mend what it says above and start again")
+        raise UserError(f"'{title}' ended with exit code {code}; fix what it says above and start again")
     print(f"-- {time.monotonic() - start:.0f} s", flush=True)
 
 

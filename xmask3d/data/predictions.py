@@ -22,7 +22,7 @@ Ids = Literal["scannet", "points", "index"]
 processed 3D files, or ranks in the class list from 0."""
 
 SUFFIXES = {".txt": "scannet", ".npz": "index", ".ply": "index"}
-"""Formats, and the ids that each holds unless told otherwise."""
+"""Formats, and the ids that each holds unless given otherwise."""
 
 ARRAYS = ("labels", "points", "masks", "classes", "confidences")
 LARGEST_MASKS = 1 << 33  # masks times points of one scene

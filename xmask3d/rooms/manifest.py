@@ -45,7 +45,7 @@ def check_set(out: Path) -> str:
         rooms = {name: (room["split"], room["digest"]) for name, room in content["rooms"].items()}
         wanted = content["digest"]
     except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: no manifest of rooms with digests ({error}); make the rooms anew") from error
+        raise UserError(f"{path}: no manifest of rooms with digests ({error}); make the rooms again") from error
     differing = []
     for name, (split, digest) in sorted(rooms.items()):
         try:

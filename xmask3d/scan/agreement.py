@@ -11,7 +11,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
-from xmask3d.scan.intrinsics import ASSUMED, TOLD
+from xmask3d.scan.intrinsics import ASSUMED, GIVEN
 from xmask3d.scan.recording import CONVENTIONS, Calibration, Recording, camera_to_world, resample
 
 GROUPS = 12  # places along the recording
@@ -89,7 +89,7 @@ def check_recording(recording: Recording) -> Verdict:
     lines = _describe(recording, first, best, best_words, initial, best_score)
     if best_words.startswith(ASSUMED) and not recording.depth_matrices[0][0].startswith(ASSUMED):
         lines.append(_wrong_focal(first, best, initial, best_score))
-    if best_score.agreement < GOOD and best_words != TOLD:
+    if best_score.agreement < GOOD and best_words != GIVEN:
         best, best_score = _try_focals(probe, recording, best, best_score, lines)
     return Verdict(best, best_score.agreement, best_score.overlap, lines + _remarks(best_score))
 

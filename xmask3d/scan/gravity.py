@@ -178,8 +178,8 @@ def refine(points: np.ndarray, up: str) -> Gravity:
         found = directions[ahead][np.argmax(scores[ahead] + HELD * (directions[ahead] @ axis))]
     tilt = np.degrees(np.arccos(np.clip(found @ axis, -1, 1)))
     if tilt < SLIGHT:
-        return Gravity(axis, rotation_to_z(axis), f"up is {up}, as told")
-    words = f"up is {up}, as told, tilted by {tilt:.0f} degrees as the level surfaces are"
+        return Gravity(axis, rotation_to_z(axis), f"up is {up}, as given")
+    words = f"up is {up}, as given, tilted by {tilt:.0f} degrees as the level surfaces are"
     return Gravity(found, rotation_to_z(found), words)
 
 

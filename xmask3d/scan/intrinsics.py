@@ -11,7 +11,7 @@ from xmask3d.scan import formats
 from xmask3d.scan.recording import Recording
 
 ASSUMED = "no file, assumed"
-TOLD = "as told"
+GIVEN = "as given"
 FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585 pixels at 640 x 480"))
 
 

@@ -76,6 +76,6 @@ class ScanOptions:
         if not (math.isfinite(self.voxel_size) and self.voxel_size >= SMALLEST_VOXEL):
             raise UserError(f"--voxel-size {self.voxel_size:g}: must be at least {SMALLEST_VOXEL:g} (metres)")
         if self.intrinsics is not None:
-            told = " ".join(f"{value:g}" for value in self.intrinsics)
+            given = " ".join(f"{value:g}" for value in self.intrinsics)
             if not (all(map(math.isfinite, self.intrinsics)) and min(self.intrinsics[:2]) > 0):
-                raise UserError(f"--intrinsics {told}: expected FX FY CX CY in pixels, the focal lengths above 0")
+                raise UserError(f"--intrinsics {given}: expected FX FY CX CY in pixels, the focal lengths above 0")

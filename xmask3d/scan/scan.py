@@ -286,19 +286,19 @@ def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float
 
 
 def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
-    told = with_options(recording, options)
+    asked = with_options(recording, options)
     if recording.rendered and options.unit:  # the cloud's, and so that of the poses
         options = replace(options, unit=None, scale=1 / UNITS[options.unit])
     ignored = options.unused("frames without a cloud", "unit") if recording.cloud is None else []
     if recording.rendered:
         ignored += options.unused("frames whose depth is rendered", "depth_scale", "voxel_size")
-        recording = told = with_rendered_depth(told)
-    verdict = check_recording(told)
+        recording = asked = with_rendered_depth(asked)
+    verdict = check_recording(asked)
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
     notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
     warned = sum(note.startswith("warning:") for note in notes)  # files not understood are named before what is guessed
-    lines += [*ignored, *notes[:warned], *verdict.lines, *warn_of_options(recording, told, verdict), *notes[warned:]]
-    recording, calibration = told, verdict.calibration
+    lines += [*ignored, *notes[:warned], *verdict.lines, *warn_of_options(recording, asked, verdict), *notes[warned:]]
+    recording, calibration = asked, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention).copy()
     scale, given = 1.0, recording.unitless or options.scale is not None
     if given:

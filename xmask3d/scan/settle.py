@@ -11,7 +11,7 @@ from xmask3d.scan.agreement import GOOD, Verdict, check_recording
 from xmask3d.scan.clouds import Cloud, read_cloud
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
-from xmask3d.scan.intrinsics import TOLD
+from xmask3d.scan.intrinsics import GIVEN
 from xmask3d.scan.options import ScanOptions
 from xmask3d.scan.recording import Calibration, Recording
 from xmask3d.scan.size import scale_by_height
@@ -20,9 +20,9 @@ from xmask3d.scan.size import scale_by_height
 def find_scale(
     recording: Recording, calibration: Calibration, world: np.ndarray, options: ScanOptions
 ) -> tuple[float, str]:
-    """Return metres a unit of a recording without a scale, as told or from the height of what its frames see."""
+    """Return metres a unit of a recording without a scale, as given or from the height of what its frames see."""
     if options.scale is not None:
-        return options.scale, f"{options.scale:g} metres a unit, as told"
+        return options.scale, f"{options.scale:g} metres a unit, as given"
     frames = Frames(recording, calibration, world, np.inf)
     chosen = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), 24)).astype(int))
     seen = [frames.for_fusion(int(frame))[1].reshape(-1, 3)[::7] for frame in chosen]
@@ -48,21 +48,21 @@ def with_options(recording: Recording, options: ScanOptions) -> Recording:
     if options.intrinsics is not None:
         fx, fy, cx, cy = options.intrinsics
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-        changes["color_matrices"] = [(TOLD, matrix)]
-        changes["depth_matrices"] = [(TOLD, scale_matrix(matrix, recording.color_size, recording.depth_size))]
+        changes["color_matrices"] = [(GIVEN, matrix)]
+        changes["depth_matrices"] = [(GIVEN, scale_matrix(matrix, recording.color_size, recording.depth_size))]
     return replace(recording, **changes) if changes else recording
 
 
-def warn_of_options(recording: Recording, told: Recording, verdict: Verdict) -> list[str]:
+def warn_of_options(recording: Recording, chosen: Recording, verdict: Verdict) -> list[str]:
     """Warn where the user's options make frames disagree and the files' own values do not."""
-    if told is recording or not verdict.agreement < GOOD:
+    if chosen is recording or not verdict.agreement < GOOD:
         return []
     found = check_recording(recording)
     if not found.agreement > verdict.agreement + 0.15:
         return []
     k = found.calibration.color_of(0)
     return [
-        f"warning: as told {verdict.agreement:.0%} of the points agree, as found without being told "
+        f"warning: as given {verdict.agreement:.0%} of the points agree, as found without your options "
         f"{found.agreement:.0%}: poses {found.calibration.convention}, {found.calibration.units_per_metre:g} units a "
         f"metre, intrinsics {k[0, 0]:.0f} {k[1, 1]:.0f} {k[0, 2]:.0f} {k[1, 2]:.0f}"
     ]

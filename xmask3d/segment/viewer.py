@@ -36,6 +36,7 @@ MAX_TEXT = 2000  # characters of a question
 SIZES = (0.2, 4.0)  # of a point, in spacings
 PAUSE = 0.7  # seconds without a key stroke after which words are answered
 PRESETS = {"corner": (-1, -1, 0.9), "top": (0, -0.01, 1.6), "front": (0, -1.6, 0.3), "side": (1.6, 0, 0.3)}
+ROOM_HEIGHT, BELOW_CEILING = 1.5, 0.8  # metres from which the upper fifth is not shown at first
 ZOOM = 0.95  # of half the scene's diagonal, from which it fills the picture
 
 
@@ -189,7 +190,7 @@ class SceneViewer:
                 self._info.content = f"{self._learn(self._labels):,} points are as before"
 
     def _learn(self, earlier: np.ndarray) -> int:
-        """Label anew by the corrections and keep them; returns the number of points that changed."""
+        """Label again by the corrections and keep them; returns the number of points that changed."""
         assert self._corrections is not None
         if self._file is not None:
             self._corrections.save(self._file)
@@ -288,7 +289,9 @@ class SceneViewer:
         self._bar = gui.add_html("")
         self._size = gui.add_slider("point size", *SIZES, 0.1, 1.0)
         low, top = float(self._low[2]), round(float(self._points[:, 2].max(initial=self._high[2])) + 0.01, 2)
-        self._cut = gui.add_slider("cut off above", round(low, 2), top, 0.01, top)
+        height = float(self._high[2]) - low
+        cut = round(low + BELOW_CEILING * height, 2) if height > ROOM_HEIGHT else top  # a ceiling would hide the room
+        self._cut = gui.add_slider("cut off above", round(low, 2), top, 0.01, cut)
         self._redraw(self._mode, one_of(*self._modes))
         self._redraw(self._size, number(*SIZES))
         self._redraw(self._cut, number(round(low, 2), top))

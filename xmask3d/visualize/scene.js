@@ -130,15 +130,16 @@ function freePart() {
   const taken = panel.right / width;
   return taken > 0.6 ? { x: 0, y: 0, halfX: 1, halfY: 1 } : { x: taken, y: 0, halfX: 1 - taken, halfY: 1 };
 }
-// The nearest distance from which the middle part of the points is in the free part of the picture.
+// The nearest distance from which the middle part of the points, of which some stand for all, is in the free part of the picture.
+const FITTED = 4000;
 function fit() {
   const { back, right, up } = axes(), free = freePart(), aspect = canvas.clientWidth / canvas.clientHeight || 1;
-  const along = (axis, corner) => axis.reduce((sum, value, a) => sum + value * (corner[a] - center[a]), 0);
+  const along = (axis, place) => axis.reduce((sum, value, a) => sum + value * (place[a] - center[a]), 0);
   let distance = 0.1;
-  for (let i = 0; i < 8; i++) {
-    const corner = [0, 1, 2].map((a) => ((i >> a) & 1 ? nearHigh[a] : nearLow[a]));
-    const across = (FOCAL / aspect) * Math.abs(along(right, corner)) / (0.94 * free.halfX), high = FOCAL * Math.abs(along(up, corner)) / (0.94 * free.halfY);
-    distance = Math.max(distance, along(back, corner) + Math.max(across, high));
+  for (let i = 0; i < count; i += Math.ceil(count / FITTED)) {
+    const place = [0, 1, 2].map((a) => Math.min(nearHigh[a], Math.max(nearLow[a], positions[3 * i + a])));
+    const across = (FOCAL / aspect) * Math.abs(along(right, place)) / (0.94 * free.halfX), high = FOCAL * Math.abs(along(up, place)) / (0.94 * free.halfY);
+    distance = Math.max(distance, along(back, place) + Math.max(across, high));
   }
   eye.distance = distance;
   eye.target = center.slice();
@@ -350,6 +351,9 @@ if (!scene.words) {
   byId("answer").textContent = "This page knows the words under Show; the text encoder of this model is too large to travel with it. Ask others with xmask3d query.";
 }
 
+// A ceiling would hide the room.
+const ROOM_HEIGHT = 1.5, BELOW_CEILING = 0.8;
+byId("cut").value = nearHigh[2] - nearLow[2] > ROOM_HEIGHT ? BELOW_CEILING : 1;
 byId("size").oninput = draw;
 byId("cut").oninput = draw;
 for (const button of document.querySelectorAll("button[data-view]"))

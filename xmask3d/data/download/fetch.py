@@ -111,7 +111,7 @@ def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float
         gained = part.exists() and part.stat().st_size > before
         failures = 1 if gained else failures + 1
         if failures >= attempts:
-            raise UserError(f"{url}: cannot be downloaded ({reason}); run the command again to go on from where it is")
+            raise UserError(f"{url}: cannot be downloaded ({reason}); run the command again to resume")
         log.warning("%s: %s; trying again", url, reason)
         time.sleep(wait * 2 ** (failures - 1))
 
@@ -226,9 +226,9 @@ def read_records(folder: Path) -> dict[str, dict]:
     try:
         content = read_sealed_json(path)
     except UserError as error:
-        raise UserError(f"{error}; delete it to have the files recorded anew") from error
+        raise UserError(f"{error}; delete it to have the files recorded again") from error
     if not isinstance(content, dict) or not all(isinstance(facts, dict) for facts in content.values()):
-        raise UserError(f"{path}: damaged; delete it to have the files recorded anew")
+        raise UserError(f"{path}: damaged; delete it to have the files recorded again")
     return content
 
 
