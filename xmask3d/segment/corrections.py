@@ -55,8 +55,8 @@ class Corrections:
     def none(cls, features: PointFeatures) -> "Corrections":
         """Return no corrections, for a scan's features."""
         width = features.fused.shape[1] + features.clip.shape[1]
-        about = {name: features.about.get(name, "") for name in ("model", "weights")}
-        return cls(np.zeros((0, width), np.float16), np.zeros((0, 3)), **about)
+        model, weights = (features.about.get(name, "") for name in ("model", "weights"))
+        return cls(np.zeros((0, width), np.float16), np.zeros((0, 3)), model=model, weights=weights)
 
     def __len__(self) -> int:
         return len(self.after)
