@@ -124,7 +124,7 @@ class Corrections:
         if not len(self):
             return labels, list(names), np.zeros(len(labels), bool)
         width = features.fused.shape[1] + features.clip.shape[1]
-        self.check_model(*(features.about.get(name, "") for name in ("model", "weights")), width)
+        self.check_model(features.about.get("model", ""), features.about.get("weights", ""), width)
         every = [*names, *dict.fromkeys(name for name in self.after if name not in names and name != UNLABELLED)]
         number = {name: row for row, name in enumerate(every)} | {UNLABELLED: -1}
         before = np.array([number.get(name, -2) for name in self.before])
