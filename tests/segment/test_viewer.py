@@ -116,8 +116,18 @@ def test_places_are_told_in_the_frame_of_the_scan() -> None:
         viewer.stop()
 
 
+def test_the_ceiling_of_a_room_is_cut_off_at_first() -> None:
+    points = np.random.default_rng(0).random((500, 3)).astype(np.float32) * [4, 4, 2.5]
+    viewer = SceneViewer(points, np.zeros((500, 3), np.uint8), port=8151)
+    try:
+        drawn = points[viewer._shown()]
+        assert 1.8 < drawn[:, 2].max() < 2.1 and 350 < len(drawn) < 450
+    finally:
+        viewer.stop()
+
+
 def test_clicks_pass_what_is_hidden() -> None:
-    points = np.array([[0, 0, 1], [0, 0, 2], [0, 0, 3], [5, 5, 0]], np.float32)
+    points = np.array([[0, 0, 0.4], [0, 0, 0.8], [0, 0, 1.2], [5, 5, 0]], np.float32)
     viewer = SceneViewer(points, np.zeros((4, 3), np.uint8), np.array([0, 1, -1, 0]), ["floor", "lamp"], port=8143)
     try:
         eye, down = np.array([0, 0, 9.0]), np.array([0, 0, -1.0])

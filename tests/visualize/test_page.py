@@ -145,3 +145,20 @@ def test_the_panel_folds(page: Path, tmp_path: Path) -> None:
         folded = browser.run(height)
         browser.run("document.getElementById('fold').click()")
         assert browser.run(height) > folded + 100 and browser.run(height) < 0.65 * 844
+
+
+@needs_browser
+def test_one_finger_turns_two_fingers_zoom_and_a_tap_picks(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "profile") as browser:
+        browser.resize(390, 844)
+        browser.open(page.as_uri())
+        distance, yaw = browser.run("return [xmask3d.eye.distance, xmask3d.eye.yaw]")
+        browser.touch((150, 300, 90, 300), (230, 300, 300, 300))
+        nearer, same = browser.run("return [xmask3d.eye.distance, xmask3d.eye.yaw]")
+        assert nearer < 0.9 * distance and same == yaw and browser.run("return xmask3d.picked()") == -1
+        browser.touch((150, 300, 250, 300))
+        assert browser.run("return xmask3d.eye.yaw") < yaw - 0.3
+        browser.run("document.querySelector('button[data-view=top]').click(); xmask3d.render()")
+        x, y, _ = browser.run("return xmask3d.project(arguments[0])", 800)
+        browser.touch((x, y, x, y))
+        assert browser.run("return xmask3d.picked()") >= 0

@@ -108,6 +108,20 @@ class Browser:
         ]
         self._ask("POST", "/actions", {"actions": [{**mouse, "actions": steps}]})
 
+    def touch(self, *paths: tuple[float, float, float, float]) -> None:
+        """Put down fingers, move them at once, and lift them. Args: paths: where each begins and ends, x and y."""
+        actions = []
+        for number, (x, y, to_x, to_y) in enumerate(paths):
+            steps = [
+                {"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y)},
+                {"type": "pointerDown", "button": 0},
+                {"type": "pointerMove", "duration": 100, "x": round(to_x), "y": round(to_y)},
+                {"type": "pointerUp", "button": 0},
+            ]
+            about = {"type": "pointer", "id": f"finger {number}", "parameters": {"pointerType": "touch"}}
+            actions.append({**about, "actions": steps})
+        self._ask("POST", "/actions", {"actions": actions})
+
     def type_into(self, selector: str, text: str) -> None:
         """Clear a field, type, and press enter."""
         element = self._ask("POST", "/element", {"using": "css selector", "value": selector})
