@@ -87,6 +87,7 @@ MISTAKES = [
     (["rooms", "--out", "x", "--workers", "0"], "--workers 0: is 1 or more"),
     (["rooms", "--out", "x", "--furniture", "nowhere"], "--furniture nowhere: no such folder"),
     (["rooms"], "required: --out"),
+    (["rooms", "--out", "x", "--check", "--seed", "1"], "--seed makes rooms, and --check makes none"),
     (["prepare", "nowhere", "out"], "nowhere: no such folder"),
     (["caption", "config/rooms/B15N4.yaml", "--batch", "0"], "--batch 0: is 1 or more"),
     (["check", "config/rooms/B15N4.yaml", "--views", "0"], "--views 0: is 1 or more"),

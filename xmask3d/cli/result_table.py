@@ -7,8 +7,8 @@ if TYPE_CHECKING:
 
 
 def print_result(result: "SegmentationResult") -> None:
-    """Print the table of classes, or the best places of a phrase, after what was understood otherwise than written."""
-    for note in result.about.get("wording", ()):
+    """Print the table of classes, or the best places of a phrase, after notes on the words and on the files written."""
+    for note in (*result.about.get("wording", ()), *result.about.get("notes", ())):
         print(note)
     if "corrected" in result.about:
         print(f"{result.about['corrected']:,} points are labelled by clicks (--corrections)")

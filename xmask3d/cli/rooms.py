@@ -52,6 +52,9 @@ def run(options: Namespace) -> int:
         refuse_given(options, ["cache"], "is for --furniture auto")
         if options.furniture != "procedural" and not Path(options.furniture).is_dir():
             raise UserError(f"--furniture {options.furniture}: no such folder; use auto, procedural or a folder")
+    if options.check:
+        made = options.given - {"out", "check"}
+        refuse_given(options, sorted(made), "makes rooms, and --check makes none")
     if options.out.is_file():
         raise UserError(f"--out {options.out}: is a file; name a folder")
     if options.version == "v0":

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,11 @@ def _unpacked(path: Path, folder: Path) -> Path:
     """Unpack a LAZ file in a process of its own: on damaged data the unpacker aborts its process, or never ends."""
     plain, size = folder / "unpacked.las", path.stat().st_size
     command = [sys.executable, "-c", UNPACK, str(path), str(plain), str((4 << 30) + 200 * size)]
-    done = subprocess.run(command, capture_output=True, timeout=30 + size / 1e5, check=False)
-    if done.returncode or not plain.is_file():
-        raise ValueError("its compressed points are damaged")
-    return plain
+    with suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, timeout=30 + size / 1e5, check=False)
+        if not done.returncode and plain.is_file():
+            return plain
+    raise ValueError("its compressed points are damaged")
 
 
 def _check_header(path: Path) -> bool:

@@ -49,7 +49,7 @@ def _plain(folder: Path) -> Recording | None:
         )
     geometry = geometry_beside(folder) if files.color and not files.depth else None
     if geometry is not None and not files.unclear and (files.pose or _trajectory_file(folder)):
-        return _pictures_and_geometry(folder, files, geometry)
+        return _posed(folder, files, sorted(files.color, key=frame_order), list(files.notes), geometry)
     if not files.color or not files.depth:
         return None
     notes = list(files.notes)
@@ -70,33 +70,29 @@ def _plain(folder: Path) -> Recording | None:
         first = files.color.get(alone[0]) or files.depth[alone[0]]
         notes.append(f"{len(alone)} pictures have no partner (colour without depth or the reverse), as {first.name}, "
                      f"and are left out")  # fmt: skip
-    kind, names, poses, inverse = _plain_poses(folder, files, both, notes)
-    colors, depths = [files.color[n] for n in names], [files.depth[n] for n in names]
-    recording = recording_of_files(kind, folder, names, colors, depths, poses)
+    return _posed(folder, files, both, notes)
+
+
+def _posed(
+    folder: Path, files: FrameFiles, frames: list[str], notes: list[str], geometry: Path | None = None
+) -> Recording:
+    """Make a recording of frames that have a pose.
+
+    Args:
+        geometry: cloud or mesh beside them from which depth is to be rendered.
+    """
+    kind, names, poses, inverse = _plain_poses(folder, files, frames, notes)
+    kind = kind if geometry is None else f"posed pictures beside {geometry.name}"
+    depths = [files.depth[name] for name in names] if geometry is None else []
+    recording = recording_of_files(kind, folder, names, [files.color[name] for name in names], depths, poses)
     if inverse:
         recording.conventions = ("world-to-camera", "camera-to-world", *recording.conventions[2:])
     if files.calibration.keys() >= set(names):
         calibrations = [files.calibration[name] for name in names]
         color, depth = frame_intrinsics(calibrations, recording.color_size, recording.depth_size)
-        recording.color_matrices.insert(0, (f"{calibrations[0].parent.name}, one file a frame", color))
-        recording.depth_matrices.insert(0, (f"{calibrations[0].parent.name}, one file a frame", depth))
-    recording.notes += notes
-    return recording
-
-
-def _pictures_and_geometry(folder: Path, files: FrameFiles, geometry: Path) -> Recording:
-    """Make a recording of posed pictures whose depth is to be rendered from a cloud or mesh beside them."""
-    notes = list(files.notes)
-    _, names, poses, inverse = _plain_poses(folder, files, sorted(files.color, key=frame_order), notes)
-    kind = f"posed pictures beside {geometry.name}"
-    recording = recording_of_files(kind, folder, names, [files.color[n] for n in names], [], poses)
-    if inverse:
-        recording.conventions = ("world-to-camera", "camera-to-world", *recording.conventions[2:])
-    if files.calibration.keys() >= set(names):
-        calibrations = [files.calibration[name] for name in names]
-        color, depth = frame_intrinsics(calibrations, recording.color_size, recording.depth_size)
-        recording.color_matrices.insert(0, ("one file a frame", color))
-        recording.depth_matrices.insert(0, ("one file a frame", depth))
+        words = f"{calibrations[0].parent.name}, one file a frame"
+        recording.color_matrices.insert(0, (words, color))
+        recording.depth_matrices.insert(0, (words, depth))
     recording.cloud = geometry
     recording.notes += notes
     return recording

@@ -254,6 +254,8 @@ def test_a_pcd_keeps_fields_order_and_viewpoint(tmp_path: Path, form: str) -> No
     part = pcd.PcdRows.read(write_parts(tmp_path / "a.pcd", tmp_path, labels_at, str)[0])
     np.testing.assert_array_equal(part.column("ring"), table["ring"][labels_at(POINTS).labels == 0])
     assert "HEIGHT 1" in part.header
+    (tmp_path / "A.pcd").write_bytes((tmp_path / "a.pcd").read_bytes().replace(b"FIELDS x y z", b"FIELDS X Y Z"))
+    np.testing.assert_array_equal(pcd.positions(tmp_path / "A.pcd"), pcd.positions(tmp_path / "a.pcd"))
 
 
 @pytest.mark.parametrize("suffix", ["las", "laz"])

@@ -57,8 +57,8 @@ class PcdRows:
         return cls(header, fields, np.frombuffer(body, np.uint8, count * sum(sizes)).reshape(count, -1))
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column of one number a row, n."""
-        names = [field[0] for field in self.fields]
+        """Return a column of one number a row, n; `name` is in small letters."""
+        names = [field[0].lower() for field in self.fields]
         number = names.index(name)
         if isinstance(self.rows, list):
             place = sum(width for _, _, width in self.fields[:number])
