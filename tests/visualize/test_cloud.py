@@ -63,6 +63,11 @@ def test_well_known_classes_keep_their_colours() -> None:
     assert class_palette(["x"] * 200).shape == (201, 3)
 
 
+def test_spellings_of_a_known_name_share_its_colour() -> None:
+    spellings = ["shower curtain", "Shower_curtain", "shower-curtain", " shower  Curtain "]
+    assert len({tuple(class_palette([name])[0]) for name in spellings}) == 1
+
+
 def test_colours_to_bytes() -> None:
     assert colors_to_bytes(np.array([[-1.0, 0.0, 1.0], [-2.0, 2.0, 0.5]])).tolist() == [[0, 128, 255], [0, 255, 191]]
 

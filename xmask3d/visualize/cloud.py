@@ -1,5 +1,6 @@
 """Coloured point clouds as PLY files, and the colours of classes."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def class_palette(names: Sequence[str]) -> np.ndarray:
     Returns:
         (K + 1) x 3 uint8, the last row as in `label_palette`.
     """
-    wanted = [KNOWN.get(" ".join(name.lower().replace("_", " ").split())) for name in names]
+    wanted = [KNOWN.get(" ".join(re.findall(r"[^\s_-]+", name.lower()))) for name in names]
     chosen: list[int | None] = [number if number not in wanted[:i] else None for i, number in enumerate(wanted)]
     free = [number for number in range(len(PALETTE)) if number not in chosen]
     for i, number in enumerate(chosen):
