@@ -11,4 +11,4 @@ def test_notes_on_words_files_and_clicks_are_printed(capsys: pytest.CaptureFixtu
     print_result(result_of(["bed", "floor"], about=about))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [*about["wording"], *about["notes"], "1,234 points are labelled by clicks (--corrections)"]
-    assert lines[5].split()[:2] == ["bed", "30"] and len(lines) == 7
+    assert lines[5].split()[:2] == ["bed", "40"] and len(lines) == 7

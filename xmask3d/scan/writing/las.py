@@ -63,7 +63,7 @@ def _read(path: Path) -> Any:
     laspy = _laspy(path)
     try:
         return laspy.read(str(path))
-    except laspy.errors.LaspyException as error:
+    except Exception as error:  # those of laspy and its back ends have no common base
         raise ValueError(str(error)) from error
 
 
