@@ -59,6 +59,13 @@ def test_a_file_that_is_gone_or_damaged_leaves_the_points(tmp_path: Path) -> Non
         assert len(read_elements(exports.files[0])["vertex"]) == 2734 and len(exports.notes) == 1
 
 
+def test_a_las_file_that_is_damaged_leaves_the_points(tmp_path: Path) -> None:
+    laspy = pytest.importorskip("laspy")
+    (tmp_path / "a.las").write_bytes(b"LASF" + bytes(400))
+    exports = export_answer(answer(file=tmp_path / "a.las"), "same", tmp_path)
+    assert len(laspy.read(str(exports.files[0])).points) == 2734 and len(exports.notes) == 1
+
+
 def test_the_cloud_of_a_recording_has_its_own_colours(tmp_path: Path) -> None:
     colors = np.random.default_rng(0).integers(0, 255, (60, 3), dtype=np.uint8)
     result = result_of(["bed", "floor"], origin=ORIGIN, colors=colors)
