@@ -10,8 +10,9 @@ import pytest
 
 from tests.helpers.tiny import write_config
 from xmask3d import workers
+from xmask3d.errors import UserError
 from xmask3d.resources import REPOSITORY
-from xmask3d.workers import allowed_workers
+from xmask3d.workers import allowed_workers, array_share, work_share
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,19 @@ def test_none_where_it_is_not(kind: str, monkeypatch: pytest.MonkeyPatch, capsys
     assert allowed_workers(3) == 0 and allowed_workers(3, alone=1) == 1 and allowed_workers(0) == 0
     (line,) = capsys.readouterr().err.splitlines()  # once
     assert line.startswith("warning: shared memory cannot be used (") and "one process" in line
+
+
+def test_shares_of_arrays_and_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert array_share() == work_share() == (0, 1)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert array_share() == (0, 1) and work_share() == (1, 4)
+    for name, value in {"MIN": 5, "MAX": 11, "STEP": 3, "COUNT": 3, "ID": 8}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    assert array_share() == (1, 3) and work_share() == (5, 12)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")  # as --array=5,11 has it
+    with pytest.raises(UserError, match="SLURM array of 2 tasks from 5 to 11: number them evenly"):
+        array_share()
 
 
 @pytest.mark.slow

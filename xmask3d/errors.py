@@ -37,7 +37,7 @@ def _report(text: str) -> None:
     print(f"error: {text}", file=sys.stderr)
 
 
-def _without_traceback(text: str) -> str:
+def without_traceback(text: str) -> str:
     """Return the message of an error that a loader's process raised, without that process's traceback."""
     if not text.startswith("Caught UserError in DataLoader worker"):
         return text
@@ -68,7 +68,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
-        _report(_without_traceback(str(error)))
+        _report(without_traceback(str(error)))
         sys.exit(1)
     except OSError as error:
         if error.errno not in REFUSALS:

@@ -1,10 +1,13 @@
-"""Helper processes that this machine allows: they exchange locks and arrays in shared memory, which may be missing."""
+"""Helper processes that this machine allows, and the share of a job that falls to this process of many."""
 
 import multiprocessing
+import os
 import shutil
 import sys
 from functools import cache
 from pathlib import Path
+
+from xmask3d.errors import UserError
 
 NEEDED = 16 << 20
 """Bytes of shared memory without which none is started: a few small batches."""
@@ -17,12 +20,39 @@ def allowed_workers(wanted: int, alone: int = 0) -> int:
 
     Args:
         wanted: number asked for.
-        alone: number that means none, all work being done in this process.
+        alone: number that means none, all work being done in this process. Helpers exchange locks and arrays in shared
+            memory, which may be missing.
     """
     if wanted > alone and (problem := _problem()):
         _warn(f"warning: shared memory cannot be used ({problem}); work goes on in one process, more slowly")
         return alone
     return wanted
+
+
+def array_share() -> tuple[int, int]:
+    """Return this task's number in its SLURM array, from 0, and the number of tasks: (0, 1) outside of one.
+
+    Raises:
+        UserError: an array whose numbers are not evenly spaced, such as 1,2,7.
+    """
+    first, last, task, step, count = (
+        int(os.environ.get(f"SLURM_ARRAY_TASK_{name}") or default)
+        for name, default in (("MIN", 0), ("MAX", 0), ("ID", 0), ("STEP", 1), ("COUNT", 1))
+    )
+    number = (task - first) // max(1, step)
+    if (last - first) // max(1, step) + 1 != count or not 0 <= number < count:
+        raise UserError(f"SLURM array of {count} tasks from {first} to {last}: number them evenly, as --array=0-7")
+    return number, count
+
+
+def work_share() -> tuple[int, int]:
+    """Return this process's number among all that share a job, from 0, and how many those are.
+
+    They are the processes of torchrun, of a SLURM array, or of torchrun in every task of an array.
+    """
+    task, tasks = array_share()
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return task * ranks + rank, tasks * ranks
 
 
 def _problem() -> str | None:

@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from tests.helpers.scenes import BoxRoom
-from tests.helpers.tiny import write_config
+from tests.helpers.tiny import write_model
 from tests.scan.recordings import write_frames
-from xmask3d.build import build_model
 from xmask3d.cli.main import run
-from xmask3d.config import load_config
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
 from xmask3d.resources import REPOSITORY
@@ -27,14 +23,7 @@ from xmask3d.visualize.cloud import write_ply
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a tiny model with their configuration beside them."""
-    root = tmp_path_factory.mktemp("model")
-    path = write_config(root)
-    torch.manual_seed(0)
-    model = build_model(load_config(path)).model
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, root / "model.safetensors")
-    path.rename(root / "model.yaml")
-    return root / "model.safetensors"
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +149,10 @@ def test_results_and_their_features_are_found_again(
     [
         (["segment", "nowhere", "--query", "sofa"], "nowhere: no such file or folder"),
         (["segment", "nowhere"], "no words to look for"),
+        (["segment", "--query", "sofa"], "name one scan, or a file of many with --list FILE"),
+        (["segment", "a", "--list", "b", "--query", "sofa"], "name one scan, or a file of many"),
+        (["segment", "--list", "b", "--query", "a", "--save-features", "c"], "--save-features: one file for all"),
+        (["segment", "--list", "none.txt", "--query", "sofa"], "none.txt: "),
         (["segment", "room.ply", "--query", "sofa", "--checkpoint", "none.pt"], "none.pt: no such file"),
         (["segment", "room.ply", "--query", "a", "--up", "q"], "argument --up: invalid choice: 'q'"),
         (["segment", "room.ply", "--query", "a", "--batch-size", "-1"], "--batch-size -1: at least one view"),

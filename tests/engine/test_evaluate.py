@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from tests.helpers.command import run_command
 from tests.helpers.runs import evaluate_run, run
 from xmask3d.build import build_reader, evaluation_settings, label_settings
 from xmask3d.config import load_config
@@ -91,6 +92,23 @@ def test_two_processes_give_the_same_table(evaluated: Path, tiny: Path, finished
         first, second = SceneResult.load(path), SceneResult.load(tmp_path / evaluated.name / "scenes" / path.name)
         assert first is not None and second is not None
         assert all(np.array_equal(first.labels[branch], second.labels[branch]) for branch in first.labels)
+
+
+def test_shares_that_know_nothing_of_one_another_give_the_same_table(
+    evaluated: Path, tiny: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tasks of a SLURM array, one after the other, by the command."""
+    command = ["evaluate", tiny, finished / "checkpoints" / "step-00000008.pt", *SAME, "--out", tmp_path, "--share"]
+    assert run_command(*command, "1/2") == 0
+    assert "1 of 2 scenes are left to other shares" in capsys.readouterr().out
+    (folder,) = tmp_path.iterdir()
+    assert [path.name for path in folder.rglob("*.npz")] == ["scene0003_00.npz"] and not (
+        folder / "results.txt"
+    ).exists()
+    assert run_command(*command, "0/2") == 0
+    assert "hIoU" in capsys.readouterr().out and scores_of(folder) == scores_of(evaluated)
+    assert run_command(*command, "2/2") == 1
+    assert "--share 2/2: expected K/N with K from 0 to N - 1" in capsys.readouterr().err
 
 
 def test_it_goes_on_where_it_was_stopped(evaluated: Path, tiny: Path, finished: Path, tmp_path: Path) -> None:

@@ -86,6 +86,13 @@ def evaluate_run(config: Path, overrides: list[str], checkpoint: Path, output: P
     return 0
 
 
+def command_run(arguments: list[str]) -> int:
+    """What `xmask3d` does with a command line."""
+    from xmask3d.cli.main import run as run_command_line
+
+    return run_command_line(arguments)
+
+
 def _main(target: Callable[..., int | None], arguments: tuple, environment: dict[str, str], log: Path | None) -> None:
     import torch
 

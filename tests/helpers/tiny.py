@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from tests.helpers.scenes import write_scenes
 from tests.helpers.stored_diffusion import save_diffusion
+from xmask3d.build import build_model
+from xmask3d.config import load_config
 from xmask3d.models.loading.diffusion_weights import UNET_CONFIG_1, VAE_CONFIG, build_diffusion
 
 WIDTH, CONTEXT = 32, 32
@@ -96,3 +98,13 @@ def write_config(root: Path, data: Path | None = None, **changes: dict) -> Path:
     path = root / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def write_model(root: Path) -> Path:
+    """Random weights of the tiny model, with their configuration beside them."""
+    path = write_config(root)
+    torch.manual_seed(0)
+    model = build_model(load_config(path)).model
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, root / "model.safetensors")
+    path.rename(root / "model.yaml")
+    return root / "model.safetensors"

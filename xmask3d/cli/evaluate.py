@@ -13,7 +13,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d evaluate`."""
     parser.epilog = (
         "An evaluation that was stopped goes on where it was. Several processes share the scenes: scripts/eval.sh, or\n"
-        "torchrun --nproc-per-node N -m xmask3d evaluate ..."
+        "torchrun --nproc-per-node N -m xmask3d evaluate ..., or the tasks of a SLURM array, as --array=0-7:\n"
+        "xmask3d evaluate CONFIG CHECKPOINT --share $SLURM_ARRAY_TASK_ID/8; the last to end writes the table."
     )
     parser.add_argument("config", metavar="CONFIG", help="configuration of the run, such as config/scannet/B15N4.yaml")
     parser.add_argument(
@@ -28,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="scenes to draw and write as clouds")
     parser.add_argument("--out", type=Path, help="folder for the results (default: evaluation in the run's output)")
+    parser.add_argument("--share", default="0/1", metavar="K/N",
+                        help="do every N-th scene from the K-th (0, 1, ...) on; other calls do the rest")  # fmt: skip
     add_scoring(parser)
 
 
@@ -47,6 +50,7 @@ def run(options: Namespace) -> int:
         check_name(options.checkpoint)
     if options.out and options.out.is_file():
         raise UserError(f"--out {options.out}: is a file; name a folder")
+    share = _parse_share(options.share)
     config = read_config(options)
     check_data_folder(config)
     check_diffusion(config)
@@ -62,12 +66,20 @@ def run(options: Namespace) -> int:
     else:
         named = Path(options.checkpoint)
         checkpoint = weights_in(named) if named.exists() else find_source(options.checkpoint).checkpoint
-    results = evaluate(config, checkpoint, options.scenes, options.out)
+    results = evaluate(config, checkpoint, options.scenes, options.out, share)
     if results:
         draw_evaluation(results, build_reader(config, results.benchmark, config.data.val_split), options.pictures)
         print(results.table())
         print(f"\nresults: {results.folder}")
     return 0
+
+
+def _parse_share(text: str) -> tuple[int, int]:
+    """Parse K/N. Raises `UserError` where it is none."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise UserError(f"--share {text}: expected K/N with K from 0 to N - 1, such as 0/8")
+    return int(number), int(count)
 
 
 def run_scoring(options: Namespace) -> int:
@@ -76,8 +88,9 @@ def run_scoring(options: Namespace) -> int:
         options.overrides.insert(0, options.checkpoint)
     elif options.checkpoint:
         raise UserError(f"--predictions: scores files in place of a checkpoint; leave out {options.checkpoint}")
-    if "pictures" in options.given:
-        raise UserError("--pictures: only of a checkpoint; scored predictions get a bar chart")
+    for name in ("pictures", "share"):
+        if name in options.given:
+            raise UserError(f"--{name}: only of a checkpoint; scored predictions get a bar chart, in one process")
     if options.out and options.out.is_file():
         raise UserError(f"--out {options.out}: is a file; name a folder")
     if not options.predictions.is_dir():

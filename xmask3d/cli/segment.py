@@ -1,5 +1,6 @@
 """Label a scan by any words, and write coloured clouds, tables, pictures and a page that opens in any browser."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,11 @@ from xmask3d.cli.arguments import SCAN, add_reading, named_scan, reading_options
 from xmask3d.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xmask3d.checkpoints.sources import Source
     from xmask3d.scan.scan import Scan
+    from xmask3d.segment.result import SegmentationResult
     from xmask3d.segment.segmenter import Segmenter
 
 
@@ -24,8 +29,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.epilog = """examples:
   xmask3d segment my_scan/ --query "sofa|couch" "potted plant" --background wall floor
   xmask3d segment room.ply --query "red chair"
-  xmask3d segment my_scan/ --classes scannet20 --save-features room.features"""
-    parser.add_argument("scan", type=Path, help=SCAN)
+  xmask3d segment my_scan/ --classes scannet20 --save-features room.features
+  xmask3d segment --list scans.txt --classes scannet20 --out labelled"""
+    parser.add_argument("scan", type=Path, nargs="?", help=SCAN)
+    parser.add_argument("--list", type=Path, metavar="FILE",
+                        help="file of scans, one path a line, in place of one; those that are done are left out, and "
+                             "processes of torchrun or of a SLURM array share them")  # fmt: skip
     words = parser.add_argument_group("what to look for")
     words.add_argument("--query", nargs="+", action="extend", default=[], metavar="WORD",
                        help="several: every point gets one; one: where is it? a|b are synonyms")  # fmt: skip
@@ -51,7 +60,8 @@ def add_arguments(parser: ArgumentParser) -> None:
                        help="let regions of the cloud choose a class together (default: as the model is evaluated, "
                             "but votes in place of none)")  # fmt: skip
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, help="folder of the results (default: segmented/<scan>)")
+    output.add_argument("--out", type=Path,
+                        help="folder of the results (default: segmented/<scan>); of a list, of all")  # fmt: skip
     output.add_argument("--save-features", type=Path, metavar="FILE",
                         help="for `xmask3d query` (default: features.safetensors in the folder)")  # fmt: skip
     add_reading(parser)
@@ -63,6 +73,10 @@ def check(options: Namespace) -> None:
     Raises:
         UserError: there is one.
     """
+    if (options.scan is None) == (options.list is None):
+        raise UserError("name one scan, or a file of many with --list FILE")
+    if options.list and options.save_features:
+        raise UserError("--save-features: one file for all scans of a list; leave it out, each folder gets its own")
     if not options.query and not options.classes:
         raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
     if options.batch_size is not None and options.batch_size < 1:
@@ -88,79 +102,122 @@ def check(options: Namespace) -> None:
         load_config(options.config)
     if options.out or options.save_features:
         folder.check_places(options.out or folder.RESULTS, options.save_features)
-    check_exists(options.scan)
-    reading_options(options).check()
+    if options.scan:
+        check_exists(options.scan)
+    options.reading = reading_options(options)
+    options.reading.check()
 
 
 def run(options: Namespace) -> int:
     """Segment, write the results, print the table."""
-    options.scan = named_scan(options.scan)
+    options.scan = options.scan and named_scan(options.scan)
     check(options)
+    if options.list:
+        from xmask3d.cli.segment_list import segment_list
+
+        return segment_list(options)
 
     from xmask3d.checkpoints.sources import find_source
     from xmask3d.files import locked
     from xmask3d.scan.scan import open_scan
     from xmask3d.segment import folder
-    from xmask3d.segment.segmenter import Segmenter
 
     source = find_source(options.model, options.config)
-    scan = open_scan(options.scan, reading_options(options))
+    scan = open_scan(options.scan, options.reading)
     out = options.out or folder.default_folder(scan.name, options.scan)
-    features = options.save_features or out / folder.FEATURES
-    folder.check_places(out, features)
+    folder.check_places(out, options.save_features or out / folder.FEATURES)
     print(scan.describe())
     print(f"model: {source.words}" + (f"; {source.hint}" if source.hint else ""))
-    segmenter = Segmenter.from_pretrained(
-        source.checkpoint, options.config, options.device, options.batch_size, options.trust_code, options.regions
-    )
-    segmenter.source = source.words
+    segmenter = load_segmenter(options, source)
     if segmenter.config.model.clip == "shipped":
         print(RENDERED)
     if not options.out and out.name != scan.name:
         print(f"results go to {out}: {out.with_name(scan.name)} holds those of another scan")
     with locked(out, "a segmentation"):
-        return _segment(options, segmenter, scan, out, features)
+        return _segment(options, segmenter, scan, out)
 
 
-def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path, features: Path) -> int:
+def load_segmenter(options: Namespace, source: "Source") -> "Segmenter":
+    """Load the model, on the GPU of this process where torchrun started several."""
+    import torch
+
+    from xmask3d.segment.segmenter import Segmenter
+
+    device, process = options.device, os.environ.get("LOCAL_RANK")
+    if device is None and process and torch.cuda.is_available():
+        device = f"cuda:{int(process) % torch.cuda.device_count()}"
+    segmenter = Segmenter.from_pretrained(
+        source.checkpoint, options.config, device, options.batch_size, options.trust_code, options.regions
+    )
+    segmenter.source = source.words
+    return segmenter
+
+
+def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path) -> int:
     """Label the scan, write the results, print the table; the folder is held."""
     from tqdm import tqdm
 
     from xmask3d.cli.result_table import print_result
     from xmask3d.segment import folder
-    from xmask3d.segment.corrections import Corrections
-    from xmask3d.segment.result_files import write_result
 
-    corrections = Corrections.load(options.corrections) if options.corrections else None
-    folder.begin(out, options.scan)
     described = len(scan.lines)
     with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
 
         def report(done: int, total: int) -> None:
             progress.update(done - progress.n)
 
-        result = segmenter(
-            scan,
-            options.query,
-            background=options.background,
-            classes=options.classes,
-            objects=options.instances,
-            corrections=corrections,
-            state=out / folder.STATE,
-            report=report,
-        )
+        result, files = label_scan(options, segmenter, scan, options.scan, out, report)
     for line in scan.lines[described:]:
         print(line)
+    print_result(result)
+    if len(options.query) > 1 and not options.background:
+        print("every point got one of your words; leave the rest unlabelled with, say, --background wall floor ceiling")
+    print(f"\nfurther words: xmask3d query {options.save_features or out / folder.FEATURES} ...")
+    print(f"look at it: open {next(file for file in files if file.suffix == '.html')}, or xmask3d view {out}")
+    print(f"everything is in {out}")
+    return 0
+
+
+def label_scan(
+    options: Namespace,
+    segmenter: "Segmenter",
+    scan: "Scan",
+    path: Path,
+    out: Path,
+    report: "Callable[[int, int], None] | None" = None,
+    **about: object,
+) -> "tuple[SegmentationResult, list[Path]]":
+    """Label a scan and write everything about it to a folder, which is held.
+
+    Args:
+        path: path of the scan.
+        report: called with the number of finished views and of all views.
+        about: further entries of the summary.
+
+    Returns:
+        The result, and its files.
+    """
+    from xmask3d.segment import folder
+    from xmask3d.segment.corrections import Corrections
+    from xmask3d.segment.result_files import write_result
+
+    corrections = Corrections.load(options.corrections) if options.corrections else None
+    folder.begin(out, path)
+    result = segmenter(
+        scan,
+        options.query,
+        background=options.background,
+        classes=options.classes,
+        objects=options.instances,
+        corrections=corrections,
+        state=out / folder.STATE,
+        report=report,
+    )
+    features = options.save_features or out / folder.FEATURES
     result.features.save(features)
-    result.about |= {"path": str(options.scan.resolve()), "features": folder.name_features(features, out)}
+    result.about |= {"path": str(path.resolve()), "features": folder.name_features(features, out), **about}
     if not options.classes:
         result.about["words"] = options.query
     files = write_result(result, out)
     folder.end(out)
-    print_result(result)
-    if len(options.query) > 1 and not options.background:
-        print("every point got one of your words; leave the rest unlabelled with, say, --background wall floor ceiling")
-    print(f"\nfurther words: xmask3d query {features} ...")
-    print(f"look at it: open {next(file for file in files if file.suffix == '.html')}, or xmask3d view {out}")
-    print(f"everything is in {out}")
-    return 0
+    return result, files

@@ -39,7 +39,11 @@ from xmask3d.workers import allowed_workers
 
 
 def evaluate(
-    config: Config, checkpoint: Path, scenes: list[str] | None = None, output: Path | None = None
+    config: Config,
+    checkpoint: Path,
+    scenes: list[str] | None = None,
+    output: Path | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Results | None:
     """Score a checkpoint on the validation split of `config`'s benchmark.
 
@@ -52,9 +56,11 @@ def evaluate(
         checkpoint: anything that `load_weights` reads.
         scenes: names of the scenes to use; all by default.
         output: folder for everything; `<config.output>/evaluation` by default.
+        share: number from 0 of this call among several that share the scenes without knowing of one another, such as
+            the tasks of a SLURM array, and how many those are. The last to end has the results.
 
     Returns:
-        The results, in the first process; None in the others.
+        The results, in the first process; None in the others, and while scenes of other shares are missing.
 
     Raises:
         UserError: missing data, unknown scenes, a scene without truth, a checkpoint that does not fit, no folder.
@@ -73,7 +79,8 @@ def evaluate(
         raise UserError(
             f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
         ) from error
-    todo = missing_scenes(accelerator, folder, names, reader)
+    number, count = share
+    todo = missing_scenes(accelerator, folder, names[number::count], reader)
     if todo:
         labeller = open_labeller(config, checkpoint, benchmark, accelerator)
         settings = evaluation_settings(config)
@@ -84,6 +91,10 @@ def evaluate(
             replace(result, sources=sources).save(folder / "scenes" / f"{name}.npz")
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
+        return None
+    waiting = sum(not _is_done(folder / "scenes" / f"{name}.npz", reader, name) for name in names) if count > 1 else 0
+    if waiting:
+        print(f"{waiting} of {len(names)} scenes are left to other shares; the last to end writes the table")
         return None
     results = Results.collect(
         folder,

@@ -1,0 +1,131 @@
+"""List of scans: their folders of results, those that are finished, and one summary of all."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
+from xmask3d.guarded import read_text
+from xmask3d.seal import is_sound, read_sealed_json, sealed_json
+from xmask3d.segment.folder import OWNER, earlier_summary
+
+FAILED = ".failed.json"  # reason for which a scan could not be segmented
+OVERVIEW = "scans.json"  # summary of all scans of a list
+
+
+def read_list(path: Path) -> list[Path]:
+    """Read the paths of scans, one a line; empty lines and those that begin with # are left out, as are repetitions.
+
+    Raises:
+        UserError: no such file, or nothing in it.
+    """
+    lines = [line.strip() for line in read_text(path, "a list of scans, one path a line").splitlines()]
+    paths = {os.path.abspath(line): Path(line) for line in lines if line and not line.startswith("#")}
+    if not paths:
+        raise UserError(f"{path}: names no scan; write one path a line")
+    return list(paths.values())
+
+
+def folder_names(paths: Iterable[Path]) -> list[str]:
+    """Name a folder for each scan: its own name, with as many of the folders above it as tell it from the others."""
+    places = [Path(os.path.abspath(path)) for path in paths]
+    parts = [[*place.parts[1:-1], place.name if place.is_dir() else place.stem] for place in places]
+    lengths = [1] * len(parts)
+    while True:
+        names = ["-".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        count = Counter(names)
+        longer = [i for i, name in enumerate(names) if count[name] > 1 and lengths[i] < len(parts[i])]
+        if not longer:
+            break
+        for i in longer:
+            lengths[i] += 1
+    for i, name in enumerate(names):  # room.ply beside a folder called room
+        if count[name] > 1:
+            names[i] = f"{name}-{places[i].suffix.strip('.') or 'folder'}"
+    return names
+
+
+@dataclass(frozen=True)
+class ListedScan:
+    """Scan of a list.
+
+    Attributes:
+        path: path of the scan. folder: folder of its results.
+        asked: digits that change with the scan's files and with everything else that its results depend on.
+    """
+
+    path: Path
+    folder: Path
+    asked: str
+
+    @classmethod
+    def make(cls, path: Path, folder: Path, question: object) -> "ListedScan":
+        """Make the scan of a question, which is anything that JSON holds."""
+        content = json.dumps([os.path.abspath(path), _state(path), question], sort_keys=True)
+        return cls(path, folder, hashlib.sha256(content.encode()).hexdigest())
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True where work on it was begun and neither ended nor failed, as by a process that was killed."""
+        return (self.folder / OWNER).is_file()
+
+    def is_finished(self) -> bool:
+        """Return True where the results of this very question are all there, those with a digest undamaged."""
+        summary = self._summary()
+        if summary is None:
+            return False
+        files = [self.folder / str(name) for name in (*summary["files"], summary["features"])]
+        return all(file.is_file() and is_sound(file) is not False for file in files)
+
+    def fail(self, reason: str) -> None:
+        """Keep the reason for which the scan could not be segmented."""
+        atomic_write(self.folder / FAILED, sealed_json({"asked": self.asked, "reason": reason}), sync=False)
+        (self.folder / OWNER).unlink(missing_ok=True)
+
+    def entry(self) -> dict[str, object]:
+        """Return the scan's part of the overview; nothing in it depends on when and where the work was done."""
+        known: dict[str, object] = {"scan": str(self.path), "folder": self.folder.name}
+        summary = self._summary()
+        if summary is not None:
+            kept = ("points", "views", "phrases" if summary["mode"] == "phrase" else "classes", "unlabelled")
+            return {**known, "state": "done", **{name: summary[name] for name in kept}}
+        failed = _read(self.folder / FAILED)
+        if failed.get("asked") == self.asked:
+            return {**known, "state": "failed", "reason": failed["reason"]}
+        return {**known, "state": "waiting"}
+
+    def _summary(self) -> dict | None:
+        summary = earlier_summary(self.folder)
+        return summary if summary.get("asked") == self.asked else None
+
+
+def write_overview(out: Path, scans: list[ListedScan]) -> dict[str, int]:
+    """Write the overview of all scans; returns how many are in which state.
+
+    Every process that ends writes it. It is collected again after it was written, until nothing new has come: so of
+    processes that end at the same time none leaves an overview behind that lacks what another one did.
+    """
+    written = None
+    while (entries := [scan.entry() for scan in scans]) != written:
+        atomic_write(out / OVERVIEW, sealed_json({"scans": entries}, indent=1, ensure_ascii=False))
+        written = entries
+    return Counter(str(entry["state"]) for entry in entries)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return read_sealed_json(path) if path.is_file() else {}
+    except UserError:  # damaged: the scan is segmented again
+        return {}
+
+
+def _state(path: Path) -> list:
+    """Return size and time of a file, or the times of a folder and all folders in it, which change with their lists."""
+    if path.is_dir():
+        return sorted([folder, os.stat(folder).st_mtime_ns] for folder, _, _ in os.walk(path))
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
