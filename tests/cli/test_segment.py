@@ -15,6 +15,7 @@ from tests.helpers.tiny import write_model
 from tests.scan.recordings import write_frames
 from xmask3d.cli.main import run
 from xmask3d.errors import UserError
+from xmask3d.files import locked
 from xmask3d.geometry.ply import read_elements
 from xmask3d.resources import REPOSITORY
 from xmask3d.segment.saved_features import PointFeatures
@@ -73,6 +74,10 @@ def test_saved_features_are_asked_further(segmented: Path, tmp_path: Path, capsy
     assert "something red" in said or "no place stands out" in said
     assert float(said.split("answered in ")[1].split(" s")[0]) < 10
     assert (tmp_path / "more" / "heat_something_red.ply").is_file()
+    paths = [json.loads((folder / "summary.json").read_text())["path"] for folder in (segmented, tmp_path / "more")]
+    assert paths[0] == paths[1]
+    with locked(tmp_path / "more", "a segmentation"), pytest.raises(UserError, match="another process is at work"):
+        run(["query", str(segmented), "bed", "--out", str(tmp_path / "more")])
     assert run(["query", str(segmented / "features.safetensors"), "bed", "chair", "--background", "floor"]) == 0
     assert "answered in" in capsys.readouterr().out
 

@@ -33,10 +33,14 @@ def run(options: Namespace) -> int:
     result = query_features(features, options.words, text_encoder(features), options.background)
     seconds = time.monotonic() - start
     if options.out:
+        from xmask3d.files import locked
         from xmask3d.segment.result_files import write_result
 
+        said = folder.read_summary(options.features) if options.features.is_dir() else {}
         result.about |= {"features": folder.name_features(file, options.out), "words": options.words}
-        write_result(result, options.out)
+        result.about |= {"path": said["path"]} if "path" in said else {}  # the folder stays that scan's
+        with locked(options.out, "an answer"):
+            write_result(result, options.out)
     print_result(result)
     print(f"answered in {seconds:.2f} s")
     if options.out:
