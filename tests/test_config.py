@@ -6,6 +6,7 @@ import pytest
 
 from xmask3d.config import Config, load_config, save_config
 from xmask3d.errors import UserError
+from xmask3d.resources import REPOSITORY
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -78,6 +79,16 @@ def test_rounded_products_of_earlier_runs_are_dropped_with_a_warning(tmp_path: P
     assert [record.getMessage() for record in caplog.records] == [
         "sparse.products is of earlier versions and has no effect: convolutions compute in float32"
     ]
+
+
+def test_a_renamed_key_is_read_with_a_warning_and_the_shipped_model_has_none(tmp_path: Path, caplog) -> None:
+    assert load_config(write(tmp_path, "a.yaml", "train: {keep_encodings: true}\n")).train.feature_cache
+    assert not load_config("rooms/B15N4", ["train.keep_encodings=false"]).train.feature_cache
+    wanted = ["train.keep_encodings is now named train.feature_cache"] * 2
+    assert [record.getMessage() for record in caplog.records] == wanted
+    caplog.clear()
+    assert load_config(REPOSITORY / "xmask3d" / "weights" / "rooms-B15N4" / "config.yaml").train.feature_cache
+    assert not caplog.records
 
 
 def test_unknown_override(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from xmask3d.seal import sealed_yaml
 
 log = logging.getLogger(__name__)
 
+RENAMED = {"train.keep_encodings": "train.feature_cache"}
+"""Keys of earlier versions, and their names now."""
 
 Side = Annotated[int, Field(gt=0, le=1 << 14)]
 """Height or width of a picture in pixels."""
@@ -190,7 +192,7 @@ class TrainConfig(Section):
     )
     accumulate: int = Field(1, ge=1, description="micro-batches per step, where samples_per_process sets no number")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights; null for none")
-    keep_encodings: bool = Field(
+    feature_cache: bool = Field(
         False, description="encode each view by the frozen VAE once; kept in data.cache if set, else in memory"
     )
     novel_supervision: Literal["reference", "none"] = Field(
@@ -375,6 +377,12 @@ def dotted_paths(config: Config) -> list[tuple[str, str]]:
 
 
 def _drop_keys_of_earlier_versions(content: dict) -> None:
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        values = content.get(section)
+        if isinstance(values, dict) and key in values:
+            values[new.partition(".")[2]] = values.pop(key)
+            log.warning(f"{old} is now named {new}")
     model, sparse = content.get("model"), content.get("sparse")
     if isinstance(model, dict) and model.get("diffusion_size", 0) is None:
         del model["diffusion_size"]  # written without effect

@@ -84,7 +84,7 @@ def values_of(value: object) -> Iterator[str]:
 def training(tmp_path: Path) -> Work:
     """Two epochs of two steps, saved after each, validated twice; encodings and scenes are cached."""
     root = tmp_path / "work"
-    cache = ["train.keep_encodings=true", f"data.cache={root / 'cache'}"]
+    cache = ["train.feature_cache=true", f"data.cache={root / 'cache'}"]
     settings = ["train.save_minutes=0", "train.evaluate_every=1", "train.ema=0.9", "data.views_per_scene=2"]
     config = write_config(tmp_path / "tiny")
     captions = tmp_path / "tiny" / "data" / "captions.json"

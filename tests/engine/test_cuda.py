@@ -49,7 +49,7 @@ def train_on_pretended_gpu(config: Path, overrides: list[str], mistake: str = ""
     "overrides",
     [
         ["train.ema=0.9", "train.evaluate_every=1", "loss.mask_regularisation_start=0"],
-        ["train.keep_encodings=true", "train.accumulate=2", "protocol=reference"],
+        ["train.feature_cache=true", "train.accumulate=2", "protocol=reference"],
     ],
 )
 def test_a_run_never_mixes_devices_and_its_losses_are_those_of_the_cpu(
@@ -67,7 +67,7 @@ def test_a_run_never_mixes_devices_and_its_losses_are_those_of_the_cpu(
     # Later ones only nearly: AdamW turns the rounding of gradients that are zero in truth into steps of full size.
     assert [float(loss) for loss in found] == pytest.approx([float(loss) for loss in expected], rel=5e-2)
     assert "process(es) on cuda" in logs["cuda"]
-    cached = "train.keep_encodings=true" in overrides
+    cached = "train.feature_cache=true" in overrides
     micro_batches = 2 if "train.accumulate=2" in overrides else 1
     waits = int(re.findall(r"^waits (\d+)", logs["cuda"], re.M)[0])
     assert cached or waits <= WAITS_A_STEP * micro_batches, logs["cuda"][-2000:]

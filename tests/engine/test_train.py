@@ -17,7 +17,7 @@ from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_we
 from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import load_config
 from xmask3d.engine import trainer as module
-from xmask3d.engine.resume_check import check_same_run
+from xmask3d.engine.resume_check import check_resumable
 from xmask3d.engine.train import check_captions, open_trainer, train
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
@@ -201,7 +201,7 @@ def test_other_conditions_train_and_label(condition: str, tiny: Path, tmp_path: 
     config = load_config(
         tiny,
         [
-            f"output={tmp_path}", f"model.condition={condition}", "train.keep_encodings=true", "train.epochs=1",
+            f"output={tmp_path}", f"model.condition={condition}", "train.feature_cache=true", "train.epochs=1",
             "evaluate.condition_text=captions",
         ],
     )  # fmt: skip
@@ -219,7 +219,7 @@ def test_kept_encodings_are_made_once_a_view(tiny: Path, tmp_path: Path, monkeyp
         return encode(self, batch)
 
     monkeypatch.setattr(DiffusionFeatures, "encode", counted)
-    overrides = ["train.keep_encodings=true", "train.evaluate_every=0"]
+    overrides = ["train.feature_cache=true", "train.evaluate_every=0"]
     assert train(load_config(tiny, [*overrides, f"output={tmp_path / 'memory'}"])) == 0
     assert 0 < sum(images) <= 4, "two epochs of eight samples show four views"
     kept = [*overrides, f"data.cache={tmp_path / 'cache'}"]
@@ -233,7 +233,7 @@ def test_kept_encodings_are_made_once_a_view(tiny: Path, tmp_path: Path, monkeyp
 
 
 def test_without_masks_no_picture_is_encoded(tiny: Path, tmp_path: Path) -> None:
-    kept = ["train.keep_encodings=true", f"data.cache={tmp_path / 'cache'}", "train.evaluate_every=0"]
+    kept = ["train.feature_cache=true", f"data.cache={tmp_path / 'cache'}", "train.evaluate_every=0"]
     overrides = [f"output={tmp_path / 'run'}", "train.epochs=1", *NO_MASKS, *kept]
     assert train(load_config(tiny, overrides)) == 0
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
@@ -331,8 +331,8 @@ def test_another_configuration_is_refused(finished: Path, tiny: Path) -> None:
     checkpoint = read_checkpoint(finished / LAST)
     config = load_config(tiny, [*SAME, f"output={finished}"])
     with pytest.raises(UserError, match="had 4 steps an epoch, the data now give 5"):
-        check_same_run(config, checkpoint, 5)
-    check_same_run(config, Checkpoint(**{**vars(checkpoint), "step": 1}), 4)
+        check_resumable(config, checkpoint, 5)
+    check_resumable(config, Checkpoint(**{**vars(checkpoint), "step": 1}), 4)
 
 
 def test_missing_data_and_batches_too_large(tiny: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from xmask3d.checkpoints.checkpoint import load_weights, read_checkpoint
 from xmask3d.checkpoints.export import export_model
 from xmask3d.config import load_config
 from xmask3d.engine.evaluate import evaluate
-from xmask3d.engine.resume_check import check_same_run
+from xmask3d.engine.resume_check import check_resumable
 from xmask3d.errors import UserError
 from xmask3d.segment.segmenter import Segmenter
 
@@ -39,7 +39,7 @@ def overrides_of(heading: str, module: str, folder: Path) -> list[str]:
         (
             "Another image backbone",
             "my_images",
-            ["model.image_features_options={weights: null}", "model.diffusion=nowhere", "train.keep_encodings=true"],
+            ["model.image_features_options={weights: null}", "model.diffusion=nowhere", "train.feature_cache=true"],
             "image_features.condition.3.weight",
         ),
     ],
@@ -56,7 +56,7 @@ def test_the_examples_train_save_load_and_evaluate(
     config, checkpoint = load_config(tiny, overrides), output / "checkpoints" / "step-00000001.pt"
     key = "point_network_options" if config.model.point_network else "image_features_options"
     with pytest.raises(UserError, match=rf"another configuration \(model\.{key}: "):
-        check_same_run(load_config(tiny, [*overrides, f"model.{key}={{other: 1}}"]), read_checkpoint(checkpoint), 1)
+        check_resumable(load_config(tiny, [*overrides, f"model.{key}={{other: 1}}"]), read_checkpoint(checkpoint), 1)
     torch.manual_seed(config.seed)
     start, weights = build_model(config).model.state_dict(), load_weights(checkpoint)
     assert weights.keys() == start.keys() and not any("network." in name for name in weights)

@@ -98,7 +98,7 @@ class FeatureCache:
         if missing > free:
             raise UserError(
                 f"data.cache={self._folder}: {text}, {_size(missing)} still to write, but {_size(free)} are free; "
-                "use another disk, or train.keep_encodings=false"
+                "use another disk, or train.feature_cache=false"
             )
         return f"{text}, {_size(missing)} still to write to {self._folder} ({_size(free)} free)"
 

@@ -1,7 +1,7 @@
 """Resume check: a run continues only with a configuration that leaves its results unchanged."""
 
 from xmask3d.checkpoints.checkpoint import Checkpoint
-from xmask3d.config import Config
+from xmask3d.config import RENAMED, Config
 from xmask3d.errors import UserError
 
 # Keys that may differ between a run and its resumption: they steer where it runs, how long, and what it shows.
@@ -13,15 +13,15 @@ FREE_KEYS = (
 )  # fmt: skip
 
 
-def check_same_run(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
+def check_resumable(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
     """Refuse to resume with another configuration or another amount of data than the checkpoint's.
 
     Raises:
         UserError: names the keys that differ, with both values.
     """
     ours = _flatten(config.model_dump(mode="json"))
-    # A key that is newer than the run had its default there.
-    theirs = _flatten(Config().model_dump(mode="json")) | _flatten(checkpoint.config)
+    saved = {RENAMED.get(key, key): value for key, value in _flatten(checkpoint.config).items()}
+    theirs = _flatten(Config().model_dump(mode="json")) | saved  # a key that is newer than the run had its default
     differ = [
         f"{key}: {theirs[key]} in the run, {ours[key]} now"
         for key in sorted(ours)

@@ -35,7 +35,7 @@ from xmask3d.engine.accelerator import make_accelerator
 from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchronise
 from xmask3d.engine.batches import EpochBatches
 from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes, unused_fit
-from xmask3d.engine.resume_check import check_same_run
+from xmask3d.engine.resume_check import check_resumable
 from xmask3d.engine.schedule import Schedule
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.trainer import Trainer
@@ -175,7 +175,7 @@ def _give_model(trainer: Trainer, config: Config) -> None:
         synchronise(model, device.type, trainer.accelerator.num_processes)
     optimizer = make_optimizer(model, train.lr_3d, train.lr_others, train.weight_decay)
     trainer.prepare(model, clip_text, optimizer, train.ema)
-    if train.keep_encodings:
+    if train.feature_cache:
         trainer.keep_features(config.data.cache, config.data.image_size)
     trainer.labeller = build_labeller(config, assembly, trainer.benchmark, trainer.accelerator)
     if can_fit_gate(config, trainer.benchmark):
@@ -198,7 +198,7 @@ def _load_newest(
     if found[0] and checkpoint is None:
         checkpoint = read_checkpoint(found[0])
     if checkpoint:
-        check_same_run(config, checkpoint, steps_per_epoch)
+        check_resumable(config, checkpoint, steps_per_epoch)
     if accelerator.is_main_process:
         save_config(config, config.output / "config.yaml")
     return checkpoint
