@@ -26,14 +26,14 @@ def test_standing_centres_on_the_floor() -> None:
 
 def test_merge_keeps_textures_apart() -> None:
     red, blue = box((0, 0, 0), (1, 1, 1), (1, 0, 0)), box((2, 0, 0), (3, 1, 1), (0, 0, 1))
-    both = merge([red, blue])
+    both = merge(red, blue)
     assert len(both.faces) == 24
     assert [tuple(both.textures[i][0, 0]) for i in (both.texture[0], both.texture[-1])] == [(255, 0, 0), (0, 0, 255)]
     assert both.faces[12:].min() == len(red.vertices)
 
 
 def test_merge_of_nothing_is_empty() -> None:
-    assert len(merge([]).faces) == 0
+    assert len(merge().faces) == 0
 
 
 def test_polygon_texture_is_in_metres() -> None:
@@ -47,7 +47,7 @@ def test_lathe_makes_a_cylinder() -> None:
 
 
 def test_saved_mesh_is_the_same(tmp_path) -> None:
-    mesh = merge([box((0, 0, 0), (1, 1, 1), (1, 0, 0)), lathe([(1, 0), (1, 2)], (0, 1, 0))])
+    mesh = merge(box((0, 0, 0), (1, 1, 1), (1, 0, 0)), lathe([(1, 0), (1, 2)], (0, 1, 0)))
     mesh.save(tmp_path / "cache" / "mesh.npz")
     loaded = Mesh.load(tmp_path / "cache" / "mesh.npz")
     for name in ("vertices", "faces", "uv", "texture"):

@@ -229,7 +229,7 @@ def _parse(source: ArchiveSource) -> Mesh:
     ]
     if not parts:
         raise UserError(f"no triangles in {source.member} of {source.archive}")
-    return merge(parts)
+    return merge(*parts)
 
 
 def _convert(part: "trimesh.Trimesh") -> Mesh:

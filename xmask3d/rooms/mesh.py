@@ -109,7 +109,7 @@ def _length(axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.sqrt(x * x + y * y + z * z)
 
 
-def merge(meshes: Sequence[Mesh]) -> Mesh:
+def merge(*meshes: Mesh) -> Mesh:
     """Join meshes into one; textures are kept apart."""
     if not meshes:
         return Mesh(

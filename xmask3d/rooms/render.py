@@ -46,7 +46,7 @@ class Renderer:
     ) -> None:
         self.light = light or Light()
         self.background = np.asarray(background, np.float32)
-        self.mesh = merge(meshes)
+        self.mesh = merge(*meshes)
         if len(self.mesh.faces) == 0:
             raise ValueError("nothing to draw: the meshes have no faces")
         count = [len(mesh.faces) for mesh in meshes]

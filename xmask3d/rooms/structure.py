@@ -107,7 +107,7 @@ def _walls(room: Room, rng: np.random.Generator) -> Mesh:
             parts.append(polygons([side], other, 1.5) if index == feature else polygons([side], image, texel))
     if room.kind != "bathroom" and rng.random() < 0.7:
         parts += _skirting(w, d, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97)))
-    return merge(parts)
+    return merge(*parts)
 
 
 def _skirting(w: float, d: float, color: tuple[float, float, float]) -> list[Mesh]:

@@ -98,4 +98,4 @@ def skirting(room: Room, color: tuple[float, float, float]) -> Mesh:
     for block in room.blocks:
         low, up = np.array(block.low) - thick, np.array(block.high) + thick
         boards.append(box((low[0], low[1], 0), (up[0], up[1], high), color))
-    return merge(boards)
+    return merge(*boards)

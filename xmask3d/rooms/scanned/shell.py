@@ -46,7 +46,7 @@ def _walls(room: Room, tiles: float, rng: np.random.Generator) -> Mesh:
         parts.append(_tiles(room, rng))
     if room.kind != "bathroom" and rng.random() < 0.7:
         parts.append(skirting(room, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97))))
-    return merge(parts)
+    return merge(*parts)
 
 
 def _tiles(room: Room, rng: np.random.Generator) -> Mesh:
@@ -65,7 +65,7 @@ def _tiles(room: Room, rng: np.random.Generator) -> Mesh:
         ((0, 0, low), (thick, depth, high)),
         ((width - thick, 0, low), (width, depth, high)),
     ]
-    return merge([box(*boards[wall], image, texel) for wall in walls])
+    return merge(*(box(*boards[wall], image, texel) for wall in walls))
 
 
 def _ceiling(room: Room, rng: np.random.Generator) -> Mesh:
@@ -74,4 +74,4 @@ def _ceiling(room: Room, rng: np.random.Generator) -> Mesh:
     if rng.random() < 0.1:
         image = textures.planks(rng, textures.hsv(0.08, rng.uniform(0.2, 0.5), rng.uniform(0.5, 0.8)))
     flat = polygons([[(0, 0, h), (0, d, h), (w, d, h), (w, 0, h)]], image, 2.0)
-    return merge([flat, *slope_mesh(room, image)])
+    return merge(flat, *slope_mesh(room, image))

@@ -22,7 +22,7 @@ def books(rng: np.random.Generator) -> Mesh:
         cover = box((-w / 2, -d / 2, 0), (w / 2, d / 2, h), _paint(rng))
         parts.append(cover.turned(float(rng.normal(0, 0.2))).moved((*rng.normal(0, 0.01, 2), z)))
         z += h
-    return merge(parts)
+    return merge(*parts)
 
 
 def cup(rng: np.random.Generator) -> Mesh:
@@ -47,7 +47,7 @@ def bowl(rng: np.random.Generator) -> Mesh:
             size = float(rng.uniform(0.028, 0.042))
             color = textures.hsv(rng.choice([0.0, 0.08, 0.14, 0.25]), 0.85, rng.uniform(0.6, 0.95))
             parts.append(_ball(size, color).moved((*rng.uniform(-r / 2, r / 2, 2), h * 0.5)))
-    return merge(parts)
+    return merge(*parts)
 
 
 def package(rng: np.random.Generator) -> Mesh:
@@ -64,7 +64,7 @@ def laptop(rng: np.random.Generator) -> Mesh:
     lid = [[(-w / 2, d / 2, 0.02), (w / 2, d / 2, 0.02), (w / 2, d / 2 + lean, d), (-w / 2, d / 2 + lean, d)]]
     base = box((-w / 2, -d / 2, 0), (w / 2, d / 2, 0.018), shell)
     keys = box((-w * 0.45, -d * 0.1, 0.018), (w * 0.45, d * 0.42, 0.02), (0.08, 0.08, 0.09))
-    return merge([base, keys, filled(polygons(lid, pictures.screen(rng)))])
+    return merge(base, keys, filled(polygons(lid, pictures.screen(rng))))
 
 
 def monitor(rng: np.random.Generator) -> Mesh:
@@ -87,7 +87,7 @@ def monitor(rng: np.random.Generator) -> Mesh:
     ]
     if rng.random() < 0.6:
         parts.append(box((-0.21, -0.32, 0), (0.21, -0.19, 0.02), textures.hsv(0, 0, rng.choice([0.1, 0.9]))))
-    return merge(parts)
+    return merge(*parts)
 
 
 def papers(rng: np.random.Generator) -> Mesh:
@@ -100,7 +100,7 @@ def papers(rng: np.random.Generator) -> Mesh:
             )
         )
         sheets.append(page.turned(float(rng.uniform(0, 6.3))).moved((*rng.normal(0, 0.04, 2), 0.003 + 0.002 * index)))
-    return merge(sheets)
+    return merge(*sheets)
 
 
 def cushion(rng: np.random.Generator) -> Mesh:
@@ -114,7 +114,7 @@ def cushion(rng: np.random.Generator) -> Mesh:
         z = h / 2 + sign * h / 2 * np.sqrt(bulge)
         grid = np.stack([*np.meshgrid(u * w / 2, u * w / 2), z], -1)
         halves.append(sheet(grid if sign > 0 else grid[:, ::-1], cloth, 0.4))
-    return merge(halves)
+    return merge(*halves)
 
 
 def clothes(rng: np.random.Generator) -> Mesh:
@@ -134,14 +134,12 @@ def shoes(rng: np.random.Generator) -> Mesh:
     """Build a pair of shoes."""
     color, sole = _paint(rng), textures.hsv(0, 0, rng.choice([0.05, 0.9]))
     shoe = merge(
-        [
-            box((-0.045, -0.14, 0), (0.045, 0.14, 0.025), sole),
-            box((-0.04, -0.13, 0.025), (0.04, 0.13, 0.06), color),
-            box((-0.038, 0.0, 0.06), (0.038, 0.13, 0.1), color),
-        ]
+        box((-0.045, -0.14, 0), (0.045, 0.14, 0.025), sole),
+        box((-0.04, -0.13, 0.025), (0.04, 0.13, 0.06), color),
+        box((-0.038, 0.0, 0.06), (0.038, 0.13, 0.1), color),
     )
     left, right = float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))
-    return merge([shoe.turned(left).moved((-0.07, 0, 0)), shoe.turned(right).moved((0.07, rng.normal(0, 0.03), 0))])
+    return merge(shoe.turned(left).moved((-0.07, 0, 0)), shoe.turned(right).moved((0.07, rng.normal(0, 0.03), 0)))
 
 
 def bag(rng: np.random.Generator) -> Mesh:
@@ -169,7 +167,7 @@ def vase(rng: np.random.Generator) -> Mesh:
             foot, tip = np.array([0, 0, h * 0.9]), np.array([np.cos(angle) * out, np.sin(angle) * out, h + up])
             middle = (foot + tip) / 2 + [0, 0, 0.05]
             parts.append(polygons([[foot, middle - side, tip, middle + side]], textures.wood(rng, green)))
-    return merge(parts)
+    return merge(*parts)
 
 
 def table_lamp(rng: np.random.Generator) -> Mesh:
@@ -177,7 +175,7 @@ def table_lamp(rng: np.random.Generator) -> Mesh:
     h = rng.uniform(0.28, 0.45)
     foot = lathe([(0.07, 0), (0.06, 0.02), (0.015, 0.05), (0.012, h * 0.6)], _paint(rng), 12)
     shade = lathe([(0.12, h * 0.55), (0.08, h)], textures.cloth(rng, textures.hsv(0.12, rng.uniform(0, 0.3), 0.95)), 16)
-    return merge([foot, shade])
+    return merge(foot, shade)
 
 
 def appliance(rng: np.random.Generator) -> Mesh:
@@ -186,34 +184,28 @@ def appliance(rng: np.random.Generator) -> Mesh:
     color = textures.hsv(rng.random(), rng.choice([0.02, 0.05, 0.7]), rng.choice([0.1, 0.6, 0.92]))
     if kind == 0:
         return merge(
-            [
-                box((-0.13, -0.08, 0.01), (0.13, 0.08, 0.18), color),
-                box((-0.1, -0.05, 0.18), (0.1, 0.05, 0.183), (0.05, 0.05, 0.05)),
-            ]
+            box((-0.13, -0.08, 0.01), (0.13, 0.08, 0.18), color),
+            box((-0.1, -0.05, 0.18), (0.1, 0.05, 0.183), (0.05, 0.05, 0.05)),
         )
     if kind == 1:
         return lathe([(0.08, 0), (0.085, 0.04), (0.06, 0.2), (0.02, 0.24), (0, 0.25)], color, 14)
     if kind == 2:
         return merge(
-            [
-                box((-0.1, 0.02, 0), (0.1, 0.14, 0.32), color),
-                box((-0.1, -0.12, 0.24), (0.1, 0.02, 0.32), color),
-                box((-0.1, -0.12, 0), (0.1, 0.02, 0.03), color),
-                lathe([(0.05, 0.03), (0.06, 0.14), (0.04, 0.17)], (0.1, 0.07, 0.05), 12).moved((0, -0.05, 0)),
-            ]
+            box((-0.1, 0.02, 0), (0.1, 0.14, 0.32), color),
+            box((-0.1, -0.12, 0.24), (0.1, 0.02, 0.32), color),
+            box((-0.1, -0.12, 0), (0.1, 0.02, 0.03), color),
+            lathe([(0.05, 0.03), (0.06, 0.14), (0.04, 0.17)], (0.1, 0.07, 0.05), 12).moved((0, -0.05, 0)),
         )
     return merge(
-        [
-            box((-0.24, -0.17, 0), (0.24, 0.18, 0.28), color),
-            box((-0.22, -0.175, 0.03), (0.1, -0.17, 0.25), (0.06, 0.06, 0.07)),
-        ]
+        box((-0.24, -0.17, 0), (0.24, 0.18, 0.28), color),
+        box((-0.22, -0.175, 0.03), (0.1, -0.17, 0.25), (0.06, 0.06, 0.07)),
     )
 
 
 def toiletries(rng: np.random.Generator) -> Mesh:
     """Build a few small bottles and tubes."""
     parts = [bottle(rng).scaled(float(rng.uniform(0.45, 0.75))) for _ in range(int(rng.integers(2, 5)))]
-    return merge([part.moved((0.07 * i, float(rng.normal(0, 0.02)), 0)) for i, part in enumerate(parts)])
+    return merge(*(part.moved((0.07 * i, float(rng.normal(0, 0.02)), 0)) for i, part in enumerate(parts)))
 
 
 def ball(rng: np.random.Generator) -> Mesh:
@@ -243,7 +235,7 @@ def television(rng: np.random.Generator) -> Mesh:
     ]
     black = (0.03, 0.03, 0.035)
     parts = [box((-w / 2, -0.025, 0.06), (w / 2, 0.025, 0.06 + h), black), filled(polygons(face, pictures.screen(rng)))]
-    return merge(parts + [box((x - 0.02, -0.1, 0), (x + 0.02, 0.1, 0.06), black) for x in (-w * 0.3, w * 0.3)])
+    return merge(*(parts + [box((x - 0.02, -0.1, 0), (x + 0.02, 0.1, 0.06), black) for x in (-w * 0.3, w * 0.3)]))
 
 
 def filled(mesh: Mesh) -> Mesh:

@@ -112,7 +112,7 @@ def _plate(rng: np.random.Generator, kind: str) -> list[Part]:
     inset = (0.25, 0.25, 0.25) if kind == "socket" else textures.hsv(0.1, 0.03, 0.75)
     middles = (np.arange(count) - (count - 1) / 2) * side
     pads = [box((x - 0.022, -0.013, 0.02), (x + 0.022, -0.01, 0.06), inset) for x in middles]
-    return [Part(kind, UNLABELLED, merge([mesh, *pads]))]
+    return [Part(kind, UNLABELLED, merge(mesh, *pads))]
 
 
 def _poster(rng: np.random.Generator) -> list[Part]:
@@ -136,7 +136,7 @@ def _shelf(rng: np.random.Generator) -> list[Part]:
             meshes.append(thing.standing().scaled(scale).moved((x + across * scale / 2, -d / 2, z + 0.022)))
             x += across * scale + float(rng.uniform(0.02, 0.2))
         z += 0.33
-    return [Part("shelf", UNLABELLED, merge(meshes))]
+    return [Part("shelf", UNLABELLED, merge(*meshes))]
 
 
 def _radiator(rng: np.random.Generator) -> list[Part]:
@@ -148,7 +148,7 @@ def _radiator(rng: np.random.Generator) -> list[Part]:
         Part(
             "radiator",
             CLASS_IDS["otherfurniture"],
-            merge([*ribs, pipe, box((-w / 2, -0.05, h - 0.07), (w / 2, 0, h - 0.04), white)]),
+            merge(*ribs, pipe, box((-w / 2, -0.05, h - 0.07), (w / 2, 0, h - 0.04), white)),
         )
     ]
 
@@ -160,7 +160,7 @@ def _clock(rng: np.random.Generator) -> list[Part]:
     grid = [[(np.cos(a) * x, y, r + np.sin(a) * x) for a in angle] for x, y in rings]
     face = textures.hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.7, 1))
     hand = box((-0.006, -0.033, r), (0.006, -0.031, r * 1.7), (0.05, 0.05, 0.05))
-    return [Part("clock", UNLABELLED, merge([sheet(grid, face), hand]))]
+    return [Part("clock", UNLABELLED, merge(sheet(grid, face), hand))]
 
 
 def _towel(rng: np.random.Generator) -> list[Part]:
@@ -170,7 +170,7 @@ def _towel(rng: np.random.Generator) -> list[Part]:
     grid = np.stack([np.broadcast_to((u - 0.5) * w, (4, 13)), depth, np.broadcast_to(v * h, (4, 13))], -1)
     cloth = textures.cloth(rng, textures.hsv(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.3, 1)))
     rail = box((-w / 2 - 0.03, -0.06, h - 0.02), (w / 2 + 0.03, 0, h), (0.6, 0.6, 0.62))
-    return [Part("towel", UNLABELLED, merge([sheet(grid, cloth, 0.3), rail]))]
+    return [Part("towel", UNLABELLED, merge(sheet(grid, cloth, 0.3), rail))]
 
 
 def _television(rng: np.random.Generator) -> list[Part]:
@@ -189,10 +189,8 @@ def ceiling_lamp(room: Room, lamp: tuple[float, float, float], rng: np.random.Ge
     else:
         drop = float(rng.uniform(0.3, 0.6))
         mesh = merge(
-            [
-                lathe([(r, -drop - 0.2), (r * 0.4, -drop)], white, 16),
-                box((-0.006, -0.006, -drop), (0.006, 0.006, 0), (0.1, 0.1, 0.1)),
-            ]
+            lathe([(r, -drop - 0.2), (r * 0.4, -drop)], white, 16),
+            box((-0.006, -0.006, -drop), (0.006, 0.006, 0), (0.1, 0.1, 0.1)),
         )
     return Part("ceiling lamp", UNLABELLED, mesh.moved((x, y, h)))
 

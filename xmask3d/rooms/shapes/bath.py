@@ -52,7 +52,7 @@ def toilet(style: Style, size: Size) -> Mesh:
         parts.append(
             box((-w * 0.44, d / 2 - tank - 0.04, rim + 0.03), (w * 0.44, d / 2 - tank - 0.015, rim + reach * 1.6), lid)
         )
-    return merge(parts)
+    return merge(*parts)
 
 
 def sink(style: Style, size: Size) -> Mesh:
@@ -73,7 +73,7 @@ def sink(style: Style, size: Size) -> Mesh:
         )
     else:
         parts.append(storage(style, (w * 0.9, d * 0.85, top - bowl_height), 1, 2, 0.04).moved((0, d * 0.06, 0)))
-    return merge(parts)
+    return merge(*parts)
 
 
 def counter_sink(style: Style, size: Size) -> Mesh:
@@ -81,7 +81,7 @@ def counter_sink(style: Style, size: Size) -> Mesh:
     w, d, h = size
     color = style.white() if style.chance(0.4) else textures.hsv(0.58, 0.04, style.between(0.55, 0.75))
     depth = 0.06 if style.chance(0.6) else 0.1
-    return merge([_basin(w, d, depth, color), _tap(style, h - depth).moved((0, d * 0.38, depth - 0.01))])
+    return merge(_basin(w, d, depth, color), _tap(style, h - depth).moved((0, d * 0.38, depth - 0.01)))
 
 
 def bathtub(style: Style, size: Size) -> Mesh:
@@ -100,7 +100,7 @@ def bathtub(style: Style, size: Size) -> Mesh:
             (0, h * 0.2),
         ]
         body = lathe([(r * w / 2, z) for r, z in shell], white, 28, (1, d / w))
-        return merge([body, _tap(style, 0.2).moved((-w * 0.4, 0, h))])
+        return merge(body, _tap(style, 0.2).moved((-w * 0.4, 0, h)))
     apron = white if style.chance(0.6) else textures.tiles(style.rng, style.paint((0.7, 0.95), (0.03, 0.4)), 4)
     rim = style.between(0.05, 0.09)
     inner = lathe([(0, h * 0.25), (0.72, h * 0.25), (0.85, h * 0.4), (1.0, h)], white, 28).scaled(
@@ -113,7 +113,7 @@ def bathtub(style: Style, size: Size) -> Mesh:
         box((-w / 2, -d / 2, 0), (-w / 2 + 0.02, d / 2, h), apron),
         box((w / 2 - 0.02, -d / 2, 0), (w / 2, d / 2, h), apron),
     ]
-    return merge([inner, deck, *sides, _tap(style, 0.16).moved((-w / 2 + 0.06, 0, h))])
+    return merge(inner, deck, *sides, _tap(style, 0.16).moved((-w / 2 + 0.06, 0, h)))
 
 
 def _basin(w: float, d: float, h: float, color: tuple[float, float, float]) -> Mesh:
@@ -123,7 +123,7 @@ def _basin(w: float, d: float, h: float, color: tuple[float, float, float]) -> M
     hollow = lathe([(0, h * 0.2), (0.6, h * 0.22), (0.9, h * 0.55), (1, h)], darker, 20).scaled((radius_x, radius_y, 1))
     sides = [box((-w / 2, y, 0), (w / 2, y + 0.01, h), color) for y in (-d / 2, d / 2 - 0.01)]
     sides += [box((x, -d / 2, 0), (x + 0.01, d / 2, h), color) for x in (-w / 2, w / 2 - 0.01)]
-    return merge([hollow, _deck(w, d, radius_x, radius_y, h, color), *sides])
+    return merge(hollow, _deck(w, d, radius_x, radius_y, h, color), *sides)
 
 
 def _deck(w: float, d: float, radius_x: float, radius_y: float, h: float, color: tuple[float, float, float]) -> Mesh:
@@ -142,9 +142,7 @@ def _tap(style: Style, height: float) -> Mesh:
     metal = textures.hsv(0.58, 0.03, 0.7)
     reach = style.between(0.1, 0.16)
     return merge(
-        [
-            box((-0.014, -0.014, 0), (0.014, 0.014, height), metal),
-            box((-0.012, -reach, height - 0.025), (0.012, 0.014, height), metal),
-            box((-0.06, -0.01, 0), (0.06, 0.01, 0.03), metal),
-        ]
+        box((-0.014, -0.014, 0), (0.014, 0.014, height), metal),
+        box((-0.012, -reach, height - 0.025), (0.012, 0.014, height), metal),
+        box((-0.06, -0.01, 0), (0.06, 0.01, 0.03), metal),
     )

@@ -38,7 +38,7 @@ def bed(style: Style, size: Size) -> Mesh:
                 (x, d / 2 - 0.32, top + 0.02)
             )
         )
-    return merge(parts)
+    return merge(*parts)
 
 
 def chair(style: Style, size: Size) -> Mesh:
@@ -62,7 +62,7 @@ def chair(style: Style, size: Size) -> Mesh:
             parts.append(
                 box((-w / 2, d / 2 - leg * 0.8, z), (w / 2, d / 2 - 0.008, z + style.between(0.06, 0.09)), wood)
             )
-    return merge(parts)
+    return merge(*parts)
 
 
 def office_chair(style: Style, size: Size) -> Mesh:
@@ -83,7 +83,7 @@ def office_chair(style: Style, size: Size) -> Mesh:
             box((x - 0.025, -d * 0.2, seat + 0.18), (x + 0.025, d * 0.3, seat + 0.22), metal),
             box((x - 0.015, 0.0, seat), (x + 0.015, 0.03, seat + 0.2), metal),
         ]
-    return merge(parts)
+    return merge(*parts)
 
 
 def sofa(style: Style, size: Size) -> Mesh:
@@ -109,7 +109,7 @@ def sofa(style: Style, size: Size) -> Mesh:
         ]
     if style.chance(0.5) and places > 1:
         parts.append(cushion((0.4, 0.14, 0.36), style.cloth()).moved((-w / 2 + arm + 0.24, d / 2 - 0.4, seat)))
-    return merge(parts)
+    return merge(*parts)
 
 
 def table(style: Style, size: Size) -> Mesh:
@@ -119,15 +119,13 @@ def table(style: Style, size: Size) -> Mesh:
     if style.chance(0.25):
         top = lathe([(0, h - thick), (w / 2, h - thick), (w / 2, h), (0, h)], wood, 24, (1, d / w))
         foot = lathe([(0.28, 0), (0.28, 0.03), (0.05, 0.06), (0.05, h - thick)], style.metal(), 16)
-        return merge([top, foot])
+        return merge(top, foot)
     frame = style.metal() if style.chance(0.35) else wood
     inset = style.between(0.0, 0.08)
     return merge(
-        [
-            box((-w / 2, -d / 2, h - thick), (w / 2, d / 2, h), wood),
-            *legs(w - inset, d - inset, h - thick, style.between(0.04, 0.09), frame),
-            box((-w / 2 + 0.06, -d / 2 + 0.06, h - thick - 0.07), (w / 2 - 0.06, d / 2 - 0.06, h - thick), frame),
-        ]
+        box((-w / 2, -d / 2, h - thick), (w / 2, d / 2, h), wood),
+        *legs(w - inset, d - inset, h - thick, style.between(0.04, 0.09), frame),
+        box((-w / 2 + 0.06, -d / 2 + 0.06, h - thick - 0.07), (w / 2 - 0.06, d / 2 - 0.06, h - thick), frame),
     )
 
 
@@ -137,7 +135,7 @@ def coffee_table(style: Style, size: Size) -> Mesh:
     parts = [table(style, size)]
     if style.chance(0.5):
         parts.append(box((-w / 2 + 0.06, -d / 2 + 0.06, 0.1), (w / 2 - 0.06, d / 2 - 0.06, 0.13), style.wood()))
-    return merge(parts)
+    return merge(*parts)
 
 
 def desk(style: Style, size: Size) -> Mesh:
@@ -155,7 +153,7 @@ def desk(style: Style, size: Size) -> Mesh:
         parts.append(pedestal.moved((-w / 2 + block / 2, 0, 0)))
     else:
         parts.append(box((-w / 2, -d / 2 + 0.04, 0), (-w / 2 + 0.035, d / 2 - 0.03, h - thick), wood))
-    return merge(parts)
+    return merge(*parts)
 
 
 def lamp(style: Style, size: Size) -> Mesh:
@@ -168,4 +166,4 @@ def lamp(style: Style, size: Size) -> Mesh:
         textures.cloth(style.rng, style.paint((0.8, 1), (0.05, 0.4))),
         20,
     )
-    return merge([foot, shade])
+    return merge(foot, shade)

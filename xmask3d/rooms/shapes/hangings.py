@@ -31,7 +31,7 @@ def door(style: Style, size: Size) -> Mesh:
     parts.append(
         box((w / 2 - trim - 0.16, front - 0.05, 1.0), (w / 2 - trim - 0.04, front - 0.02, 1.03), style.metal())
     )
-    return merge(parts)
+    return merge(*parts)
 
 
 def window(style: Style, size: Size) -> Mesh:
@@ -48,7 +48,7 @@ def window(style: Style, size: Size) -> Mesh:
     parts = [pane, box((-w / 2 - 0.03, -d / 2, -0.03), (w / 2 + 0.03, d / 2, 0.01), frame)]
     parts += [box((x, -d / 2 + 0.03, 0), (x + bar, d / 2, h), frame) for x in xs]
     parts += [box((-w / 2, -d / 2 + 0.03, z), (w / 2, d / 2, z + bar), frame) for z in zs]
-    return merge(parts)
+    return merge(*parts)
 
 
 def picture(style: Style, size: Size) -> Mesh:
@@ -65,12 +65,10 @@ def picture(style: Style, size: Size) -> Mesh:
     # One painting fills the canvas, whatever its shape.
     canvas.uv = canvas.uv / np.maximum(canvas.uv.max((0, 1)), 1e-6) * 0.999
     return merge(
-        [
-            box((-w / 2, -d / 4, 0), (w / 2, d / 2, h), style.white()),
-            canvas,
-            *[box((x0, -d / 2, 0), (x0 + rim, d / 2, h), frame) for x0 in (-w / 2, w / 2 - rim)],
-            *[box((-w / 2, -d / 2, z0), (w / 2, d / 2, z0 + rim), frame) for z0 in (0, h - rim)],
-        ]
+        box((-w / 2, -d / 4, 0), (w / 2, d / 2, h), style.white()),
+        canvas,
+        *[box((x0, -d / 2, 0), (x0 + rim, d / 2, h), frame) for x0 in (-w / 2, w / 2 - rim)],
+        *[box((-w / 2, -d / 2, z0), (w / 2, d / 2, z0 + rim), frame) for z0 in (0, h - rim)],
     )
 
 
@@ -78,10 +76,8 @@ def mirror(style: Style, size: Size) -> Mesh:
     """Build a pale pane in a frame."""
     w, d, h = size
     return merge(
-        [
-            box((-w / 2, -d / 4, 0), (w / 2, d / 2, h), style.metal()),
-            box((-w / 2 + 0.03, -d / 2, 0.03), (w / 2 - 0.03, -d / 4, h - 0.03), (0.72, 0.78, 0.82)),
-        ]
+        box((-w / 2, -d / 4, 0), (w / 2, d / 2, h), style.metal()),
+        box((-w / 2 + 0.03, -d / 2, 0.03), (w / 2 - 0.03, -d / 4, h - 0.03), (0.72, 0.78, 0.82)),
     )
 
 
@@ -90,10 +86,8 @@ def curtain(style: Style, size: Size) -> Mesh:
     w, _, h = size
     waves = style.between(9, 14) * w
     return merge(
-        [
-            _drape(style, size, waves, style.cloth(), flare=1.15),
-            box((-w / 2 - 0.08, -0.012, h - 0.025), (w / 2 + 0.08, 0.012, h), style.metal()),
-        ]
+        _drape(style, size, waves, style.cloth(), flare=1.15),
+        box((-w / 2 - 0.08, -0.012, h - 0.025), (w / 2 + 0.08, 0.012, h), style.metal()),
     )
 
 
@@ -110,7 +104,7 @@ def shower_curtain(style: Style, size: Size) -> Mesh:
         for x in np.linspace(-w / 2 + 0.03, w / 2 - 0.03, 9)
     ]
     rod = box((-w / 2 - 0.05, -0.014, h - 0.02), (w / 2 + 0.05, 0.014, h + 0.008), style.metal())
-    return merge([_drape(style, (w, d, h - 0.05), style.between(4, 6) * w, cloth, flare=1.0), rod, *rings])
+    return merge(_drape(style, (w, d, h - 0.05), style.between(4, 6) * w, cloth, flare=1.0), rod, *rings)
 
 
 def _drape(style: Style, size: Size, waves: float, image: ByteArray, flare: float) -> Mesh:

@@ -21,4 +21,4 @@ def cushion(size: Size, image: ByteArray | tuple[float, float, float]) -> Mesh:
     rows = [(bevel, 0), (0, bevel), (0, h - bevel), (bevel, h)]
     grid = [[(x * (w / 2 - inset), y * (d / 2 - inset), z) for x, y in outline] for inset, z in rows]
     cap = [[(x * (w / 2 - bevel), y * (d / 2 - bevel), h) for x, y in outline[:4]]]
-    return merge([sheet(grid, image), polygons(cap, as_texture(image))])
+    return merge(sheet(grid, image), polygons(cap, as_texture(image)))

@@ -37,7 +37,7 @@ def storage(style: Style, size: Size, rows: int, columns: int, plinth: float = 0
                 side = 0.88 if column % 2 == 0 else 0.12
                 x, z, half_w, half_h = x0 + cell_w * side, z0 + cell_h * 0.55, 0.009, 0.08
             parts.append(box((x - half_w, -d / 2 - 0.025, z - half_h), (x + half_w, -d / 2, z + half_h), metal))
-    return merge(parts)
+    return merge(*parts)
 
 
 def wardrobe(style: Style, size: Size) -> Mesh:
@@ -74,13 +74,11 @@ def low_tv_stand(style: Style, size: Size) -> Mesh:
     side = w * style.between(0.28, 0.36)
     wood = style.wood()
     return merge(
-        [
-            storage(style, (side, d, h - 0.03), 2, 1, 0.03).moved((-(w - side) / 2, 0, 0)),
-            storage(style, (side, d, h - 0.03), 2, 1, 0.03).moved(((w - side) / 2, 0, 0)),
-            box((-w / 2, -d / 2, h - 0.03), (w / 2, d / 2, h), wood),
-            box((-w / 2 + side, d / 2 - 0.02, 0.03), (w / 2 - side, d / 2, h - 0.03), wood),
-            box((-w / 2 + side, -d / 2 + 0.02, h * 0.4), (w / 2 - side, d / 2, h * 0.4 + 0.02), wood),
-        ]
+        storage(style, (side, d, h - 0.03), 2, 1, 0.03).moved((-(w - side) / 2, 0, 0)),
+        storage(style, (side, d, h - 0.03), 2, 1, 0.03).moved(((w - side) / 2, 0, 0)),
+        box((-w / 2, -d / 2, h - 0.03), (w / 2, d / 2, h), wood),
+        box((-w / 2 + side, d / 2 - 0.02, 0.03), (w / 2 - side, d / 2, h - 0.03), wood),
+        box((-w / 2 + side, -d / 2 + 0.02, h * 0.4), (w / 2 - side, d / 2, h * 0.4 + 0.02), wood),
     )
 
 
@@ -90,10 +88,8 @@ def nightstand(style: Style, size: Size) -> Mesh:
     if style.chance(0.5):
         return storage(style, size, rows=2, columns=1, plinth=0.03)
     return merge(
-        [
-            storage(style, (w, d, h * 0.45), 1, 1, 0.0).moved((0, 0, h * 0.55)),
-            *legs(w, d, h * 0.55, 0.035, style.wood()),
-        ]
+        storage(style, (w, d, h * 0.45), 1, 1, 0.0).moved((0, 0, h * 0.55)),
+        *legs(w, d, h * 0.55, 0.035, style.wood()),
     )
 
 
@@ -116,7 +112,7 @@ def bookshelf(style: Style, size: Size) -> Mesh:
     step = (h - board - 0.03) / shelves
     for shelf in range(shelves):
         parts += _books(style, -w / 2 + board, w / 2 - board, d, 0.03 + shelf * step + board, step - board)
-    return merge(parts)
+    return merge(*parts)
 
 
 def _books(style: Style, left: float, right: float, depth: float, z: float, room: float) -> list[Mesh]:
@@ -145,7 +141,7 @@ def counter(style: Style, size: Size) -> Mesh:
     top = style.stone() if style.chance(0.65) else style.wood()
     thick = style.between(0.04, 0.07)
     return merge(
-        [box((-w / 2, -d / 2, 0), (w / 2, d / 2, thick), top), box((-w / 2, d / 2 - 0.025, 0), (w / 2, d / 2, h), top)]
+        box((-w / 2, -d / 2, 0), (w / 2, d / 2, thick), top), box((-w / 2, d / 2 - 0.025, 0), (w / 2, d / 2, h), top)
     )
 
 
@@ -160,7 +156,7 @@ def kitchen_island(style: Style, size: Size) -> Mesh:
         box((-w / 2, -d / 2, h - thick), (w / 2, d / 2, h), top),
         box((-w / 2 + over, -d / 2 + over, 0), (w / 2 - over, d / 2 - over, h - thick), body),
     ]
-    return merge(parts)
+    return merge(*parts)
 
 
 def refrigerator(style: Style, size: Size) -> Mesh:
@@ -177,7 +173,7 @@ def refrigerator(style: Style, size: Size) -> Mesh:
         parts.append(box((-w / 2, -d / 2, low), (w / 2, -d / 2 + thick - gap, high), color))
         x = w / 2 - 0.06
         parts.append(box((x - 0.012, -d / 2 - 0.04, handle - 0.16), (x + 0.012, -d / 2, handle + 0.16), metal))
-    return merge(parts)
+    return merge(*parts)
 
 
 def stove(style: Style, size: Size) -> Mesh:
@@ -198,4 +194,4 @@ def stove(style: Style, size: Size) -> Mesh:
         box((x - 0.02, -d / 2, h - 0.1), (x + 0.02, -d / 2 + 0.02, h - 0.06), (0.1, 0.1, 0.1))
         for x in np.linspace(-0.2, 0.2, 4)
     ]
-    return merge(parts)
+    return merge(*parts)
