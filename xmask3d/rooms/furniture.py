@@ -100,23 +100,14 @@ def procedural_models(split: str, seed: int = 0, per_kind: int = 6) -> list[Furn
         split: "train" or "val".
         per_kind: number of variants of each kind.
     """
-    models = []
-    for source, size, elevation in procedural_variants(split, seed, per_kind):
-        key = f"made/{source.kind}/{split}/{source.variant}"
-        models.append(
-            FurnitureModel(
-                key,
-                source.kind,
-                CLASS_IDS[CLASS_OF_KIND[source.kind]],
-                size,
-                "xmask3d",
-                "made by rule",
-                source,
-                source.kind,
-                elevation,
-            )
-        )
-    return models
+    return [made_model(*variant) for variant in procedural_variants(split, seed, per_kind)]
+
+
+def made_model(source: ProceduralSource, size: tuple[float, float, float], elevation: float = 0.0) -> FurnitureModel:
+    """Return the model of a piece made by rule."""
+    kind = source.kind
+    key, class_id = f"made/{kind}/{source.split}/{source.variant}", CLASS_IDS[CLASS_OF_KIND[kind]]
+    return FurnitureModel(key, kind, class_id, size, "xmask3d", "made by rule", source, kind, elevation)
 
 
 def split_models(models: Sequence[FurnitureModel], seed: int) -> dict[str, list[FurnitureModel]]:
@@ -161,18 +152,11 @@ def _models_in(archive: Path, cache: Path) -> list[FurnitureModel]:
         width, depth, height = (float(entry[name]) / 100 for name in ("width", "depth", "height"))
         rotation = tuple(float(number) for number in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())
         source = ArchiveSource(archive, entry["model"].lstrip("/"), rotation, cache / f"{key}.npz")
+        size = (width, depth, height)
+        class_id, elevation = CLASS_IDS[CLASS_OF_KIND[kind]], float(entry.get("elevation", 0)) / 100
+        licence = LICENCES[library]
         models.append(
-            FurnitureModel(
-                key,
-                entry["name"],
-                CLASS_IDS[CLASS_OF_KIND[kind]],
-                (width, depth, height),
-                entry["creator"],
-                LICENCES[library],
-                source,
-                kind,
-                float(entry.get("elevation", 0)) / 100,
-            )
+            FurnitureModel(key, entry["name"], class_id, size, entry["creator"], licence, source, kind, elevation)
         )
     return models
 

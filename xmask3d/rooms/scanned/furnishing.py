@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from xmask3d.rooms import textures
-from xmask3d.rooms.catalogue import CLASS_IDS, CLASS_OF_KIND
-from xmask3d.rooms.furniture import FurnitureModel
+from xmask3d.rooms.furniture import FurnitureModel, made_model
 from xmask3d.rooms.layout import Piece, Room
 from xmask3d.rooms.mesh import ByteArray, Mesh
 from xmask3d.rooms.planner import Planner, moved, resized
@@ -61,13 +60,7 @@ def low_stands(split: str) -> list[FurnitureModel]:
     for variant in range(LOW_STANDS):
         style = Style(np.random.default_rng([variant, 7, *kind.encode(), *split.encode()]), split)
         size = (style.between(1.0, 2.2), style.between(0.35, 0.5), style.between(0.28, 0.55))
-        source = ProceduralSource(kind, split, 0, variant)
-        class_id = CLASS_IDS[CLASS_OF_KIND[kind]]
-        models.append(
-            FurnitureModel(
-                f"made/{kind}/{split}/{variant}", kind, class_id, size, "xmask3d", "made by rule", source, kind
-            )
-        )
+        models.append(made_model(ProceduralSource(kind, split, 0, variant), size))
     return models
 
 
