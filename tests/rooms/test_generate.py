@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from xmask3d.data.prepare.labels import NYU20
 from xmask3d.errors import UserError
 from xmask3d.rooms import generate
 from xmask3d.rooms import viewpoints as camera
-from xmask3d.rooms.catalogue import NYU40_IDS
 from xmask3d.rooms.generate import find_furniture, make_rooms
 from xmask3d.rooms.manifest import attribution
 from xmask3d.rooms.render import Frame
@@ -59,7 +59,7 @@ def test_frames_have_scannets_types_and_ids(rooms: Path) -> None:
         }
         assert images["color"].shape == (240, 320, 3) and images["color"].dtype == np.uint8
         assert images["depth"].shape == (240, 320) and images["depth"].dtype == np.uint16
-        assert images["label"].dtype == np.uint8 and set(np.unique(images["label"])) <= {0, *NYU40_IDS}
+        assert images["label"].dtype == np.uint8 and set(np.unique(images["label"])) <= {0, *NYU20}
         assert 0.9 < np.mean(images["depth"] > 0) < 1 and 500 < np.median(images["depth"]) < 6000
         pose = np.loadtxt(folder / "pose" / f"{stem}.txt")
         np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-5)
@@ -82,7 +82,7 @@ def test_cloud_has_scannets_form(rooms: Path) -> None:
 def test_points_project_onto_their_own_labels_and_colours(rooms: Path, split: str, scene: str) -> None:
     coords, colors, labels = _cloud(rooms, split, scene)
     nyu = np.zeros(256, int)
-    nyu[:20] = NYU40_IDS
+    nyu[:20] = NYU20
     folder = rooms / "scannet_2d" / scene
     for stem in ("0", "20", "40"):
         pose = np.loadtxt(folder / "pose" / f"{stem}.txt")
@@ -104,7 +104,7 @@ def test_objects_are_of_their_points_classes(rooms: Path) -> None:
     for split, scene in (("train", "scene0000_00"), ("val", "scene5000_00")):
         _, _, labels = _cloud(rooms, split, scene)
         objects = np.array((rooms / "instance_gt" / split / f"{scene}.txt").read_text().split(), int)
-        classes = np.append(NYU40_IDS, np.zeros(236, int))[labels.astype(int)]
+        classes = np.append(NYU20, np.zeros(236, int))[labels.astype(int)]
         np.testing.assert_array_equal(objects // 1000, classes)
         assert ((objects % 1000 > 0) == (classes > 0)).all()
         chairs = np.unique(objects[classes == 5])

@@ -4,32 +4,10 @@ Written by hand, model by model: names alone mislead ("Desk lamp" is no desk, "T
 toilet). What is not listed is not used.
 """
 
-CLASS_NAMES = (
-    "wall",
-    "floor",
-    "cabinet",
-    "bed",
-    "chair",
-    "sofa",
-    "table",
-    "door",
-    "window",
-    "bookshelf",
-    "picture",
-    "counter",
-    "desk",
-    "curtain",
-    "refrigerator",
-    "shower curtain",
-    "toilet",
-    "sink",
-    "bathtub",
-    "otherfurniture",
-)
+CLASS_NAMES = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
+               "counter", "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub",
+               "otherfurniture")  # fmt: skip
 """The 20 class names of the ScanNet benchmark; a class id is a position here."""
-
-NYU40_IDS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
-"""The NYU40 id of each class, as label images hold them."""
 
 CLASS_IDS = {name: index for index, name in enumerate(CLASS_NAMES)}
 
@@ -144,9 +122,4 @@ KIND_OF_MODEL = {name: kind for kind, names in _KINDS.items() for name in names.
 LIBRARIES = {"Blend Swap CC-0": "cc0", "Blend Swap CC-BY": "ccby", "Kator Legaz": "kator", "Scopia": "scopia"}
 """How the catalogues' ids begin -> short name used in keys. Reallusion holds people only."""
 
-LICENCES = {
-    "cc0": "CC0 1.0",
-    "ccby": "CC BY 3.0",
-    "kator": "CC BY 3.0 US",
-    "scopia": "CC BY 3.0",
-}
+LICENCES = {"cc0": "CC0 1.0", "ccby": "CC BY 3.0", "kator": "CC BY 3.0 US", "scopia": "CC BY 3.0"}

@@ -7,37 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmask3d.data.prepare.labels import NYU20
 from xmask3d.files import atomic_write
-from xmask3d.rooms.catalogue import NYU40_IDS
 
 COLUMNS = 8
 SHOWN = 12
 
-PALETTE = np.array(
-    [
-        (174, 199, 232),
-        (152, 223, 138),
-        (31, 119, 180),
-        (255, 187, 120),
-        (188, 189, 34),
-        (140, 86, 75),
-        (255, 152, 150),
-        (214, 39, 40),
-        (197, 176, 213),
-        (148, 103, 189),
-        (196, 156, 148),
-        (23, 190, 207),
-        (247, 182, 210),
-        (219, 219, 141),
-        (255, 127, 14),
-        (158, 218, 229),
-        (44, 160, 44),
-        (112, 128, 144),
-        (227, 119, 194),
-        (82, 84, 163),
-    ],
-    np.uint8,
-)
+PALETTE = np.array([(174, 199, 232), (152, 223, 138), (31, 119, 180), (255, 187, 120), (188, 189, 34), (140, 86, 75),
+                    (255, 152, 150), (214, 39, 40), (197, 176, 213), (148, 103, 189), (196, 156, 148), (23, 190, 207),
+                    (247, 182, 210), (219, 219, 141), (255, 127, 14), (158, 218, 229), (44, 160, 44), (112, 128, 144),
+                    (227, 119, 194), (82, 84, 163)], np.uint8)  # fmt: skip
 """A colour per class, those commonly used for ScanNet."""
 
 
@@ -53,7 +32,7 @@ def write_contact_sheet(out: Path, scenes: Sequence[tuple[str, str]]) -> Path:
     by_split = [[scene for split, scene in scenes if split == name] for name in ("train", "val")]
     chosen = [scene for part in by_split for scene in part[: SHOWN // 2 if all(by_split) else SHOWN]]
     colors = np.zeros((256, 3), np.uint8)
-    colors[list(NYU40_IDS)] = PALETTE
+    colors[list(NYU20)] = PALETTE
     strips = []
     for scene in chosen:
         folder = out / "scannet_2d" / scene

@@ -117,6 +117,11 @@ class Room:
             wall
         ]
 
+    def box_at(self, wall: int, along: tuple[float, float], away: tuple[float, float], low: float, high: float) -> Box:
+        """Return the block from `along[0]` to `along[1]` along a wall, `away[0]` to `away[1]` from it, low to high."""
+        a, b = (self.at_wall(wall, *ends) for ends in zip(along, away, strict=True))
+        return Box((min(a[0], b[0]), min(a[1], b[1]), low), (max(a[0], b[0]), max(a[1], b[1]), high))
+
     def is_free(self, box: Box, ignore: Sequence[Piece] = ()) -> bool:
         """Return True where a block lies inside the room and touches no piece and no reserved space."""
         inside = all(box.low[i] >= -1e-6 and box.high[i] <= self.size[i] + 1e-6 for i in range(3))
@@ -133,18 +138,13 @@ class Room:
         self.pieces.append(piece)
         return True
 
-    def reserve(self, low: Vector, high: Vector) -> None:
-        """Keep a block of space free of later pieces."""
-        self.reserved.append(Box(low, high))
-
     def reserve_before(self, piece: Piece, wall: int, distance: float, height: float = 2.0) -> None:
         """Keep the floor in front of a piece at a wall free."""
         width = piece.size[0]
         center = piece.position[0] if wall in (NORTH, SOUTH) else piece.position[1]
         near = piece.size[1] + GAP
-        a = self.at_wall(wall, center - width / 2, near)
-        b = self.at_wall(wall, center + width / 2, near + distance)
-        self.reserve((min(a[0], b[0]), min(a[1], b[1]), 0.0), (max(a[0], b[0]), max(a[1], b[1]), height))
+        along = (center - width / 2, center + width / 2)
+        self.reserved.append(self.box_at(wall, along, (near, near + distance), 0.0, height))
 
 
 def beside(piece: Piece, side: float, front: float = 0.0) -> tuple[float, float]:

@@ -156,6 +156,17 @@ def polygons(corners: ArrayLike, image: ByteArray, texel_size: float = 1.0) -> M
     )
 
 
+def pane(half: float, y: float, low: float, high: float, image: ByteArray) -> Mesh:
+    """Build an upright rectangle that one picture fills: it faces -y, `half` metres wide to either side."""
+    return filled(polygons([[(-half, y, low), (half, y, low), (half, y, high), (-half, y, high)]], image))
+
+
+def filled(mesh: Mesh) -> Mesh:
+    """Stretch the texture of a single quadrilateral over all of it."""
+    mesh.uv = mesh.uv / np.maximum(mesh.uv.max((0, 1)), 1e-6) * np.float32(0.999)
+    return mesh
+
+
 def box(low: ArrayLike, high: ArrayLike, image: ByteArray | Color, texel_size: float = 1.0) -> Mesh:
     """Build an axis-aligned box between two corners, with a texture or a plain colour."""
     (x0, y0, z0), (x1, y1, z1) = np.asarray(low, np.float64), np.asarray(high, np.float64)

@@ -9,18 +9,8 @@ from xmask3d.rooms.layout import EAST, GAP, NORTH, SOUTH, WEST, DoesNotFit, Piec
 from xmask3d.rooms.procedural import ProceduralSource
 from xmask3d.rooms.textures import hsv
 
-KEEPS_COLOR = {
-    "toilet",
-    "sink",
-    "wall sink",
-    "bathtub",
-    "window",
-    "picture",
-    "plant",
-    "counter sink",
-    "refrigerator",
-    "mirror",
-}
+KEEPS_COLOR = {"toilet", "sink", "wall sink", "bathtub", "window", "picture", "plant", "counter sink", "refrigerator",
+               "mirror"}  # fmt: skip
 """Kinds that are not recoloured: a blue toilet is rare, and a picture has its own colours."""
 
 LIBRARY_SHARE = 0.65
@@ -156,14 +146,14 @@ class Planner:
             return placed
         return None
 
-    def around(self, table: Piece, kinds: Sequence[str], count: int, long_sides_first: bool = True) -> int:
+    def around(self, table: Piece, kinds: Sequence[str], count: int) -> int:
         """Place chairs of one model around a table, facing it; returns the number of chairs that found a place."""
         chair = self.pick(*kinds)
         w, d, _ = table.size
         chair_depth, reach = chair.size[1], 0.06
         sides = [(0, d / 2), (0, -d / 2), (w / 2, 0), (-w / 2, 0)]
         spots = []
-        for dx, dy in sides if long_sides_first else sides[::-1]:
+        for dx, dy in sides:
             along = w if dx == 0 else d
             number = max(1, int(along / (chair.size[0] + 0.15)))
             offsets = (np.arange(number) - (number - 1) / 2) * along / number

@@ -8,20 +8,8 @@ from xmask3d.rooms.furniture import FurnitureModel
 from xmask3d.rooms.layout import GAP, NORTH, SOUTH, DoesNotFit, Piece, Room
 from xmask3d.rooms.planner import Planner, moved, resized
 
-CYCLE = (
-    "bedroom",
-    "bathroom",
-    "living room",
-    "kitchen",
-    "office",
-    "dining room",
-    "bedroom",
-    "bathroom",
-    "living room",
-    "kitchen",
-    "office",
-    "kitchen",
-)
+CYCLE = ("bedroom", "bathroom", "living room", "kitchen", "office", "dining room", "bedroom", "bathroom",
+         "living room", "kitchen", "office", "kitchen")  # fmt: skip
 """Kinds of rooms in turn: any twelve in a row hold every class at least twice."""
 
 ATTEMPTS = 40
@@ -90,18 +78,8 @@ def living_room(plan: Planner) -> None:
     if plan.chance(0.4):
         plan.along_wall(plan.pick("sofa", longest=2.0))
     plan.above(sofa, plan.pick("picture"), z=1.35)
-    _some(
-        plan,
-        [
-            ("tv stand", 0.6),
-            ("dresser", 0.4),
-            ("lamp", 0.6),
-            ("plant", 0.6),
-            ("piano", 0.2),
-            ("bookshelf", 0.3),
-            ("side table", 0.3),
-        ],
-    )
+    _some(plan, [("tv stand", 0.6), ("dresser", 0.4), ("lamp", 0.6), ("plant", 0.6), ("piano", 0.2),
+                 ("bookshelf", 0.3), ("side table", 0.3)])  # fmt: skip
     plan.pictures(2)
 
 
@@ -119,18 +97,8 @@ def office(plan: Planner) -> None:
         table = plan.in_middle(plan.pick("dining table", "side table", longest=1.4), clear=0.8)
         if table is not None:
             plan.around(table, ["chair", "office chair"], int(plan.rng.integers(2, 5)))
-    _some(
-        plan,
-        [
-            ("filing cabinet", 0.7),
-            ("bookshelf", 0.6),
-            ("cupboard", 0.3),
-            ("wardrobe", 0.2),
-            ("plant", 0.4),
-            ("trash can", 0.5),
-            ("lamp", 0.3),
-        ],
-    )
+    _some(plan, [("filing cabinet", 0.7), ("bookshelf", 0.6), ("cupboard", 0.3), ("wardrobe", 0.2), ("plant", 0.4),
+                 ("trash can", 0.5), ("lamp", 0.3)])  # fmt: skip
     plan.pictures(2)
 
 
@@ -144,18 +112,8 @@ def dining_room(plan: Planner) -> None:
     plan.need(plan.along_wall(plan.pick("dresser", "cupboard")))
     if plan.chance(0.7):
         plan.along_wall(plan.pick("kitchen island"), clear=0.5)
-    _some(
-        plan,
-        [
-            ("bookshelf", 0.5),
-            ("plant", 0.5),
-            ("lamp", 0.4),
-            ("armchair", 0.3),
-            ("piano", 0.2),
-            ("refrigerator", 0.3),
-            ("bench", 0.2),
-        ],
-    )
+    _some(plan, [("bookshelf", 0.5), ("plant", 0.5), ("lamp", 0.4), ("armchair", 0.3), ("piano", 0.2),
+                 ("refrigerator", 0.3), ("bench", 0.2)])  # fmt: skip
     plan.pictures(3)
 
 
@@ -171,17 +129,8 @@ def kitchen(plan: Planner) -> None:
         table = plan.in_middle(resized(plan.pick("dining table", longest=1.5), height=0.75), clear=0.65)
         if table is not None:
             plan.around(table, ["chair"], int(plan.rng.integers(2, 5)))
-    _some(
-        plan,
-        [
-            ("tall cabinet", 0.4),
-            ("bar chair", 0.4),
-            ("trash can", 0.5),
-            ("plant", 0.3),
-            ("stool", 0.3),
-            ("washing machine", 0.3),
-        ],
-    )
+    _some(plan, [("tall cabinet", 0.4), ("bar chair", 0.4), ("trash can", 0.5), ("plant", 0.3), ("stool", 0.3),
+                 ("washing machine", 0.3)])  # fmt: skip
     plan.pictures(1)
 
 

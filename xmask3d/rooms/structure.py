@@ -7,7 +7,7 @@ import numpy as np
 
 from xmask3d.rooms import textures
 from xmask3d.rooms.catalogue import CLASS_IDS
-from xmask3d.rooms.layout import Room
+from xmask3d.rooms.layout import Room, Vector
 from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, polygons
 from xmask3d.rooms.render import Light, Renderer
 
@@ -72,15 +72,11 @@ def floor(room: Room, rng: np.random.Generator) -> Mesh:
     if room.kind in WET or rng.random() < 0.15:
         image, texel = textures.tiles(rng, gray, chequered=rng.random() < 0.3), float(rng.uniform(0.5, 0.9))
     elif rng.random() < 0.65:
-        image, texel = (
-            textures.planks(rng, textures.hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.65), rng.uniform(0.35, 0.8))),
-            0.6,
-        )
+        wood = textures.hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.65), rng.uniform(0.35, 0.8))
+        image, texel = textures.planks(rng, wood), 0.6
     else:
-        image, texel = (
-            textures.carpet(rng, textures.hsv(rng.random(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.75))),
-            0.8,
-        )
+        color = textures.hsv(rng.random(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.75))
+        image, texel = textures.carpet(rng, color), 0.8
     corners = [(0, 0, 0), (w, 0, 0), (w, d, 0), (0, d, 0)]
     if rng.random() < 0.5:
         corners = corners[1:] + corners[:1]
@@ -88,45 +84,55 @@ def floor(room: Room, rng: np.random.Generator) -> Mesh:
 
 
 def _walls(room: Room, rng: np.random.Generator) -> Mesh:
-    w, d, h = room.size
     color = textures.hsv(rng.random(), rng.uniform(0.02, 0.28), rng.uniform(0.68, 0.97))
     plain: ByteArray = textures.plaster(rng, color)
     image, texel = (plain, 1.5) if rng.random() < 0.75 else (textures.wallpaper(rng, color), 0.8)
-    corners = [(0, 0), (w, 0), (w, d), (0, d), (0, 0)]
-    sides = [[(*a, 0), (*a, h), (*b, h), (*b, 0)] for a, b in pairwise(corners)]
-    # Each side starts at the floor so that wallpaper stands upright.
-    sides = [[side[3], side[0], side[1], side[2]] for side in sides]
     parts = []
     feature = int(rng.integers(0, 8))
     other = textures.plaster(rng, textures.hsv(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.85)))
     tiled = textures.tiles(rng, textures.hsv(rng.random(), rng.uniform(0.02, 0.3), rng.uniform(0.75, 0.97)), 4)
-    for index, side in enumerate(sides):
+    for index, side in enumerate(wall_quads(room)):
         if room.kind == "bathroom":
             parts.append(polygons([side], tiled, 1.0))
         else:
             parts.append(polygons([side], other, 1.5) if index == feature else polygons([side], image, texel))
     if room.kind != "bathroom" and rng.random() < 0.7:
-        parts += _skirting(w, d, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97)))
+        parts.append(skirting(room, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97))))
     return merge(*parts)
 
 
-def _skirting(w: float, d: float, color: tuple[float, float, float]) -> list[Mesh]:
-    thick, high = 0.012, 0.08
+def wall_quads(room: Room) -> list[list[tuple[float, float, float]]]:
+    """Return the corners of the four walls, from the floor on, so that wallpaper stands upright."""
+    w, d, h = room.size
+    corners = [(0.0, 0.0), (w, 0.0), (w, d), (0.0, d), (0.0, 0.0)]
+    return [[(*b, 0.0), (*a, 0.0), (*a, h), (*b, h)] for a, b in pairwise(corners)]
+
+
+def boards(room: Room, thick: float, low: float, high: float) -> list[tuple[Vector, Vector]]:
+    """Return two corners of a board before each wall: y = 0, y = depth, x = 0, x = width."""
+    w, d, _ = room.size
     return [
-        box((0, 0, 0), (w, thick, high), color),
-        box((0, d - thick, 0), (w, d, high), color),
-        box((0, 0, 0), (thick, d, high), color),
-        box((w - thick, 0, 0), (w, d, high), color),
+        ((0, 0, low), (w, thick, high)),
+        ((0, d - thick, low), (w, d, high)),
+        ((0, 0, low), (thick, d, high)),
+        ((w - thick, 0, low), (w, d, high)),
     ]
+
+
+def skirting(room: Room, color: Vector) -> Mesh:
+    """Build a board along the foot of all walls."""
+    thick, high = 0.012, 0.08
+    made = [box(*corners, color) for corners in boards(room, thick, 0, high)]
+    for block in room.blocks:
+        low, up = np.array(block.low) - thick, np.array(block.high) + thick
+        made.append(box((low[0], low[1], 0), (up[0], up[1], high), color))
+    return merge(*made)
 
 
 def _ceiling(room: Room) -> Mesh:
     w, d, h = room.size
-    return polygons(
-        [[(0, 0, h), (0, d, h), (w, d, h), (w, 0, h)]],
-        textures.plaster(np.random.default_rng(0), (0.95, 0.95, 0.94)),
-        2.0,
-    )
+    image = textures.plaster(np.random.default_rng(0), (0.95, 0.95, 0.94))
+    return polygons([[(0, 0, h), (0, d, h), (w, d, h), (w, 0, h)]], image, 2.0)
 
 
 def rug(room: Room, rng: np.random.Generator) -> Mesh | None:
@@ -136,8 +142,5 @@ def rug(room: Room, rng: np.random.Generator) -> Mesh | None:
     w, d, _ = room.size
     size = rng.uniform([1.0, 0.8], [2.0, 1.5])
     middle = np.array([w, d]) / 2 + rng.uniform(-0.15, 0.15, 2) * [w, d]
-    low = (float(middle[0] - size[0] / 2), float(middle[1] - size[1] / 2), 0.0)
-    high = (float(middle[0] + size[0] / 2), float(middle[1] + size[1] / 2), 0.008)
-    return box(
-        low, high, textures.cloth(rng, textures.hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.8))), 0.7
-    )
+    cloth = textures.cloth(rng, textures.hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.8)))
+    return box((*(middle - size / 2), 0.0), (*(middle + size / 2), 0.008), cloth, 0.7)

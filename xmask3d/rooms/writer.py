@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmask3d.data.prepare.labels import NYU20
 from xmask3d.files import atomic_write
 from xmask3d.rooms import noise, sentences, viewpoints
-from xmask3d.rooms.catalogue import NYU40_IDS
 from xmask3d.rooms.point_fusion import Picture, fuse
 from xmask3d.rooms.render import Frame
 from xmask3d.rooms.structure import UNLABELLED, BuiltRoom
@@ -26,7 +26,7 @@ FRAME_STEP = 20
 """ScanNet's processed frames are every 20th: stems 0, 20, 40, ..."""
 
 _NYU40 = np.zeros(256, np.uint8)
-_NYU40[:20] = NYU40_IDS
+_NYU40[:20] = NYU20
 
 
 OBJECTS_PER_CLASS = 1000

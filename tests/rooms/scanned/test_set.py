@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from xmask3d.cli.main import main
+from xmask3d.data.prepare.labels import NYU20
 from xmask3d.errors import UserError
 from xmask3d.rooms import generate
-from xmask3d.rooms.catalogue import NYU40_IDS
 from xmask3d.rooms.generate import find_furniture, make_rooms
 from xmask3d.rooms.manifest import check_set
 from xmask3d.rooms.scanned.settings import ScanSettings
@@ -42,7 +42,7 @@ def test_points_project_onto_their_own_labels_and_colours(rooms: Path, split: st
     coords, colors, labels = _cloud(rooms, split, scene)
     assert coords.dtype == colors.dtype == labels.dtype == np.float32 and len(coords) > 10_000
     nyu = np.zeros(256, int)
-    nyu[:20] = NYU40_IDS
+    nyu[:20] = NYU20
     folder = rooms / "scannet_2d" / scene
     for stem in ("0", "20", "40"):
         pose = np.loadtxt(folder / "pose" / f"{stem}.txt")
@@ -66,7 +66,7 @@ def test_objects_are_of_their_points_classes(rooms: Path, split: str, scene: str
     _, _, labels = _cloud(rooms, split, scene)
     objects = np.array((rooms / "instance_gt" / split / f"{scene}.txt").read_text().split(), int)
     assert len(objects) == len(labels)
-    classes = np.append(NYU40_IDS, np.zeros(236, int))[labels.astype(int)]
+    classes = np.append(NYU20, np.zeros(236, int))[labels.astype(int)]
     np.testing.assert_array_equal(objects // 1000, classes)
     assert ((objects % 1000 > 0) == (classes > 0)).all()
     assert len(np.unique(objects[objects > 0])) > len(np.unique(classes[classes > 0])) - 1

@@ -3,7 +3,7 @@
 import numpy as np
 
 from xmask3d.rooms.layout import EAST, NORTH, SOUTH, WEST, Box, Room, Slope
-from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, polygons
+from xmask3d.rooms.mesh import ByteArray, Mesh, box, polygons
 from xmask3d.rooms.scanned.settings import ScanSettings
 
 STEPS = 8
@@ -33,9 +33,8 @@ def _chimney(room: Room, rng: np.random.Generator) -> None:
     """Put a block before the middle of a wall."""
     wall, across, deep = int(rng.integers(0, 4)), float(rng.uniform(0.7, 1.4)), float(rng.uniform(0.2, 0.45))
     middle = room.length(wall) * float(rng.uniform(0.35, 0.65))
-    a, b = room.at_wall(wall, middle - across / 2, 0.0), room.at_wall(wall, middle + across / 2, deep)
-    low, high = (min(a[0], b[0]), min(a[1], b[1])), (max(a[0], b[0]), max(a[1], b[1]))
-    room.blocks.append(Box((*low, 0.0), (*high, room.size[2])))
+    along = (middle - across / 2, middle + across / 2)
+    room.blocks.append(room.box_at(wall, along, (0.0, deep), 0.0, room.size[2]))
 
 
 def _above(room: Room) -> list[Box]:
@@ -46,9 +45,7 @@ def _above(room: Room) -> list[Box]:
     for step in range(STEPS):
         near, far = slope.run * step / STEPS, slope.run * (step + 1) / STEPS
         z = slope.low + (height - slope.low) * step / STEPS
-        a, b = room.at_wall(slope.wall, 0.0, near), room.at_wall(slope.wall, room.length(slope.wall), far)
-        low, high = (min(a[0], b[0]), min(a[1], b[1])), (max(a[0], b[0]), max(a[1], b[1]))
-        blocks.append(Box((*low, z), (*high, height)))
+        blocks.append(room.box_at(slope.wall, (0.0, room.length(slope.wall)), (near, far), z, height))
     return blocks
 
 
@@ -83,19 +80,3 @@ def slope_mesh(room: Room, image: ByteArray) -> list[Mesh]:
 def block_meshes(room: Room, image: ByteArray, texel: float) -> list[Mesh]:
     """Build the walls around walled off parts."""
     return [box(block.low, block.high, image, texel) for block in room.blocks]
-
-
-def skirting(room: Room, color: tuple[float, float, float]) -> Mesh:
-    """Build a board along the foot of all walls."""
-    thick, high = 0.012, 0.08
-    width, depth, _ = room.size
-    boards = [
-        box((0, 0, 0), (width, thick, high), color),
-        box((0, depth - thick, 0), (width, depth, high), color),
-        box((0, 0, 0), (thick, depth, high), color),
-        box((width - thick, 0, 0), (width, depth, high), color),
-    ]
-    for block in room.blocks:
-        low, up = np.array(block.low) - thick, np.array(block.high) + thick
-        boards.append(box((low[0], low[1], 0), (up[0], up[1], high), color))
-    return merge(*boards)

@@ -1,14 +1,12 @@
 """Bare rooms of any shape: floor, walls with tiles and skirting, ceilings with slopes, a rug."""
 
-from itertools import pairwise
-
 import numpy as np
 
 from xmask3d.rooms import structure, textures
 from xmask3d.rooms.catalogue import CLASS_IDS
 from xmask3d.rooms.layout import Room
 from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, polygons
-from xmask3d.rooms.scanned.shape import block_meshes, skirting, slope_mesh
+from xmask3d.rooms.scanned.shape import block_meshes, slope_mesh
 from xmask3d.rooms.scanned.walls import Part
 from xmask3d.rooms.structure import UNLABELLED
 
@@ -28,7 +26,6 @@ def shell(room: Room, tiles: float, rng: np.random.Generator) -> list[Part]:
 
 
 def _walls(room: Room, tiles: float, rng: np.random.Generator) -> Mesh:
-    w, d, h = room.size
     if rng.random() < WHITE_WALLS:
         color = textures.hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.08), rng.uniform(0.82, 1))
     else:
@@ -36,16 +33,14 @@ def _walls(room: Room, tiles: float, rng: np.random.Generator) -> Mesh:
     image, texel = (textures.plaster(rng, color), 1.5) if rng.random() < 0.85 else (textures.wallpaper(rng, color), 0.8)
     other = textures.plaster(rng, textures.hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.9)))
     feature = int(rng.integers(0, 10))
-    corners = [(0, 0), (w, 0), (w, d), (0, d), (0, 0)]
     parts = []
-    for index, (a, b) in enumerate(pairwise(corners)):
-        side = [(*b, 0), (*a, 0), (*a, h), (*b, h)]
+    for index, side in enumerate(structure.wall_quads(room)):
         parts.append(polygons([side], other, 1.5) if index == feature else polygons([side], image, texel))
     parts += block_meshes(room, image, texel)
     if room.kind in structure.WET and rng.random() < tiles:
         parts.append(_tiles(room, rng))
     if room.kind != "bathroom" and rng.random() < 0.7:
-        parts.append(skirting(room, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97))))
+        parts.append(structure.skirting(room, textures.hsv(0.08, 0.05, rng.uniform(0.5, 0.97))))
     return merge(*parts)
 
 
@@ -56,15 +51,9 @@ def _tiles(room: Room, rng: np.random.Generator) -> Mesh:
     high = float(rng.uniform(1.35, 1.6)) if kitchen else float(rng.choice([1.2, 2.0, room.size[2] - 0.01]))
     color = textures.hsv(rng.random(), rng.choice([0.03, 0.1, 0.5]), rng.uniform(0.5, 0.98))
     image = textures.tiles(rng, color, int(rng.choice([2, 4])), chequered=rng.random() < 0.15)
-    width, depth, _ = room.size
-    thick, texel = 0.006, float(rng.uniform(0.35, 0.9))
+    texel = float(rng.uniform(0.35, 0.9))
     walls = [0, 1, 2, 3] if not kitchen else [int(i) for i in rng.permutation(4)[: int(rng.integers(1, 5))]]
-    boards = [
-        ((0, 0, low), (width, thick, high)),
-        ((0, depth - thick, low), (width, depth, high)),
-        ((0, 0, low), (thick, depth, high)),
-        ((width - thick, 0, low), (width, depth, high)),
-    ]
+    boards = structure.boards(room, 0.006, low, high)
     return merge(*(box(*boards[wall], image, texel) for wall in walls))
 
 

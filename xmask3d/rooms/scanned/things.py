@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xmask3d.rooms import textures
-from xmask3d.rooms.mesh import Mesh, box, lathe, merge, polygons, sheet
+from xmask3d.rooms.mesh import Mesh, box, filled, lathe, merge, pane, polygons, sheet
 from xmask3d.rooms.scanned import pictures
 
 Maker = Callable[[np.random.Generator], Mesh]
@@ -71,17 +71,9 @@ def monitor(rng: np.random.Generator) -> Mesh:
     """Build a monitor on its foot, sometimes with a keyboard before it."""
     w, h, z = rng.uniform(0.45, 0.65), rng.uniform(0.28, 0.38), rng.uniform(0.1, 0.16)
     shell = textures.hsv(0.6, 0.03, rng.choice([0.06, 0.1, 0.6]))
-    face = [
-        [
-            (-w / 2 + 0.01, -0.021, z),
-            (w / 2 - 0.01, -0.021, z),
-            (w / 2 - 0.01, -0.021, z + h),
-            (-w / 2 + 0.01, -0.021, z + h),
-        ]
-    ]
     parts = [
         box((-w / 2, -0.02, z - 0.02), (w / 2, 0.02, z + h + 0.01), shell),
-        filled(polygons(face, pictures.screen(rng))),
+        pane(w / 2 - 0.01, -0.021, z, z + h, pictures.screen(rng)),
         box((-0.03, 0.0, 0), (0.03, 0.03, z), shell),
         box((-0.12, -0.08, 0), (0.12, 0.09, 0.012), shell),
     ]
@@ -94,11 +86,8 @@ def papers(rng: np.random.Generator) -> Mesh:
     """Build sheets of paper."""
     sheets = []
     for index in range(int(rng.integers(1, 5))):
-        page = filled(
-            polygons(
-                [[(-0.105, -0.148, 0), (0.105, -0.148, 0), (0.105, 0.148, 0), (-0.105, 0.148, 0)]], pictures.poster(rng)
-            )
-        )
+        corners = [(-0.105, -0.148, 0), (0.105, -0.148, 0), (0.105, 0.148, 0), (-0.105, 0.148, 0)]
+        page = filled(polygons([corners], pictures.poster(rng)))
         sheets.append(page.turned(float(rng.uniform(0, 6.3))).moved((*rng.normal(0, 0.04, 2), 0.003 + 0.002 * index)))
     return merge(*sheets)
 
@@ -122,9 +111,8 @@ def clothes(rng: np.random.Generator) -> Mesh:
     w, d, h = rng.uniform(0.25, 0.7), rng.uniform(0.25, 0.55), rng.uniform(0.05, 0.2)
     u = np.linspace(-1, 1, 13)
     x, y = np.meshgrid(u, u)
-    fold = 0.5 + 0.3 * np.sin(rng.uniform(2, 6) * x + rng.uniform(0, 6)) * np.sin(
-        rng.uniform(2, 6) * y + rng.uniform(0, 6)
-    )
+    waves_x, waves_y = (np.sin(rng.uniform(2, 6) * axis + rng.uniform(0, 6)) for axis in (x, y))
+    fold = 0.5 + 0.3 * waves_x * waves_y
     z = h * np.clip(1 - np.maximum(np.abs(x), np.abs(y)) ** 3, 0, 1) * (fold + 0.1 * rng.random(x.shape))
     grid = np.stack([x * w / 2, y * d / 2, z + 0.004], -1)
     return sheet(grid, textures.cloth(rng, _paint(rng)), 0.5)
@@ -147,10 +135,7 @@ def bag(rng: np.random.Generator) -> Mesh:
     w, d, h = rng.uniform(0.28, 0.42), rng.uniform(0.14, 0.24), rng.uniform(0.25, 0.45)
     levels = np.array([[0.85, 0.0], [1.0, 0.25], [0.95, 0.7], [0.6, 1.0], [0.0, 1.0]])
     angle = np.linspace(0, 2 * np.pi, 13)
-    ring = np.stack(
-        [np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.5, np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.5],
-        -1,
-    )
+    ring = np.stack([np.sign(wave) * np.abs(wave) ** 0.5 for wave in (np.cos(angle), np.sin(angle))], -1)
     grid = [[(x * w / 2 * r, y * d / 2 * r, z * h) for x, y in ring] for r, z in levels]
     return sheet(grid, textures.cloth(rng, _paint(rng)), 0.3)
 
@@ -225,23 +210,12 @@ def television(rng: np.random.Generator) -> Mesh:
     """Build a flat television on its feet."""
     w = rng.uniform(0.75, 1.25)
     h = w * 0.57
-    face = [
-        [
-            (-w / 2 + 0.012, -0.026, 0.07),
-            (w / 2 - 0.012, -0.026, 0.07),
-            (w / 2 - 0.012, -0.026, 0.05 + h),
-            (-w / 2 + 0.012, -0.026, 0.05 + h),
-        ]
-    ]
     black = (0.03, 0.03, 0.035)
-    parts = [box((-w / 2, -0.025, 0.06), (w / 2, 0.025, 0.06 + h), black), filled(polygons(face, pictures.screen(rng)))]
-    return merge(*(parts + [box((x - 0.02, -0.1, 0), (x + 0.02, 0.1, 0.06), black) for x in (-w * 0.3, w * 0.3)]))
-
-
-def filled(mesh: Mesh) -> Mesh:
-    """Stretch the texture of a single quadrilateral over all of it."""
-    mesh.uv = mesh.uv / np.maximum(mesh.uv.max((0, 1)), 1e-6) * np.float32(0.999)
-    return mesh
+    return merge(
+        box((-w / 2, -0.025, 0.06), (w / 2, 0.025, 0.06 + h), black),
+        pane(w / 2 - 0.012, -0.026, 0.07, 0.05 + h, pictures.screen(rng)),
+        *(box((x - 0.02, -0.1, 0), (x + 0.02, 0.1, 0.06), black) for x in (-w * 0.3, w * 0.3)),
+    )
 
 
 def _ball(radius: float, color: tuple[float, float, float]) -> Mesh:

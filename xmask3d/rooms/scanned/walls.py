@@ -8,7 +8,7 @@ import numpy as np
 from xmask3d.rooms import textures
 from xmask3d.rooms.catalogue import CLASS_IDS
 from xmask3d.rooms.layout import Box, Room
-from xmask3d.rooms.mesh import Mesh, box, lathe, merge, polygons, sheet
+from xmask3d.rooms.mesh import Mesh, box, lathe, merge, pane, sheet
 from xmask3d.rooms.scanned import pictures, things
 from xmask3d.rooms.structure import UNLABELLED
 
@@ -74,9 +74,8 @@ def decorate(room: Room, amount: float, rng: np.random.Generator) -> list[Part]:
         for _ in range(int(rng.poisson(mean * amount))):
             made = _MAKERS[name](rng)
             for _ in range(5):
-                hung = _hung(
-                    room, sides[int(rng.integers(len(sides)))], made[0].mesh, float(rng.uniform(*heights)), rng
-                )
+                side, z = sides[int(rng.integers(len(sides)))], float(rng.uniform(*heights))
+                hung = _hung(room, side, made[0].mesh, z, rng)
                 if hung is not None:
                     angle, offset = hung
                     parts += [Part(p.kind, p.label, p.mesh.turned(angle).moved(offset), p.shine) for p in made]
@@ -117,8 +116,7 @@ def _plate(rng: np.random.Generator, kind: str) -> list[Part]:
 
 def _poster(rng: np.random.Generator) -> list[Part]:
     w, h = float(rng.uniform(0.2, 0.75)), float(rng.uniform(0.25, 1.0))
-    quad = [[(-w / 2, -0.002, 0), (w / 2, -0.002, 0), (w / 2, -0.002, h), (-w / 2, -0.002, h)]]
-    return [Part("picture", CLASS_IDS["picture"], things.filled(polygons(quad, pictures.poster(rng))))]
+    return [Part("picture", CLASS_IDS["picture"], pane(w / 2, -0.002, 0, h, pictures.poster(rng)))]
 
 
 def _shelf(rng: np.random.Generator) -> list[Part]:
@@ -144,13 +142,8 @@ def _radiator(rng: np.random.Generator) -> list[Part]:
     white = textures.hsv(0.1, 0.02, rng.uniform(0.8, 1))
     ribs = [box((x, -0.1, 0), (x + 0.045, -0.03, h), white) for x in np.arange(-w / 2, w / 2 - 0.04, 0.065)]
     pipe = box((-w / 2, -0.08, 0.04), (w / 2, -0.05, 0.07), white)
-    return [
-        Part(
-            "radiator",
-            CLASS_IDS["otherfurniture"],
-            merge(*ribs, pipe, box((-w / 2, -0.05, h - 0.07), (w / 2, 0, h - 0.04), white)),
-        )
-    ]
+    back = box((-w / 2, -0.05, h - 0.07), (w / 2, 0, h - 0.04), white)
+    return [Part("radiator", CLASS_IDS["otherfurniture"], merge(*ribs, pipe, back))]
 
 
 def _clock(rng: np.random.Generator) -> list[Part]:
@@ -174,9 +167,7 @@ def _towel(rng: np.random.Generator) -> list[Part]:
 
 
 def _television(rng: np.random.Generator) -> list[Part]:
-    mesh = things.television(rng)
-    mesh = mesh.moved((0, 0, -0.06))
-    return [Part("television", UNLABELLED, mesh, 0.5)]
+    return [Part("television", UNLABELLED, things.television(rng).moved((0, 0, -0.06)), 0.5)]
 
 
 def ceiling_lamp(room: Room, lamp: tuple[float, float, float], rng: np.random.Generator) -> Part:

@@ -21,28 +21,12 @@ def toilet(style: Style, size: Size) -> Mesh:
     rim, tank = style.between(0.38, 0.43), style.between(0.16, 0.2)
     reach = (d - tank) / 2
     y = d / 2 - tank - reach
-    bowl = lathe(
-        [(0.1, 0), (0.11, 0.1), (0.12, 0.2), (w * 0.44, rim - 0.06), (w * 0.46, rim)],
-        white,
-        20,
-        (1, reach / (w * 0.46)),
-    )
-    seat = lathe(
-        [
-            (w * 0.22, rim),
-            (w * 0.47, rim),
-            (w * 0.48, rim + 0.025),
-            (w * 0.24, rim + 0.03),
-            (w * 0.22, rim - 0.12),
-            (0, rim - 0.16),
-        ],
-        lid,
-        20,
-        (1, reach / (w * 0.48)),
-    )
+    bowl = [(0.1, 0), (0.11, 0.1), (0.12, 0.2), (w * 0.44, rim - 0.06), (w * 0.46, rim)]
+    seat = [(w * 0.22, rim), (w * 0.47, rim), (w * 0.48, rim + 0.025), (w * 0.24, rim + 0.03), (w * 0.22, rim - 0.12),
+            (0, rim - 0.16)]  # fmt: skip
     parts = [
-        bowl.moved((0, y, 0)),
-        seat.moved((0, y, 0)),
+        lathe(bowl, white, 20, (1, reach / (w * 0.46))).moved((0, y, 0)),
+        lathe(seat, lid, 20, (1, reach / (w * 0.48))).moved((0, y, 0)),
         box((-w / 2, d / 2 - tank, rim - 0.02), (w / 2, d / 2, h - 0.03), white),
         box((-w / 2 - 0.01, d / 2 - tank - 0.01, h - 0.03), (w / 2 + 0.01, d / 2, h), white),
         box((-0.1, d / 2 - tank - 0.05, 0), (0.1, d / 2 - 0.03, rim), white),
@@ -89,16 +73,8 @@ def bathtub(style: Style, size: Size) -> Mesh:
     w, d, h = size
     white = style.white()
     if style.chance(0.35):
-        shell = [
-            (0.62, 0),
-            (0.75, 0.05),
-            (0.9, h * 0.6),
-            (1.0, h),
-            (0.94, h),
-            (0.8, h * 0.45),
-            (0.6, h * 0.22),
-            (0, h * 0.2),
-        ]
+        shell = [(0.62, 0), (0.75, 0.05), (0.9, h * 0.6), (1.0, h), (0.94, h), (0.8, h * 0.45), (0.6, h * 0.22),
+                 (0, h * 0.2)]  # fmt: skip
         body = lathe([(r * w / 2, z) for r, z in shell], white, 28, (1, d / w))
         return merge(body, _tap(style, 0.2).moved((-w * 0.4, 0, h)))
     apron = white if style.chance(0.6) else textures.tiles(style.rng, style.paint((0.7, 0.95), (0.03, 0.4)), 4)

@@ -7,7 +7,7 @@ standing on the floor around the origin, front facing -y.
 import numpy as np
 
 from xmask3d.rooms import textures
-from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, polygons, sheet
+from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, pane, polygons, sheet
 from xmask3d.rooms.shapes.parts import Size
 from xmask3d.rooms.style import Style
 
@@ -56,17 +56,11 @@ def picture(style: Style, size: Size) -> Mesh:
     w, d, h = size
     rim, mount = style.between(0.02, 0.06), style.between(0.0, 0.08)
     frame = style.wood() if style.chance(0.6) else style.metal()
-    image = textures.painting(style.rng)
+    canvas = textures.painting(style.rng)
     x, z = w / 2 - rim - mount, rim + mount
-    canvas = polygons(
-        [[(-x, -d / 4 - 0.004, z), (x, -d / 4 - 0.004, z), (x, -d / 4 - 0.004, h - z), (-x, -d / 4 - 0.004, h - z)]],
-        image,
-    )
-    # One painting fills the canvas, whatever its shape.
-    canvas.uv = canvas.uv / np.maximum(canvas.uv.max((0, 1)), 1e-6) * 0.999
     return merge(
         box((-w / 2, -d / 4, 0), (w / 2, d / 2, h), style.white()),
-        canvas,
+        pane(x, -d / 4 - 0.004, z, h - z, canvas),  # one painting fills it, whatever its shape
         *[box((x0, -d / 2, 0), (x0 + rim, d / 2, h), frame) for x0 in (-w / 2, w / 2 - rim)],
         *[box((-w / 2, -d / 2, z0), (w / 2, d / 2, z0 + rim), frame) for z0 in (0, h - rim)],
     )
