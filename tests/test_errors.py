@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from xmask3d.errors import UserError, run_tool
+from xmask3d.errors import UserError, first_line, run_tool, some
 
 
 class Damaged(Dataset):
@@ -82,3 +82,10 @@ def test_codes(capsys: pytest.CaptureFixture) -> None:
             run_tool(main)
         assert ended.value.code == code
     assert capsys.readouterr().err == "stopped by the user\n"
+
+
+def test_messages_of_others_are_one_short_line() -> None:
+    assert first_line(ValueError("\n too large\nin three lines")) == "too large"
+    assert first_line(IndexError()) == "IndexError" and first_line(ValueError("x" * 300), 9) == "x" * 9
+    assert first_line(OSError(errno.ENOENT, "No such file", "a.pt")) == "No such file"
+    assert some(["a", "b"], 2) == "a, b" and some([1, 2, 3], 2) == "1, 2, ..."

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 PATIENCE = 5.0
 """Seconds that a process other than the first lets pass before it reports: mostly the first has the same to say, and
@@ -19,6 +19,17 @@ REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 class UserError(Exception):
     """A mistake in input, data or setup: one line that says what, where and what to do; exit code 1."""
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of an error's message, cut short; its type where it says nothing."""
+    text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return text.splitlines()[0][:most]
+
+
+def some(names: Sequence[object], most: int = 4) -> str:
+    """Join the first few of some names."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def missing_extra(what: str, extra: str) -> UserError:

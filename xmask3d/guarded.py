@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 
 MAX_PIXELS = 1 << 26
 MAX_TEXT = 1 << 28
@@ -55,9 +55,8 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{path}: claims more than the memory holds; damaged, or not {expected}") from error
     except Exception as error:  # readers raise nearly anything on damage
-        reason = str(getattr(error, "strerror", None) or error).strip().split("\n")[0] or type(error).__name__
         kind = "cannot be read as" if isinstance(error, OSError) and error.errno else "damaged, or not"
-        raise UserError(f"{path}: {kind} {expected} ({reason[:120]})") from error
+        raise UserError(f"{path}: {kind} {expected} ({first_line(error, 120)})") from error
 
 
 def _refuse_devices(path: Path | str) -> None:
@@ -115,11 +114,10 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).split("\n")[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         raise UserError(f"{name}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {problem}") from error
     except Exception as error:  # constructors of dates and numbers raise what they like
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"{name}: not valid YAML: {reason[:120]}") from error
+        raise UserError(f"{name}: not valid YAML: {first_line(error, 120)}") from error
 
 
 def _refuse_repeated(node: yaml.Node | None, name: str) -> None:

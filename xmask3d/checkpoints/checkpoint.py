@@ -25,12 +25,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from xmask3d.checkpoints.containers import find_state, load_inert, some
+from xmask3d.checkpoints.containers import find_state, load_inert
 from xmask3d.checkpoints.names import CONSTANTS, package_name
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line, some
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
 from xmask3d.models.loading.tensor_files import check_numbers, refuse_foreign
-from xmask3d.seal import check_archive, check_seal, read_sealed_json, sealed_json
+from xmask3d.seal import beside, check_archive, check_seal, read_sealed_json, sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class CheckpointFolder:
         if record.exists() and _recorded_score(record) >= score:
             return False
         best = self.folder / "best.pt"
-        for source, target in [(_digest_path(path), _digest_path(best)), (path, best)]:
+        for source, target in [(beside(path), beside(best)), (path, best)]:
             atomic_write(target, partial(_link, source))
         atomic_write(record, sealed_json({"score": score, "from": path.name}))
         return True
@@ -175,7 +175,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, advice: str = "make room
     def write(part: Path) -> None:
         with open(part, "wb") as file:  # given a path, torch would keep the temporary name in the file
             torch.save(payload, file)
-        atomic_write(_digest_path(path), f"{sha256_of(part)}  {path.name}\n", advice=advice)
+        atomic_write(beside(path), f"{sha256_of(part)}  {path.name}\n", advice=advice)
 
     atomic_write(path, write, advice=advice)
 
@@ -209,7 +209,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
                 names = [name for name in file.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
                 return {name: file.get_tensor(name) for name in names if name not in CONSTANTS}
         except Exception as error:
-            raise UserError(f"{path}: damaged or not a safetensors file ({_first_line(error)})") from error
+            raise UserError(f"{path}: damaged or not a safetensors file ({first_line(error)})") from error
     payload = read_payload(path)
     if payload.get("format") != FORMAT and (state := find_state(payload)):
         return _from_published(state)
@@ -315,15 +315,15 @@ def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
     """
     _check_exists(path)
     refuse_foreign(path)
-    beside = _digest_path(path)
-    if not beside.exists():
+    digest = beside(path)
+    if not digest.exists():
         check_archive(path)
-    elif beside.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
-        raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside.name}")
+    elif digest.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
+        raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {digest.name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True) if strict else load_inert(path)
     except Exception as error:  # zip, pickle and system errors alike
-        raise UserError(f"{path}: damaged or foreign checkpoint ({_first_line(error)})") from error
+        raise UserError(f"{path}: damaged or foreign checkpoint ({first_line(error)})") from error
     if not isinstance(payload, dict):
         raise UserError(f"{path}: not a checkpoint")
     strange = [name for name in find_state(payload) or {} if not isinstance(name, str)]
@@ -355,14 +355,6 @@ def _from_published(state: dict[str, Any]) -> dict[str, Tensor]:
 def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
-
-
-def _digest_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
 
 
 def _step_of(path: Path) -> int:

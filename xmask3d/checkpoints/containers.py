@@ -121,8 +121,3 @@ def _is_plain(value: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def some(names: list[str], most: int = 4) -> str:
-    """Join the first few of some names."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

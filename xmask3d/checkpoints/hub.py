@@ -4,7 +4,7 @@ from pathlib import Path
 
 from xmask3d.checkpoints.export import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from xmask3d.checkpoints.published_models import print_plan
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 
 FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 
@@ -23,7 +23,7 @@ def fetch_from_hub(repo: str) -> Path:
     try:
         info = HfApi().model_info(repo, files_metadata=True)
     except Exception as error:
-        reason, is_offline = _reason(error), True
+        reason, is_offline = first_line(error), True
     else:
         reason, is_offline = "", False
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
@@ -37,7 +37,7 @@ def fetch_from_hub(repo: str) -> Path:
     try:
         folder = HfApi().snapshot_download(repo, allow_patterns=list(FILES), local_files_only=is_offline)
     except Exception as error:
-        raise UserError(f"{repo}: cannot be fetched from the hub ({reason or _reason(error)})") from error
+        raise UserError(f"{repo}: cannot be fetched from the hub ({reason or first_line(error)})") from error
     return Path(folder)
 
 
@@ -54,9 +54,5 @@ def push_folder(folder: Path, repo: str, private: bool, token: str | None) -> st
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a model of xmask3d")
     except Exception as error:
-        raise UserError(f"{repo}: cannot be uploaded to the hub ({_reason(error)})") from error
+        raise UserError(f"{repo}: cannot be uploaded to the hub ({first_line(error)})") from error
     return str(address)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xmask3d.checkpoints.checkpoint import OPTIMIZER_PREFIX, read_payload
-from xmask3d.checkpoints.containers import STATE_KEYS, find_state, plain_values, some
+from xmask3d.checkpoints.containers import STATE_KEYS, find_state, plain_values
 from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order, package_name, published_name
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, some
 from xmask3d.files import atomic_write
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.seal import UNSEALED, check_seal, sealed

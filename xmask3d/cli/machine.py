@@ -13,7 +13,7 @@ from typing import Literal
 
 from xmask3d import __version__
 from xmask3d.cli.arguments import FURNITURE_CACHE
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 from xmask3d.resources import CACHE
 
 EXTRAS = {
@@ -62,7 +62,7 @@ def find_torch() -> Iterator[Finding]:
 
         total = float(torch.ones(2, 2).sum())
     except (ImportError, OSError, RuntimeError) as error:
-        yield Finding("broken", f"torch: {_first_line(error)}", "reinstall it; see installation.md")
+        yield Finding("broken", f"torch: {first_line(error)}", "reinstall it; see installation.md")
         return
     if total != 4:
         yield Finding("broken", f"torch {torch.__version__} adds 1 + 1 + 1 + 1 to {total}", "reinstall it")
@@ -87,7 +87,7 @@ def find_compiler() -> Iterator[Finding]:
         advice = "plain torch is used, several times slower on a CPU; install g++ or clang++, or name one in CXX"
         yield Finding("missing", f"compiled loops: {error}", advice)
     except ImportError as error:
-        yield Finding("missing", f"compiled loops: not tried, {_first_line(error)}")
+        yield Finding("missing", f"compiled loops: not tried, {first_line(error)}")
     else:
         yield Finding("there", f"compiled loops; compiler {found or 'none, but they were built before'}")
 
@@ -106,13 +106,13 @@ def find_weights() -> Iterator[Finding]:
                 count = len(list(file.keys()))
             yield Finding("there", f"shipped {name}: {count} tensors, {_size(path.stat().st_size)}")
         except (SafetensorError, OSError) as error:
-            yield Finding("broken", f"shipped {name}: {_first_line(error)}", "install the package again")
+            yield Finding("broken", f"shipped {name}: {first_line(error)}", "install the package again")
     try:
         from xmask3d.checkpoints.sources import find_source
 
         yield Finding("there", f"xmask3d segment uses {find_source().words}")
     except (UserError, ImportError) as error:
-        yield Finding("broken", f"no model for xmask3d segment: {_first_line(error)}")
+        yield Finding("broken", f"no model for xmask3d segment: {first_line(error)}")
 
 
 def find_packages() -> Iterator[Finding]:
@@ -202,7 +202,3 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

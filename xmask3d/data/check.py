@@ -14,7 +14,7 @@ from xmask3d.data.scannet import ScanNetReader
 from xmask3d.data.scene import Scene
 from xmask3d.data.view_settings import ViewFilter, ViewSettings
 from xmask3d.data.visibility import Visibility
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, some
 from xmask3d.splits import Benchmark
 
 POOR_AGREEMENT = 0.3  # share of visible points whose label equals their pixel's, below which ids or poses are wrong
@@ -166,7 +166,7 @@ def _unknown_ids(ids: np.ndarray, reader: ScanNetReader, kind: int) -> str | Non
     bad = ((values < 0) | (values > largest[kind])) & ~np.isin(values, UNLABELLED)
     if not bad.any():
         return None
-    shown = ", ".join(map(str, values[bad][:5])) + (", ..." if bad.sum() > 5 else "")
+    shown = some(values[bad].tolist(), 5)
     return f"{counts[bad].sum() / ids.size:.1%} of its label ids are none of 0 to {largest[kind]} ({shown})"
 
 
@@ -287,7 +287,7 @@ def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, capt
         )
     if report.blank:
         report.warnings.append(
-            f"{len(report.blank)} label pictures show no class of {benchmark.name}: " + _some(report.blank, 5)
+            f"{len(report.blank)} label pictures show no class of {benchmark.name}: " + some(report.blank, 5)
         )
     labelled = sum(count for label, count in report.class_points.items() if label != benchmark.num_classes)
     if report.class_points and not labelled:
@@ -315,12 +315,8 @@ def describe(report: SplitReport, benchmark: Benchmark) -> str:
     for what, counts in (("points", report.class_points), ("pixels", report.class_pixels)):
         absent = [name for i, name in enumerate(benchmark.class_names) if not counts[i]]
         if counts and absent:
-            lines.append(f"classes without {what}: {_some(absent, 20)}")
+            lines.append(f"classes without {what}: {some(absent, 20)}")
     return "\n".join(f"  {line}" for line in lines)
-
-
-def _some(names: list[str], limit: int) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _sizes(sizes: Counter) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d import guarded
-from xmask3d.errors import UserError, missing_extra
+from xmask3d.errors import UserError, first_line, missing_extra
 from xmask3d.guarded import MAX_PIXELS, open_picture, read_array, read_arrays, read_text, reading
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
@@ -125,10 +125,6 @@ def _record3d_size(path: Path) -> tuple[int, int]:
         return int(content["dh"]), int(content["dw"])
 
 
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).split("\n")[0][:120]
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises `UserError` for anything else."""
     content = guarded.read_json(path)
@@ -163,7 +159,7 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
         try:
             return _intrinsics_of_json(path, content)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise UserError(f"{path}: not understood as intrinsics ({_reason(error)})") from error
+            raise UserError(f"{path}: not understood as intrinsics ({first_line(error, 120)})") from error
     if path.suffix in {".yaml", ".yml"}:
         return _intrinsics_of_json(path, _yaml_values(text_of(path)))
     values = read_numbers(path)

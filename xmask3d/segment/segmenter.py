@@ -24,7 +24,7 @@ from xmask3d.checkpoints.export import about_checkpoint, write_model
 from xmask3d.checkpoints.hub import push_folder
 from xmask3d.checkpoints.sources import find_source
 from xmask3d.config import Config, load_config
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 from xmask3d.inference.fill import fill_unseen
 from xmask3d.inference.gate_weights import GateWeights
 from xmask3d.inference.region_labels import common_parts
@@ -299,7 +299,7 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         torch.zeros(1, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device}: not available here ({str(error).splitlines()[0][:100]})") from error
+        raise UserError(f"device {device}: not available here ({first_line(error, 100)})") from error
 
 
 def scan_key(scan: Scan) -> str:

@@ -19,7 +19,7 @@ from typing import IO, TypeVar
 from tqdm import tqdm
 
 from xmask3d.data.download.fetch import BLOCK, make_folder, need_space
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, some
 from xmask3d.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -144,8 +144,8 @@ def _copy_links(archive: Path, folder: Path, links: dict[str, str | None], files
         with open(source, "rb") as stream:
             _write(stream, _destination(archive, folder, name), source.stat().st_size)
     if left_out:
-        some = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
-        log.warning("%s: left out %d links and devices that lead to no file of it: %s", archive, len(left_out), some)
+        count = len(left_out)
+        log.warning("%s: left out %d links and devices that lead to no file of it: %s", archive, count, some(left_out))
 
 
 def _beside(name: str, target: str | None) -> str | None:

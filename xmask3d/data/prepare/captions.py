@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from xmask3d.data.scannet import read_captions
 from xmask3d.data.scene import SceneReader, View
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 from xmask3d.files import atomic_write
 from xmask3d.seal import beside, write_beside
 from xmask3d.splits import Benchmark
@@ -107,10 +107,8 @@ class ModelCaptioner:
                 self._decode = self._prepare.batch_decode
                 model = transformers.AutoModelForImageTextToText.from_pretrained(source)
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"captioner {source}: cannot be loaded ({reason}); give a local folder or --model template"
-            ) from error
+            reason = f"captioner {source}: cannot be loaded ({first_line(error)})"
+            raise UserError(f"{reason}; give a local folder or --model template") from error
         self._model = model.to(device).eval()
         self._device, self._options = device, {"num_beams": beams, "max_length": max_length}
 

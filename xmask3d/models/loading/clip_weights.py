@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 from xmask3d.guarded import read_json
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
 from xmask3d.models.frozen import ForeignNetwork
@@ -125,7 +125,7 @@ def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
         # None instead of a half-precision dtype: plain layer norms, which also run in float64.
         model = build_model_from_openai_state_dict(dict(tensors), cast_dtype=None)
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"{path}: not in OpenAI's layout: {_first_line(error)}") from error
+        raise UserError(f"{path}: not in OpenAI's layout: {first_line(error)}") from error
     return model, open_clip.SimpleTokenizer(context_length=context_length)
 
 
@@ -148,7 +148,7 @@ def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
         quick = bool(tag.get("quick_gelu"))
         return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick), tokenizer
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise UserError(
             f"CLIP {name}: cannot download {pretrained!r} ({reason}); give the path of a local file instead"
         ) from error
@@ -170,10 +170,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         tensors = load_script_archive(path) if _is_torchscript(path) else torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a readable weight file: {_first_line(error)}") from error
+        raise UserError(f"{path}: not a readable weight file: {first_line(error)}") from error
     except Exception as error:
         # Whatever the unpickler makes of a damaged or a foreign file.
-        raise UserError(f"{path}: refused, since it is not a plain file of tensors: {_first_line(error)}") from error
+        raise UserError(f"{path}: refused, since it is not a plain file of tensors: {first_line(error)}") from error
     tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else None
     if not isinstance(tensors, dict):
         raise UserError(f"{path}: not a state dict; expected names and tensors")
@@ -203,7 +203,3 @@ def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: weights of another model: {reason}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200]

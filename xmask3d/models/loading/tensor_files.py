@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 
 
 class TensorFile(NamedTuple):
@@ -114,8 +114,7 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, since it holds more than tensors; convert it to safetensors") from error
     except Exception as error:  # a damaged or foreign file raises nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
+        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
