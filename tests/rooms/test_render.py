@@ -46,7 +46,7 @@ def test_lamp_light_is_blocked_by_things_between() -> None:
     brightness = []
     for shadows in (False, True):
         light = Light(ambient=0.2, sun_strength=0.0, lamp=(0, 0, 2), lamp_strength=0.5, shadows=shadows)
-        hits = Renderer([floor, block], light=light).cast(
+        hits = Renderer([floor, block], light=light).rays.cast(
             np.array([[0, 0, 0.3], [1.5, 0, 0.3]]), np.array([[0, 0, -1.0]] * 2)
         )
         brightness.append(hits.color[:, 0])

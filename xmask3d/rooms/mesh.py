@@ -19,7 +19,12 @@ Color = Sequence[float]
 
 def solid_texture(color: ArrayLike) -> ByteArray:
     """Make a texture of one texel. Args: color: red, green, blue in [0, 1]. Returns 1 x 1 x 3 uint8."""
-    return np.round(np.clip(np.asarray(color, np.float64), 0, 1) * 255).astype(np.uint8).reshape(1, 1, 3)
+    return to_bytes(np.asarray(color, np.float64)).reshape(1, 1, 3)
+
+
+def to_bytes(image: NDArray[np.float64]) -> ByteArray:
+    """Round a picture in [0, 1] to uint8; what lies outside is cut off."""
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 @dataclass

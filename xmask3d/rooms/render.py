@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xmask3d.rooms.mesh import Mesh, merge
-from xmask3d.rooms.shading import Hits, Light, Looks, RayCaster
+from xmask3d.rooms.mesh import FloatArray, Mesh, merge
+from xmask3d.rooms.shading import Light, Looks, RayCaster
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,7 @@ class Renderer:
             intrinsics: 3 x 3 or larger: focal lengths and principal point in pixels.
             colored: whether the colours are wanted; they are most of the work, and black without.
         """
-        k = np.asarray(intrinsics, np.float32)
-        rotation, origin = np.asarray(pose, np.float32)[:3, :3], np.asarray(pose, np.float32)[:3, 3]
-        # z = 1 in the camera frame, so the distance along such a ray is the depth.
-        across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * rotation[:, 0]
-        down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * rotation[:, 1]
-        rays = (across + down[:, None] + rotation[:, 2]).reshape(-1, 3)
-        hits = self.rays.cast(np.broadcast_to(origin, rays.shape), rays, colored)
+        hits = self.rays.cast(*camera_rays(pose, intrinsics, height, width), colored)
         missed = np.flatnonzero(hits.face < 0)
         color = hits.color
         if colored:
@@ -90,16 +84,14 @@ class Renderer:
             label.reshape(height, width),
         )
 
-    def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating], colored: bool = True) -> Hits:
-        """Follow rays to the first surface.
 
-        Args:
-            origins, directions: N x 3; directions need no unit length.
-            colored: whether the colours are wanted; black without.
-        """
-        starts = np.ascontiguousarray(origins, np.float32)
-        rays = np.ascontiguousarray(directions, np.float32)
-        return self.rays.cast(starts, rays, colored)
+def camera_rays(pose: NDArray, intrinsics: NDArray, height: int, width: int) -> tuple[FloatArray, FloatArray]:
+    """Return starts and rays, N x 3 each; a ray's depth is 1, so that distances along it are depths."""
+    k, pose = np.asarray(intrinsics, np.float32), np.asarray(pose, np.float32)
+    across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * pose[:3, 0]
+    down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * pose[:3, 1]
+    rays = np.ascontiguousarray((across + down[:, None] + pose[:3, 2]).reshape(-1, 3))
+    return np.ascontiguousarray(np.broadcast_to(pose[:3, 3], rays.shape)), rays
 
 
 def look_at(eye: Sequence[float] | NDArray, target: Sequence[float] | NDArray) -> NDArray[np.float64]:

@@ -95,15 +95,17 @@ class RayCaster:
         corners = np.ascontiguousarray(mesh.uv.transpose(2, 1, 0))
         self._uv = [(first, second - first, third - first) for first, second, third in corners]
         self._scene = rtcore_scene.EmbreeScene()
-        TriangleMesh(
-            self._scene,
-            np.ascontiguousarray(mesh.vertices, np.float32),
-            np.ascontiguousarray(mesh.faces, np.int32),
-        )
+        vertices, faces = np.ascontiguousarray(mesh.vertices, np.float32), np.ascontiguousarray(mesh.faces, np.int32)
+        TriangleMesh(self._scene, vertices, faces)
 
-    def cast(self, starts: FloatArray, rays: FloatArray, colored: bool) -> Hits:
-        """Follow N rays to the first surface. Args: starts, rays: N x 3; colored: whether colours are wanted."""
-        starts, rays = np.ascontiguousarray(starts), np.ascontiguousarray(rays)
+    def cast(self, starts: NDArray[np.floating], rays: NDArray[np.floating], colored: bool = True) -> Hits:
+        """Follow rays, of any length, to the first surface.
+
+        Args:
+            starts, rays: N x 3.
+            colored: whether the colours are wanted; black without.
+        """
+        starts, rays = np.ascontiguousarray(starts, np.float32), np.ascontiguousarray(rays, np.float32)
         face, distance, weights = self.trace(starts, rays)
         hit = (face >= 0) & (distance < 1e6)
         if colored and hit.all():

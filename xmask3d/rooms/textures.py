@@ -5,7 +5,7 @@ from colorsys import hsv_to_rgb
 import numpy as np
 from numpy.typing import NDArray
 
-from xmask3d.rooms.mesh import ByteArray, Color
+from xmask3d.rooms.mesh import ByteArray, Color, to_bytes
 
 SIDE = 64
 
@@ -112,7 +112,7 @@ def painting(rng: np.random.Generator) -> ByteArray:
             center, radius = rng.random(2), rng.uniform(0.08, 0.3)
             inside = (rows - center[0]) ** 2 + (columns - center[1]) ** 2 < radius**2
             image[inside] = hsv(rng.random(), rng.uniform(0.3, 1), rng.uniform(0.3, 1))
-    return _to_bytes(image * (1 + 0.04 * rng.standard_normal((SIDE, SIDE, 1))))
+    return to_bytes(image * (1 + 0.04 * rng.standard_normal((SIDE, SIDE, 1))))
 
 
 def outdoors(rng: np.random.Generator) -> ByteArray:
@@ -122,14 +122,14 @@ def outdoors(rng: np.random.Generator) -> ByteArray:
     sky = np.asarray(hsv(rng.uniform(0.53, 0.6), rng.uniform(0.08, 0.3), 1.0))
     ground = np.asarray(hsv(rng.uniform(0.2, 0.4), rng.uniform(0.2, 0.5), rng.uniform(0.5, 0.75)))
     mix = 1 / (1 + np.exp(-25 * (rows - horizon)))[..., None]
-    return _to_bytes(sky * (1 - mix) + ground * mix * (1 + 0.15 * _smooth_noise(rng, (SIDE, SIDE), (3, 3)))[..., None])
+    return to_bytes(sky * (1 - mix) + ground * mix * (1 + 0.15 * _smooth_noise(rng, (SIDE, SIDE), (3, 3)))[..., None])
 
 
 def recolored(image: ByteArray, tint: Color, strength: float) -> ByteArray:
     """Blend a texture towards a colour, keeping its light and dark."""
     pixels = image.astype(np.float64) / 255
     gray = pixels.mean(-1, keepdims=True)
-    return _to_bytes(pixels * (1 - strength) + strength * gray * np.asarray(tint) / max(float(np.mean(tint)), 1e-3))
+    return to_bytes(pixels * (1 - strength) + strength * gray * np.asarray(tint) / max(float(np.mean(tint)), 1e-3))
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: tuple[float, float]) -> NDArray[np.float64]:
@@ -143,8 +143,4 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: tuple
 
 
 def _tint(color: Color, shade: NDArray[np.float64]) -> ByteArray:
-    return _to_bytes(np.asarray(color, np.float64) * shade[..., None])
-
-
-def _to_bytes(image: NDArray[np.float64]) -> ByteArray:
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return to_bytes(np.asarray(color, np.float64) * shade[..., None])

@@ -60,7 +60,7 @@ def test_a_slope_is_where_its_height_says() -> None:
     assert ceiling_height(room, 2.0, 2.4) == pytest.approx(1.9)
     assert ceiling_height(room, 2.0, 1.0) == 2.5
     mesh = Renderer(slope_mesh(room, plaster(np.random.default_rng(0), (1, 1, 1))))
-    hit = mesh.cast(np.array([[2.0, 2.4, 0.0]]), np.array([[0.0, 0.0, 1.0]]), colored=False)
+    hit = mesh.rays.cast(np.array([[2.0, 2.4, 0.0]]), np.array([[0.0, 0.0, 1.0]]), colored=False)
     assert hit.distance[0] == pytest.approx(1.9, abs=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_clutter_grows_with_its_setting_lies_on_things_and_has_no_class() -> Non
         for index in things:
             points = mesh.vertices[np.unique(mesh.faces[built.renderer.face_instance == index])]
             (x, y), z = (points.min(0) + points.max(0))[:2] / 2, float(points[:, 2].min())
-            below = pieces.cast(np.array([[x, y, z + 0.05]]), np.array([[0, 0, -1.0]]), colored=False)
+            below = pieces.rays.cast(np.array([[x, y, z + 0.05]]), np.array([[0, 0, -1.0]]), colored=False)
             assert z < 0.03 or (below.face[0] >= 0 and abs(below.distance[0] - 0.05) < 0.045)
     assert 0 < count[0.5] < count[2.0]
 

@@ -127,7 +127,7 @@ def _drop(
     corners = [(x, y) for x in (low[0] + inner[0], high[0] - inner[0]) for y in (low[1] + inner[1], high[1] - inner[1])]
     middle = (float(place[0]), float(place[1]))
     origins = np.array([(*corner, start) for corner in [*corners, middle]], np.float32)
-    hits = ground.cast(origins, np.tile(np.array([0, 0, -1], np.float32), (5, 1)), colored=False)
+    hits = ground.rays.cast(origins, np.tile(np.array([0, 0, -1], np.float32), (5, 1)), colored=False)
     if (hits.face < 0).any() or (ground.face_instance[hits.face] != support).any() or np.ptp(hits.distance) > FLAT:
         return False
     z = start - float(hits.distance.min())

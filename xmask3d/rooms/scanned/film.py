@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmask3d.rooms.mesh import ByteArray
-from xmask3d.rooms.render import Renderer
+from xmask3d.rooms.render import Renderer, camera_rays
 from xmask3d.rooms.shading import dot
 from xmask3d.rooms.structure import BuiltRoom
 
@@ -87,7 +87,7 @@ class Film:
 def expose(room: ScannedRoom, pose: NDArray, intrinsics: NDArray, height: int, width: int) -> Film:
     """Follow the rays of a camera. Args: pose: 4 x 4, camera to world; intrinsics: 3 x 3 or larger, pixels."""
     renderer = room.renderer
-    starts, rays = _camera_rays(pose, intrinsics, height, width)
+    starts, rays = camera_rays(pose, intrinsics, height, width)
     face, distance, weights = renderer.rays.trace(starts, rays)
     hit = (face >= 0) & (distance < 1e6)
     face, distance = np.where(hit, face, 0), np.where(hit, distance, 0).astype(np.float32)
@@ -113,15 +113,6 @@ def expose(room: ScannedRoom, pose: NDArray, intrinsics: NDArray, height: int, w
         "outside": through,
     }
     return Film(light.reshape(height, width, 3), **{k: v.reshape(height, width) for k, v in arrays.items()})
-
-
-def _camera_rays(pose: NDArray, intrinsics: NDArray, height: int, width: int) -> tuple[PlainArray, PlainArray]:
-    """Return starts and rays, N x 3 each; a ray's depth is 1, so that distances along it are depths."""
-    k, pose = np.asarray(intrinsics, np.float32), np.asarray(pose, np.float32)
-    across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * pose[:3, 0]
-    down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * pose[:3, 1]
-    rays = np.ascontiguousarray((across + down[:, None] + pose[:3, 2]).reshape(-1, 3))
-    return np.ascontiguousarray(np.broadcast_to(pose[:3, 3], rays.shape)), rays
 
 
 def _corner_shade(points: PlainArray, size: tuple[float, float, float]) -> PlainArray:

@@ -8,7 +8,7 @@ import numpy as np
 from xmask3d.rooms import textures
 from xmask3d.rooms.furniture import FurnitureModel, made_model
 from xmask3d.rooms.layout import Piece, Room
-from xmask3d.rooms.mesh import ByteArray, Mesh
+from xmask3d.rooms.mesh import ByteArray, Mesh, to_bytes
 from xmask3d.rooms.planner import Planner, moved, resized
 from xmask3d.rooms.procedural import ProceduralSource
 from xmask3d.rooms.room_types import furnish
@@ -102,7 +102,7 @@ def _painted(image: ByteArray, color: tuple[float, float, float]) -> ByteArray:
     """Return a texture in another colour, with half of its own light and dark."""
     gray = image.astype(np.float64).mean(-1, keepdims=True)
     shade = 0.5 + 0.5 * gray / max(float(gray.mean()), 1.0)
-    return np.round(np.clip(np.asarray(color) * shade, 0, 1) * 255).astype(np.uint8)
+    return to_bytes(np.asarray(color) * shade)
 
 
 def television_place(room: Room) -> Piece | None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from xmask3d.rooms.mesh import ByteArray
+from xmask3d.rooms.mesh import ByteArray, to_bytes
 from xmask3d.rooms.textures import hsv
 
 HEIGHT, WIDTH = 128, 256
@@ -36,7 +36,7 @@ def outside(rng: np.random.Generator) -> ByteArray:
     ground = np.asarray(hsv(rng.choice([0.08, 0.28, 0.6]), rng.uniform(0.03, 0.5), rng.uniform(0.35, 0.7)))
     horizon = HEIGHT * rng.uniform(0.6, 0.85)
     image = np.where((rows > horizon)[..., None], ground * (1 + 0.1 * _grain(rng)), image)
-    return _bytes(image)
+    return to_bytes(image)
 
 
 def poster(rng: np.random.Generator) -> ByteArray:
@@ -59,7 +59,7 @@ def poster(rng: np.random.Generator) -> ByteArray:
     first = int(rng.integers(4, 30)) if style == 2 else 52
     for row in range(first, side - 4, int(rng.integers(3, 7))):
         image[row, 5 : int(rng.integers(20, side - 4))] = rng.uniform(0.05, 0.45)
-    return _bytes(image)
+    return to_bytes(image)
 
 
 def screen(rng: np.random.Generator) -> ByteArray:
@@ -71,7 +71,7 @@ def screen(rng: np.random.Generator) -> ByteArray:
             top, left = rng.integers(0, 20), rng.integers(0, 30)
             image[top : top + 26, left : left + 32] = rng.uniform(0.75, 1)
             image[top + 4 : top + 24 : 3, left + 3 : left + int(rng.integers(10, 30))] = 0.3
-    return _bytes(image)
+    return to_bytes(image)
 
 
 def package(rng: np.random.Generator) -> ByteArray:
@@ -84,7 +84,7 @@ def package(rng: np.random.Generator) -> ByteArray:
         image[:] = hsv(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.3, 1))
         top = int(rng.integers(2, 16))
         image[top : top + int(rng.integers(4, 14)), 4:28] = hsv(rng.random(), rng.uniform(0, 0.9), rng.uniform(0.2, 1))
-    return _bytes(image * (1 + 0.03 * rng.standard_normal((32, 32, 1))))
+    return to_bytes(image * (1 + 0.03 * rng.standard_normal((32, 32, 1))))
 
 
 def _grain(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -99,7 +99,3 @@ def _waves(rng: np.random.Generator, columns: NDArray, count: int) -> NDArray[np
     """Return a sum of waves along the columns that repeat after the picture's width."""
     waves = [np.sin(2 * np.pi * int(rng.integers(1, 9)) * columns / WIDTH + rng.uniform(0, 6.28)) for _ in range(count)]
     return np.sum(waves, 0) / np.sqrt(count)
-
-
-def _bytes(image: NDArray[np.float64]) -> ByteArray:
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
