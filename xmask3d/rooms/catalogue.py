@@ -11,53 +11,29 @@ CLASS_NAMES = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "doo
 
 CLASS_IDS = {name: index for index, name in enumerate(CLASS_NAMES)}
 
-CLASS_OF_KIND = {
-    "wardrobe": "cabinet",
-    "cupboard": "cabinet",
-    "dresser": "cabinet",
-    "filing cabinet": "cabinet",
-    "kitchen cabinet": "cabinet",
-    "wall cabinet": "cabinet",
-    "tall cabinet": "cabinet",
-    "bed": "bed",
-    "bunk bed": "bed",
-    "chair": "chair",
-    "armchair": "chair",
-    "office chair": "chair",
-    "bar chair": "chair",
-    "sofa": "sofa",
-    "corner sofa": "sofa",
-    "dining table": "table",
-    "coffee table": "table",
-    "side table": "table",
+_KINDS_OF_CLASS = {
+    "cabinet": "wardrobe, cupboard, dresser, filing cabinet, kitchen cabinet, wall cabinet, tall cabinet",
+    "bed": "bed, bunk bed",
+    "chair": "chair, armchair, office chair, bar chair",
+    "sofa": "sofa, corner sofa",
+    "table": "dining table, coffee table, side table",
     "door": "door",
     "window": "window",
     "bookshelf": "bookshelf",
     "picture": "picture",
-    "counter": "counter",
-    "kitchen island": "counter",
+    "counter": "counter, kitchen island",
     "desk": "desk",
     "curtain": "curtain",
     "refrigerator": "refrigerator",
     "shower curtain": "shower curtain",
     "toilet": "toilet",
-    "sink": "sink",
-    "wall sink": "sink",
-    "counter sink": "sink",
+    "sink": "sink, wall sink, counter sink",
     "bathtub": "bathtub",
-    "nightstand": "otherfurniture",
-    "plant": "otherfurniture",
-    "lamp": "otherfurniture",
-    "stove": "otherfurniture",
-    "washing machine": "otherfurniture",
-    "tv stand": "otherfurniture",
-    "low tv stand": "otherfurniture",
-    "trash can": "otherfurniture",
-    "bench": "otherfurniture",
-    "stool": "otherfurniture",
-    "piano": "otherfurniture",
-    "mirror": "otherfurniture",
+    "otherfurniture": "nightstand, plant, lamp, stove, washing machine, tv stand, low tv stand, trash can, bench, "
+    "stool, piano, mirror",
 }
+
+CLASS_OF_KIND = {kind: name for name, kinds in _KINDS_OF_CLASS.items() for kind in kinds.split(", ")}
 """Class of each kind; a kind is what decides where furniture stands and which words describe it."""
 
 _KINDS = {
