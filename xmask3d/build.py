@@ -346,7 +346,7 @@ def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, acc
 
 
 def open_clip_model(source: str) -> LoadedClip:
-    """CLIP and its tokenizer from `model.clip`: "shipped", a local file or folder, or open_clip's "name/tag"."""
+    """Load CLIP and its tokenizer by `model.clip`: "shipped", a local file or folder, or open_clip's "name/tag"."""
     if source == "shipped":
         return load_clip(clip_folder())
     path = find_file(Path(source))

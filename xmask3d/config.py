@@ -94,7 +94,7 @@ class ModelConfig(Section):
         "pretrained/sd_model/sd-v1-3.ckpt", description="'shipped', a diffusers folder or a CompVis file"
     )
     diffusion_precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="type of the frozen diffusion model's weights and products"
+        "float32", description="type of numbers in which the frozen diffusion model computes"
     )
     diffusion_channels_last: bool = Field(False, description="memory layout of the frozen diffusion model")
     condition: Literal["point", "image", "text", "none"] = Field(

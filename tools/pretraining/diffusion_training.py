@@ -41,7 +41,7 @@ def hidden_states(clip: CLIP, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def region_embeddings(clip: CLIP, pool: Pool, batch_size: int = 64) -> Tensor:
-    """CLIP embeddings of all regions of a pool, normalised: N x regions x D float16."""
+    """Return CLIP's embeddings of all regions of a pool, normalised: N x regions x D float16."""
     clip.eval()  # the norm of its stem has statistics of its own
     parts = []
     for start in trange(0, len(pool), batch_size, desc="region embeddings"):

@@ -153,7 +153,7 @@ class CheckpointFolder:
 
 
 def _recorded_score(record: Path) -> float:
-    """Score of the best checkpoint so far; a record that cannot be read counts as none, with a warning."""
+    """Return the score of the best checkpoint so far; a record that cannot be read counts as none, with a warning."""
     try:
         return float(read_sealed_json(record)["score"])
     except (UserError, KeyError, TypeError, ValueError):

@@ -68,7 +68,7 @@ def checked_colors(colors: np.ndarray, source: Path | str, tell: Tell) -> np.nda
 
 
 def checked_labels(labels: np.ndarray, count: int, source: Path | str) -> np.ndarray:
-    """Label ids of `count` points as int64.
+    """Return the label ids of `count` points as int64.
 
     Raises:
         UserError: another number of labels, or some that are no whole numbers or beyond any list of classes.

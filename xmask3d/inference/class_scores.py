@@ -106,7 +106,7 @@ def label_views(
 
 
 def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: Tensor, ratios: Tensor) -> Tensor:
-    """Log of the geometric mean of the model's and CLIP's class probabilities of the fused rows (paper Eq. 15).
+    """Return the log of the geometric mean of the model's and CLIP's class probabilities of fused rows (paper Eq. 15).
 
     Points that no mask owns have the model's probability alone. All in logs, so that a probability too small for its
     format is a very low score, not NaN, and scores of covered and uncovered points can be compared and averaged.

@@ -14,7 +14,7 @@ from xmask3d.models.similarity import at_least_float32, cosine_logits
 
 
 def clip_odds(outputs: Outputs, text: Tensor, novel: Tensor) -> tuple[Tensor, Tensor]:
-    """Log odds of novel against base names in CLIP's view of the mask that owns each point.
+    """Return the log odds of novel against base names in CLIP's view of the mask that owns each point.
 
     Args:
         outputs: outputs with CLIP's mask embeddings.

@@ -32,7 +32,7 @@ def gate(scores: Any, allowed: Any) -> Any:
 
 
 def soft_gate(scores: Any, probability: Any, novel: Any) -> Any:
-    """Log probabilities that weigh base classes against novel ones by the binary head (paper Eq. 16).
+    """Return log probabilities that weigh base classes against novel ones by the binary head (paper Eq. 16).
 
     Base classes share the probability of being base by their scores, novel classes the rest. So a doubtful gate
     leaves the choice to the class that stands out among its own kind.
@@ -51,7 +51,7 @@ def soft_gate(scores: Any, probability: Any, novel: Any) -> Any:
 
 
 def log_softmax(scores: Any) -> Any:
-    """Log probabilities over the last dimension."""
+    """Return log probabilities over the last dimension."""
     if not isinstance(scores, np.ndarray):
         return scores.log_softmax(-1)
     shifted = scores - scores.max(-1, keepdims=True)

@@ -252,7 +252,7 @@ def _write_intrinsics(target: Path, source: SensFile, frame_size: tuple[int, int
 
 
 def _write_labels(archive: Path, target: Path, settings: Settings, categories: Categories, report: Report) -> None:
-    """Label pictures of the exported frames: NYU40 ids in 8 bits, raw ids in 16."""
+    """Write the label pictures of the exported frames: NYU40 ids in 8 bits, raw ids in 16."""
     with reading(archive, "an archive of label pictures"), zipfile.ZipFile(archive) as source:
         members = {Path(name).stem: name for name in source.namelist() if name.endswith(".png")}
         for color in _colors(target):
