@@ -28,6 +28,7 @@ from tests.parity.filler import fill_module
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.loading.diffusion_weights import check_diffusion, load_diffusion
+from xmask3d.models.loading.empty_prompt import folder_empty_prompt
 
 PROMPTS = {64: 1, 128: 2}
 
@@ -136,6 +137,22 @@ def test_diffusers_folder(tmp_path: Path, padding: str) -> None:
     features, prompt = load_diffusion(tmp_path)
     torch.testing.assert_close(prompt, expected_prompt(tower, padding=39 if padding != "!" else 0))
     same_maps(features, DiffusionFeatures(vae, unet))
+
+
+@pytest.mark.parametrize(
+    "config, message", [({}, "num_attention_heads"), ({"num_attention_heads": 7}, "divisible"), ([], "description")]
+)
+def test_a_text_encoder_that_is_described_wrongly_is_one_line(tmp_path: Path, config: object, message: str) -> None:
+    for folder, name, content in (
+        ("text_encoder", "config.json", config),
+        ("tokenizer", "special_tokens_map.json", {"pad_token": "!"}),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(json.dumps(content))
+    tensors = as_transformers_names(text_tower(64, quick_gelu=True))
+    save_file(tensors, tmp_path / "text_encoder" / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        folder_empty_prompt(tmp_path)
 
 
 def test_folder_with_older_names_of_the_attention(tmp_path: Path) -> None:

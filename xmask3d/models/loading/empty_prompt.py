@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from open_clip.model import QuickGELU
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_json, reading
 from xmask3d.models.loading.tensor_files import TensorFile
 
 EMPTY_PROMPT_FILE = "empty_prompt.safetensors"
@@ -60,12 +60,10 @@ def folder_empty_prompt(folder: Path) -> Tensor:
     weights = next((file for file in files if file.is_file()), None)
     if weights is None:
         raise UserError(f"{folder}: needs {EMPTY_PROMPT_FILE}, or text_encoder/model.safetensors to compute it")
-    config = _read_json(encoder / "config.json")
-    style = _Style(
-        heads=config["num_attention_heads"],
-        quick_gelu=config.get("hidden_act", "quick_gelu") == "quick_gelu",
-        pads_with_end=_pads_with_end(folder / "tokenizer"),
-    )
+    with reading(encoder / "config.json", "the description of a text encoder"):
+        config = read_json(encoder / "config.json")
+        quick = config.get("hidden_act", "quick_gelu") == "quick_gelu"
+        style = _Style(int(config["num_attention_heads"]), quick, _pads_with_end(folder / "tokenizer"))
     return _encode(_from_transformers(_read(weights), weights), style, weights)
 
 
@@ -96,25 +94,26 @@ def encode_empty_prompt(tensors: TensorFile, path: Path) -> Tensor:
 @torch.no_grad()
 def _encode(tensors: Mapping[str, Tensor], style: _Style, path: Path) -> Tensor:
     """Return the last hidden states, 1 x T x C, of the encoder with tensors in open_clip's names."""
-    vocabulary, width = tensors["token_embedding.weight"].shape
-    length = len(tensors["positional_embedding"])
-    layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")})
-    encoder = TextTransformer(
-        context_length=length,
-        vocab_size=vocabulary,
-        width=width,
-        heads=style.heads,
-        layers=layers,
-        mlp_ratio=tensors["transformer.resblocks.0.mlp.c_fc.weight"].shape[0] / width,
-        output_dim=width,
-        act_layer=QuickGELU if style.quick_gelu else nn.GELU,
-        output_tokens=True,
-    ).eval()
-    needed = encoder.state_dict().keys() - {"text_projection"}
-    missing = sorted(needed - tensors.keys())
-    if missing:
-        raise UserError(f"{path}: the text encoder lacks {missing[0]} (in open_clip's names)")
-    encoder.load_state_dict({name: tensors[name].float() for name in needed}, strict=False)
+    with reading(path, "a CLIP text encoder"):  # shapes and heads that do not fit each other
+        vocabulary, width = tensors["token_embedding.weight"].shape
+        length = len(tensors["positional_embedding"])
+        layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")})
+        encoder = TextTransformer(
+            context_length=length,
+            vocab_size=vocabulary,
+            width=width,
+            heads=style.heads,
+            layers=layers,
+            mlp_ratio=tensors["transformer.resblocks.0.mlp.c_fc.weight"].shape[0] / width,
+            output_dim=width,
+            act_layer=QuickGELU if style.quick_gelu else nn.GELU,
+            output_tokens=True,
+        ).eval()
+        needed = encoder.state_dict().keys() - {"text_projection"}
+        missing = sorted(needed - tensors.keys())
+        if missing:
+            raise UserError(f"{path}: the text encoder lacks {missing[0]} (in open_clip's names)")
+        encoder.load_state_dict({name: tensors[name].float() for name in needed}, strict=False)
     # Start and end of text are the last two tokens of CLIP's vocabulary.
     start, end = vocabulary - 2, vocabulary - 1
     padding = end if style.pads_with_end else 0
@@ -164,7 +163,8 @@ def _pads_with_end(tokenizer: Path) -> bool:
     path = tokenizer / "special_tokens_map.json"
     if not path.is_file():
         path = tokenizer / "tokenizer_config.json"
-    padding = _read_json(path).get("pad_token", "<|endoftext|>")
+    with reading(path, "the description of a tokenizer"):
+        padding = read_json(path).get("pad_token", "<|endoftext|>")
     content = padding.get("content") if isinstance(padding, dict) else padding
     if content not in ("<|endoftext|>", "!"):
         raise UserError(f"{path}: unknown padding token {content!r}; expected <|endoftext|> or !")
@@ -176,10 +176,3 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected names and values")
-    return content
