@@ -35,6 +35,12 @@ class Box:
         return all(self.low[i] < other.high[i] + margin and other.low[i] < self.high[i] + margin for i in range(3))
 
 
+def box_of(mesh: Mesh) -> Box:
+    """Return the bounding box of a mesh."""
+    (x0, y0, z0), (x1, y1, z1) = mesh.bounds.tolist()
+    return Box((x0, y0, z0), (x1, y1, z1))
+
+
 @dataclass(frozen=True)
 class Piece:
     """A model in its place.

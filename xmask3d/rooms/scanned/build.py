@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xmask3d.rooms.layout import Box, Piece, Room
+from xmask3d.rooms.layout import Piece, Room, box_of
 from xmask3d.rooms.mesh import Mesh
 from xmask3d.rooms.render import Renderer
 from xmask3d.rooms.scanned import pictures, things
@@ -63,12 +63,6 @@ def _television(room: Room, rng: np.random.Generator) -> list[Part]:
     mesh = mesh.scaled(min(1.0, stand.size[0] / float(mesh.extent[0])))
     x, y, z = stand.position
     return [Part("television", UNLABELLED, mesh.turned(stand.angle).moved((x, y, z + stand.size[2])), 0.5)]
-
-
-def box_of(mesh: Mesh) -> Box:
-    """Return the bounding box of a mesh."""
-    (x0, y0, z0), (x1, y1, z1) = mesh.bounds.tolist()
-    return Box((x0, y0, z0), (x1, y1, z1))
 
 
 def _surfaces(parts: list[Part]) -> Surfaces:

@@ -7,7 +7,7 @@ import numpy as np
 
 from xmask3d.rooms import textures
 from xmask3d.rooms.catalogue import CLASS_IDS
-from xmask3d.rooms.layout import Box, Room
+from xmask3d.rooms.layout import Room, box_of
 from xmask3d.rooms.mesh import Mesh, box, lathe, merge, pane, sheet
 from xmask3d.rooms.scanned import pictures, things
 from xmask3d.rooms.structure import UNLABELLED
@@ -96,8 +96,7 @@ def _hung(
     inward = np.array([np.sin(side.angle), -np.cos(side.angle)])
     back = float(high[1]) + AWAY
     offset = (float(x + inward[0] * back), float(y + inward[1] * back), z)
-    (x0, y0, z0), (x1, y1, z1) = mesh.turned(side.angle).moved(offset).bounds.tolist()
-    space = Box((x0, y0, z0), (x1, y1, z1))
+    space = box_of(mesh.turned(side.angle).moved(offset))
     if not room.is_free(space):
         return None
     room.reserved.append(space)
