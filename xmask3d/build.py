@@ -317,6 +317,7 @@ def evaluation_settings(config: Config) -> EvaluationSettings:
         batch_size=evaluate.batch_size,
         workers=evaluate.workers,
         seed=config.seed,
+        instances=evaluate.instances,
     )
 
 

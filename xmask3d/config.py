@@ -251,6 +251,11 @@ class EvaluateConfig(Section):
     )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")
+    instances: bool = Field(
+        False,
+        description="separate objects too, write labels and objects as ScanNet's benchmarks take them, and score them "
+        "against the data's instance_gt; not of the paper",
+    )
     max_points: int = Field(10_000_000, description="views with more visible points are left out")
     max_views: int | None = Field(
         None, ge=1, description="at most this many views a scene, evenly spaced; null for all"

@@ -18,7 +18,7 @@ from xmask3d.build import build_reader, evaluation_settings, label_settings
 from xmask3d.config import load_config
 from xmask3d.data.batch import Batch, collate
 from xmask3d.data.files import read_points, write_points
-from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene
+from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene, settings_of
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
 from xmask3d.geometry.superpoints import superpoints
@@ -169,6 +169,38 @@ def test_scenes_without_frames_are_refused_and_later_ones_taken_in(
     shutil.copy(frames / "color" / "0.jpg", frames / "color" / "1.jpg")
     assert evaluate(config, checkpoint, output=tmp_path) is not None
     assert (results.folder / "scenes" / "scene0002_00.npz").stat().st_mtime_ns > before
+
+
+def test_objects_are_written_and_scored(
+    tiny: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, checkpoint = tmp_path / "data", finished / "checkpoints" / "step-00000008.pt"
+    shutil.copytree(load_config(tiny).data.root, data)
+    asked = [tiny, checkpoint, *SAME, f"data.root={data}", "evaluate.instances=true", "--out", tmp_path / "out"]
+    assert run_command("evaluate", *asked) == 0
+    assert "instance_gt/val: no such folder" in capsys.readouterr().out
+    (folder,) = (tmp_path / "out").iterdir()
+    (data / "instance_gt" / "val").mkdir(parents=True)
+    benchmark = load_benchmark("scannet20/B15N4")
+    ids = np.array([*benchmark.file_ids_2d, 0])
+    for name in ("scene0002_00", "scene0003_00"):
+        result = SceneResult.load(folder / "scenes" / f"{name}.npz")
+        assert result is not None and result.objects is not None
+        found = result.objects
+        assert len(found.classes) == found.of_point.max() + 1 > 1
+        index = (folder / "predictions" / "instance" / f"{name}.txt").read_text().split()
+        assert index[1::3] == [str(value) for value in ids[found.classes]]
+        # A truth that equals what was found scores full marks.
+        truth = np.where(found.of_point >= 0, ids[found.classes][found.of_point] * 1000 + found.of_point + 1, 0)
+        (data / "instance_gt" / "val" / f"{name}.txt").write_text("\n".join(map(str, truth)))
+    assert run_command("evaluate", *asked) == 0
+    assert "2 of 2 scenes are done already" in capsys.readouterr().out
+    content = json.loads((folder / "predictions" / "scores" / "results.json").read_text())
+    headlines = {name: value for name, value in content["headlines"].items() if name in ("ap", "ap50", "ap25")}
+    assert set(headlines.values()) <= {1.0, None} and content["scenes"] == ["scene0002_00", "scene0003_00"]
+    assert content["separation"] == {"masks_that_merge_objects": 0, "objects_that_are_split": 0}
+    assert content["headlines"]["miou_all"] == pytest.approx(scores_of(folder)["scores"]["fused"]["miou"])
+    assert "instances" not in json.loads(settings_of(load_config(tiny), benchmark))["evaluate"]
 
 
 def test_settings_that_matter_change_the_digest(tiny: Path) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xmask3d.metrics.instances import OVERLAPS, InstanceScores, SceneMatches, average_precision, match_scene
+from xmask3d.metrics.instances import (
+    OVERLAPS,
+    InstanceScores,
+    SceneMatches,
+    average_precision,
+    count_merged_and_split,
+    match_scene,
+)
 from xmask3d.splits import load_benchmark
 
 GOLDEN = Path(__file__).parents[1] / "golden_ap"
@@ -90,3 +97,16 @@ def test_classes_of_instances_are_those_of_the_class_lists() -> None:
     benchmark = load_benchmark("scannet20full/all")
     judged = [benchmark.file_ids_2d[i] for i in benchmark.groups["instances"]]
     assert judged == [entry["id"] for entry in recorded["per_class"].values()]
+
+
+def test_merged_and_split_objects_are_counted() -> None:
+    truth = np.repeat([5001, 5002, 6001, 7001, 0, 5003], [200, 200, 300, 300, 100, 50])
+    predicted = np.repeat([0, 0, 1, 1, 2, 3, 3, 4, 4, 5], [200, 110, 90, 0, 150, 150, 150, 150, 100, 50])
+    masks = predicted == np.arange(6)[:, None]
+    # Mask 0 holds two chairs; object 6001 is in halves, of which mask 3 lies outside to one half; void and small ones
+    # do not count.
+    assert count_merged_and_split(truth, masks, [5, 6, 7]) == (2, 0)
+    halves = np.repeat(np.arange(8), [200, 200, 150, 150, 300, 100, 25, 25]) == np.arange(8)[:, None]
+    assert count_merged_and_split(truth, halves, [5, 6, 7]) == (0, 1)
+    assert count_merged_and_split(truth, halves, [5, 7]) == (0, 0)
+    assert count_merged_and_split(truth, np.zeros((0, len(truth)), bool), [5]) == (0, 0)

@@ -19,7 +19,7 @@ from xmask3d.scan.intrinsics import find_intrinsics, stated_units
 from xmask3d.scan.layouts import _tum_list
 from xmask3d.scan.phones import find_polycam, find_record3d
 from xmask3d.scan.scan import open_scan
-from xmask3d.segment.regions import best_regions, components, merge_masks
+from xmask3d.segment.regions import best_regions
 from xmask3d.segment.vocabulary import Reference, class_list, parse_queries
 from xmask3d.splits import load_benchmark
 
@@ -127,25 +127,6 @@ def test_regions_are_connected_and_ordered() -> None:
     np.testing.assert_allclose(regions[0].center, [3, 3, 1], atol=0.05)
     np.testing.assert_allclose(regions[1].center, [1, 1, 1], atol=0.05)
     assert regions[0].score == pytest.approx(0.4) and (regions[0].index >= 4300).all()
-
-
-def test_components_do_not_join_classes() -> None:
-    line = np.stack([np.arange(20) * 0.05, np.zeros(20), np.zeros(20)], 1) + 1e-4
-    parts = components(line, np.repeat([0, 1, -1, 1], 5), 0.05)
-    assert (parts[10:15] == -1).all()
-    assert len(np.unique(parts[:5])) == len(np.unique(parts[5:10])) == len(np.unique(parts[15:])) == 1
-    assert len({parts[0], parts[5], parts[15]}) == 3  # class 1 is broken by what lies between
-
-
-def test_masks_of_one_object_are_joined() -> None:
-    labels = np.repeat([0, 0, 1, -1], 100)
-    masks = [np.arange(0, 80), np.arange(30, 110), np.arange(120, 200), np.arange(200, 300), np.arange(210, 290)]
-    objects = merge_masks(masks, [0, 0, 0, 1, 1], labels)
-    assert len({objects[0], objects[105]}) == 1 and objects[105] != objects[150]
-    assert (objects[200:300] == objects[200]).all() and (objects[300:] == -1).all()
-    sizes = np.bincount(objects[objects >= 0])
-    assert list(sizes) == sorted(sizes, reverse=True) and len(sizes) == 3
-    assert (merge_masks([np.arange(100)], [1], labels) == -1).all()  # its points have another label
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import torch
 
 from xmask3d.data.files import read_points
 from xmask3d.errors import UserError, run_tool
+from xmask3d.geometry.components import components
 from xmask3d.geometry.nearest import nearest
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.segment.corrections import UNLABELLED, Corrections
 from xmask3d.segment.query import TOUCHING
-from xmask3d.segment.regions import components
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.segmenter import Segmenter
 from xmask3d.splits import Benchmark

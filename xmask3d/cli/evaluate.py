@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xmask3d.checkpoints.model_names import check_name
 from xmask3d.cli.arguments import check_data_folder, check_diffusion, read_config
-from xmask3d.cli.score import SCORING, add_scoring, score, write
+from xmask3d.cli.score import SCORING, add_scoring, score, score_objects, write
 from xmask3d.errors import UserError
 
 
@@ -38,9 +38,6 @@ def run(options: Namespace) -> int:
     """Evaluate, write everything, print the table."""
     if options.predictions:
         return run_scoring(options)
-    useless = [name for name in SCORING if name in options.given]
-    if useless:
-        raise UserError(f"--{useless[0].replace('_', '-')}: only with --predictions")
     if not options.checkpoint:
         raise UserError(
             "name a CHECKPOINT ('newest' or 'best' of the run's output, file, folder), or give --predictions"
@@ -52,6 +49,9 @@ def run(options: Namespace) -> int:
         raise UserError(f"--out {options.out}: is a file; name a folder")
     share = _parse_share(options.share)
     config = read_config(options)
+    useless = [name for name in SCORING if name in options.given and not config.evaluate.instances]
+    if useless:
+        raise UserError(f"--{useless[0].replace('_', '-')}: only with --predictions, or with evaluate.instances=true")
     check_data_folder(config)
     check_diffusion(config)
 
@@ -70,6 +70,8 @@ def run(options: Namespace) -> int:
     if results:
         draw_evaluation(results, build_reader(config, results.benchmark, config.data.val_split), options.pictures)
         print(results.table())
+        if config.evaluate.instances:
+            score_objects(options, config, results)
         print(f"\nresults: {results.folder}")
     return 0
 

@@ -9,7 +9,7 @@ from xmask3d.data.scene import Scene, SceneReader
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.metrics.scores import title_of
 from xmask3d.splits import Benchmark
-from xmask3d.visualize.cloud import class_palette, colors_to_bytes, write_ply
+from xmask3d.visualize.cloud import class_palette, colors_to_bytes, label_palette, write_ply
 from xmask3d.visualize.pictures import compare_labels, save_bar_chart, save_picture
 
 
@@ -44,6 +44,11 @@ def draw_scene(folder: Path, scene: Scene, benchmark: Benchmark) -> None:
         scene.points, colors_to_bytes(scene.colors), scene.labels, predicted, benchmark.class_names, palette
     )
     save_picture(picture, folder / "pictures" / f"{scene.name}.png")
+    if result.objects is not None:
+        names = [benchmark.class_names[class_id] for class_id in result.objects.classes]
+        shown = result.objects.of_point, names, label_palette(len(names))
+        picture = compare_labels(scene.points, colors_to_bytes(scene.colors), None, *shown)
+        save_picture(picture, folder / "pictures" / f"{scene.name}_objects.png")
     clouds = folder / "clouds"
     write_ply(clouds / f"{scene.name}_input.ply", scene.points, colors_to_bytes(scene.colors))
     if scene.labels is not None:

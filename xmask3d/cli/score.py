@@ -9,6 +9,7 @@ from xmask3d.errors import UserError
 
 if TYPE_CHECKING:
     from xmask3d.config import Config
+    from xmask3d.engine.results import Results
     from xmask3d.metrics.report import PredictionResults
 
 INSTANCE_TRUTH = "instance_gt"
@@ -102,6 +103,34 @@ def score(options: Namespace, config: "Config") -> "PredictionResults":
     results.about["files"] = folder.digests
     results.about["points_without_class"] = folder.without_class
     return results
+
+
+def score_objects(options: Namespace, config: "Config", results: "Results") -> None:
+    """Write labels and objects of an evaluation in the format of ScanNet's benchmarks, and score these files.
+
+    Files go in `predictions/` of the evaluation's folder, scores of all scenes in `predictions/scores/`.
+    """
+    import numpy as np
+
+    from xmask3d.data.id_files import write_prediction
+    from xmask3d.engine.results import SceneResult
+    from xmask3d.resources import find_file
+
+    folder, ids = results.folder / "predictions", np.array([*results.benchmark.file_ids_2d, 0])
+    for name in results.scenes:
+        scene = SceneResult.load(results.folder / "scenes" / f"{name}.npz")
+        assert scene is not None and scene.objects is not None
+        found = scene.objects
+        labels, kinds = ids[scene.labels["fused"].astype(np.int64)], ids[found.classes].tolist()
+        write_prediction(folder, name, labels, found.of_point, kinds, found.confidences)
+    truth = options.objects or find_file(config.data.root) / INSTANCE_TRUTH / config.data.val_split
+    if not truth.is_dir():
+        print(f"\n{truth}: no such folder, objects in {folder} are not scored; name theirs with --objects")
+        return
+    options.predictions, options.method, options.scenes = folder, options.method or config.output.name, results.scenes
+    scored = score(options, config)
+    write(scored, folder / results.name.replace("results", "scores"))
+    print(f"\n{scored.table()}\n\nobjects: {folder}")
 
 
 def write(results: "PredictionResults", folder: Path) -> None:

@@ -1,13 +1,44 @@
 """Files of label ids and masks as text, one number a line, as ScanNet and its benchmark write them."""
 
+import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.files import atomic_write
 
 LARGEST_FILE = 1 << 30  # bytes of text
+
+
+def write_prediction(
+    folder: Path, scene: str, labels: np.ndarray, objects: np.ndarray, ids: Sequence[int], confidences: Sequence[float]
+) -> list[Path]:
+    """Write the text files of ScanNet's benchmarks: `semantic/<scene>.txt`, `instance/<scene>.txt` and its masks.
+
+    Args:
+        labels: n label ids.
+        objects: n object numbers, -1 for none.
+        ids: label id of each object; those of 0 are left out.
+        confidences: confidence of each object.
+    """
+    semantic, instance = folder / "semantic" / f"{scene}.txt", folder / "instance" / f"{scene}.txt"
+    atomic_write(semantic, "".join(f"{value}\n" for value in labels.tolist()))
+    for path in (instance.parent / "masks").glob("*.txt"):
+        if re.fullmatch(rf"{re.escape(scene)}_\d{{3,}}\.txt", path.name):  # of an earlier export
+            path.unlink()
+    files, rows = [semantic, instance], []
+    for number, (class_id, confidence) in enumerate(zip(ids, confidences, strict=True)):
+        mask = objects == number
+        if not class_id or not mask.any():
+            continue
+        files.append(instance.parent / "masks" / f"{scene}_{number:03}.txt")
+        atomic_write(files[-1], "".join("1\n" if inside else "0\n" for inside in mask.tolist()), sync=False)
+        rows.append(f"masks/{files[-1].name} {class_id} {confidence:.4f}\n")
+    atomic_write(instance, "".join(rows))
+    return files
 
 
 def read_text(path: Path) -> bytes:

@@ -25,6 +25,7 @@ from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
 from xmask3d.inference.fill import UnseenFiller
+from xmask3d.inference.instances import find_objects, split_by_mask
 from xmask3d.inference.labeller import BRANCHES, Labeller, cast_votes
 from xmask3d.inference.region_embeddings import RegionEmbeddings
 from xmask3d.inference.region_labels import GateEvidence, label_regions
@@ -130,7 +131,7 @@ def evaluate_scene(
     if not scene.view_names:
         raise UserError(f"scene {name} has no frames to label it by (xmask3d check); leave it out with --scenes")
     votes = {branch: SceneVotes(len(scene.points), benchmark.num_classes) for branch in BRANCHES}
-    binary, used = SceneVotes(len(scene.points), 2), 0
+    binary, used, masks = SceneVotes(len(scene.points), 2), 0, list[np.ndarray]()
     regions = labeller.settings.regions
     gate = None
     if regions == "gate" and benchmark.num_base < benchmark.num_classes:
@@ -160,10 +161,23 @@ def evaluate_scene(
             if gate:
                 gate.add(batch.point_index, outputs, labeller.text, labeller.novel)
             binary.add(batch.point_index, (outputs.binary_logits > 0).long())
+            if settings.instances and outputs.fused:
+                masks += split_by_mask(batch.point_index.cpu().numpy(), outputs.fused.mask.cpu().numpy())
             used += batch.size
     voices = embeddings.log_probabilities(labeller.text, labeller.temperature) if embeddings else None
     evidence, share = gate.summed() if gate else None, labeller.settings.region_clip
-    return _count(scene, benchmark, votes, binary, used, divisions, evidence, voices, share)
+    result = _count(scene, benchmark, votes, binary, used, divisions, evidence, voices, share)
+    if settings.instances:
+        structure = set(range(benchmark.num_classes)) - set(benchmark.groups.get("instances", ()))
+        result.objects = find_objects(
+            scene.points,
+            result.labels["fused"].astype(np.int64),
+            votes["fused"].counts.numpy(),
+            result.confidence.astype(np.float64),
+            masks,
+            structure,
+        )
+    return result
 
 
 def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
@@ -250,6 +264,8 @@ def settings_of(config: Config, benchmark: Benchmark) -> str:
     apart = {"workers", "headlines", "confidence_temperature"}
     if config.model.condition != "text":
         apart.add("condition_text")
+    if not config.evaluate.instances:
+        apart.add("instances")
     values = {
         "benchmark": split,
         "protocol": config.protocol,

@@ -15,6 +15,7 @@ import xmask3d
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.guarded import read_arrays
+from xmask3d.inference.instances import Objects
 from xmask3d.inference.labeller import BRANCHES
 from xmask3d.metrics.confusion import ConfusionMatrix
 from xmask3d.metrics.scores import Scores, title_of
@@ -36,6 +37,7 @@ class SceneResult:
         views: views that voted, over all rotations.
         unseen: points that no view saw.
         sources: digest of the scene's files as they were.
+        objects: objects of the fused labels, where they were asked for.
     """
 
     labels: dict[str, np.ndarray]
@@ -45,6 +47,7 @@ class SceneResult:
     views: int
     unseen: int
     sources: str = ""
+    objects: Objects | None = None
 
     def save(self, path: Path) -> None:
         """Write a compressed npz, complete or not at all; the folder is made when missing."""
@@ -52,6 +55,8 @@ class SceneResult:
         arrays |= {f"counts_{branch}": self.counts[branch] for branch in BRANCHES}
         arrays |= {"binary_counts": self.binary_counts, "confidence": self.confidence}
         arrays |= {"seen": np.array([self.views, self.unseen]), "sources": np.array(self.sources)}
+        if self.objects:
+            arrays |= {f"objects_{name}": np.asarray(values) for name, values in vars(self.objects).items()}
         atomic_write(path, sealed(lambda part: np.savez_compressed(part, **arrays)))
 
     @classmethod
@@ -60,6 +65,10 @@ class SceneResult:
         try:
             check_seal(path)
             file = read_arrays(path)
+            objects = None
+            if "objects_of_point" in file:
+                confidences = file["objects_confidences"].tolist()
+                objects = Objects(file["objects_of_point"], file["objects_classes"], confidences)
             return cls(
                 labels={branch: file[f"labels_{branch}"] for branch in BRANCHES},
                 counts={branch: file[f"counts_{branch}"] for branch in BRANCHES},
@@ -68,6 +77,7 @@ class SceneResult:
                 views=int(file["seen"][0]),
                 unseen=int(file["seen"][1]),
                 sources=str(file["sources"]),
+                objects=objects,
             )
         except (UserError, KeyError, IndexError):
             return None

@@ -46,6 +46,7 @@ class EvaluationSettings:
         rotations: passes over the scene, each turned further about z.
         batch_size, workers: views per forward, and loader processes.
         seed: seed of random rotations, which the published evaluation has.
+        instances: separate objects too.
     """
 
     views: ViewSettings
@@ -54,6 +55,7 @@ class EvaluationSettings:
     batch_size: int = 8
     workers: int = 0
     seed: int = 0
+    instances: bool = False
 
     def open_views(
         self, reader: SceneReader, benchmark: Benchmark, scene: str, rotation: int = 0, with_label_map: bool = False

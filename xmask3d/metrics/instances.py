@@ -91,6 +91,26 @@ def match_scene(
     )
 
 
+def count_merged_and_split(truth: np.ndarray, masks: np.ndarray, judged: Sequence[int]) -> tuple[int, int]:
+    """Count the masks that merge objects, and the objects that masks split, whatever their classes.
+
+    Args:
+        truth, judged: see `match_scene`; objects count from `MIN_POINTS` on.
+        masks: M x N bool, no point in two.
+
+    Returns:
+        Masks that hold half or more of each of several objects; and objects of which several masks that lie mostly
+        inside each hold a tenth or more.
+    """
+    ids, object_of_point, sizes = np.unique(np.asarray(truth, np.int64), return_inverse=True, return_counts=True)
+    counted = np.isin(ids // INSTANCES_PER_CLASS, judged) & (sizes >= MIN_POINTS)
+    shared = _intersections(masks, object_of_point.reshape(-1), len(ids))[:, counted]
+    sizes, points = sizes[counted], masks.sum(1, dtype=np.int64)[:, None]
+    merged = (2 * shared >= sizes).sum(1) > 1
+    split = ((2 * shared > points) & (10 * shared >= sizes)).sum(0) > 1
+    return int(merged.sum()), int(split.sum())
+
+
 def _intersections(masks: np.ndarray, object_of_point: np.ndarray, count: int) -> np.ndarray:
     """Count the points that each of M masks shares with each of `count` objects, M x count int64."""
     shared = np.zeros((len(masks), count), np.int64)

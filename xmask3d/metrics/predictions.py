@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.metrics.instances import SceneMatches, match_scene
+from xmask3d.metrics.instances import SceneMatches, count_merged_and_split, match_scene
 from xmask3d.metrics.report import PredictionResults
 from xmask3d.metrics.statistics import LEVEL, Protocol, Statistics, interval, resample
 from xmask3d.splits import Benchmark
@@ -79,6 +79,7 @@ def score_predictions(
     judged_ids = [benchmark.file_ids_2d[i] for i in judged]
     names, counts, matches, several, points = [], [], [], False, 0
     matching: dict[str, int] = {}
+    apart: list[tuple[int, int] | None] = []
     digest = hashlib.sha256()
     for truth, predicted in scenes:
         names.append(truth.name)
@@ -91,6 +92,7 @@ def score_predictions(
         if predicted.masks is not None:
             matches.append(_match(truth, predicted, judged_ids, protocol.class_agnostic))
             several = several or has_several_classes(predicted)
+            apart.append(_merged_and_split(truth, predicted, judged_ids))
     _check_complete(names, counts, matches)
     if matches:
         protocol = replace(protocol, classes_per_mask="several" if several else "one")
@@ -109,6 +111,10 @@ def score_predictions(
         "truth_sha256": digest.hexdigest(),
         "bootstrap": {"resamples": resamples, "seed": seed, "per_cent": LEVEL},
     }
+    counted = [pair for pair in apart if pair is not None]
+    if counted and len(counted) == len(apart):
+        merged, split = np.sum(counted, 0).tolist()
+        facts["separation"] = {"masks_that_merge_objects": merged, "objects_that_are_split": split}
     return PredictionResults(method, benchmark, statistics, values, intervals, {**(about or {}), **facts})
 
 
@@ -138,6 +144,15 @@ def _match(truth: SceneTruth, predicted: ScenePrediction, judged: list[int], cla
         raise UserError("this class list has no group 'instances', whose classes have ids above 0; add it in dataset/")
     assert predicted.masks is not None and predicted.classes is not None and predicted.confidences is not None
     return match_scene(truth.objects, predicted.masks, predicted.classes, predicted.confidences, judged, class_agnostic)
+
+
+def _merged_and_split(truth: SceneTruth, predicted: ScenePrediction, judged: list[int]) -> tuple[int, int] | None:
+    """Return the counts of `count_merged_and_split` for masks of judged classes; None where masks share points."""
+    assert truth.objects is not None and predicted.masks is not None and predicted.classes is not None
+    masks = predicted.masks[np.isin(predicted.classes, judged)]
+    if (masks.sum(0) > 1).any():
+        return None
+    return count_merged_and_split(truth.objects, masks, judged)
 
 
 def _check_restricted(predicted: ScenePrediction, benchmark: Benchmark, protocol: Protocol) -> None:

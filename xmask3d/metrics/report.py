@@ -80,6 +80,8 @@ class PredictionResults:
             ends = self.intervals.get(name)
             spread = "" if ends is None else f"   {100 * ends[0]:.2f} to {100 * ends[1]:.2f}"
             lines.append(f"{title_of(name):<16}{_percent(value)}{spread}")
+        if counts := self.about.get("separation"):
+            lines += ["", ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())]
         columns = [
             name for name in ("iou", "accuracy", "ap", "ap50", "ap25") if any(name in row for row in self.rows())
         ]

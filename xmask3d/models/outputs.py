@@ -85,6 +85,11 @@ class Fused:
         return self.owner >= 0
 
     @property
+    def mask(self) -> Tensor:
+        """Mask that owns each point, counted over all samples; N int64, -1 where none does."""
+        return torch.where(self.covered, self.point_batch * self.embeddings.shape[1] + self.owner, -1)
+
+    @property
     def points_fused(self) -> Tensor:
         """Fused feature of each point, N x D; gathered at each call."""
         return self.rows.index_select(0, self.point_to_row)

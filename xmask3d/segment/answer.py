@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.geometry.components import components, renumber
 from xmask3d.geometry.nearest import nearest
 from xmask3d.scan.writing.added import Added
 from xmask3d.segment.corrections import CORRECTIONS, Corrections
 from xmask3d.segment.folder import features_file, read_summary
 from xmask3d.segment.query import TOUCHING
-from xmask3d.segment.regions import MIN_POINTS, components, renumber
+from xmask3d.segment.regions import MIN_POINTS
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.saved_labels import read_labels

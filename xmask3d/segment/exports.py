@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.data.files import write_points
+from xmask3d.data.id_files import write_prediction
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.inference.instances import mean_confidences
 from xmask3d.scan.writing.added import Added
 from xmask3d.scan.writing.back import WRITERS, suffix_back, write_back, write_cloud, write_parts
 from xmask3d.scan.writing.plain import MESHES
@@ -150,23 +152,11 @@ def write_scannet(answer: Answer, folder: Path) -> Exports:
         except NOT_WRITTEN as error:
             exports.notes.append(f"a line a labelled point: {answer.file.name} is not read again ({str(error)[:80]})")
     scene = answer.name.removesuffix("_vh_clean_2")
-    semantic, instance = folder / "semantic" / f"{scene}.txt", folder / "instance" / f"{scene}.txt"
-    atomic_write(semantic, "".join(f"{value}\n" for value in np.append(ids, 0)[added.labels].tolist()))
-    for path in (instance.parent / "masks").glob("*.txt"):
-        if re.fullmatch(rf"{re.escape(scene)}_\d{{3,}}\.txt", path.name):  # of an earlier export
-            path.unlink()
-    rows = []
-    for number, name in enumerate(answer.object_names or []):
-        mask = np.equal(np.asarray(added.objects), number)
-        if name not in answer.names or not ids[answer.names.index(name)] or not mask.any():
-            continue
-        path = instance.parent / "masks" / f"{scene}_{number:03}.txt"
-        atomic_write(path, "".join("1\n" if inside else "0\n" for inside in mask.tolist()), sync=False)
-        exports.files.append(path)
-        score = float(added.confidence[mask].mean())
-        rows.append(f"masks/{path.name} {ids[answer.names.index(name)]} {score:.4f}\n")
-    atomic_write(instance, "".join(rows))
-    exports.files = [semantic, instance, *exports.files]
+    objects, known = np.asarray(added.objects), dict(zip(answer.names, ids.tolist(), strict=True))
+    names = answer.object_names or []
+    sureness = mean_confidences(objects, added.confidence, len(names))
+    labels = np.append(ids, 0)[added.labels]
+    exports.files = write_prediction(folder, scene, labels, objects, [known.get(n, 0) for n in names], sureness)
     return exports
 
 

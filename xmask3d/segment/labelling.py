@@ -26,6 +26,7 @@ from xmask3d.files import atomic_write
 from xmask3d.geometry.voxels import axis_rotation, voxelise
 from xmask3d.guarded import read_arrays
 from xmask3d.inference.class_scores import gateable_classes
+from xmask3d.inference.instances import split_by_mask
 from xmask3d.inference.settings import Gating
 from xmask3d.models.outputs import gather_by_owner
 from xmask3d.models.xmask3d import XMask3D
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY = 30.0  # seconds between saved states; more where saving is slow
 SAVE_SHARE = 0.05  # of the time, at most, goes into saving
-MASK_POINTS = 30  # smaller masks are no objects
 TILE, MARGIN = 6.0, 1.0  # metres of the parts in which a cloud without pictures is seen, and of what is seen beyond
 TILE_POINTS = 300_000  # smaller clouds are seen whole
 BATCH_POINTS = 1_000_000  # views that show more together go through the networks in parts; about 2 GiB
@@ -236,9 +236,7 @@ class ScanLabeller:
             outputs = self.model(batch, text, mask_clip=True, novel=self._novel)
         fused = outputs.fused
         clip = gather_by_owner(outputs.clip_embeddings.float(), fused.owner, fused.point_batch)
-        queries = outputs.mask_logits.shape[1]
-        mask = torch.where(fused.owner >= 0, batch.point_batch * queries + fused.owner, -1)
-        return batch.point_index, fused.points_fused, clip, outputs.binary_logits.float().sigmoid(), mask
+        return batch.point_index, fused.points_fused, clip, outputs.binary_logits.float().sigmoid(), fused.mask
 
     def _precision(self) -> contextlib.AbstractContextManager:
         precision = self.precision
@@ -249,11 +247,7 @@ class ScanLabeller:
     @staticmethod
     def _add(result: Labelled, index: Tensor, fused: Tensor, clip: Tensor | None, base: Tensor, mask: Tensor) -> None:
         result.features.add(index, fused, clip, base)
-        owner, points = mask.cpu().numpy(), index.cpu().numpy()
-        order = np.argsort(owner, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
-            if len(rows) >= MASK_POINTS and owner[rows[0]] >= 0:
-                result.masks.append(points[rows].astype(np.int32))
+        result.masks += split_by_mask(index.cpu().numpy(), mask.cpu().numpy())
 
     def _look_at_cloud(self, scan: Scan, result: Labelled) -> None:
         """Run the 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""

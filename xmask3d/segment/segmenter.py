@@ -10,7 +10,7 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,17 +27,19 @@ from xmask3d.config import Config, load_config
 from xmask3d.errors import UserError, first_line
 from xmask3d.inference.fill import fill_unseen
 from xmask3d.inference.gate_weights import GateWeights
+from xmask3d.inference.instances import find_objects
 from xmask3d.inference.region_labels import common_parts
 from xmask3d.inference.region_votes import divide
 from xmask3d.models.clip import ClipText
+from xmask3d.models.gate import log_softmax
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.open_model import open_gate, open_model
 from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.corrections import Corrections
 from xmask3d.segment.feature_accumulator import MAX_PLACES
 from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
-from xmask3d.segment.query import TOUCHING, is_phrase, labels_result, own_file, phrase_result, query_features
-from xmask3d.segment.regions import MIN_POINTS, Region, components, merge_masks, renumber
+from xmask3d.segment.query import is_phrase, labels_result, own_file, phrase_result, query_features
+from xmask3d.segment.regions import Region
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.settle_up import settle_up
@@ -227,7 +229,8 @@ class Segmenter:
         if corrections is not None:
             result = corrections.correct(result)
         if objects:
-            add_objects(result, scan, labelled)
+            judged = {self.benchmark.class_names[i] for i in self.benchmark.groups.get("instances", ())}
+            add_objects(result, scan, labelled, set(self.benchmark.class_names) - judged if judged else ())
         result.about = {**result.about, **about, "seconds": round(time.monotonic() - start, 2)}
         return result
 
@@ -310,33 +313,22 @@ def scan_key(scan: Scan) -> str:
     return digest.hexdigest()
 
 
-def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled) -> None:
-    """Separate objects: by masks that views agree on, else by which points of a class touch."""
-    points = scan.scene.points
-    labels = result.labels if scan.kept_index is None else _first_of(result.labels, scan.kept_index, len(points))
-    smallest = max(MIN_POINTS, len(points) // 2000)
-    by_masks = bool(labelled.masks) and result.about.get("mode") == "labels"
-    if by_masks:
-        # Masks chain across objects that touch in pictures only; what does not touch in space is not one object.
-        kinds = [_commonest(labels[mask]) for mask in labelled.masks]
-        masks = [mask for mask, kind in zip(labelled.masks, kinds, strict=True) if kind >= 0]
-        merged = merge_masks(masks, [kind for kind in kinds if kind >= 0], labels)
-        objects = components(points, merged, TOUCHING)
-        rest = components(points, np.where((objects < 0) & (labels >= 0), labels, -1), TOUCHING)
-        rest = renumber(rest, 4 * smallest)  # crumbs between the masks are no objects
-        objects = np.where(rest >= 0, rest + objects.max(initial=-1) + 1, objects)
-    else:
-        objects = components(points, labels, TOUCHING)
-    objects = renumber(objects, smallest)
-    names = []
-    for number in range(int(objects.max(initial=-1)) + 1):
-        names.append(result.names[int(np.bincount(labels[objects == number]).argmax())])
-    result.objects, result.object_names = scan.upsample(objects), names
+def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled, structure: Collection[str] = ()) -> None:
+    """Separate objects; names of `structure`, such as walls, are no part of objects of another name."""
+    points, features = scan.scene.points, result.features
 
+    def kept(values: np.ndarray) -> np.ndarray:
+        return values if scan.kept_index is None else _first_of(values, scan.kept_index, len(points))
 
-def _commonest(labels: np.ndarray) -> int:
-    """Return the label that occurs most, -1 where none is set."""
-    return int(np.bincount(labels + 1).argmax()) - 1
+    labels = kept(result.labels)
+    votes, masks = np.zeros((len(points), 1), np.float32), []
+    if features is not None and result.about.get("mode") == "labels":
+        temperature = np.float32(features.numbers("temperature", 1)[0])
+        votes, masks = np.exp(log_softmax(temperature * result.similarity))[kept(features.row)], labelled.masks
+    apart = [rank for rank, name in enumerate(result.names) if name in structure]
+    found = find_objects(points, labels, votes, kept(result.confidence), masks, apart)
+    result.objects = scan.upsample(found.of_point)
+    result.object_names = [result.names[rank] for rank in found.classes]
 
 
 def _first_of(values: np.ndarray, kept_index: np.ndarray, count: int) -> np.ndarray:
