@@ -105,11 +105,11 @@ def test_files_hold_everything_that_scores_depend_on(tmp_path: Path) -> None:
     assert f"{100 * results.values['hiou']:.2f}" in text and "scenes 6 by index" in text and "f-mIoU" in text
     head, wall = (tmp_path / "results.csv").read_text().splitlines()[:2]
     assert head == "class,groups,points,iou,accuracy" and wall.startswith("wall,base,")
-    loaded = load_statistics(read_row("mine", [tmp_path]))
+    loaded = load_statistics(read_row("mine", [tmp_path]).paths[0])
     assert np.array_equal(loaded.counts, results.statistics.counts)
     assert {name: value[0] for name, value in loaded.headlines().items()} == results.values
     golden("mixed").write(tmp_path / "instances")
-    again = load_statistics(read_row("instances", [tmp_path / "instances"]))
+    again = load_statistics(read_row("instances", [tmp_path / "instances"]).paths[0])
     assert again.headlines()["ap"][0] == golden("mixed").values["ap"]
 
 
@@ -125,6 +125,22 @@ def test_two_methods_are_compared_on_the_same_scenes(tmp_path: Path) -> None:
     assert lines[0].startswith(f"hIoU: good beats bad by {gain:.1f} ± ") and float(lines[0].split("±")[1]) < gain
     assert paired(bad, good)[0] == lines[0]
     assert paired(good, same)[0] == "hIoU: good and same cannot be told apart: 0.0 ± 0.0"
+
+
+def test_runs_of_several_seeds_are_compared_in_pairs(tmp_path: Path) -> None:
+    """What a seed does to both methods cancels out; with other numbers of runs it does not."""
+    for seed, hard in enumerate((0.1, 0.3, 0.5)):
+        for name, more in (("good", 0.0), ("bad", 0.1)):
+            score(hard + more, name).write(tmp_path / name / f"seed-{seed}")
+    rows = [read_row(name, [tmp_path / name]) for name in ("good", "bad")]
+    assert [row.runs for row in rows] == [3, 3] and many_scenes(rows)
+    lines = paired(*rows)
+    values = [[score(hard + more).values["hiou"] for hard in (0.1, 0.3, 0.5)] for more in (0.0, 0.1)]
+    gain = 100 * (np.mean(values[0]) - np.mean(values[1]))
+    assert lines[0].startswith(f"hIoU: good beats bad by {gain:.1f} ± ")
+    assert "of 6 scenes and of 3 and 3 runs" in lines[-1]
+    fewer = read_row("bad", [tmp_path / "bad" / "seed-0", tmp_path / "bad" / "seed-1"])
+    assert float(paired(rows[0], fewer)[0].split("±")[1]) > 2 * float(lines[0].split("±")[1])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +182,7 @@ def test_counts_that_vanished_are_named(tmp_path: Path) -> None:
     score(0.2).write(tmp_path)
     (tmp_path / "statistics.npz").write_bytes(b"no")
     with pytest.raises(UserError, match=r"statistics\.npz: missing or damaged"):
-        load_statistics(read_row("a", [tmp_path]))
+        load_statistics(read_row("a", [tmp_path]).paths[0])
 
 
 def test_classes_that_a_resample_did_not_draw_do_not_count_as_wrong() -> None:

@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "quickstart": "build rooms, train on them, evaluate, draw",
         "train": "train, or resume, the run of a configuration",
         "evaluate": "score a checkpoint, or files of predictions, on a benchmark",
+        "ablate": "train and evaluate variants with several seeds, tabulate them",
         "compare": "put evaluations and scored predictions side by side",
         "convert": "convert a checkpoint from one format to another",
         "export": "write a result as other programs take it, or a trained model",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -64,6 +65,9 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
             f"{name}: no results.json below {', '.join(map(str, files))}; evaluate first (xmask3d evaluate)"
         )
     contents = [_read(path) for path in paths]
+    own = [content.get("kind") != "predictions" for content in contents]
+    if any(own):  # files of predictions in the folder of a run are scored from its evaluation
+        paths, contents = list(compress(paths, own)), list(compress(contents, own))
     paths, contents = _newest_of_runs(paths, contents)
     kinds = [comparable(content) for content in contents]
     if any(difference(kinds[0], kind) for kind in kinds):
@@ -175,16 +179,21 @@ def _cell(values: Sequence[float]) -> str:
 def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: int = 1000, seed: int = 0) -> list[str]:
     """Describe by how much one of two methods beats the other, one line per score that both have.
 
-    Both are scored on the same resamples of the scenes, so what is hard for both cancels out. The number behind ± is
-    half the width of the interval that holds 95 % of the differences.
+    Both are scored on the same resamples of the scenes, so what is hard for both cancels out. Of several runs, which
+    differ in their seed, the mean counts; they are drawn with replacement too, in pairs where both rows have as many.
+    The number behind ± is half the width of the interval that holds 95 % of the differences.
 
     Raises:
-        UserError: rows of several runs, of different scenes, or without counts of each scene.
+        UserError: rows of different scenes, or without counts of each scene.
     """
     check_comparable([first, second])
-    pair = [load_statistics(row) for row in (first, second)]
-    times = resample(len(pair[0].scenes), resamples, seed)
-    (a, b), drawn = [each.headlines() for each in pair], [each.headlines(times) for each in pair]
+    pair = [[load_statistics(path) for path in row.paths] for row in (first, second)]
+    scenes = len(pair[0][0].scenes)
+    times, rng = resample(scenes, resamples, seed), np.random.default_rng([seed, 1])
+    picks = [rng.integers(row.runs, size=(row.runs, resamples)) for row in (first, second)]
+    if first.runs == second.runs:
+        picks[1] = picks[0]
+    (a, b), drawn = [_mean(runs) for runs in pair], [_mean(*each, times) for each in zip(pair, picks, strict=True)]
     lines = []
     for column in columns:
         ends = interval(drawn[0][column] - drawn[1][column]) if column in a and column in b else None
@@ -197,19 +206,25 @@ def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: i
             f"{better.name} beats {worse.name} by" if sure else f"{first.name} and {second.name} cannot be told apart:"
         )
         lines.append(f"{title_of(column)}: {verb} {abs(gain):.1f} ± {margin:.1f}")
-    note = f"(±: {LEVEL} % of {resamples} resamples of {len(pair[0].scenes)} scenes, both on the same; seed {seed})"
+    runs = "" if max(first.runs, second.runs) == 1 else f" and of {first.runs} and {second.runs} runs"
+    note = f"(±: {LEVEL} % of {resamples} resamples of {scenes} scenes{runs}, both on the same; seed {seed})"
     return [*lines, note] if lines else []
 
 
-def load_statistics(row: Row) -> Statistics:
-    """Load counts of each scene behind a row of one run.
+def _mean(
+    runs: Sequence[Statistics], picks: np.ndarray | None = None, times: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Average the headlines of runs, for resamples those of the runs that were picked (runs x resamples)."""
+    found = [run.headlines(times) for run in runs]
+    names = [name for name in found[0] if all(name in values for values in found)]
+    stacked = {name: np.stack([values[name] for values in found]) for name in names}
+    if picks is not None:
+        stacked = {name: np.take_along_axis(values, picks, 0) for name, values in stacked.items()}
+    return {name: values.mean(0) for name, values in stacked.items()}
 
-    Raises:
-        UserError: several runs, or no counts beside the results.
-    """
-    if row.runs != 1:
-        raise UserError(f"{row.name}: {row.runs} runs; intervals over scenes are of one run each")
-    path = row.paths[0]
+
+def load_statistics(path: Path) -> Statistics:
+    """Load counts of each scene beside the results of a run. Raises `UserError` where there are none."""
     content = _read(path)
     if content.get("kind") != "predictions":
         return load_evaluated(path.parent, content)
@@ -220,5 +235,5 @@ def load_statistics(row: Row) -> Statistics:
 
 
 def many_scenes(rows: Sequence[Row]) -> bool:
-    """Return whether every row is of one run on several scenes, so that differences have intervals."""
-    return len(rows) > 1 and all(row.runs == 1 for row in rows) and len(np.unique(rows[0].kind["set of scenes"])) > 1
+    """Return whether there are rows of several scenes, so that differences have intervals."""
+    return len(rows) > 1 and len(np.unique(rows[0].kind["set of scenes"])) > 1
