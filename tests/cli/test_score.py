@@ -103,7 +103,7 @@ def test_protocols_do_not_share_a_table(config: list[str], tmp_path: Path, capsy
 
 
 def test_options_of_predictions_need_predictions(config: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("evaluate", *config, "newest", "--restricted") == 1
+    assert run_command("evaluate", config[0], "newest", *config[1:], "--restricted") == 1
     assert "--restricted: only with --predictions" in capsys.readouterr().err
     assert run_command("evaluate", config[0]) == 1
     assert "name a CHECKPOINT" in capsys.readouterr().err
