@@ -141,8 +141,9 @@ class Corrections:
         here = np.array([scan == features.about.get("scan", "") for scan in self.scans])
         clicked = (self.points - _origin(features)).astype(np.float32)
         best, likeness = np.zeros(len(labels), np.int64), np.full(len(labels), -1, np.float32)
-        for start in range(0, len(labels), CHUNK):
-            rows = slice(start, start + CHUNK)
+        asked = np.flatnonzero(np.isin(labels, before))  # the others stay as they are
+        for start in range(0, len(asked), CHUNK):
+            rows = asked[start : start + CHUNK]
             alike = _vectors(features, features.row[rows]) @ exemplars.T
             away = ((features.points[rows, None] - clicked[None]) ** 2).sum(-1)
             alike += np.where(here, NEAR * np.exp(-away / (2 * REACH**2)), 0)
