@@ -27,6 +27,7 @@ RENDERED = (
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d segment`."""
     parser.epilog = """examples:
+  xmask3d segment example --query sofa table bookshelf --background wall floor ceiling
   xmask3d segment my_scan/ --query "sofa|couch" "potted plant" --background wall floor
   xmask3d segment room.ply --query "red chair"
   xmask3d segment my_scan/ --classes scannet20 --save-features room.features
