@@ -76,7 +76,7 @@ def build_model(config: Config) -> Assembly:
     model = assemble(
         sizes,
         diffusion=diffusion,
-        mask_clip=MaskClip(clip),
+        mask_clip=MaskClip(clip, getattr(torch, sizes.clip_precision)),
         null_embedding=clip_text([""]),
         frame_size=config.data.frame_size,
         backend=config.sparse.backend,

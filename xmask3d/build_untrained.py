@@ -41,7 +41,7 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
         return assemble(
             config.model,
             diffusion=(diffusion, torch.randn(1, PROMPT_TOKENS, PROMPT_WIDTH)),
-            mask_clip=MaskClip(clip),
+            mask_clip=MaskClip(clip, getattr(torch, config.model.clip_precision)),
             null_embedding=torch.randn(1, clip_config["embed_dim"]),
             frame_size=config.data.frame_size,
             backend=config.sparse.backend,

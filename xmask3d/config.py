@@ -90,6 +90,9 @@ class ModelConfig(Section):
     """Sizes of the networks and sources of the frozen ones."""
 
     clip: str = Field("ViT-L-14/openai", description="'shipped', an open_clip name/tag, or a local file or folder")
+    clip_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="type of the weights and products of CLIP's image tower"
+    )
     diffusion: str = Field(
         "pretrained/sd_model/sd-v1-3.ckpt", description="'shipped', a diffusers folder or a CompVis file"
     )

@@ -169,6 +169,8 @@ def test_results_and_their_features_are_found_again(
         (["view", "room.ply", "--port", "99999"], "--port 99999: no port"),
         (["view", "room.ply", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: cannot be served on"),
         (["query", "none.features", "sofa"], "none.features: no such file"),
+        (["segment", "room.ply", "--query", "sofa", "--settle", "1"], "--settle 1: a share of the labels"),
+        (["segment", "room.ply", "--query", "sofa", "--fast", "--settle"], "--fast looks at no picture"),
         (["info", "room.las"], "reading LAS: needs a package"),
     ],
 )

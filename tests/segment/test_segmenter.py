@@ -16,8 +16,9 @@ from xmask3d.config import Config, load_config
 from xmask3d.engine.evaluate import evaluate_scene
 from xmask3d.errors import UserError
 from xmask3d.scan.scan import ScanOptions, open_scan
+from xmask3d.segment.precision import bfloat16_wins, with_precision
 from xmask3d.segment.saved_features import PointFeatures
-from xmask3d.segment.segmenter import Segmenter, scan_key
+from xmask3d.segment.segmenter import Segmenter, scan_key, views_at_once, with_image_size
 from xmask3d.splits import load_benchmark
 from xmask3d.visualize.cloud import write_ply
 
@@ -152,6 +153,86 @@ def test_batches_shrink_when_memory_runs_out(
     monkeypatch.setattr(assembly.model, "forward", never)
     with pytest.raises(UserError, match="does not fit into memory"):
         large(scene_folder(config), WORDS)
+
+
+def test_no_view_is_lost_when_batches_shrink_on_the_way(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, assembly = setup
+    scan = open_scan(scene_folder(config))
+    scan.scene.view_names = scan.scene.view_names * 4
+    sizes = watch_batches(assembly, monkeypatch, largest=2)
+    large = Segmenter(assembly.model, assembly.clip_text, config, segmenter.benchmark, "cpu", "tiny", batch_size=4)
+    assert large(scan, WORDS).about["views"] == 8
+    assert sizes == [4, 2, 2, 2, 2]  # tried once, and smaller from then on
+
+
+@pytest.mark.parametrize(("share", "looked_at"), [(1.0, 1), (0.0, 2)])
+def test_views_that_change_no_label_are_left_out(
+    setup: tuple[Config, Assembly], segmenter: Segmenter, tmp_path: Path, share: float, looked_at: int
+) -> None:
+    scan = open_scan(scene_folder(setup[0]))
+    scan.scene.view_names = scan.scene.view_names[:1] * 8
+    seen: list[int] = []
+    report = lambda done, total: seen.append(done)  # noqa: E731
+    state = tmp_path / "state.npz"
+    result = segmenter(scan, WORDS, state=state, report=report, settle=share)
+    assert result.about["views"] == looked_at and seen[-1] == 8
+    assert any("labels settled" in line for line in result.lines) == (looked_at < 8)
+    seen.clear()
+    again = segmenter(scan, WORDS, state=state, report=report, settle=share)
+    assert seen == [] and again.about["views"] == looked_at  # settled work is finished work
+    np.testing.assert_array_equal(again.labels, result.labels)
+
+
+def test_pictures_are_left_aside_where_it_must_be_fast(setup: tuple[Config, Assembly], segmenter: Segmenter) -> None:
+    scan = open_scan(scene_folder(setup[0]))
+    scan.load_view = None  # type: ignore[assignment]  # cannot be read
+    result = segmenter(scan, WORDS, fast=True)
+    assert result.about["views"] == 0 and (result.labels >= 0).all()
+    bare = open_scan(scene_folder(setup[0]))
+    bare.scene.view_names = []
+    np.testing.assert_array_equal(segmenter(bare, WORDS).labels, result.labels)
+
+
+def test_image_size_is_the_longer_side(setup: tuple[Config, Assembly]) -> None:
+    config = setup[0]
+    wide = config.model_copy(update={"data": config.data.model_copy(update={"image_size": (192, 256)})})
+    assert with_image_size(wide, 128).data.image_size == (96, 128)
+    assert with_image_size(wide, 100).data.image_size == (64, 96)  # multiples of 32
+    assert with_image_size(wide, 512).data.image_size == (384, 512)
+    with pytest.raises(UserError, match="--image-size 16: at least 32 pixels"):
+        with_image_size(wide, 16)
+
+
+def test_precision_is_of_the_frozen_networks(setup: tuple[Config, Assembly], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, cpu = setup[0], torch.device("cpu")
+    assert with_precision(config, "bfloat16", cpu).model.clip_precision == "bfloat16"
+    for wins, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("xmask3d.segment.precision.bfloat16_wins", lambda wins=wins: wins)
+        assert with_precision(config, "auto", cpu).model.diffusion_precision == expected
+    model = build_model(with_precision(config, "bfloat16", cpu)).model.eval()
+    images, logits = torch.rand(2, 3, 64, 64), torch.randn(2, 5, 16, 16)
+    narrow, wide = model.mask_clip(images, logits), setup[1].model.mask_clip(images, logits)
+    assert narrow.dtype == torch.float32
+    assert 1e-5 < (narrow - wide).norm() / wide.norm() < 0.02
+
+
+def test_a_processor_that_cannot_tell_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert not bfloat16_wins()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    seconds = iter([2.0, 1.0, 3.0, 3.0, 1.3, 1.0])
+    monkeypatch.setattr("xmask3d.segment.precision._seconds", lambda run: next(seconds))
+    assert bfloat16_wins()  # 1.3 times as fast is the median
+
+
+def test_large_pictures_go_through_one_by_one_on_a_cpu(setup: tuple[Config, Assembly]) -> None:
+    config, cpu = setup[0], torch.device("cpu")
+    batch = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"batch_size": 8})})
+    for size, views in ((512, 1), (256, 4), (192, 8)):
+        sized = with_image_size(batch, size)
+        assert views_at_once(sized, cpu) == views and views_at_once(sized, torch.device("cuda")) == 8
 
 
 def test_views_that_show_much_go_through_in_parts(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xmask3d.segment.segmenter import Segmenter
 
 
+SETTLE = 0.05
 RENDERED = (
     "  it knows rendered rooms alone: of a real scan about two thirds of the points get the right word, and words "
     "beyond furniture and the parts of rooms mean little to it"
@@ -60,6 +61,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--regions", choices=["none", "votes", "gate"],
                        help="let regions of the cloud choose a class together (default: as the model is evaluated, "
                             "but votes in place of none)")  # fmt: skip
+    speed = parser.add_argument_group("less work, for a slow machine; docs/own_scan.md has what each costs")
+    speed.add_argument("--settle", type=float, nargs="?", const=SETTLE, metavar="SHARE",
+                       help="leave out views once those before them changed at most this share of the labels "
+                            f"({SETTLE:g})")  # fmt: skip
+    speed.add_argument("--image-size", type=int, metavar="PIXELS",
+                       help="longer side of pictures as the networks see them (default: as in training)")  # fmt: skip
+    speed.add_argument("--precision", choices=["auto", "float32", "bfloat16"],
+                       help="of CLIP and the diffusion model; auto is bfloat16 on a CPU that is faster with it "
+                            "(default: as in training)")  # fmt: skip
+    speed.add_argument("--fast", action="store_true", help="look at the points alone, at no picture")
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path,
                         help="folder of the results (default: segmented/<scan>); of a list, of all")  # fmt: skip
@@ -82,6 +93,11 @@ def check(options: Namespace) -> None:
         raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
     if options.batch_size is not None and options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: at least one view at once is needed")
+
+    if options.settle is not None and not 0 <= options.settle < 1:
+        raise UserError(f"--settle {options.settle:g}: a share of the labels is at least 0 and below 1, such as 0.02")
+    if options.fast and (options.settle is not None or options.image_size is not None):
+        raise UserError("--fast looks at no picture; leave out --settle and --image-size")
 
     from xmask3d.checkpoints.model_names import check_name
     from xmask3d.scan.scan import check_exists
@@ -148,8 +164,9 @@ def load_segmenter(options: Namespace, source: "Source") -> "Segmenter":
     if device is None and process and torch.cuda.is_available():
         device = f"cuda:{int(process) % torch.cuda.device_count()}"
     segmenter = Segmenter.from_pretrained(
-        source.checkpoint, options.config, device, options.batch_size, options.trust_code, options.regions
-    )
+        source.checkpoint, options.config, device, options.batch_size, options.trust_code, options.regions,
+        options.image_size, options.precision,
+    )  # fmt: skip
     segmenter.source = source.words
     return segmenter
 
@@ -162,7 +179,7 @@ def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path
     from xmask3d.segment import folder
 
     described = len(scan.lines)
-    with tqdm(total=len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
+    with tqdm(total=0 if options.fast else len(scan.scene.view_names), unit="view", dynamic_ncols=True) as progress:
 
         def report(done: int, total: int) -> None:
             progress.update(done - progress.n)
@@ -213,6 +230,8 @@ def label_scan(
         corrections=corrections,
         state=out / folder.STATE,
         report=report,
+        settle=options.settle,
+        fast=options.fast,
     )
     features = options.save_features or out / folder.FEATURES
     result.features.save(features)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xmask3d.segment.segmenter import Segmenter
 
 ANSWER = ("query", "classes", "background", "instances", "regions", "views", "depth_scale", "intrinsics", "poses",
-          "unit", "scale", "up", "voxel_size")  # fmt: skip
+          "unit", "scale", "up", "voxel_size", "settle", "image_size", "precision", "fast")  # fmt: skip
 """Options that results depend on."""
 
 

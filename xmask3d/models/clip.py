@@ -128,15 +128,17 @@ class MaskClip(FrozenNetworks):
 
     visual: ForeignNetwork
 
-    def __init__(self, clip: ForeignNetwork) -> None:
+    def __init__(self, clip: ForeignNetwork, dtype: torch.dtype | None = None) -> None:
         """Freeze the image tower.
 
         Args:
             clip: model of `load_clip`; its image tower must be a plain vision transformer with a class token.
+            dtype: type of its weights and of the computation, such as bfloat16; embeddings come in that of `mean`.
         """
         super().__init__()
         visual = clip.visual
         _check_image_tower(visual)
+        visual.to(dtype=dtype)
         self.freeze("visual", visual)
         mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
         std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
@@ -178,7 +180,7 @@ class MaskClip(FrozenNetworks):
     def encode(self, images: Tensor) -> EncodedTokens:
         """Compute the part that does not depend on the masks; B x 3 x H x W in [0, 1]."""
         visual = self.visual
-        x = visual.conv1(self.preprocess(images)).flatten(2).transpose(1, 2)
+        x = visual.conv1(self.preprocess(images).to(visual.class_embedding.dtype)).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([class_token, x], dim=1) + visual.positional_embedding.to(x.dtype)
         x = visual.ln_pre(x)
@@ -220,7 +222,8 @@ class MaskClip(FrozenNetworks):
             key, value = key.to(query), value.to(query)  # kept ones do not follow autocast
             x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=seen))
         x = self.visual.ln_post(x)
-        return x if self.visual.proj is None else x @ self.visual.proj
+        x = x if self.visual.proj is None else x @ self.visual.proj
+        return x.to(self.mean.dtype)
 
     @torch.no_grad()
     def embed_whole(self, encoded: EncodedTokens) -> Tensor:

@@ -33,6 +33,7 @@ from xmask3d.models.xmask3d import XMask3D
 from xmask3d.scan.scan import Scan
 from xmask3d.seal import check_seal, sealed
 from xmask3d.segment.feature_accumulator import FeatureAccumulator
+from xmask3d.segment.settled import ROUNDS, Settling, by_worth
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,9 @@ class ScanLabeller:
         text: Tensor,
         saved: SavedState | None = None,
         report: Callable[[int, int], None] | None = None,
+        *,
+        settle: float | None = None,
+        fast: bool = False,
     ) -> Labelled:
         """Look at a scan by all its views; at its shape alone where it has no (usable) view.
 
@@ -161,23 +165,38 @@ class ScanLabeller:
             text: K x D embeddings of the benchmark's classes.
             saved: state of unfinished work.
             report: called with the number of finished views and of all views.
+            settle: share of labels; once a round of views changes no more of them, the others are left out. None for
+                all views.
+            fast: look at the shape alone in any case; no picture is read.
         """
         saved = saved or SavedState(None)
         result = Labelled(FeatureAccumulator(scan.scene.points, text.shape[1]))
         if state := saved.load():
             result.restore(state)
         text = text.to(self.device)
-        total = len(scan.scene.view_names)
-        with torch.no_grad():
-            for samples, count in self._batches(scan, result.done):
-                for group in _groups(samples):
+        total = 0 if fast else len(scan.scene.view_names)
+        views = SceneViews(scan, scan.scene.name, self.benchmark, self.views)
+        order, together = list(range(total)), self.batch_size
+        settling = None
+        if settle is not None:
+            order, together = by_worth(views), max(-(-total // ROUNDS), 1)
+            settling = Settling(result.features, text, settle)
+        with torch.inference_mode():
+            for samples, count in self._batches(views, order[result.done :], together):
+                for group in _groups(samples, self.batch_size):
                     for part in self._fit(group, text):
                         self._add(result, *part)
                 result.done += count
                 result.used += len(samples)
+                settled = settling is not None and bool(result.used) and settling.has_settled(result.features)
+                if settled and result.done < total:
+                    scan.lines.append(f"labels settled after {result.done} of {total} views")
+                    result.done = total
                 saved.save(result.state)
                 if report:
                     report(result.done, total)
+                if settled:
+                    break
             if not result.used:
                 if total:
                     scan.lines.append("warning: no view shows enough points; labelled by shape alone")
@@ -186,18 +205,17 @@ class ScanLabeller:
             saved.save(result.state, now=True)
         return result
 
-    def _batches(self, scan: Scan, start: int) -> Iterator[tuple[list[Sample], int]]:
+    @staticmethod
+    def _batches(views: SceneViews, order: list[int], together: int) -> Iterator[tuple[list[Sample], int]]:
         """Yield usable samples of the next views, and the number of these views; the next batch is read meanwhile."""
-        views = SceneViews(scan, scan.scene.name, self.benchmark, self.views)
 
-        def read(first: int) -> tuple[list[Sample], int]:
-            rows = range(first, min(first + self.batch_size, len(views)))
+        def read(rows: list[int]) -> tuple[list[Sample], int]:
             return [sample for sample in (views[row] for row in rows) if sample is not None], len(rows)
 
-        firsts = list(range(start, len(views), self.batch_size))
+        batches = [order[first : first + together] for first in range(0, len(order), together)]
         with ThreadPoolExecutor(1) as reader:
-            waiting = reader.submit(read, firsts[0]) if firsts else None
-            for following in [*firsts[1:], None]:
+            waiting = reader.submit(read, batches[0]) if batches else None
+            for following in [*batches[1:], None]:
                 if waiting is None:
                     return
                 ready = waiting.result()
@@ -281,12 +299,12 @@ def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield inner, near
 
 
-def _groups(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """Yield samples in order, in groups of at most `BATCH_POINTS` points, but at least one sample."""
+def _groups(samples: list[Sample], largest: int) -> Iterator[list[Sample]]:
+    """Yield samples in order, in groups of at most `largest` and `BATCH_POINTS` points, but at least one sample."""
     group: list[Sample] = []
     count = 0
     for sample in samples:
-        if group and count + len(sample.points) > BATCH_POINTS:
+        if group and (len(group) == largest or count + len(sample.points) > BATCH_POINTS):
             yield group
             group, count = [], 0
         group.append(sample)

@@ -8,6 +8,7 @@
 """
 
 import hashlib
+import math
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -38,6 +39,7 @@ from xmask3d.scan.scan import Scan, ScanOptions, open_scan
 from xmask3d.segment.corrections import Corrections
 from xmask3d.segment.feature_accumulator import MAX_PLACES
 from xmask3d.segment.labelling import Labelled, SavedState, ScanLabeller
+from xmask3d.segment.precision import Precision, with_precision
 from xmask3d.segment.query import is_phrase, labels_result, own_file, phrase_result, query_features
 from xmask3d.segment.regions import Region
 from xmask3d.segment.result import SegmentationResult
@@ -46,6 +48,9 @@ from xmask3d.segment.settle_up import settle_up
 from xmask3d.segment.vocabulary import Reference, Vocabulary, benchmark_vocabulary, class_list, parse_queries
 from xmask3d.segment.wording import local_clip, understand
 from xmask3d.splits import Benchmark, load_benchmark
+
+IMAGE_MULTIPLE = 32  # pixels; sides of pictures are multiples of it
+PIXELS = 300_000  # of the pictures that go through the networks at once on a CPU: one of 512 x 512, four of 256 x 256
 
 
 class Segmenter:
@@ -89,7 +94,7 @@ class Segmenter:
             scan_view_settings(config),
             config.evaluate.gate,
             config.train.precision,
-            config.evaluate.batch_size if batch_size is None else batch_size,
+            views_at_once(config, self.device) if batch_size is None else batch_size,
         )
 
     @classmethod
@@ -101,11 +106,14 @@ class Segmenter:
         batch_size: int | None = None,
         trust_code: bool = False,
         regions: str | None = None,
+        image_size: int | None = None,
+        precision: Precision | None = None,
     ) -> "Segmenter":
         """Load a model by its name, see `find_source`: "shipped", "newest", a file or folder, "org/name" of the hub.
 
         Parts that its configuration names by dotted path are imported, which runs their code, if the caller gives the
-        configuration or sets `trust_code`.
+        configuration or sets `trust_code`. `image_size` is the longer side of pictures as the networks see them, and
+        `precision` the type of the frozen networks, where they are not to be those of training.
 
         Raises:
             UserError: missing or damaged file, one that does not fit its configuration, or a configuration that names
@@ -113,6 +121,10 @@ class Segmenter:
         """
         source = find_source(model, config)
         settings = load_config(source.config, trusted=trust_code or config is not None)
+        if image_size is not None:
+            settings = with_image_size(settings, image_size)
+        if precision is not None:
+            settings = with_precision(settings, precision, pick_device(device))
         assembly = open_model(settings, source.checkpoint)
         benchmark = load_benchmark(settings.benchmark)
         gate = open_gate(settings)
@@ -171,6 +183,8 @@ class Segmenter:
         options: ScanOptions | None = None,
         state: Path | None = None,
         report: Callable[[int, int], None] | None = None,
+        settle: float | None = None,
+        fast: bool = False,
     ) -> SegmentationResult:
         """Segment a scan.
 
@@ -185,6 +199,8 @@ class Segmenter:
             options: options for reading the scan, where it is a path.
             state: file that keeps the state of unfinished work.
             report: called with the number of finished views and of all views.
+            settle: share of labels, such as 0.02; views are left out once those before them changed no more of them.
+            fast: label by the 3D branch alone; no picture is read.
 
         Raises:
             UserError: nothing to look for, or a scan that cannot be read.
@@ -206,10 +222,11 @@ class Segmenter:
         if corrections is not None:
             corrections.check_model(self.source, weights, 2 * text.shape[1])
         settle_up(scan, lambda part: self._confidence(part, text))
-        settings = self.config.model_dump_json(include={"data", "evaluate", "sparse"}), self.config.train.precision
-        key = (__version__, self.source, weights, scan_key(scan), *settings, MAX_PLACES)
+        sections = {"data", "model", "evaluate", "sparse"}
+        settings = self.config.model_dump_json(include=sections), self.config.train.precision
+        key = (__version__, self.source, weights, scan_key(scan), *settings, MAX_PLACES, settle, fast)
         saved = SavedState(state, *key)
-        labelled = self._labeller.run(scan, text, saved, report)
+        labelled = self._labeller.run(scan, text, saved, report, settle=settle, fast=fast)
         features = self._features(scan, labelled, weights)
         about = {
             "kind": scan.kind,
@@ -292,6 +309,28 @@ class Segmenter:
         place_part = np.zeros(int(row.max(initial=-1)) + 1, np.int32)
         place_part[row[seen]] = part[seen]
         return scan.upsample(part), place_part, regions
+
+
+def with_image_size(config: Config, longer: int) -> Config:
+    """Let pictures have another longer side, in whole multiples of 32 pixels; their proportions stay.
+
+    Raises:
+        UserError: less than 32 pixels.
+    """
+    if longer < IMAGE_MULTIPLE:
+        raise UserError(f"--image-size {longer}: at least {IMAGE_MULTIPLE} pixels are needed")
+    height, width = (
+        max(round(side * longer / max(config.data.image_size) / IMAGE_MULTIPLE), 1) * IMAGE_MULTIPLE
+        for side in config.data.image_size
+    )
+    return config.model_copy(update={"data": config.data.model_copy(update={"image_size": (height, width)})})
+
+
+def views_at_once(config: Config, device: torch.device) -> int:
+    """Return the batch size of evaluation; on a CPU less where pictures are large, since memory runs out unheard."""
+    if device.type != "cpu":
+        return config.evaluate.batch_size
+    return min(config.evaluate.batch_size, max(PIXELS // math.prod(config.data.image_size), 1))
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:
