@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from xmask3d.config import Config
 from xmask3d.native import winograd
 
 Precision = Literal["auto", "float32", "bfloat16"]
 WORTH = 1.2  # times as fast, from which on labels may differ in a few places
-CHANNELS, SIDE, ROUNDS = 512, 64, 3
+CHANNELS, SIDE = 512, 64  # of a convolution of the VAE
+TOKENS, WIDTH = 1024, 1280  # of a feed-forward layer of the UNet
+ROUNDS = 3
 
 
 def with_precision(config: Config, precision: Precision, device: torch.device) -> Config:
@@ -25,17 +28,31 @@ def with_precision(config: Config, precision: Precision, device: torch.device) -
 
 
 def bfloat16_wins() -> bool:
-    """Return True where this processor multiplies bfloat16 and a convolution is faster with it, which is timed."""
+    """Return True where this processor multiplies bfloat16 faster: a convolution and a layer are timed."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # earlier versions cannot tell
     if not any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return False
-    x, weight = torch.randn(1, CHANNELS, SIDE, SIDE), torch.randn(CHANNELS, CHANNELS, 3, 3)
-    x_half, weight_half = x.bfloat16(), weight.bfloat16()
+    generator = torch.Generator().manual_seed(0)
+    x, weight = _random(generator, 1, CHANNELS, SIDE, SIDE), _random(generator, CHANNELS, CHANNELS, 3, 3)
+    tokens, layer = _random(generator, TOKENS, WIDTH), _random(generator, 4 * WIDTH, WIDTH)
+    narrow_map, narrow_weight, narrow_tokens, narrow_layer = (each.bfloat16() for each in (x, weight, tokens, layer))
+
+    def wide() -> None:
+        winograd.conv2d(x, weight)
+        F.linear(tokens, layer)
+
+    def narrow() -> None:
+        F.conv2d(narrow_map, narrow_weight, padding=1)
+        F.linear(narrow_tokens, narrow_layer)
+
     with torch.inference_mode():
-        wide = lambda: winograd.conv2d(x, weight)  # noqa: E731
-        narrow = lambda: F.conv2d(x_half, weight_half, padding=1)  # noqa: E731
-        wide(), narrow()  # made ready
+        wide()  # made ready
+        narrow()
         return statistics.median(_seconds(wide) / _seconds(narrow) for _ in range(ROUNDS)) >= WORTH
+
+
+def _random(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator)
 
 
 def _seconds(run: Callable[[], object]) -> float:
