@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmask3d.errors import UserError
+from xmask3d.rooms.layout import Room
 from xmask3d.rooms.render import Frame, look_at
 from xmask3d.rooms.structure import BuiltRoom
 
@@ -99,20 +100,25 @@ def _free_spot(built: BuiltRoom, height: float, rng: np.random.Generator) -> NDA
     for attempt in range(30):
         x, y = rng.uniform(margin, room.size[0] - margin), rng.uniform(margin, room.size[1] - margin)
         reach = 0.25 if attempt < 20 else 0.15
-        distance = 9.0
-        for piece in room.pieces:
-            space = piece.box
-            if space.low[2] > height + 0.2 or (attempt >= 20 and space.high[2] < height - 0.4):
-                continue
-            dx = max(space.low[0] - x, x - space.high[0], 0.0)
-            dy = max(space.low[1] - y, y - space.high[1], 0.0)
-            distance = min(distance, float(np.hypot(dx, dy)))
+        distance = gap_to_pieces(room, x, y, height - 0.4 if attempt >= 20 else -np.inf, height + 0.2)
         if distance > best_room:
             best, best_room = np.array([x, y, height]), distance
         if distance > reach:
             break
     assert best is not None
     return best
+
+
+def gap_to_pieces(room: Room, x: float, y: float, low: float, high: float) -> float:
+    """Return metres on the floor from a place to the nearest piece that reaches heights from `low` to `high`."""
+    gap = 9.0
+    for piece in room.pieces:
+        space = piece.box
+        if space.low[2] <= high and space.high[2] >= low:
+            dx = max(space.low[0] - x, x - space.high[0], 0.0)
+            dy = max(space.low[1] - y, y - space.high[1], 0.0)
+            gap = min(gap, float(np.hypot(dx, dy)))
+    return gap
 
 
 def visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | None:

@@ -17,6 +17,7 @@ from xmask3d.rooms.viewpoints import (
     WIDTH,
     Pose,
     cover,
+    gap_to_pieces,
     small_intrinsics,
     visible_things,
     walk,
@@ -101,14 +102,7 @@ def _place(room: Room, rng: np.random.Generator) -> NDArray[np.float64]:
         if in_block(room, x, y, MARGIN) or top < 1.5:
             continue
         eye = min(float(rng.uniform(1.15, 1.75)), top - 0.3)
-        gap = 9.0
-        for piece in room.pieces:
-            space = piece.box
-            if space.low[2] > eye + 0.2:
-                continue
-            dx = max(space.low[0] - x, x - space.high[0], 0.0)
-            dy = max(space.low[1] - y, y - space.high[1], 0.0)
-            gap = min(gap, float(np.hypot(dx, dy)))
+        gap = gap_to_pieces(room, x, y, -np.inf, eye + 0.2)
         if gap > best_gap:
             best, best_gap = np.array([x, y, eye]), gap
         if gap > 0.25:
