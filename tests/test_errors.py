@@ -89,3 +89,12 @@ def test_messages_of_others_are_one_short_line() -> None:
     assert first_line(IndexError()) == "IndexError" and first_line(ValueError("x" * 300), 9) == "x" * 9
     assert first_line(OSError(errno.ENOENT, "No such file", "a.pt")) == "No such file"
     assert some(["a", "b"], 2) == "a, b" and some([1, 2, 3], 2) == "1, 2, ..."
+
+
+def test_names_of_files_cannot_steer_the_terminal(capsys: pytest.CaptureFixture) -> None:
+    def fail() -> None:
+        raise UserError("no\nsuch\x1b[31m bü\x9bro: missing")
+
+    with pytest.raises(SystemExit):
+        run_tool(fail)
+    assert capsys.readouterr().err == "error: no\\nsuch\\x1b[31m bü\\x9bro: missing\n"

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,10 @@ def some(names: Sequence[object], most: int = 4) -> str:
     return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
+class WriteError(UserError):
+    """A file that the system does not let be written: never a fault of the data that were being read."""
+
+
 def missing_extra(what: str, extra: str) -> UserError:
     """Make the error for an optional package that is not installed.
 
@@ -42,17 +47,23 @@ def missing_extra(what: str, extra: str) -> UserError:
     return UserError(f"{what}: needs a package that is not installed: pip install 'xmask3d[{extra}]'")
 
 
+def printable(text: str) -> str:
+    """Write control characters, which names of files may hold, as escapes: they would steer a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+
+
 def _report(text: str) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(PATIENCE)
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {printable(text)}", file=sys.stderr)
 
 
-def without_traceback(text: str) -> str:
-    """Return the message of an error that a loader's process raised, without that process's traceback."""
-    if not text.startswith("Caught UserError in DataLoader worker"):
+def without_traceback(error: Exception) -> str:
+    """Return the message of an error that a loader's process may have raised, without that process's traceback."""
+    text, kind = str(error), type(error)
+    if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
         return text
-    return text.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()
+    return text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
 
 
 LOST = {
@@ -79,7 +90,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
-        _report(without_traceback(str(error)))
+        _report(without_traceback(error))
         sys.exit(1)
     except OSError as error:
         if error.errno not in REFUSALS:

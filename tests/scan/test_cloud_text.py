@@ -94,3 +94,27 @@ def test_seven_numbers_a_line(tmp_path: Path, words: str, opaque: int | None) ->
     cloud = read_cloud(tmp_path / "a.xyz")
     np.testing.assert_array_equal(cloud.colors, COLORS)
     assert f"7 numbers a line: read as x y z {words}" in cloud.notes
+
+
+def test_a_first_column_that_counts_the_lines_is_no_coordinate(tmp_path: Path) -> None:
+    numbered = np.c_[np.arange(7, 207), ROWS]
+    (tmp_path / "a.txt").write_text(lines(numbered))
+    cloud = read_cloud(tmp_path / "a.txt")
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+    assert "the first number of each line counts the lines and is not used" in cloud.notes
+    np.savetxt(tmp_path / "b.txt", np.c_[np.arange(200), POINTS[:, 1:]])  # three columns are x y z
+    np.testing.assert_array_equal(read_cloud(tmp_path / "b.txt", 1.0).points[:, 0], np.arange(200))
+
+
+def test_fewer_points_than_announced_are_warned_of(tmp_path: Path) -> None:
+    for count, warned in ((200, False), (1000, True)):
+        (tmp_path / "a.pts").write_text(f"{count}\n" + lines(ROWS))
+        notes = read_cloud(tmp_path / "a.pts").notes
+        assert ("warning: 1,000 points are announced, and 200 are there; cut off?" in notes) == warned
+
+
+def test_degrees_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("lat,lon,alt\n" + lines(POINTS, ","))
+    with pytest.raises(UserError, match=r"a\.csv: latitude and longitude are no metres; project them"):
+        read_cloud(tmp_path / "a.csv")

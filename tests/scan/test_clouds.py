@@ -10,6 +10,7 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.ply import write_elements
 from xmask3d.scan.cloud_raw import to_bytes
 from xmask3d.scan.clouds import read_cloud
+from xmask3d.scan.scan import open_scan
 
 POINTS = np.random.default_rng(0).uniform(0, 3, (200, 3)).astype(np.float32)
 COLORS = np.random.default_rng(1).integers(0, 256, (200, 3)).astype(np.uint8)
@@ -141,3 +142,37 @@ def test_one_colour_for_all_points_is_none(tmp_path: Path, color: int) -> None:
     np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, np.full((200, 3), color)], 1))
     cloud = read_cloud(tmp_path / "a.xyz")
     assert cloud.colors is None and any("every point has the same colour" in note for note in cloud.notes)
+
+
+@pytest.mark.parametrize("how", ["capitals", "packed", "signed", "scalar fields"])
+def test_colours_of_ply_files_by_other_names_and_ranges(tmp_path: Path, how: str) -> None:
+    names = {"capitals": "Red Green Blue", "scalar fields": "scalar_R scalar_G scalar_B"}.get(how, "red green blue")
+    fields = [(axis.upper() if how == "capitals" else axis, "f4") for axis in "xyz"]
+    fields += [("rgb", "u4")] if how == "packed" else [(name, "f4") for name in names.split()]
+    vertices = np.empty(200, dtype=fields)
+    for column, (name, _) in enumerate(fields[:3]):
+        vertices[name] = POINTS[:, column]
+    if how == "packed":
+        vertices["rgb"] = COLORS.astype(np.uint32) @ [1 << 16, 1 << 8, 1]
+    else:
+        for column, name in enumerate(names.split()):
+            vertices[name] = COLORS[:, column] / 127.5 - 1 if how == "signed" else COLORS[:, column]
+    write_elements(tmp_path / "a.ply", {"vertex": vertices})
+    cloud = read_cloud(tmp_path / "a.ply")
+    np.testing.assert_array_equal(cloud.points, POINTS)
+    np.testing.assert_array_equal(cloud.colors, COLORS)
+
+
+def test_stray_points_far_away_are_left_out(tmp_path: Path) -> None:
+    room = np.random.default_rng(0).random((5000, 3)) * (4, 3, 2.5)
+    room[3] = 1e9
+    np.savetxt(tmp_path / "a.xyz", room)
+    scan = open_scan(tmp_path / "a.xyz")
+    assert len(scan.points) == 4999
+    assert "1 of 5000 points are more than 100 km away and are left out" in scan.lines
+    room[3] = 5e4  # near enough to be kept, and much too far for a plan of the room
+    np.savetxt(tmp_path / "a.xyz", room)
+    assert len(open_scan(tmp_path / "a.xyz").points) == 5000
+    np.savetxt(tmp_path / "a.xyz", room * 1e37)
+    with pytest.raises(UserError, match=r"a\.xyz: its points are .* m apart, which no scan measures"):
+        open_scan(tmp_path / "a.xyz")

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,23 @@ def test_cameras_in_yaml_of_slam_programs(tmp_path: Path) -> None:
     matrix, size = formats.read_intrinsics(tmp_path / "camera.yaml")
     np.testing.assert_array_equal(matrix, [[517.3, 0, 318.6], [0, 516.5, 255.3], [0, 0, 1]])
     assert size == (480, 640)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_depth_in_pfm_files(order: str, tmp_path: Path) -> None:
+    depth, path = np.linspace(0.5, 4, 12, dtype=np.float32).reshape(3, 4), tmp_path / "0.pfm"
+    depth[0, 0] = np.nan
+    rows = depth[::-1].astype(f"{order}f4").tobytes()
+    path.write_bytes(b"Pf\n4 3\n" + (b"-1.0\n" if order == "<" else b"1.0\n") + rows)
+    np.testing.assert_array_equal(read_depth(path), np.nan_to_num(depth))
+    for content in (path.read_bytes()[:-3], b"PF" + path.read_bytes()[2:], b"", b"Pf\n999999 999999\n-1\n"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"0\.pfm: damaged, or no PFM"):
+            read_depth(path)
+
+
+def test_depth_in_half_precision_raises_no_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", np.full((3, 4), 2.5, np.float16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_depth(tmp_path / "0.npy"), np.full((3, 4), 2.5))

@@ -357,3 +357,20 @@ def test_pictures_on_their_side_are_turned_upright(tmp_path: Path, room: BoxRoom
     upright, _, _ = room.render(walk(room)[2], Intrinsics(k.fx, k.fy, k.cx + 4, k.cy - 3), (240, 320))
     np.testing.assert_array_equal(view.image, upright)
     check_views(scan)
+
+
+def test_pictures_turned_against_depth_and_pictures_of_one_colour_are_warned_of(tmp_path: Path, room: BoxRoom) -> None:
+    write_frames(tmp_path, room, 4, color_size=(120, 160), depth_size=(120, 160))
+    assert not any("one kind was turned" in line or "one colour" in line for line in open_scan(tmp_path).lines)
+    for path in tmp_path.glob("*.color.jpg"):
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    assert any("one kind was turned; turn it back" in line for line in open_scan(tmp_path).lines)
+    for path in tmp_path.glob("*.color.jpg"):
+        Image.new("RGB", (160, 120)).save(path)
+    assert "warning: the pictures have one colour only; the networks will see shapes only" in open_scan(tmp_path).lines
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "ro\x1b[31mom\n.xyz"
+    np.savetxt(path, np.random.default_rng(0).random((200, 3)) * (4, 3, 2.5))
+    assert open_scan(path).describe().startswith("ro\\x1b[31mom\\n: point cloud ro\\x1b[31mom\\n.xyz; 200 points")

@@ -195,3 +195,13 @@ def test_pictures_in_a_zip_are_told(tmp_path: Path) -> None:
         file.write(tmp_path / "a.png", "trip/a.png")
     with pytest.raises(UserError, match="1 pictures without depth"):
         open_scan(tmp_path / "a.zip")
+
+
+def test_refusals_name_the_archive(tmp_path: Path) -> None:
+    write_cloud(tmp_path / "two" / "a.xyz")
+    write_cloud(tmp_path / "two" / "b.xyz")
+    pack(tmp_path / "two", tmp_path / "two.zip")
+    with pytest.raises(UserError) as refused:
+        open_scan(tmp_path / "two.zip")
+    assert str(refused.value).startswith(f"{tmp_path / 'two.zip'}: 2 point clouds (a.xyz, b.xyz); name one, as ")
+    assert "xmask3d-scan-" not in str(refused.value)

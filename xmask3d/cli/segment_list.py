@@ -65,7 +65,7 @@ def _segment_all(options: Namespace, source: "Source", todo: list["ListedScan"])
                 said = _segment_one(options, segmenter, scan)
         except Exception as error:  # whatever a damaged scan raises, the others go on
             failed += 1
-            lines = without_traceback(str(error)).splitlines() or [""]
+            lines = without_traceback(error).splitlines() or [""]
             said = (
                 f"error: {lines[0]}" if isinstance(error, UserError) else f"error: {type(error).__name__}: {lines[0]}"
             )
@@ -82,7 +82,7 @@ def _segment_one(options: Namespace, segmenter: "Segmenter", scan: "ListedScan")
         opened = open_scan(scan.path, options.reading)
         result, _ = label_scan(options, segmenter, opened, scan.path, scan.folder, asked=scan.asked)
     except Exception as error:
-        scan.fail(without_traceback(str(error)))
+        scan.fail(without_traceback(error))
         raise
     return f"{len(result.points):,} points, {result.about['views']} views, {result.about['seconds']:.1f} s"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.scan.cloud_raw import Raw, to_bytes
+from xmask3d.scan.cloud_raw import Raw, to_bytes, unpack_colors
 from xmask3d.scan.trajectories import quaternion_poses
 
 IDENTITY = np.array([0, 0, 0, 1.0, 0, 0, 0])
@@ -59,8 +59,7 @@ def _pcd_colors(table: dict[str, np.ndarray]) -> np.ndarray | None:
     """Return colours of a field that packs their bytes, or of three fields."""
     packed = next((name for name in ("rgb", "rgba") if name in table), None)
     if packed is not None:
-        words = np.ascontiguousarray(table[packed].reshape(-1).astype(table[packed].dtype.str)).view(np.uint32)
-        return np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8)
+        return unpack_colors(table[packed])
     for channels in (("r", "g", "b"), ("red", "green", "blue")):
         if all(channel in table for channel in channels):
             return to_bytes(np.stack([table[channel].reshape(-1) for channel in channels], 1))

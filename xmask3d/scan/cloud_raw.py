@@ -35,7 +35,8 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
     """Convert colours to uint8, from numbers in 0..1, 0..255 or 0..65535.
 
     A high quantile decides which of these is meant, and what lies above is clipped: one number a hair above 1, or one
-    white point of 65535 among bytes, would else make a room black. Numbers that are not finite become 0.
+    white point of 65535 among bytes, would else make a room black. Numbers that are not finite become 0. Where many are
+    below 0 and none of the others far above 1, they are in -1..1, as in processed data sets.
 
     Args:
         colors: any shape.
@@ -49,7 +50,15 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
     if high > 2 * 255:
         return (np.clip(values, 0, 65535) // 256).astype(np.uint8)
     scale = 255 if not whole and high <= 2 else 1
+    if scale == 255 and (values < 0).mean() > 1 - HIGH:
+        values = np.where(np.isfinite(colors), (values + 1) / 2, 0)
     return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+
+
+def unpack_colors(words: np.ndarray) -> np.ndarray:
+    """Return n x 3 uint8 colours of n numbers of four bytes that hold red, green and blue, whatever their type."""
+    words = np.ascontiguousarray(words.reshape(-1).astype(words.dtype.str)).view(np.uint32)
+    return np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8)
 
 
 def single_color(colors: np.ndarray) -> tuple[int, ...] | None:

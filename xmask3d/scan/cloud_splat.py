@@ -25,7 +25,7 @@ def splats_of_ply(elements: dict[str, np.ndarray], units: float | None) -> Raw |
     vertex = elements["vertex"]
     if {"packed_position", "packed_color"} <= set(vertex.dtype.names or ()) and "chunk" in elements:
         return _kept(*_unpacked(elements["chunk"], vertex), units)
-    columns = {_plain_name(name): vertex[name] for name in vertex.dtype.names or ()}
+    columns = {plain_name(name): vertex[name] for name in vertex.dtype.names or ()}
     if "f_dc_0" not in columns:
         return None
     points = np.stack([columns[axis] for axis in "xyz"], 1)
@@ -50,7 +50,7 @@ def read_splat(path: Path, units: float | None) -> Raw:
     return _kept(rows["xyz"], rows["rgba"][:, :3] / 255, rows["rgba"][:, 3] / 255, units)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a field's name as trainers write it; CloudCompare puts scalar_ before it."""
     for prefix in ("scalar_", "scal_"):
         name = name.removeprefix(prefix)

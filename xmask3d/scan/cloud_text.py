@@ -20,6 +20,8 @@ TITLES = {
     "b": "b blue bf colorb colourb diffuseblue",
 }
 """Titles of columns, in small letters without spaces and signs."""
+DEGREES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
+"""Titles of columns that are places on the globe."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
 SAMPLE = 100_000  # lines that are looked at to tell what a column is
 FEW = 100  # different whole numbers that a column of labels has at most
@@ -38,11 +40,13 @@ def read_text(path: Path, units: float | None) -> Raw:
     try:
         encoding = "utf-16" if path.open("rb").read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         with path.open(encoding=encoding, errors="replace") as file:
-            head, titles = [], [""]
+            head, titles, announced = [], [""], 0
             for line in file:
                 numbers = _count(line)
                 if numbers > 1:
                     head.append(line)
+                elif numbers and not head and line.strip().isdigit():
+                    announced = int(line)
                 elif not numbers and line.strip():
                     if head:
                         break
@@ -62,11 +66,20 @@ def read_text(path: Path, units: float | None) -> Raw:
     width = table.shape[1]
     if width < 3:
         raise UserError(f"{path}: lines have {width} numbers, expected x y z [r g b]")
-    named = _by_titles(titles[-1], width)
+    try:
+        named = _by_titles(titles[-1], width)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     if named:
         position, color, notes = named
     else:
-        position, (color, notes) = [0, 1, 2], _by_numbers(table, path.suffix.lower() == ".pts")
+        first = int(width > 3 and len(table) > 2 and bool((np.diff(table[:, 0]) == 1).all()))  # numbers the lines
+        color, notes = _by_numbers(table[:, first:], path.suffix.lower() == ".pts")
+        position, color = [first, first + 1, first + 2], [column + first for column in color]
+        if first:
+            notes = ["the first number of each line counts the lines and is not used", *notes]
+    if announced > len(table):
+        notes = [*notes, f"warning: {announced:,} points are announced, and {len(table):,} are there; cut off?"]
     return Raw(table[:, position], to_bytes(table[:, color]) if color else None, notes, units)
 
 
@@ -115,6 +128,8 @@ def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] 
     }
     position, color = [found[key] for key in "xyz"], [found[key] for key in "rgb"]
     if min(position) < 0:
+        if DEGREES & set(names):
+            raise ValueError("latitude and longitude are no metres; project them, as to UTM")
         return None
     used = {*position, *color}
     notes = [f"columns by their titles; {', '.join(names[i] for i in range(width) if i not in used)} not used"]

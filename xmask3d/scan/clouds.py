@@ -13,8 +13,8 @@ from xmask3d.scan.cloud_las import read_las
 from xmask3d.scan.cloud_mesh import is_sparse, read_mesh
 from xmask3d.scan.cloud_obj import read_obj
 from xmask3d.scan.cloud_pcd import read_pcd
-from xmask3d.scan.cloud_raw import Raw, single_color, to_bytes
-from xmask3d.scan.cloud_splat import read_splat, splats_of_ply
+from xmask3d.scan.cloud_raw import Raw, single_color, to_bytes, unpack_colors
+from xmask3d.scan.cloud_splat import plain_name, read_splat, splats_of_ply
 from xmask3d.scan.cloud_text import TEXT_SUFFIXES, read_text
 from xmask3d.scan.foreign import foreign
 from xmask3d.scan.size import scale_by_height
@@ -24,6 +24,8 @@ from xmask3d.seal import has_seal
 
 MESHES = (".stl", ".off", ".glb", ".gltf")
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".e57", ".obj", *MESHES, ".splat", *TEXT_SUFFIXES)
+REACH = 1e5
+"""Metres from its middle within which a scan lies; numbers of points beyond are errors of a device or a program."""
 RECONSTRUCTED = ("fused.ply", "sparse_pc.ply", "points3D.ply", "meshed-poisson.ply", "meshed-delaunay.ply")
 """Names of the clouds and meshes that COLMAP and nerfstudio make from pictures."""
 
@@ -101,7 +103,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         scale, words = scale_by_height(points)
         units = 1 / scale
         notes.append(words)
-    cloud = replace(_to_metres(points, colors, units, origin, notes), file=path)
+    cloud = replace(_to_metres(points, colors, units, origin, notes, path), file=path)
     if origin is None:
         pose = raw.pose
         if pose is not None:
@@ -116,11 +118,24 @@ def _is_reconstructed(path: Path) -> bool:
 
 
 def _to_metres(
-    points: np.ndarray, colors: np.ndarray | None, units: float | None, origin: np.ndarray | None, notes: list[str]
+    points: np.ndarray,
+    colors: np.ndarray | None,
+    units: float | None,
+    origin: np.ndarray | None,
+    notes: list[str],
+    path: Path,
 ) -> Cloud:
     if units is None:
         units = guess_units(points, notes)
     points = points / units
+    near = (np.abs(points - np.median(points[:: max(1, len(points) // 100_000)], axis=0)) < REACH).all(1)
+    if not near.all():
+        if near.mean() < 0.5:
+            raise UserError(
+                f"{path}: its points are {np.ptp(points, axis=0).max():.2g} m apart, which no scan measures"
+            )
+        notes.append(f"{(~near).sum()} of {len(points)} points are more than {REACH / 1000:g} km away and are left out")
+        points, colors = points[near], None if colors is None else colors[near]
     if origin is None:
         origin = map_origin(np.median(points[:: max(1, len(points) // 100_000)], axis=0))
         if origin.any():
@@ -138,16 +153,21 @@ def _read_ply(path: Path, units: float | None) -> Raw:
         splats = splats_of_ply(elements, units)
         if splats is not None:
             return splats
-        points = np.stack([vertex[axis] for axis in "xyz"], 1)
+        columns = {plain_name(name.lower()): vertex[name] for name in names}
+        columns |= {name.lower(): vertex[name] for name in names}  # before a program's own field of the same name
+        points = np.stack([columns[axis] for axis in "xyz"], 1)
         with path.open("rb") as file:
             textured = b"TextureFile" in file.read(4096)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a PLY with x, y, z ({str(error)[:100]})") from error
     colors = None
     for channels in (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")):
-        if all(channel in names for channel in channels):
-            colors = to_bytes(np.stack([vertex[channel] for channel in channels], 1))
+        if all(channel in columns for channel in channels):
+            colors = to_bytes(np.stack([columns[channel] for channel in channels], 1))
             break
+    packed = next((columns[name] for name in ("rgb", "rgba") if name in columns), None)
+    if colors is None and packed is not None and packed.dtype.itemsize == 4:
+        colors = unpack_colors(packed)
     faces = elements.get("face", np.zeros(0))
     painted = textured or "red" in (faces.dtype.names or ())
     if len(faces) and _cover(faces, len(points)) and (is_sparse(points, units) or (colors is None and painted)):

@@ -35,6 +35,8 @@ def read_depth(path: Path) -> np.ndarray:
         depth = read_values(path)
     elif suffix == ".exr":
         depth = _read_exr(path)
+    elif suffix == ".pfm":
+        depth = _read_pfm(path)
     elif suffix == ".depth":
         depth = _read_record3d_depth(path)
     elif suffix == ".bin":
@@ -46,7 +48,8 @@ def read_depth(path: Path) -> np.ndarray:
     if depth.ndim != 2:
         raise UserError(f"{path}: a depth map has height and width, this has the shape {depth.shape}")
     if np.issubdtype(depth.dtype, np.floating):
-        return np.where((depth > 0) & (depth < TOO_DEEP), depth, 0).astype(np.float32)  # neither NaN nor infinite
+        depth = depth.astype(np.float32)
+        return np.where((depth > 0) & (depth < TOO_DEEP), depth, np.float32(0))  # neither NaN nor infinite
     return np.where((depth <= 0) | (depth == NO_DEPTH), 0, depth).astype(np.float32)
 
 
@@ -93,6 +96,18 @@ def _read_exr(path: Path) -> np.ndarray:
             raise UserError(f"{path}: has no channel")
     name = next((name for name in ("Z", "R", "Y", "depth") if name in channels), next(iter(channels)))
     return np.asarray(channels[name].pixels)
+
+
+def _read_pfm(path: Path) -> np.ndarray:
+    """Read a grey PFM: a head of four words, then float32 from the lowest row on, big-endian where the scale is +."""
+    with reading(path, "a depth map in PFM"):
+        data = path.read_bytes()
+        head = re.match(rb"Pf\s+(\d{1,6})\s+(\d{1,6})\s+([-+]?[\d.]+)\s", data)
+        width, height = (int(head[1]), int(head[2])) if head else (0, 0)
+        if not head or len(data) != head.end() + 4 * width * height:
+            raise UserError(f"{path}: damaged, or no PFM of one channel")
+        order = "<f4" if head[3].startswith(b"-") else ">f4"
+        return np.frombuffer(data, order, offset=head.end()).reshape(height, width)[::-1]
 
 
 def _read_colmap_depth(path: Path) -> np.ndarray:

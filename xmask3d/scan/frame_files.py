@@ -16,8 +16,8 @@ from xmask3d.scan.pairing import best_kind, frame_names, name_keys, names_by, tw
 from xmask3d.scan.recording import Recording
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-DEPTHS = {".png", ".npy", ".npz", ".exr", ".tif", ".tiff", ".pgm"}
-ARRAYS = {".npy", ".npz", ".exr", ".bin", ".depth"}
+DEPTHS = {".png", ".npy", ".npz", ".exr", ".tif", ".tiff", ".pgm", ".pfm"}
+ARRAYS = {".npy", ".npz", ".exr", ".pfm", ".bin", ".depth"}
 CALIBRATIONS = {".yaml", ".yml", ".pincam", ".json", ".txt", ".csv"}
 # Words in file and folder names, and what a file of that name holds.
 ROLES = {

@@ -12,7 +12,7 @@ from xmask3d.data.files import read_points
 from xmask3d.data.scannet import SCANNET, ScanNetReader
 from xmask3d.data.scene import Scene, View
 from xmask3d.data.segments import read_segments
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, printable
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
 from xmask3d.resources import find_scan as find_bundled
@@ -106,7 +106,7 @@ class Scan:
         views = f", {len(self.scene.view_names)} views" if self.frame_count else ", no pictures: shapes only"
         first = f"{self.name}: {self.kind}; {len(self.points):,} points{views}"
         box = f"size {size[0]:.1f} x {size[1]:.1f} x {size[2]:.1f} m (height last)"
-        return "\n".join([first, *(f"  {line}" for line in [box, *self.lines])])
+        return "\n".join(map(printable, [first, *(f"  {line}" for line in [box, *self.lines])]))
 
 
 def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
@@ -137,8 +137,10 @@ def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
         folder = unpack(path)
         try:
             scan = _open(folder, options, inside + 1)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder.parent, ignore_errors=True)
+            if isinstance(error, UserError):  # not the name of a folder that is gone
+                raise UserError(str(error).replace(str(folder), str(path))) from error
             raise
         weakref.finalize(scan, shutil.rmtree, folder.parent, True)
         scan.name = scan.scene.name = archive_name(path)
@@ -295,6 +297,9 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
         recording = asked = with_rendered_depth(asked)
     verdict = check_recording(asked)
     lines = [f"{len(recording)} frames, colour {_by(recording.color_size)}, depth {_by(recording.depth_size)}"]
+    stand = [np.sign(height - width) for height, width in (recording.color_size, recording.depth_size)]
+    if stand[0] * stand[1] < 0:
+        lines.append("warning: pictures stand and depth maps lie, or the reverse: one kind was turned; turn it back")
     notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
     warned = sum(note.startswith("warning:") for note in notes)  # files not understood are named before what is guessed
     lines += [*ignored, *notes[:warned], *verdict.lines, *warn_of_options(recording, asked, verdict), *notes[warned:]]

@@ -8,6 +8,7 @@ import numpy as np
 
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.scan.agreement import GOOD, Verdict, check_recording
+from xmask3d.scan.cloud_raw import single_color
 from xmask3d.scan.clouds import Cloud, read_cloud
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.fuse import fuse
@@ -93,4 +94,6 @@ def cloud_of(
     fused = fuse((int(frame) for frame in candidates), frames.for_fusion, options.voxel_size)
     lines.append(f"fused {len(candidates)} depth maps into {len(fused.points):,} points {fused.voxel_size:g} m apart")
     colors = np.rint((fused.colors + 1) * 127.5).astype(np.uint8)
+    if single_color(colors) is not None:
+        lines.append("warning: the pictures have one colour only; the networks will see shapes only")
     return Cloud(fused.points, colors, origin)

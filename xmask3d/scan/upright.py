@@ -14,6 +14,7 @@ from scipy.ndimage import uniform_filter
 
 ALIGNED, LEVEL = np.cos(np.radians(12)), np.sin(np.radians(12))
 CELL = 0.2  # metres between columns of a room's plan
+REACH = 250.0  # metres from the middle of a plan to its end
 END = 0.15  # metres of the floor's and the ceiling's layer
 HIGH, SPREAD = 2.6, 0.25  # metres of a room's height and its standard deviation
 WEIGHTS = {
@@ -73,6 +74,8 @@ class _Plan:
         first = beside - axis * (axis @ beside)
         first /= np.linalg.norm(first)
         place = points @ np.stack([first, np.cross(axis, first)], 1)
+        middle = np.median(place, axis=0)
+        place = place.clip(middle - REACH, middle + REACH)  # one stray point far away would make the plan huge
         self._columns = tuple(np.floor((place - place.min(0)) / CELL).astype(int).T + 2)
         self._shape = tuple(int(column.max()) + 3 for column in self._columns)
         self._seen = self._cells(np.ones(len(points), bool))
