@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 
 from xmask3d import files
 from xmask3d.errors import UserError
-from xmask3d.files import atomic_write, locked, remove_leftovers, sha256_of
+from xmask3d.files import atomic_write, locked, newest, remove_leftovers, sha256_of
 
 
 def names(folder: Path) -> list[str]:
@@ -191,3 +192,18 @@ def test_files_of_processes_that_are_gone_are_removed_before_the_first_write(tmp
         (tmp_path / name).touch()
     atomic_write(tmp_path / "b.txt", "text")
     assert names(tmp_path) == sorted([alive, other_machine, "b.txt"])
+
+
+def test_the_newest_of_files_by_a_clock_that_may_be_wrong(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in "abc")
+    for path, age in ((first, 30), (second, 20), (third, 10)):
+        path.touch()
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert newest([third, first, second], "name one") == third
+    os.utime(second, ns=(third.stat().st_mtime_ns,) * 2)
+    with pytest.raises(UserError, match=r"was written at the same time as .*; name one"):
+        newest([first, second, third], "name one")
+    os.utime(first, (time.time() + 3600, time.time() + 3600))
+    with pytest.raises(UserError, match=rf"{first}: was written in the future"):
+        newest([first, second, third], "name one")
+    assert newest([first], "name one") == first

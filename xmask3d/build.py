@@ -354,6 +354,8 @@ def open_clip_model(source: str) -> LoadedClip:
     if path.exists():
         return load_clip(path)
     name, _, tag = source.partition("/")
+    if name in ("", ".", ".."):
+        raise UserError(f"model.clip {source}: no such file or folder")
     return load_clip(name, tag or "openai")
 
 

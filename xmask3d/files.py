@@ -6,14 +6,14 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, WriteError
 
 try:
     import fcntl
@@ -25,6 +25,8 @@ PART = ".part-"
 """Begin of the names of temporary files. Nothing looks at hidden files, and `remove_leftovers` finds them."""
 
 BLOCK = 1 << 20
+AHEAD = 60_000_000_000
+"""Nanoseconds by which the clocks of two machines that share a disk may differ."""
 
 
 def atomic_write(
@@ -47,7 +49,7 @@ def atomic_write(
         advice: advice for a user whose disk refuses to write.
 
     Raises:
-        UserError: the system refuses (full disk, file too large, read only …): says why. The temporary file is gone.
+        WriteError: the system refuses (full disk, file too large, read only …): says why. The temporary file is gone.
     """
     path = Path(path)
     part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(8)}{path.suffix}")
@@ -71,7 +73,7 @@ def atomic_write(
         refusal = getattr(error, "strerror", None) or _refusal(part)
         if refusal is None and not isinstance(error, SafetensorError):
             raise
-        raise UserError(f"{path}: cannot be written ({refusal or error}); {advice}") from error
+        raise WriteError(f"{path}: cannot be written ({refusal or error}); {advice}") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -100,7 +102,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        raise WriteError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,6 +150,24 @@ def _remove_orphans(folder: Path) -> None:
                 path.unlink()
         except OSError:
             pass  # another user's, and alive
+
+
+def newest(paths: Sequence[Path], advice: str) -> Path:
+    """Return the file that was written last.
+
+    Args:
+        paths: at least one file.
+        advice: advice for a user of whose files nobody can tell which is the newest.
+
+    Raises:
+        UserError: two were written at the same time, as copies may be, or the last one in the future.
+    """
+    *others, last = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+    if others and others[-1].stat().st_mtime_ns == last.stat().st_mtime_ns:
+        raise UserError(f"{last}: was written at the same time as {others[-1]}; {advice}")
+    if others and last.stat().st_mtime_ns > time.time_ns() + AHEAD:
+        raise UserError(f"{last}: was written in the future, as this clock has it; {advice}")
+    return last
 
 
 def sha256_of(path: Path) -> str:

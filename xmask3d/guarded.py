@@ -46,7 +46,7 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
         UserError: replaces every exception.
     """
     try:
-        _refuse_devices(path)
+        refuse_devices(path)
         yield
     except UserError:
         raise
@@ -59,7 +59,7 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
         raise UserError(f"{path}: {kind} {expected} ({first_line(error, 120)})") from error
 
 
-def _refuse_devices(path: Path | str) -> None:
+def refuse_devices(path: Path | str) -> None:
     """Refuse a pipe or device in place of a file: nobody may ever write to the one, the other may never end."""
     try:
         mode = os.stat(path).st_mode
@@ -83,6 +83,15 @@ def read_text(path: Path, expected: str = "a text file", *, errors: str = "stric
             return content.decode("utf-8-sig", errors)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not a text file; expected {expected}") from error
+
+
+def is_text(value: str) -> bool:
+    """Return False for text with halves of characters, as bytes in another encoding and some JSON escapes become."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_json(path: Path, expected: str = "JSON") -> Any:

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IS_CHECKOUT = (REPOSITORY / "config" / "published.yaml").is_file() and (REPOSITORY / "pyproject.toml").is_file()
 """True where the package is imported from the repository; paths are then also looked up there."""
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmask3d"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "xmask3d"
 """Folder of the user's for what is downloaded or compiled once."""
 
 EXAMPLE = "example"

@@ -207,3 +207,10 @@ def test_codes_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> N
     assert "train.epochs = 150  [at least 1]" in capsys.readouterr().out
     assert run_command("help", "train") == 0
     assert "usage: xmask3d train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["info", "info scan --views", "export", "check", "rooms --out=", "query result"])
+def test_empty_arguments_are_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = command.split() if command.endswith("=") else [*command.split(), ""]
+    assert run_command(*arguments) == 1
+    assert "is empty, as a variable of the shell is that was not set" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from tests.helpers.scenes import CLASSES, BoxRoom, write_scenes
 from tests.helpers.views import read_whole
+from xmask3d.data.files import read_points, write_points
 from xmask3d.data.scannet import S3DIS, SCANNET, SCANNET200, ScanNetReader
 from xmask3d.engine.evaluate import digest_of_sources
 from xmask3d.errors import UserError
@@ -114,6 +116,28 @@ def test_a_changed_scene_file_is_not_taken_from_the_cache(benchmark20, tmp_path)
     assert len(second.points) > len(first.points)
 
 
+def test_a_scene_file_of_the_same_size_and_time_is_not_taken_from_the_cache(benchmark20, tmp_path):
+    root = write_scenes(tmp_path / "data", {"train": 1}, views=1, spacing=0.2)
+    path = root / "scannet_3d" / "train" / "scene0000_00_vh_clean_2.pth"
+    before = path.stat()
+    first = SCANNET.open(root, "train", benchmark20, cache=tmp_path / "kept").read_scene("scene0000_00")
+    points, colors, labels = read_points(path)
+    write_points(path, points, colors, 19 - labels)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    second = SCANNET.open(root, "train", benchmark20, cache=tmp_path / "kept").read_scene("scene0000_00")
+    assert (first.labels != second.labels).any()
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((240, 320, 3), np.uint8), np.full((240, 320), 200, np.uint8)])
+def test_depth_of_three_channels_or_eight_bits_is_refused(pixels, benchmark20, tmp_path):
+    root = write_scenes(tmp_path / "data", {"train": 1}, views=1, spacing=0.2)
+    path = root / "scannet_2d" / "scene0000_00" / "depth" / "0.png"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(UserError, match=rf"{path}: no depth picture"):
+        _ = SCANNET.open(root, "train", benchmark20).read_view("scene0000_00", "0").depth
+
+
 def test_only_a_few_scenes_are_held(root, benchmark20):
     reader = ScanNetReader(SCANNET, root, "train", benchmark20, keep_points=10_000)
     first = reader.read_scene("scene0000_00")
@@ -215,7 +239,7 @@ def test_captions_file(root, benchmark20, tmp_path):
     reader = SCANNET.open(root, "train", benchmark20, captions=path)
     assert reader.read_view("scene0000_00", "0").caption == "words"
     assert reader.read_view("scene0000_00", "20").caption is None
-    for text in ("{", "[1]", '{"a": 1}', '{"a": {"0": 5}}'):
+    for text in ("{", "[1]", '{"a": 1}', '{"a": {"0": 5}}', '{"a": {"0": "\\ud800"}}'):
         path.write_text(text)
         with pytest.raises(UserError, match=r"other\.json"):
             SCANNET.open(root, "train", benchmark20, captions=path)

@@ -116,7 +116,7 @@ def test_files_of_earlier_versions_with_another_name_of_an_array_are_read(tmp_pa
     np.testing.assert_array_equal(PointFeatures.load(tmp_path / "a.safetensors").view_count, features.view_count)
 
 
-def test_facts_that_are_missing_or_no_numbers_are_named() -> None:
+def test_facts_that_are_missing_or_no_numbers_are_named(tmp_path: Path) -> None:
     features = small()
     assert features.fact("scan") == "room" and features.numbers("rotation", 9).reshape(3, 3).trace() == 3
     for name, count, message in (("views", 1, "no views"), ("origin", 3, "their origin is none"),
@@ -126,3 +126,7 @@ def test_facts_that_are_missing_or_no_numbers_are_named() -> None:
     features.about["temperature"] = "nan"
     with pytest.raises(UserError, match="their temperature is not finite"):
         features.numbers("temperature", 1)
+    del features.about["temperature"]
+    features.save(tmp_path / "room.features")
+    with pytest.raises(UserError, match=r"room\.features: no temperature in them"):
+        PointFeatures.load(tmp_path / "room.features").numbers("temperature", 1)

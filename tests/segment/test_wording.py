@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from xmask3d.errors import UserError
 from xmask3d.models.tokenizer import save_words
 from xmask3d.segment.wording import is_learned, understand
 
@@ -52,3 +53,8 @@ def test_a_clip_of_the_web_knows_every_word(tmp_path: Path) -> None:
         found = understand(["qwertz", "sofas"], clip)
         assert found.queries == ["qwertz", "sofas"] and found.notes == found.unlearned == []
         assert is_learned("qwertz", clip, every=True)
+
+
+def test_bytes_of_another_encoding_are_refused(clip: Path) -> None:
+    with pytest.raises(UserError, match=r"query 'b\\udce9d': not UTF-8; is that the encoding of this terminal\?"):
+        understand(["sofa", b"b\xe9d".decode(errors="surrogateescape")], clip)

@@ -143,7 +143,7 @@ def about_checkpoint(source: Path, config: Config) -> dict[str, str]:
 
 def _evaluation(folder: Path, digest: str) -> dict[str, str]:
     """Return scores and extent of the newest evaluation of a checkpoint, given its digest; empty without one."""
-    for path in sorted(folder.glob("*/results.json"), key=lambda path: -path.stat().st_mtime):
+    for path in sorted(folder.glob("*/results.json"), key=lambda path: (-path.stat().st_mtime, path)):
         try:
             found = read_sealed_json(path)
             if found["checkpoint_sha256"] == digest:

@@ -13,7 +13,7 @@ from xmask3d.checkpoints.published_models import fetch_published
 from xmask3d.checkpoints.validations import best_metrics
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
-from xmask3d.files import sha256_of
+from xmask3d.files import newest, sha256_of
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.weights import SHIPPED
 
@@ -139,12 +139,13 @@ def _folders(runs: Path | None) -> Iterator[Path]:
 
 
 def _newest_run(runs: Path | None) -> Path | None:
-    found = [path for folder in _folders(runs) for path in folder.glob("*.pt") if path.is_file()]
+    files = ([path for path in folder.glob("*.pt") if path.is_file()] for folder in _folders(runs))
+    found = [max(of_run, key=lambda path: path.stat().st_mtime) for of_run in files if of_run]
     if not found:
         return None
-    newest = max(found, key=lambda path: path.stat().st_mtime)
-    best = newest.with_name("best.pt")
-    return best if best.is_file() else find_checkpoint("newest", newest.parent.parent)
+    last = newest(found, "name the run in place of 'newest'")
+    best = last.with_name("best.pt")
+    return best if best.is_file() else find_checkpoint("newest", last.parent.parent)
 
 
 def _config_of(checkpoint: Path, given: Path | str | None) -> Path:

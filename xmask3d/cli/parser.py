@@ -28,6 +28,9 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UserError: an unknown option, one that is given twice and can keep one value only, or any other mistake.
         """
+        for argument in arguments:
+            if not argument or (argument.startswith("--") and argument.endswith("=")):
+                self.error(f"{argument or 'an argument'} is empty, as a variable of the shell is that was not set")
         arguments = self._join_negative(arguments)
         given = self._given(arguments)
         for action in given:

@@ -14,7 +14,7 @@ from xmask3d.data.sample_maker import make_sample
 from xmask3d.data.scene import Scene, SceneReader
 from xmask3d.data.view_settings import ViewSettings
 from xmask3d.data.visibility import Visibility
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, WriteError
 from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _Views(Dataset):
                 with_label_map=self._with_label_map,
             )
         except UserError as error:
-            if self._refuse:
+            if self._refuse or isinstance(error, WriteError):
                 raise
             # Lost poses are usual in ScanNet: nothing that a user could fix.
             log.log(logging.DEBUG if isinstance(error, LostPose) else logging.WARNING, "view skipped: %s", error)
@@ -142,7 +142,7 @@ class TrainingViews(_Views):
                 "data.min_labelled)"
             )
         except UserError as error:
-            if self._refuse:
+            if self._refuse or isinstance(error, WriteError):
                 raise
             if name not in self._reported:
                 self._reported.add(name)
@@ -200,7 +200,7 @@ class ValidationViews(_Views):
         try:
             scene = self._reader.read_scene(self._reader.scene_names[number])
         except UserError as error:
-            if self._refuse:
+            if self._refuse or isinstance(error, WriteError):
                 raise
             log.warning("scene skipped: %s", error)
             return None

@@ -36,7 +36,7 @@ def read_tuple(path: Path) -> tuple:
     Raises:
         UserError: missing, truncated, not such a file, or with anything but plain values and arrays in it.
     """
-    try:
+    with reading(path, "a tuple of numpy arrays"):
         if zipfile.is_zipfile(path):
             value = _read_archive(path)
         else:
@@ -44,11 +44,6 @@ def read_tuple(path: Path) -> tuple:
                 for _ in range(3):  # magic number, protocol, system information
                     unpickle(stream)
                 value = unpickle(stream)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:
-        # A damaged pickle raises nearly anything.
-        raise UserError(f"{path}: damaged, or not a tuple of numpy arrays ({error})") from error
     if not isinstance(value, tuple):
         raise UserError(f"{path}: expected a tuple (points, colours, labels), found {type(value).__name__}")
     return value

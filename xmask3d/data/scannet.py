@@ -30,7 +30,7 @@ from xmask3d.data.segments import read_segments, segment_files
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
-from xmask3d.guarded import read_json
+from xmask3d.guarded import is_text, read_json
 from xmask3d.seal import check_beside, is_whole_cache, sealed
 from xmask3d.splits import Benchmark
 
@@ -59,7 +59,10 @@ class FileView(View):
 
     @cached_property
     def depth(self) -> np.ndarray:  # type: ignore[override]
-        depth = read_picture(self._reader.view_folder(self.scene) / "depth" / f"{self.name}.png")
+        path = self._reader.view_folder(self.scene) / "depth" / f"{self.name}.png"
+        depth = read_picture(path)
+        if depth.ndim != 2 or depth.dtype == np.uint8:
+            raise UserError(f"{path}: no depth picture, which has one channel of 16 bits")
         return (resize_nearest(depth, self._reader.frame_size) / self._reader.spec.depth_unit).astype(np.float32)
 
     @cached_property
@@ -283,9 +286,17 @@ def _records(scene: Scene) -> np.ndarray:
 
 
 def digest(files: list[Path], parameters: list) -> str:
-    """Return a short name of a result computed from files (given by path, size and time) and parameters."""
+    """Return a short name of a result computed from files (given by path, size and times) and parameters.
+
+    The time of a file's content can be set, and is the same for all files of some archives; that of its last change by
+    the system cannot.
+    """
     try:
-        stats = [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in [path.stat()]]
+        stats = [
+            (os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            for path in files
+            for stat in [path.stat()]
+        ]
     except OSError as error:
         raise UserError(f"{error.filename}: missing") from error
     return hashlib.blake2b(json.dumps([stats, parameters]).encode(), digest_size=8).hexdigest()
@@ -299,7 +310,7 @@ def read_captions(path: Path) -> dict[str, dict[str, str]]:
         raise UserError(f"captions {path}: expected {{scene: {{view: sentence}}}}")
     for scene, views in content.items():
         for view, sentence in views.items():
-            if not isinstance(sentence, str):
+            if not isinstance(sentence, str) or not is_text(sentence):
                 raise UserError(f"captions {path}: {scene}, view {view}: {json.dumps(sentence)[:40]} is no sentence")
     return content
 

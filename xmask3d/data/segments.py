@@ -35,7 +35,11 @@ def read_segments(cloud: Path, count: int) -> np.ndarray | None:
         return None
     content = read_json(files[0], "segments of a scene")
     numbers = content.get("segIndices") if isinstance(content, dict) else None
-    if not isinstance(numbers, list) or len(numbers) != count or not all(isinstance(n, int) for n in numbers):
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != count
+        or not all(isinstance(n, int) and abs(n) < 1 << 62 for n in numbers)
+    ):
         log.warning("%s: not one whole number (segIndices) for each of %d points; not used", files[0], count)
         return None
     return np.unique(np.array(numbers, np.int64), return_inverse=True)[1].reshape(-1)

@@ -254,7 +254,7 @@ def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
 def digest_of_sources(reader: SceneReader, name: str) -> str:
     """Return digits that change when a scene or its frames are made again; which is older no clock has to know."""
     stats = [(str(path), path.stat()) for path in sorted(reader.sources(name)) if path.exists()]
-    return _digest("\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats))
+    return _digest("\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for path, stat in stats))
 
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:

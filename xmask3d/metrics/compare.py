@@ -1,5 +1,6 @@
 """Comparison of methods and runs by the scores of evaluations and predictions, with the uncertainty of differences."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.files import newest
 from xmask3d.metrics.report import RESULTS, STATISTICS
 from xmask3d.metrics.scores import title_of
 from xmask3d.metrics.statistics import LEVEL, Protocol, Statistics, interval, load_evaluated, resample
@@ -144,11 +146,11 @@ def _short(value: Any) -> str:
 
 def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[list[Path], list[dict]]:
     """Keep one evaluation per run, the newest: earlier ones are of other checkpoints or settings, not further seeds."""
-    newest: dict[Path, tuple[Path, dict]] = {}
-    for path, content in sorted(zip(paths, contents, strict=True), key=lambda pair: pair[0].stat().st_mtime_ns):
-        newest[Path(content["checkpoint"]).parent if "checkpoint" in content else path] = (path, content)
-    chosen = sorted(newest.values(), key=lambda pair: pair[0])
-    return [path for path, _ in chosen], [content for _, content in chosen]
+    of_path, of_run = dict(zip(paths, contents, strict=True)), defaultdict(list)
+    for path, content in of_path.items():
+        of_run[Path(content["checkpoint"]).parent if "checkpoint" in content else path].append(path)
+    chosen = sorted(newest(found, "name one of them") for found in of_run.values())
+    return chosen, [of_path[path] for path in chosen]
 
 
 def markdown(rows: Sequence[Row], branches: Sequence[str] = BRANCHES) -> str:

@@ -3,6 +3,7 @@
 Plain Python: a question to saved features goes through here.
 """
 
+import os
 from pathlib import Path
 
 from xmask3d.errors import UserError
@@ -98,7 +99,7 @@ def check_places(folder: Path, features: Path | None = None) -> None:
         features: file of its features.
 
     Raises:
-        UserError: a file where a folder is needed, or the reverse.
+        UserError: a file where a folder is needed, or the reverse, or a folder that cannot be written.
     """
     if features is not None and features.is_dir():
         raise UserError(f"--save-features {features}: a folder; name a file, such as {features / FEATURES}")
@@ -111,3 +112,5 @@ def _check_folder(option: str, given: Path, folder: Path) -> None:
     present = next(path for path in (folder, *folder.parents) if path.exists())
     if not present.is_dir():
         raise UserError(f"{option} {given}: {present} is a file, not a folder; name another place")
+    if not os.access(present, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise UserError(f"{option} {given}: {present} cannot be written (Permission denied); name another place")

@@ -39,6 +39,7 @@ class PointFeatures:
         part: n int32, part of the cloud that each point is in: points that are in one region in every division of the
             cloud, see `xmask3d.geometry.superpoints`. place_part: m int32, that of each place. part_regions: P x number
             of divisions int32, regions of each part. All three are empty where regions are not used.
+        source: file that they were read from, for messages.
     """
 
     points: np.ndarray
@@ -52,6 +53,7 @@ class PointFeatures:
     part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     place_part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     part_regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    source: str = "saved features"
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
@@ -73,7 +75,7 @@ class PointFeatures:
                     raise UserError(f"{path}: no features of a scan (made with --save-features)")
                 names = file.keys()  # the file is no mapping
                 arrays = {EARLIER.get(name, name): file.get_tensor(name) for name in names}
-                return cls(**arrays, about=about)._checked()
+                return cls(**arrays, about=about, source=str(path))._checked()
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged, or no features of a scan ({error})") from error
 
@@ -111,7 +113,7 @@ class PointFeatures:
     def fact(self, name: str) -> str:
         """Return an entry of `about`. Raises `UserError` where it is missing."""
         if name not in self.about:
-            raise UserError(f"saved features: no {name} in them; segment the scan again")
+            raise UserError(f"{self.source}: no {name} in them; segment the scan again")
         return self.about[name]
 
     def numbers(self, name: str, count: int) -> np.ndarray:
@@ -119,9 +121,9 @@ class PointFeatures:
         try:
             numbers = np.array(self.fact(name).split(), float).reshape(count)
         except ValueError as error:
-            raise UserError(f"saved features: their {name} is none ({error}); segment the scan again") from error
+            raise UserError(f"{self.source}: their {name} is none ({error}); segment the scan again") from error
         if not np.isfinite(numbers).all():
-            raise UserError(f"saved features: their {name} is not finite; segment the scan again")
+            raise UserError(f"{self.source}: their {name} is not finite; segment the scan again")
         return numbers
 
     def similarities(self, text: np.ndarray, novel: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xmask3d.errors import UserError
+from xmask3d.guarded import is_text
 from xmask3d.models.tokenizer import WORDS_FILE, unknown_words, words_of
 from xmask3d.weights import clip_folder
 
@@ -38,9 +40,14 @@ def understand(queries: Sequence[str], clip: Path | None) -> Wording:
     Args:
         queries: as typed.
         clip: folder of the CLIP that is asked; None for one that has learned every word.
+
+    Raises:
+        UserError: a query that is no text.
     """
     found = Wording([])
     for query in queries:
+        if not is_text(query):
+            raise UserError(f"query {query!a}: not UTF-8; is that the encoding of this terminal?")
         parts = [part.strip() for part in query.split(",") if part.strip()] or [""]
         if len(parts) > 1:
             found.notes.append(f"'{query}' is taken as {len(parts)} queries: {', '.join(parts)}")

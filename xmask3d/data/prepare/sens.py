@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import MAX_PIXELS, inflate, open_picture
+from xmask3d.guarded import MAX_PIXELS, inflate, open_picture, refuse_devices
 
 VERSION = 4
 COLOR_CODECS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -67,6 +67,7 @@ class SensFile:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        refuse_devices(self.path)
         try:
             self._stream: BinaryIO = open(self.path, "rb")  # noqa: SIM115 (closed by __exit__)
         except OSError as error:
