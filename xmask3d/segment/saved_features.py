@@ -53,7 +53,7 @@ class PointFeatures:
     part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     place_part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     part_regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
-    source: str = "saved features"
+    source: str = field(default="saved features", kw_only=True)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
