@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from xmask3d.errors import UserError, first_line, run_tool, some
+from xmask3d.resources import REPOSITORY
 
 
 class Damaged(Dataset):
@@ -20,6 +23,23 @@ class Damaged(Dataset):
 
     def __getitem__(self, index: int) -> int:
         raise UserError("depth/0.png: truncated; fetch it again")
+
+
+FAILING = """
+import gc
+from tests.test_errors import Damaged
+from torch.utils.data import DataLoader
+from xmask3d.engine.batches import ignore_signals
+from xmask3d.errors import run_tool
+gc.disable()
+run_tool(lambda: list(DataLoader(Damaged(), num_workers=1, worker_init_fn=ignore_signals)) and None)
+"""
+
+
+@pytest.mark.slow
+def test_a_failure_in_a_loader_process_does_not_keep_the_command_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "error: depth/0.png: truncated; fetch it again"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -77,6 +79,22 @@ LOST = {
 """What torch and Python say of a process that is gone, and what it means to a user."""
 
 
+def _end_helpers() -> None:
+    """Kill loader processes that a failure left behind: they leave signals to this process, which would wait for them.
+
+    The iterator that would end them is held by the traceback of the failure until after that wait.
+    """
+    used = sys.modules.get("multiprocessing")  # importing it takes longer than most commands' answers
+    helpers = [process for process in used.active_children() if process.daemon] if used else []
+    if not helpers:
+        return
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call their end another failure
+    for process in helpers:
+        process.kill()
+        process.join()
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback.
 
@@ -106,4 +124,6 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _end_helpers()
     sys.exit(code or 0)
