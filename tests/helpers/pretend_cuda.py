@@ -3,13 +3,15 @@
 Inside `pretending()`, whatever is moved to "cuda" becomes a `FakeTensor`. An operator that meets one beside a plain
 tensor of one or more axes, or a generator of the other device, raises as CUDA does; what makes a host wait for a device
 is counted, with the place in the package that asked for it.
+
+Values may be missing: what is computed of weights on "meta" has shapes alone, and costs neither time nor memory.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -35,6 +37,8 @@ class FakeTensor(Tensor):
 
     plain: Tensor
     waits: ClassVar[Counter[str]] = Counter()
+    watch: ClassVar[Callable[[Tensor], None]] = lambda plain: None
+    """Called with the plain tensor of each that is made."""
 
     @staticmethod
     def __new__(cls, plain: Tensor, requires_grad: bool = False) -> FakeTensor:
@@ -43,6 +47,7 @@ class FakeTensor(Tensor):
             layout=plain.layout, device="cpu", requires_grad=requires_grad,
         )  # fmt: skip
         fake.plain = plain
+        cls.watch(plain)
         return fake
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -81,8 +86,11 @@ class FakeTensor(Tensor):
             name in INDICES and any(isinstance(x, Tensor) and x.dtype == torch.bool for x in flat[1:])
         ):
             count(name)
-        kwargs = {key: torch.device("cpu") if is_cuda(value) else value for key, value in kwargs.items()}
-        result = func(*tree_map(plain_of, args), **tree_map(plain_of, kwargs))
+        without_values = any(isinstance(x, Tensor) and plain_of(x).is_meta for x in flat)
+        place_of_values = torch.device("meta" if without_values else "cpu")
+        kwargs = {key: place_of_values if is_cuda(value) else value for key, value in kwargs.items()}
+        plain = shape_of if without_values else plain_of
+        result = func(*tree_map(plain, args), **tree_map(plain, kwargs))
         wrapped = tree_map(
             lambda x: FakeTensor(x) if isinstance(x, Tensor) and not isinstance(x, FakeTensor) else x, result
         )
@@ -135,7 +143,7 @@ class _ToDevice(torch.autograd.Function):
 class _ToHost(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: FakeTensor) -> Tensor:
-        return x.plain.detach().clone()
+        return values_of(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -165,6 +173,18 @@ def plain_of(value: Any) -> Any:
     return value.plain if isinstance(value, FakeTensor) else value
 
 
+def shape_of(value: Any) -> Any:
+    value = plain_of(value)
+    if not isinstance(value, Tensor) or value.is_meta:
+        return value
+    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="meta")
+
+
+def values_of(x: FakeTensor) -> Tensor:
+    """What arrives on the host; zeros where values are missing."""
+    return torch.zeros(x.shape, dtype=x.dtype) if x.plain.is_meta else x.plain.detach().clone()
+
+
 def is_cuda(value: Any) -> bool:
     return (isinstance(value, torch.device) and value.type == "cuda") or (
         isinstance(value, str) and value[:4] == "cuda"
@@ -181,7 +201,7 @@ def to_host(x: Tensor) -> Tensor:
     if not isinstance(x, FakeTensor):
         return x
     count("copy to the host")
-    return _ToHost.apply(x) if torch.is_grad_enabled() and x.requires_grad else x.plain.detach().clone()
+    return _ToHost.apply(x) if torch.is_grad_enabled() and x.requires_grad else values_of(x)
 
 
 class _Mode(TorchFunctionMode):
@@ -200,7 +220,7 @@ class _Mode(TorchFunctionMode):
             return to_device(first)
         if func is Tensor.tolist and isinstance(first, FakeTensor):
             count("tolist")
-            return first.plain.tolist()
+            return values_of(first).tolist()
         if func is Tensor.new_tensor and isinstance(first, FakeTensor):
             return FakeTensor(torch.tensor(args[1], dtype=kwargs.get("dtype") or first.dtype))
         if func is Tensor.to:
@@ -267,11 +287,11 @@ def use_pretended_gpu() -> None:
     """Make accelerators of this process run on the pretended GPU."""
     from accelerate import Accelerator, PartialState
 
-    from xmask3d.engine import train
+    from xmask3d.engine import evaluate, train
 
     def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
         accelerator = Accelerator(cpu=True)
         PartialState().device = accelerator.state.device = CUDA
         return accelerator
 
-    train.make_accelerator = make_accelerator
+    train.make_accelerator = evaluate.make_accelerator = make_accelerator

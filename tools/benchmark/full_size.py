@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from xmask3d.build import build_criterion, training_view_settings
 from xmask3d.build_untrained import build_untrained, trainable_values
@@ -22,6 +23,7 @@ from xmask3d.engine.logs import peak_memory
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.errors import UserError, run_tool
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
+from xmask3d.models.xmask3d import XMask3D
 from xmask3d.splits import Benchmark, load_benchmark
 
 TENSORS, TRAINABLE = 1073, 82_946_562
@@ -65,32 +67,61 @@ class FullSizeReport:
         ]
 
 
-def check_full_size(config: Config, seed: int = 0) -> FullSizeReport:
-    """Build the network with random weights, frozen ones included, and take one forward and backward of training.
+class FullSizeStep:
+    """Network, a batch of views, and everything else that a training step takes.
 
-    All parts take part: both 3D networks, the condition, VAE and UNet, decoders, MaskCLIP, fusion and every loss.
+    Attributes:
+        model: in training mode, on the device. batch: views of one room, which differ in their colours and labels.
+    """
+
+    def __init__(self, model: XMask3D, config: Config, views: int = 1, device: str = "cpu", seed: int = 0) -> None:
+        """Make the views, and move all to a device."""
+        self.model = model.to(device).train()
+        benchmark = load_benchmark(config.benchmark)
+        self.batch = collate([synthetic_sample(benchmark, config, seed + view) for view in range(views)]).to(device)
+        width = self.model.classifier.null_embed.shape[1]
+        self.text, self.captions = (torch.randn(count, width).to(device) for count in (benchmark.num_base, views))
+        self._step = TrainingStep(self.model, build_criterion(config, benchmark))
+        self._epoch = config.loss.mask_regularisation_start  # all losses take part
+        self._precision, self._device, self._seed = config.train.precision, torch.device(device), seed
+
+    def losses(self) -> dict[str, Tensor]:
+        """Run the forward pass of all parts, and compute all losses."""
+        generator = torch.Generator(self._device).manual_seed(self._seed)
+        low = getattr(torch, self._precision)
+        with torch.autocast(self._device.type, low, enabled=low != torch.float32):
+            return self._step(self.batch, self.text, self.captions, self._epoch, generator)
+
+
+def published_network(config: Config, seed: int = 0) -> XMask3D:
+    """Build the published network on the CPU with random weights, frozen ones included.
 
     Raises:
-        UserError: the network has other tensors than a published checkpoint, or the loss is not finite.
+        UserError: the network has other tensors than a published checkpoint.
     """
     torch.manual_seed(seed)
-    started = time.perf_counter()
-    model = build_untrained(config, "cpu").train()
-    built = time.perf_counter()
+    model = build_untrained(config, "cpu")
     tensors, trainable = len(Layout.of(model).shapes), trainable_values(model)
     if (tensors, trainable) != (TENSORS, TRAINABLE):
         raise UserError(
             f"the network of this configuration has {tensors} checkpoint tensors and {trainable:,} trainable values, "
             f"the published one {TENSORS} and {TRAINABLE:,}"
         )
-    benchmark = load_benchmark(config.benchmark)
-    sample = synthetic_sample(benchmark, config, seed)
-    step = TrainingStep(model, build_criterion(config, benchmark))
-    width = model.classifier.null_embed.shape[1]
-    text, captions = torch.randn(benchmark.num_base, width), torch.randn(1, width)
+    return model
+
+
+def check_full_size(config: Config, seed: int = 0) -> FullSizeReport:
+    """Build the network with random weights, frozen ones included, and take one forward and backward of training.
+
+    Raises:
+        UserError: the network has other tensors than a published checkpoint, or the loss is not finite.
+    """
+    started = time.perf_counter()
+    model = published_network(config, seed)
+    built = time.perf_counter()
+    step = FullSizeStep(model, config, seed=seed)
     ready = time.perf_counter()
-    epoch = config.loss.mask_regularisation_start  # all losses take part
-    losses = step(collate([sample]), text, captions, epoch, torch.Generator().manual_seed(seed))
+    losses = step.losses()
     forward = time.perf_counter()
     losses["total"].backward()
     backward = time.perf_counter()
@@ -98,10 +129,10 @@ def check_full_size(config: Config, seed: int = 0) -> FullSizeReport:
         raise UserError("the loss is not finite")
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     return FullSizeReport(
-        tensors,
-        trainable,
-        len(sample.points),
-        len(sample.voxel_coords),
+        len(Layout.of(model).shapes),
+        trainable_values(model),
+        len(step.batch.points),
+        len(step.batch.voxel_coords),
         float(losses["total"].detach()),
         len(gradients),
         sum(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients),
