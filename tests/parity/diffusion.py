@@ -94,7 +94,7 @@ def _conditioner(case: Case, cond: torch.Tensor, unet: UNet2DConditionModel) -> 
     """The conditioner with the given embedding of the empty prompt, else with the one drawn by its name."""
     context = unet.config.cross_attention_dim
     prompt = case.tensor("uncond_inputs") if "uncond_inputs" in case.inputs else empty_prompt(context)
-    case.verify_drawn("uncond_inputs", prompt.numpy())
+    case.verify_drawn("uncond_inputs", prompt.cpu().numpy())
     return filled_conditioner(cond.shape[1], context, unet.time_embedding.linear_2.out_features, prompt)
 
 
@@ -105,7 +105,7 @@ def _features(case: Case, vae: AutoencoderKL, unet: UNet2DConditionModel) -> Dif
         UserError: the maps have other channels or strides than given.
     """
     noise = case.tensor("shared_noise") if "shared_noise" in case.inputs else shared_noise()
-    case.verify_drawn("shared_noise", noise.numpy())
+    case.verify_drawn("shared_noise", noise.cpu().numpy())
     rate = case.inputs.get("sqrt_one_minus_alphas_cumprod_t0")
     beta = FIRST_BETA if rate is None else float(rate) ** 2
     features = DiffusionFeatures(vae, unet, noise=noise, first_beta=beta, scaling_factor=vae.config.scaling_factor)

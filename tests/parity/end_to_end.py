@@ -77,8 +77,8 @@ def run(case: Case) -> Results:
     results = evaluate(case, model, clip_text)
     benchmark = case_benchmark(case)
     samples = [_sample(case, b, benchmark) for b in range(len(case.inputs["img_small"]))]
-    model, clip_text = model.double(), clip_text.double()
-    _train(results, case, model, clip_text, benchmark, collate(samples).to("cpu", torch.float64))
+    model, clip_text, batch = model.double(), clip_text.double(), collate(samples)
+    _train(results, case, model, clip_text, benchmark, batch.to(batch.images.device, torch.float64))
     return results
 
 
@@ -92,7 +92,7 @@ def evaluate(case: Case, model: XMask3D, clip_text: ClipText) -> Results:
     outputs = model.eval()(batch, text, mask_clip=True, auxiliary=True, novel=novel)
     view = Results()
     masks = add_view(view, "", 0, outputs, novel, FRAME)
-    results.exact("eval/final_mask_3d", np.packbits(masks.numpy(), axis=1))
+    results.exact("eval/final_mask_3d", np.packbits(masks.cpu().numpy(), axis=1))
     results.exact("eval/final_mask_3d_shape", np.array(masks.shape))
     results.values["eval/binary_pred"] = view.values["binary_pred"]
     results.values["eval/fused_pred_feature"] = view.values["fused"]
@@ -206,7 +206,7 @@ def _sample(case: Case, index: int, benchmark: Benchmark) -> Sample:
         for size, length, count in zip(image.shape[-2:], FRAME, blocks.shape, strict=True)
     )
     frame = blocks[rows[:, None], columns]
-    classes = array("cl").clamp(max=benchmark.num_classes).numpy()
+    classes = array("cl").clamp(max=benchmark.num_classes).cpu().numpy()
     return Sample(
         scene=str(index),
         view="0",

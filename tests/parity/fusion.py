@@ -206,7 +206,7 @@ def weights_of(criterion: Criterion) -> dict[str, float]:
 
 
 def _voxel_features(case: Case) -> Tensor:
-    text, classes = case.tensor("text_embed").numpy(), case.tensor("voxel_text_class").numpy()
+    text, classes = (case.tensor(name).cpu().numpy() for name in ("text_embed", "voxel_text_class"))
     noise = random_normal("f_criterion.pred3d", (len(classes), text.shape[1]))
     named = np.where((classes >= 0)[:, None], text[classes.clip(0)], np.float32(0))
     return torch.from_numpy(np.float32(0.5) * noise + np.float32(0.3) * named)

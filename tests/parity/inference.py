@@ -55,7 +55,7 @@ def run(case: Case) -> Results:
     for branch, name in BRANCHES.items():
         votes = SceneVotes(len(points), len(text))
         votes.add(batch.point_index, getattr(labels, name))
-        scene = torch.from_numpy(fill_unseen(points, votes.result().numpy()))
+        scene = torch.from_numpy(fill_unseen(points, votes.result().cpu().numpy()))
         results.exact(f"scene_label_{branch}", scene)
         matrix = ConfusionMatrix(len(text))
         matrix.update(scene, truth)

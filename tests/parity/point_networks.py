@@ -56,7 +56,7 @@ def run_parts(case: Case) -> Results:
         _add_rows(results, case, f"{mode}/pred3d", voxels)
         results.forward(f"{mode}/binary_score", head(x)[:, None])
         # Bottleneck voxels have no order of their own: their samples are compared in that of the recording.
-        batch = encoder.encoder(x.sparse)[0].coordinates[:, 0].sort().values.numpy()
+        batch = encoder.encoder(x.sparse)[0].coordinates[:, 0].sort().values.cpu().numpy()
         recorded = case.outputs.get(f"{mode}/bottleneck_batch_idx", batch)
         same = np.array_equal(batch, np.sort(recorded))
         results.exact(f"{mode}/bottleneck_batch_idx", recorded if same else batch)

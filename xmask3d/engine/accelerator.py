@@ -1,6 +1,8 @@
 """Accelerator that runs a model on this machine's devices, in as many processes as were started."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -33,3 +35,27 @@ def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no mask covers a point: the fuser rests
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
     return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[unused, patience])
+
+
+def use_training_arithmetic() -> None:
+    """Let a GPU round the inputs of convolutions to TF32, as in published training, and try which algorithm is fastest.
+
+    Pictures of a run have one size, so that the trial is made once.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def evaluation_arithmetic(reference: bool) -> Iterator[None]:
+    """Set a GPU's convolutions for an evaluation, whose batches differ in size; undone afterwards.
+
+    Args:
+        reference: compute in full float32, as the published evaluation does.
+    """
+    cudnn = torch.backends.cudnn
+    kept = cudnn.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, cudnn.benchmark = not reference, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark = kept
