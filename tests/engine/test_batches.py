@@ -1,9 +1,14 @@
 """The order of samples depends on (seed, epoch, step) alone."""
 
+from pathlib import Path
+
 import pytest
 
-from xmask3d.engine.batches import EpochBatches, generator_for
+from xmask3d.build import build_training_views
+from xmask3d.config import load_config
+from xmask3d.engine.batches import EpochBatches, generator_for, make_loader
 from xmask3d.errors import UserError
+from xmask3d.splits import load_benchmark
 
 
 def steps(batches: EpochBatches, epoch: int, start: int = 0) -> list[list[int]]:
@@ -59,3 +64,19 @@ def test_generators_differ_by_every_number() -> None:
     }
     assert len(seeds) == 5
     assert generator_for(1, 2).initial_seed() == generator_for(1, 2).initial_seed()
+
+
+def test_workers_that_stay_for_a_gpu_see_each_epoch(tiny: Path) -> None:
+    config = load_config(tiny)
+    views = build_training_views(config, load_benchmark(config.benchmark))
+    drawn = {}
+    for workers in (0, 1):
+        batches = EpochBatches(len(views), 4, seed=1)
+        loader = make_loader(views, batches, workers, for_gpu=True)
+        assert loader.pin_memory and loader.persistent_workers == (workers > 0)
+        for epoch in (0, 1):
+            views.set_epoch(epoch)
+            batches.seek(epoch)
+            drawn[workers, epoch] = [(batch.views, batch.points.tolist()) for batch in loader]
+    assert drawn[0, 0] == drawn[1, 0] != drawn[0, 1] == drawn[1, 1]
+    assert not make_loader(views, batches, 1, for_gpu=False).persistent_workers

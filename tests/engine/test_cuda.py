@@ -1,17 +1,22 @@
-"""Training on a GPU that is pretended: nothing of it stays on the host, and the host waits for it seldom."""
+"""Work on a GPU that is pretended: nothing stays on the host, which seldom waits, and results are those of the CPU."""
 
 import re
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.helpers.pretend_cuda import CUDA, FakeTensor, pretending, use_pretended_gpu
-from tests.helpers.runs import run
+from tests.helpers.runs import evaluate_run, run
 from xmask3d.config import load_config
+from xmask3d.inference.labeller import BRANCHES
+from xmask3d.segment.segmenter import Segmenter
 
+LABELS = [f"labels_{branch}" for branch in BRANCHES]
 WAITS_A_STEP = 6  # bounds and sizes of the voxels, costs of the matcher, and whether loss and gradient are finite
 
 
@@ -92,6 +97,47 @@ def test_tensors_of_two_devices_do_not_mix() -> None:
         assert (there + 1).sum().item() == 6 and there.cpu().tolist() == [1, 1, 1]
     assert sum(waits.values()) == 2
     assert torch.ones(3, device="cpu").sum().item() == 3
+
+
+def evaluate_on_pretended_gpu(config: Path, overrides: list[str], checkpoint: Path, output: Path) -> int:
+    use_pretended_gpu()
+    with pretending():
+        return evaluate_run(config, overrides, checkpoint, output)
+
+
+@pytest.mark.slow
+def test_an_evaluation_gives_the_labels_of_the_cpu(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    labels: dict[str, list[np.ndarray]] = {}
+    regions = ["evaluate.votes=soft", "evaluate.regions=gate", "evaluate.region_clip=0.2", "evaluate.rotations=2"]
+    for name, target in (("cuda", evaluate_on_pretended_gpu), ("cpu", evaluate_run)):
+        for variant, overrides in (("plain", ["protocol=reference"]), ("regions", regions)):
+            output = tmp_path / name / variant
+            checkpoint = finished / "checkpoints" / "best.pt"
+            assert run(target, tiny, overrides, checkpoint, output, log=tmp_path / "log") == 0, log_of(tmp_path)
+            files = sorted(output.glob("*/scenes/*.npz"))
+            labels.setdefault(name, []).extend(np.load(file)[key] for file in files for key in LABELS)
+    assert len(labels["cuda"]) == len(labels["cpu"]) == 4 * len(LABELS)
+    for found, expected in zip(labels["cuda"], labels["cpu"], strict=True):
+        assert len(found) == len(expected) > 0 and np.mean(found == expected) > 0.999
+
+
+@pytest.mark.slow
+def test_a_segmenter_gives_the_labels_of_the_cpu(finished: Path, tiny: Path) -> None:
+    scan = load_config(tiny).data.root / "scannet_2d" / "scene0002_00"
+    found = {}
+    for device in ("cpu", "cuda"):
+        with pretending() if device == "cuda" else nullcontext():
+            segmenter = Segmenter.from_pretrained(finished / "checkpoints" / "best.pt", tiny, device=device)
+            result = segmenter(scan, ["sofa|couch", "floor", "potted plant"])
+            again = segmenter.query(result.features, ["chair", "floor"])
+        found[device] = result.labels, again.labels, result.features.fused
+    for ours, expected in zip(found["cuda"][:2], found["cpu"][:2], strict=True):
+        assert np.mean(ours == expected) > 0.999
+    np.testing.assert_allclose(found["cuda"][2], found["cpu"][2], atol=2e-3)
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "log").read_text()[-3000:]
 
 
 def _train_on_cpu(config: Path, overrides: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Regions seen by CLIP: patches under their points, views weighted by what they see, a share in the class."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.helpers.outputs import random_batch
+from tests.helpers.outputs import FRAME, random_batch
+from tests.helpers.pretend_cuda import pretending
+from tests.helpers.tiny import write_clip
 from xmask3d.inference.region_embeddings import FEW, RegionEmbeddings
 from xmask3d.inference.region_labels import label_regions
+from xmask3d.models.clip import MaskClip, load_clip
 
 
 class Patches:
@@ -50,6 +54,23 @@ def test_views_count_by_the_root_of_their_points() -> None:
     found = cosines(embeddings_of([0] * 5, [(0, 0)] * 5, [0, 0, 0, 0, 1]))
     expected = F.normalize(torch.tensor([[2.0, 1, 0, 0]], dtype=torch.float64))
     torch.testing.assert_close(found, expected)
+
+
+def test_a_batch_on_the_host_asks_a_gpu(tmp_path: Path) -> None:
+    mask_clip, batch = MaskClip(load_clip(write_clip(tmp_path))[0]), random_batch()
+    regions = np.arange(int(batch.point_index.max()) + 1) % 2
+    images = torch.rand(batch.size, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+    def embed(images: Tensor) -> np.ndarray:
+        found = RegionEmbeddings([regions], mask_clip, FRAME)
+        found.add(batch, mask_clip.encode(images))
+        return found.log_probabilities(torch.eye(mask_clip.dim), 1.0)[0]
+
+    expected = embed(images)
+    with pretending():
+        mask_clip.to("cuda")
+        np.testing.assert_allclose(embed(images.to("cuda")), expected, rtol=1e-5)
+    assert np.ptp(expected) > 0.01
 
 
 def test_a_region_that_no_view_shows_says_nothing() -> None:

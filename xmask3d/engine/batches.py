@@ -86,14 +86,19 @@ def translate(batch: Batch, seed: int, step: int) -> Batch:
     return replace(batch, voxel_coords=moved)
 
 
-def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader:
-    """Make a loader of `Batch`es whose workers leave signals to the main process."""
+def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, for_gpu: bool) -> DataLoader:
+    """Make a loader of `Batch`es whose workers leave signals to the main process.
+
+    For a GPU, which would wait, batches are pinned and workers stay from epoch to epoch.
+    """
+    workers = allowed_workers(workers)
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=allowed_workers(workers),
+        num_workers=workers,
         collate_fn=collate_usable,
-        pin_memory=pin_memory,
+        pin_memory=for_gpu,
+        persistent_workers=for_gpu and workers > 0,
         worker_init_fn=ignore_signals,
         generator=generator_for(0),  # else each epoch, and each resumption, would draw from the global one
     )

@@ -19,7 +19,7 @@ from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import collate_usable
 from xmask3d.data.sample import Sample
 from xmask3d.data.scene import Scene, SceneReader, choose_scenes
-from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.accelerator import evaluation_arithmetic, make_accelerator
 from xmask3d.engine.batches import ignore_signals
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
@@ -86,10 +86,12 @@ def evaluate(
         labeller = open_labeller(config, checkpoint, benchmark, accelerator)
         settings = evaluation_settings(config)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
-        for name in tqdm(mine, unit="scene", disable=None if accelerator.is_main_process else True, dynamic_ncols=True):
-            sources = digest_of_sources(reader, name)  # as they are before they are read
-            result = evaluate_scene(reader, benchmark, name, labeller, settings)
-            replace(result, sources=sources).save(folder / "scenes" / f"{name}.npz")
+        silent = None if accelerator.is_main_process else True
+        with evaluation_arithmetic(config.protocol == "reference"):
+            for name in tqdm(mine, unit="scene", disable=silent, dynamic_ncols=True):
+                sources = digest_of_sources(reader, name)  # as they are before they are read
+                result = evaluate_scene(reader, benchmark, name, labeller, settings)
+                replace(result, sources=sources).save(folder / "scenes" / f"{name}.npz")
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None

@@ -33,14 +33,22 @@ class FeatureCache:
     """
 
     def __init__(
-        self, image_encoder: ImageEncoder, mask_clip: MaskClip, clip_text: ClipText, folder: Path | None = None
+        self,
+        image_encoder: ImageEncoder,
+        mask_clip: MaskClip,
+        clip_text: ClipText,
+        folder: Path | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Open the cache.
 
         Args:
             image_encoder, mask_clip, clip_text: frozen encoders; names on disk hold digests of their weights.
             folder: folder of encoded views, for larger data sets and between runs; None keeps them in memory.
+            device: device of the encoders, for batches that are still on the host, which need not be copied back to
+                compare their pictures with those that were encoded; by default that of a batch.
         """
+        self._device = device
         self._image_encoder, self._mask_clip, self._clip_text = image_encoder, mask_clip, clip_text
         self._images = _Store(folder, "encodings", image_encoder.frozen_networks())
         self._tokens = _Store(folder, "tokens", mask_clip.frozen_networks())
@@ -53,12 +61,12 @@ class FeatureCache:
         return self._images.bytes + self._tokens.bytes
 
     def images(self, batch: Batch) -> Encoded:
-        """Look up or make the encoded images of a batch, in the dtype and on the device of its images."""
-        return _encoded(self._image_encoder, self._images, batch)
+        """Look up or make the encoded images of a batch, in the dtype of its images, on the cache's device."""
+        return _encoded(self._image_encoder, self._images, batch, self._device)
 
     def tokens(self, batch: Batch) -> EncodedTokens:
-        """Look up or make CLIP's image tokens of a batch, in the dtype and on the device of its images."""
-        return _encoded(self._mask_clip, self._tokens, batch)
+        """Look up or make CLIP's image tokens of a batch, as `images` does its images."""
+        return _encoded(self._mask_clip, self._tokens, batch, self._device)
 
     def captions(self, batch: Batch) -> Tensor:
         """Return text embeddings of a batch's captions, B x D, from the text encoder."""
@@ -155,14 +163,16 @@ def _image_size(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _encoded(encoder: ImageEncoder, store: _Store, batch: Batch) -> Encoded:
+def _encoded(encoder: ImageEncoder, store: _Store, batch: Batch, device: torch.device | None) -> Encoded:
     """Encode the images of a batch one by one, rounded to half precision."""
-    kept = [store.get(key, partial(_encode_image, encoder, image)) for key, image in _views(batch)]
-    images = batch.images
-    return encoder.unpack([torch.cat(parts).to(images.device, images.dtype) for parts in zip(*kept, strict=True)])
+    device = device or batch.images.device
+    kept = [store.get(key, partial(_encode_image, encoder, image, device)) for key, image in _views(batch)]
+    parts = (torch.cat(tensors) for tensors in zip(*kept, strict=True))
+    return encoder.unpack([part.to(device, batch.images.dtype) for part in parts])
 
 
-def _encode_image(encoder: ImageEncoder, image: Tensor) -> list[Tensor]:
+def _encode_image(encoder: ImageEncoder, image: Tensor, device: torch.device) -> list[Tensor]:
+    image = image.to(device)
     return [tensor.half().cpu().contiguous() for tensor in encoder.pack(encoder.encode(image[None]))]
 
 

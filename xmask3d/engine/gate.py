@@ -93,8 +93,8 @@ def region_rows(
     for batch in loader:
         if batch is None:
             continue
-        batch = batch.to(labeller.accelerator.device)
         encodings = (cache.images(batch), cache.tokens(batch)) if cache else labeller.encode(batch)
+        batch = batch.to(labeller.accelerator.device)
         with torch.no_grad():
             outputs = labeller.run(batch, encodings)
         embeddings.add(batch, encodings[1])

@@ -31,7 +31,7 @@ from xmask3d.checkpoints.checkpoint import (
 from xmask3d.checkpoints.sources import weights_in
 from xmask3d.config import Config, save_config
 from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
-from xmask3d.engine.accelerator import make_accelerator
+from xmask3d.engine.accelerator import make_accelerator, use_training_arithmetic
 from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchronise
 from xmask3d.engine.batches import EpochBatches
 from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes, unused_fit
@@ -97,6 +97,8 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
         # Sums in a fixed order, for resuming bit for bit. On a GPU it would cost speed and not suffice.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    else:
+        use_training_arithmetic()
     benchmark = load_benchmark(config.benchmark)
     criterion = build_criterion(config, benchmark)
     check_headlines(config.evaluate.headlines, benchmark.num_classes, benchmark.groups)

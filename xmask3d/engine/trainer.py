@@ -25,6 +25,7 @@ from xmask3d.checkpoints.checkpoint import (
 from xmask3d.checkpoints.validations import read_validations, record_validation
 from xmask3d.data.batch import Batch
 from xmask3d.data.datasets import TrainingViews, ValidationViews
+from xmask3d.engine.accelerator import evaluation_arithmetic
 from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
 from xmask3d.engine.feature_cache import FeatureCache
 from xmask3d.engine.logs import LossWindow, RunLog, peak_memory
@@ -133,7 +134,8 @@ class Trainer:
         """Cache the outputs of frozen networks for each view, in memory or in a folder; logs the size of the cache."""
         if not self.criterion.needs("masks"):  # nothing else reads them, but for the captions
             return
-        self.feature_cache = FeatureCache(self.model.image_features, self.model.mask_clip, self.clip_text, folder)
+        encoders = self.model.image_features, self.model.mask_clip, self.clip_text
+        self.feature_cache = FeatureCache(*encoders, folder, self.device)
         tokens = self.needs_tokens(self.schedule.epochs - 1)
         self.accelerator.print(self.feature_cache.announce(self.views.all_views(), image_size, tokens))
 
@@ -223,9 +225,9 @@ class Trainer:
     def backward(self, epoch: int, micro: int, batch: Batch) -> dict[str, Tensor]:
         """Run forward and backward of one micro-batch; processes exchange gradients after the last one."""
         accelerator, seed = self.accelerator, self.schedule.seed
+        kept, host = self.feature_cache, batch
         batch = translate(batch.to(self.device), seed, self.step)
         generator = generator_for(seed, self.step, micro, accelerator.process_index, device=self.device)
-        kept = self.feature_cache
         last = micro == self.schedule.accumulate - 1
         with nullcontext() if last else accelerator.no_sync(self.stepper):
             losses = self.stepper(
@@ -234,8 +236,8 @@ class Trainer:
                 kept.captions(batch) if kept else self.clip_text(batch.captions),
                 epoch,
                 generator,
-                kept.images(batch) if kept else None,
-                kept.tokens(batch) if kept and self.needs_tokens(epoch) else None,
+                kept.images(host) if kept else None,
+                kept.tokens(host) if kept and self.needs_tokens(epoch) else None,
             )
             accelerator.backward(losses["total"] / self.schedule.accumulate)
         return losses
@@ -317,7 +319,8 @@ class Trainer:
     def evaluating(self) -> Iterator[None]:
         """Use the averaged weights, if there are any; random numbers drawn meanwhile change nothing afterwards."""
         state = random_state()
-        with self.average.applied(self.model) if self.average else nullcontext():
+        averaged = self.average.applied(self.model) if self.average else nullcontext()
+        with averaged, evaluation_arithmetic(self.criterion.reference):
             yield
         restore_random_state(state)
 

@@ -48,8 +48,7 @@ class RegionEmbeddings:
         counts = torch.bincount(place.flatten(), minlength=batch.size * len(found)).view(batch.size, -1)
         visible = torch.zeros(batch.size * len(found), rows * columns, dtype=torch.bool)
         visible[place.flatten(), patch[:, None].expand_as(place).flatten()] = True
-        device = batch.pixels.device
-        embedded = self._mask_clip.embed_patches(tokens, visible.view(batch.size, len(found), -1).to(device))
+        embedded = self._mask_clip.embed_patches(tokens, visible.view(batch.size, len(found), -1))
         weights = torch.where(counts >= FEW, counts, 0).double().sqrt()
         whole = F.normalize(embedded.double().cpu(), dim=-1)
         for view, weight in zip(whole, weights, strict=True):  # one by one: sums in one order for any batch size

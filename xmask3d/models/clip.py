@@ -212,9 +212,9 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def embed_patches(self, encoded: EncodedTokens, visible: Tensor) -> Tensor:
-        """Embed sets of patches, B x Q x D; `visible`: B x Q x patches bool, row by row."""
+        """Embed sets of patches, B x Q x D; `visible`: B x Q x patches bool, row by row, on any device."""
         # The class token comes first and is seen by every set.
-        seen = F.pad(visible, (1, 0), value=True).unsqueeze(1)
+        seen = F.pad(visible, (1, 0), value=True).unsqueeze(1).to(encoded.class_token.device)
         x = encoded.class_token.unsqueeze(1).expand(-1, visible.shape[1], -1)
         blocks = self.visual.transformer.resblocks
         for block, key, value in zip(blocks, encoded.keys, encoded.values, strict=True):

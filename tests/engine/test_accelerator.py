@@ -1,0 +1,32 @@
+"""Arithmetic of a GPU in training and in evaluation."""
+
+import pytest
+import torch
+
+from xmask3d.engine.accelerator import evaluation_arithmetic, use_training_arithmetic
+
+cudnn = torch.backends.cudnn
+
+
+def flags() -> tuple[bool, bool]:
+    return cudnn.allow_tf32, cudnn.benchmark
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("allow_tf32", "benchmark"):
+        monkeypatch.setattr(cudnn, name, getattr(cudnn, name))
+
+
+def test_training_rounds_to_tf32_and_the_published_evaluation_does_not() -> None:
+    cudnn.allow_tf32 = False
+    use_training_arithmetic()
+    assert flags() == (True, True)
+    with evaluation_arithmetic(reference=True):
+        assert flags() == (False, False)
+    assert flags() == (True, True)
+    with evaluation_arithmetic(reference=False):
+        assert flags() == (True, False)
+    with pytest.raises(ValueError, match="stopped"), evaluation_arithmetic(reference=True):
+        raise ValueError("stopped")
+    assert flags() == (True, True)
