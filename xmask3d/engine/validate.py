@@ -55,9 +55,10 @@ def validate(
         process; None if a signal came to any process.
     """
     accelerator = labeller.accelerator
-    mine = range(accelerator.process_index, len(views), accelerator.num_processes)
+    share = accelerator.process_index, accelerator.num_processes
+    mine = views_of_process(len(views), settings.views_per_scene, *share)
     loader = DataLoader(
-        Subset(views, list(mine)),
+        Subset(views, mine),
         batch_size=settings.batch_size,
         collate_fn=collate_usable,
         num_workers=allowed_workers(settings.workers),
@@ -82,6 +83,17 @@ def validate(
     scores = summarise(reduced, binary.reduce(), benchmark, settings.headlines)
     stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
     return None if stopped else (scores, picture)
+
+
+def views_of_process(count: int, each: int, process: int, processes: int) -> list[int]:
+    """Return the indices of the views that a process scores: whole scenes, so that no two processes read the same one.
+
+    Args:
+        count: number of views.
+        each: number of views of a scene, which follow each other.
+        process, processes: this process, and how many there are.
+    """
+    return [index for index in range(count) if index // each % processes == process]
 
 
 def summarise(
