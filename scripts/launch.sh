@@ -16,15 +16,18 @@ launch() {
     fi
     export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
     processes=${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
-    if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
+    restarts=${MAX_RESTARTS:-0}
+    if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ] && [ "$restarts" = 0 ]; then
         exec "$python" -m xmask3d "$@"
     fi
+    set -- --nproc-per-node "$processes" --max-restarts "$restarts" -m xmask3d "$@"
     if [ "${NNODES:-1}" = 1 ]; then
-        set -- --standalone --nproc-per-node "$processes" -m xmask3d "$@"
+        set -- --standalone "$@"
     else
-        set -- --nnodes "$NNODES" --node-rank "${NODE_RANK:?set NODE_RANK to 0 ... NNODES - 1}" \
-            --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" \
-            --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" -m xmask3d "$@"
+        # Not torchrun's static rendezvous: by it the other machines do not learn that one starts its processes again.
+        : "${NODE_RANK:?set NODE_RANK to 0 ... NNODES - 1}" "${MASTER_ADDR:?set MASTER_ADDR to the first machine}"
+        set -- --nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${SLURM_JOB_ID:-xmask3d}" \
+            --rdzv-endpoint "$MASTER_ADDR:${MASTER_PORT:-29500}" --rdzv-conf "is_host=$((NODE_RANK == 0))" "$@"
     fi
     exec "$python" -m xmask3d.cli.launch "$@"
 }

@@ -155,6 +155,27 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "held\n"
 
 
+def test_a_folder_is_free_once_its_process_is_killed_though_a_child_of_that_lives(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, time; from pathlib import Path; from xmask3d.files import locked\n"
+        f"with locked(Path({str(tmp_path)!r}), 'a training'):\n"
+        "    child = os.fork()\n"
+        "    if not child: time.sleep(60)\n"
+        "    print(child, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        assert process.wait() == -signal.SIGKILL
+        with locked(tmp_path, "a training"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+
+
 def test_a_folder_that_cannot_be_held_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/run: cannot be made"), locked(tmp_path / "file" / "run", "work"):
@@ -171,7 +192,7 @@ def test_a_place_without_locks_is_told_in_a_line(
     if reason == "system":
         monkeypatch.setattr(files, "fcntl", None)
     else:
-        monkeypatch.setattr(files.fcntl, "flock", refuse)
+        monkeypatch.setattr(files.fcntl, "lockf", refuse)
     with locked(tmp_path, "a training"):
         pass
     (line,) = capsys.readouterr().err.splitlines()

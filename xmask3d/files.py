@@ -105,10 +105,11 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         raise WriteError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not `flock`, whose locks the loader processes of a training that was killed would keep for seconds more.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(descriptor).st_nlink:
                 raise BlockingIOError  # the one before removed the file meanwhile; another may hold a new one
-        except BlockingIOError as error:
+        except (BlockingIOError, PermissionError) as error:
             raise UserError(
                 f"{folder}: another process is at work there ({what}); wait for it, or choose another folder"
             ) from error

@@ -47,9 +47,16 @@ def finish(started: list[BaseProcess], timeout: float = 240) -> list[int | None]
     return [process.exitcode for process in started]
 
 
-def run(target: Callable[..., int | None], *arguments: Any, log: Path | None = None, processes: int = 1) -> int | None:
+def run(
+    target: Callable[..., int | None],
+    *arguments: Any,
+    log: Path | None = None,
+    processes: int = 1,
+    timeout: float = 240,
+) -> int | None:
     """Start and wait; the largest exit code in absolute value."""
-    return max(finish(start(target, *arguments, log=log, processes=processes)), key=lambda code: abs(code or 0))
+    codes = finish(start(target, *arguments, log=log, processes=processes), timeout)
+    return max(codes, key=lambda code: abs(code or 0))
 
 
 def train_run(

@@ -19,6 +19,11 @@ def launch(arguments: list[str]) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # Every process would warn that no parameter was unused so far; in a batch whose masks cover no point some are.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # After a signal torchrun kills what has not ended within 30 s: too little for a long step, and then saving.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "240")
+    # Else processes that are started again meet in the store of before, where they find the addresses of those that are
+    # gone, and fail or wait for one another.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         main(arguments)
     except ChildFailedError as error:
