@@ -225,3 +225,15 @@ def test_what_comes_out_of_zlib_is_bounded(tmp_path: Path) -> None:
             inflate(data, size)
     (tmp_path / "a.png").write_bytes(png(SIDE, SIDE))
     assert picture_size(tmp_path / "a.png") is None
+
+
+@pytest.mark.parametrize(("text", "number"), [("a: 1:30", "90"), ("a: [3, 010]", "8"), ("-1:30.5", "-90.5")])
+def test_numbers_that_yaml_takes_for_others_are_refused(text: str, number: str) -> None:
+    with pytest.raises(UserError, match=rf"c\.yaml:1: '.*' is {number} in YAML .*; write the number plainly"):
+        parse_yaml(text, "c.yaml")
+
+
+def test_numbers_as_yaml_means_them() -> None:
+    assert parse_yaml("[0, -0, 0.5, 1e-3, 1_000, 0x10, '1:30', '010', a:b]", "c.yaml")[0] == [
+        0, 0, 0.5, "1e-3", 1000, 16, "1:30", "010", "a:b",
+    ]  # fmt: skip

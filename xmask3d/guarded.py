@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -109,7 +110,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         name: name of the file, for messages.
 
     Raises:
-        UserError: no YAML, one that grows without bound, or a key that is given twice, of which the last would count.
+        UserError: no YAML, one that grows without bound, a key that is given twice, of which the last would count,
+            or a number such as 1:30 or 010, which YAML takes for 90 and 8.
     """
     if len(text) > MAX_YAML:
         raise UserError(f"{name}: more than {MAX_YAML >> 10} kB; no configuration is that long")
@@ -117,7 +119,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if _size(node, {}) > MAX_NODES:
             raise UserError(f"{name}: more than {MAX_NODES} entries, repeated ones counted again")
-        _refuse_repeated(node, name)
+        _refuse_traps(node, name)
         return yaml.safe_load(text), node
     except UserError:
         raise
@@ -129,11 +131,18 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         raise UserError(f"{name}: not valid YAML: {first_line(error, 120)}") from error
 
 
-def _refuse_repeated(node: yaml.Node | None, name: str) -> None:
-    """Raise `UserError` where a mapping has a key twice."""
-    if isinstance(node, yaml.SequenceNode):
+def _refuse_traps(node: yaml.Node | None, name: str) -> None:
+    """Raise `UserError` where a mapping has a key twice, or a number is written so that YAML reads another."""
+    if isinstance(node, yaml.ScalarNode):
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and node.style is None and (":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value)):
+            raise UserError(
+                f"{name}:{node.start_mark.line + 1}: '{node.value[:40]}' is {yaml.safe_load(node.value):g} in YAML "
+                "(colons part by sixties, a leading 0 means eights); write the number plainly"
+            )
+    elif isinstance(node, yaml.SequenceNode):
         for part in node.value:
-            _refuse_repeated(part, name)
+            _refuse_traps(part, name)
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -141,7 +150,7 @@ def _refuse_repeated(node: yaml.Node | None, name: str) -> None:
                 if key.value in seen:
                     raise UserError(f"{name}:{key.start_mark.line + 1}: '{key.value[:80]}' is given twice")
                 seen.add(key.value)
-            _refuse_repeated(value, name)
+            _refuse_traps(value, name)
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:

@@ -96,6 +96,7 @@ MISTAKES = [
     (["export", "nowhere", "out"], "nowhere: neither a result"),
     (["download", "scannet_4d"], "there is no download 'scannet_4d'"),
     (["compare", "runs"], "write NAME=PATH"),
+    (["compare", "a=runs,"], "write NAME=PATH"),
     (["config", "train.epoch"], "did you mean 'train.epochs'?"),
     (["completion", "tcsh"], "invalid choice: 'tcsh'"),
     (["quickstart", "seed=1"], "name the configuration before its changes"),

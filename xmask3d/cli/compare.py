@@ -24,8 +24,8 @@ def run(options: Namespace) -> int:
     rows = []
     for text in options.rows:
         name, equals, paths = text.partition("=")
-        if not equals:
-            raise UserError(f"'{text}': write NAME=PATH")
+        if not equals or not all(paths.split(",")):
+            raise UserError(f"'{text}': write NAME=PATH, or NAME=PATH,PATH")
         rows.append(read_row(name, [Path(path) for path in paths.split(",")]))
     check_comparable(rows)
     print(markdown(rows, options.branches or list(BRANCHES)))
