@@ -101,6 +101,15 @@ def test_links_in_zips_become_copies_or_are_left_out(tmp_path, caplog):
     check_links(folder, linked, left_out, caplog)
 
 
+def test_a_tar_that_ends_with_a_zip_is_none(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.ckpt", "w") as inner:
+        inner.writestr("data.pkl", "weights")
+    with tarfile.open(tmp_path / "x.tar.gz", "w") as archive:  # without compression, whatever its name
+        archive.add(tmp_path / "model.ckpt", "models/model.ckpt")
+    extract(tmp_path / "x.tar.gz", tmp_path / "out")
+    assert (tmp_path / "out/models/model.ckpt").read_bytes() == (tmp_path / "model.ckpt").read_bytes()
+
+
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_extract(tmp_path, form):
     members = [("top/a.txt", b"a" * 1000), ("top/deep/b.txt", b"b"), ("top/empty", b"")]

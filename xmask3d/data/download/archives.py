@@ -49,10 +49,10 @@ def extract(archive: Path, folder: Path) -> None:
     archive, folder = Path(archive), Path(folder)
     make_folder(folder)
     try:
-        if zipfile.is_zipfile(archive):
-            _extract_zip(archive, folder)
-        elif _is_tar(archive):
+        if _is_tar(archive):  # first: one without compression that ends with a checkpoint, a zip, would pass for that
             _extract_tar(archive, folder)
+        elif zipfile.is_zipfile(archive):
+            _extract_zip(archive, folder)
         else:
             problem = "neither a zip nor a tar archive, or damaged"
             raise DamagedArchive(f"{archive}: {problem}; delete it to fetch it again")
