@@ -46,6 +46,7 @@ def train_on_pretended_gpu(config: Path, overrides: list[str], mistake: str = ""
     with pretending():
         code = train.train(load_config(config, overrides))
     print("waits", max(sum(step.values()) for step in steps), steps[-1])
+    print("last", sum(steps[-1].values()))
     return code
 
 
