@@ -5,6 +5,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from tests.helpers.pretend_cuda import CUDA, FakeTensor, pretending, use_pretended_gpu
 from tests.helpers.runs import evaluate_run, run
+from tools.studies import oracle
 from xmask3d.config import load_config
 from xmask3d.inference.labeller import BRANCHES
 from xmask3d.segment.segmenter import Segmenter
@@ -135,6 +137,21 @@ def test_a_segmenter_gives_the_labels_of_the_cpu(finished: Path, tiny: Path) -> 
     for ours, expected in zip(found["cuda"][:2], found["cpu"][:2], strict=True):
         assert np.mean(ours == expected) > 0.999
     np.testing.assert_allclose(found["cuda"][2], found["cpu"][2], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_oracle_study_gives_the_scores_of_the_cpu(
+    finished: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, checkpoint = load_config(tiny), finished / "checkpoints" / "best.pt"
+    expected = dict(oracle.score_with_truth(config, checkpoint))
+    on_gpu = SimpleNamespace(device=CUDA, num_processes=1, process_index=0, autocast=nullcontext)
+    monkeypatch.setattr(oracle, "make_accelerator", lambda precision: on_gpu)
+    with pretending():
+        found = dict(oracle.score_with_truth(config, checkpoint))
+    assert found.keys() == oracle.VARIANTS.keys()
+    for name, scores in found.items():
+        assert scores == pytest.approx(expected[name], abs=0.01, nan_ok=True), name
 
 
 def log_of(folder: Path) -> str:
