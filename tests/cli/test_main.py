@@ -162,6 +162,9 @@ def test_no_option_silently_keeps_the_last_of_two(name: str, action: argparse.Ac
     twice = [*required, option, *values(action), option, *values(action)]
     if action.nargs == 0:
         assert getattr(parser.parse(twice), action.dest) is True
+    elif isinstance(action, argparse._AppendAction):
+        once = values(action) if action.nargs else values(action)[0]
+        assert getattr(parser.parse(twice), action.dest) == [once, once]
     elif action.nargs in ("+", "*"):
         assert getattr(parser.parse(twice), action.dest) == 2 * values(action)
     else:
