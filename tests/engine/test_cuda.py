@@ -75,10 +75,11 @@ def test_a_run_never_mixes_devices_and_its_losses_are_those_of_the_cpu(
     # Later ones only nearly: AdamW turns the rounding of gradients that are zero in truth into steps of full size.
     assert [float(loss) for loss in found] == pytest.approx([float(loss) for loss in expected], rel=5e-2)
     assert "process(es) on cuda" in logs["cuda"]
-    cached = "train.feature_cache=true" in overrides
     micro_batches = 2 if "train.accumulate=2" in overrides else 1
-    waits = int(re.findall(r"^waits (\d+)", logs["cuda"], re.M)[0])
-    assert cached or waits <= WAITS_A_STEP * micro_batches, logs["cuda"][-2000:]
+    most, last = (int(re.findall(rf"^{name} (\d+)", logs["cuda"], re.M)[0]) for name in ("waits", "last"))
+    # Encodings are copied to the host when they are made, in the first epoch; after that a cache costs no wait.
+    waits = last if "train.feature_cache=true" in overrides else most
+    assert waits <= WAITS_A_STEP * micro_batches, logs["cuda"][-2000:]
 
 
 @pytest.mark.slow
