@@ -162,7 +162,7 @@ def test_no_option_silently_keeps_the_last_of_two(name: str, action: argparse.Ac
     twice = [*required, option, *values(action), option, *values(action)]
     if action.nargs == 0:
         assert getattr(parser.parse(twice), action.dest) is True
-    elif isinstance(action, argparse._AppendAction):
+    elif type(action) is argparse._AppendAction:
         once = values(action) if action.nargs else values(action)[0]
         assert getattr(parser.parse(twice), action.dest) == [once, once]
     elif action.nargs in ("+", "*"):
