@@ -1,5 +1,6 @@
 """The order of the tests, and what many share: a tiny data set, tiny frozen networks and a finished run, made once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(autouse=True)
+def _undo_determinism() -> Iterator[None]:
+    """A training makes torch deterministic for good, which changes what other tests of the process compute on."""
+    kept = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    yield
+    torch.use_deterministic_algorithms(kept[0])
+    torch.utils.deterministic.fill_uninitialized_memory = kept[1]  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,6 @@ from tests.helpers.tiny import write_model
 from tests.scan.recordings import write_frames
 from xmask3d.cli.main import run
 from xmask3d.errors import UserError
-from xmask3d.files import locked
 from xmask3d.geometry.ply import read_elements
 from xmask3d.resources import REPOSITORY
 from xmask3d.segment.saved_features import PointFeatures
@@ -68,6 +70,23 @@ def test_kinect_folder_gives_every_output(segmented: Path) -> None:
     assert (segmented / "objects.csv").read_text(encoding="utf-8").startswith("object,class")
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder by another process, as one that segments does."""
+    script = (
+        "import sys; from pathlib import Path; from xmask3d.files import locked\n"
+        f"with locked(Path({str(folder)!r}), 'a segmentation'): print('held', flush=True), sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stdout.readline() == "held\n"
+        yield
+        process.stdin.close()
+
+
 def test_saved_features_are_asked_further(segmented: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["query", str(segmented), "something red", "--out", str(tmp_path / "more")]) == 0
     said = capsys.readouterr().out
@@ -76,7 +95,7 @@ def test_saved_features_are_asked_further(segmented: Path, tmp_path: Path, capsy
     assert (tmp_path / "more" / "heat_something_red.ply").is_file()
     paths = [json.loads((folder / "summary.json").read_text())["path"] for folder in (segmented, tmp_path / "more")]
     assert paths[0] == paths[1]
-    with locked(tmp_path / "more", "a segmentation"), pytest.raises(UserError, match="another process is at work"):
+    with held(tmp_path / "more"), pytest.raises(UserError, match="another process is at work"):
         run(["query", str(segmented), "bed", "--out", str(tmp_path / "more")])
     assert run(["query", str(segmented / "features.safetensors"), "bed", "chair", "--background", "floor"]) == 0
     assert "answered in" in capsys.readouterr().out

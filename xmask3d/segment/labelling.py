@@ -181,7 +181,7 @@ class ScanLabeller:
         if settle is not None:
             order, together = by_worth(views), max(-(-total // ROUNDS), 1)
             settling = Settling(result.features, text, settle)
-        with torch.inference_mode():
+        with torch.no_grad():
             for samples, count in self._batches(views, order[result.done :], together):
                 for group in _groups(samples, self.batch_size):
                     for part in self._fit(group, text):
