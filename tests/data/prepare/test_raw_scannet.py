@@ -1,4 +1,5 @@
 import io
+import multiprocessing
 import shutil
 import time
 from dataclasses import replace
@@ -335,6 +336,12 @@ def test_a_stop_leaves_out_what_has_not_begun(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         results.throw(KeyboardInterrupt)
     assert len(list(tmp_path.iterdir())) < 12
+
+
+def test_no_process_outlives_the_last_result(tmp_path):
+    before = set(multiprocessing.active_children())
+    assert len(list(run_all(touch_slowly, [(tmp_path / str(number),) for number in range(3)], 2))) == 3
+    assert set(multiprocessing.active_children()) == before
 
 
 @pytest.mark.parametrize(

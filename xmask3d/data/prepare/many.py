@@ -42,7 +42,9 @@ def run_all(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -
             for future in tqdm(as_completed(futures), total=len(jobs), disable=None, unit="scene"):
                 yield futures[future], future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C shall not wait for the scenes not yet begun
+            # Ctrl-C shall not wait for the scenes not yet begun; but without waiting for the pool's end, a process that
+            # was itself started by multiprocessing would close the pool's queue before its workers are told to end.
+            pool.shutdown(cancel_futures=True)
 
 
 def _attempt(function: Callable[..., Any], job: tuple) -> Any:
