@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ from xmask3d.segment.page_words import page_words
 from xmask3d.segment.query import query_features, text_encoder
 from xmask3d.segment.result_files import write_result
 from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.wording import understand
 from xmask3d.visualize.cloud import colors_to_bytes
 from xmask3d.weights import clip_folder
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
 PHRASES = ["sofa", "red chair", "something to sit on", "Potted-Plants", "a place to sleep", "it's 3 o'clock", "Küche",
            "wooden table|desk", "where I wash my hands", "  floor  "]  # fmt: skip
+TYPED = ["qwertz", "shelves", "benches", "Sofas", "SHELVES|bookshelves", "sofa, table", "sofas , qwertz,",
+         "red elephant", "", ",", "the", "Küche", "椅子", "12 chairs²",
+         "a place_to sit-on", "sofa|elephant|qwertz"]  # fmt: skip
 CLASSES = ["chair", "sofa", "floor", "wall", "table"]
 
 
@@ -95,6 +100,35 @@ def test_answers_are_those_of_query(tmp_path: Path, gate: str) -> None:
         assert (got == wanted.labels).mean() > 0.995
         legend = str(browser.run("return document.getElementById('legend').innerText"))
         assert "sofa" in legend and "wall" not in legend
+        assert browser.errors() == []
+
+
+@needs_browser
+def test_words_are_understood_as_query_understands_them(tmp_path: Path) -> None:
+    features = room_features()
+    encode = text_encoder(features)
+    write_result(query_features(features, CLASSES, encode), tmp_path / "out")
+    with Browser(tmp_path / "profile") as browser:
+        browser.open((tmp_path / "out" / "scene.html").as_uri())
+
+        def said(text: str) -> str:
+            browser.run("xmask3d.ask(arguments[0])", text)
+            return str(browser.run("return document.getElementById('answer').innerText"))
+
+        for typed in TYPED:
+            got = browser.run("return JSON.stringify(xmask3d.answer().wording.understand(arguments[0]))", typed)
+            assert json.loads(str(got)) == asdict(understand([typed], clip_folder())), typed
+        shown = browser.run("return document.getElementById('mode').innerText")
+        nothing = "'qwertz': this model never learned such words, and finds nothing for them"
+        assert said("qwertz") == nothing and said("") == ""
+        assert browser.run("return document.getElementById('mode').innerText") == shown  # no heat map of noise
+        assert "'benches' is taken as bench" in said("Benches") and "goes by the rest" in said("red elephant")
+        assert nothing in said("qwertz, chair|zxcv, sofa")
+        got = np.array(browser.run("return [...xmask3d.labels()]"))
+        wanted = query_features(features, ["qwertz", "chair|zxcv", "sofa"], encode)
+        assert set(got) == {1, 2} and (got == wanted.labels).mean() > 0.995
+        assert "answered" in said("qwertz, zxcv")
+        assert browser.run("return xmask3d.labels().every((label) => label === -1)")
         assert browser.errors() == []
 
 

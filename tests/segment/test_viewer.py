@@ -14,6 +14,7 @@ from tests.helpers.tiny import WIDTH, write_clip
 from tools.studies.browser import AVAILABLE, Browser
 from xmask3d.errors import UserError
 from xmask3d.models.loading.clip_weights import load_clip
+from xmask3d.models.tokenizer import save_words
 from xmask3d.segment.query import query_features, text_encoder
 from xmask3d.segment.result_files import write_result
 from xmask3d.segment.saved_features import PointFeatures
@@ -196,6 +197,42 @@ def test_a_cut_off_result_is_named(tmp_path: Path, folder: Path) -> None:
 def test_what_cannot_be_served_is_said(folder: Path) -> None:
     with pytest.raises(UserError, match="--port 99999: no port"):
         open_viewer(folder, port=99_999)
+
+
+def test_words_that_were_never_learned_are_named(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "result")
+    features = PointFeatures.load(copy / "features.safetensors")
+    clip = Path(shutil.copytree(features.fact("clip"), tmp_path / "clip"))
+    save_words(clip, WORDS)
+    features.about["clip"] = str(clip)
+    features.save(copy / "features.safetensors")
+    viewer = open_viewer(copy, port=8153)
+    try:
+        viewer.ask("qwertz")
+        nothing = plain("'qwertz': this model never learned such words, and finds nothing for them")
+        assert viewer._info.content == f"**qwertz**: nothing found\n\n{nothing}"
+        assert viewer._heat is None and viewer._mode.value == "labels"
+        viewer.ask("Sofas")
+        assert viewer._info.content.endswith(plain("'sofas' is taken as sofa")) and viewer._mode.value == "heat map"
+        viewer.ask("qwertz, zxcv")
+        assert "0 of 2 words found" in viewer._info.content and (viewer._labels == -1).all()
+    finally:
+        viewer.stop()
+
+
+def test_corrections_that_cannot_be_saved_are_said(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "result")
+    (copy / "corrections.safetensors").mkdir()  # which no file can replace
+    viewer = open_viewer(copy, port=8154)
+    try:
+        row = int(np.flatnonzero(viewer._labels == 1)[0])
+        for change in (lambda: viewer.correct(row, "workbench"), viewer.undo):
+            change()
+            first, last = viewer._info.content.split("\n\n")
+            assert "points" in first and last.startswith("Not kept after this session") and "cannot" in last
+        assert viewer._names == WORDS
+    finally:
+        viewer.stop()
 
 
 @needs_browser

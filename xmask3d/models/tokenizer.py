@@ -113,6 +113,12 @@ def save_words(folder: Path, texts: Iterable[str]) -> None:
     atomic_write(folder / WORDS_FILE, "".join(f"{word}\n" for word in words))
 
 
+def learned_words(folder: Path) -> set[str] | None:
+    """Return the words that a folder's CLIP was trained on; None for all, where it holds no `trained_words.txt`."""
+    path = folder / WORDS_FILE
+    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+
+
 def unknown_words(text: str, folder: Path) -> list[str]:
     """Return the words of `text` that a text encoder was never trained on, each once, in order.
 
@@ -121,8 +127,5 @@ def unknown_words(text: str, folder: Path) -> list[str]:
         folder: the CLIP's. Where it holds no `trained_words.txt`, as those trained on the web do not, every word
             counts as known.
     """
-    path = folder / WORDS_FILE
-    if not path.is_file():
-        return []
-    known = set(path.read_text(encoding="utf-8").split())
-    return [word for word in dict.fromkeys(words_of(text)) if word not in known]
+    known = learned_words(folder)
+    return [] if known is None else [word for word in dict.fromkeys(words_of(text)) if word not in known]

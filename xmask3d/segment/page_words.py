@@ -9,7 +9,9 @@ import numpy as np
 
 from xmask3d.models.byte_pairs import shared_pairs
 from xmask3d.models.text_tower import TextTower, load_text_tower
+from xmask3d.models.tokenizer import learned_words
 from xmask3d.segment.saved_features import PointFeatures
+from xmask3d.segment.wording import SMALL
 from xmask3d.visualize.packed import pack
 from xmask3d.visualize.page import PageWords
 from xmask3d.weights import clip_folder
@@ -31,16 +33,19 @@ def page_words(features: PointFeatures, points: np.ndarray) -> PageWords | None:
         points: indices of the points that the page holds.
     """
     source = features.about.get("clip", "")
-    tower = load_text_tower(clip_folder() if source == "shipped" else Path(source))
+    folder = clip_folder() if source == "shipped" else Path(source)
+    tower = load_text_tower(folder)
     if not isinstance(tower, TextTower) or sum(tensor.size for tensor in tower.tensors.values()) > MAX_TOWER:
         return None
     if not len(points):
         return None
     places, row = np.unique(features.row[points], return_inverse=True)
-    about = features.about
+    about, learned = features.about, learned_words(folder)
     content = {
         **_packed_tower(tower),
         **_packed_features(features, places),
+        "learned": None if learned is None else sorted(learned),
+        "small": sorted(SMALL),
         "places": len(places),
         "base": pack(features.base[places].astype("<f2")),
         "base_names": features.fact("base_names").split("\n"),

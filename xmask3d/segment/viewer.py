@@ -20,6 +20,7 @@ from xmask3d.segment.query import Encoder, query_features
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.viewer_guard import Guard, Rule, number, one_of, text
 from xmask3d.segment.viewer_text import heat_bar, named, number_objects, plain
+from xmask3d.segment.wording import is_learned, local_clip
 from xmask3d.visualize.cloud import class_palette, label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
 from xmask3d.visualize.page import SHOWN, thin_rows
@@ -153,6 +154,11 @@ class SceneViewer:
             except UserError as error:
                 self._info.content = plain(str(error))
                 return
+            notes = "".join(f"\n\n{plain(note)}" for note in result.about["wording"])
+            clip = local_clip(self._features.fact("clip"))
+            if len(words) == 1 and not any(is_learned(said, clip) for said, _ in result.texts[0]):
+                self._info.content = f"**{plain(text)}**: nothing found{notes}"
+                return
             self._words = words
             if len(words) == 1:
                 self._heat, self._scale, mode = result.heat(0)[self._kept], result.scale, "heat map"
@@ -163,8 +169,8 @@ class SceneViewer:
                 self._labels, self._names = self._corrected()
                 self._confidence = result.confidence[self._kept]
                 self._build_legend()
-                found = f"{len(np.unique(self._labels))} of {len(words)} words found"
-            self._info.content = f"**{plain(text)}**: {found}, in {time.monotonic() - start:.2f} s"
+                found = f"{len(np.unique(result.labels[result.labels >= 0]))} of {len(words)} words found"
+            self._info.content = f"**{plain(text)}**: {found}, in {time.monotonic() - start:.2f} s{notes}"
             self._mode.value = mode  # type: ignore[misc]  # viser types its handles as read-only
             self.update()
 
@@ -181,6 +187,7 @@ class SceneViewer:
             self._corrections.add(self._features, point, before, name)
             moved = self._learn(earlier)
             self._info.content = f"**{plain(name)}**: {moved:,} points follow, in {time.monotonic() - start:.2f} s"
+            self._keep()
 
     def undo(self) -> None:
         """Take back the last correction."""
@@ -188,12 +195,18 @@ class SceneViewer:
             if self._corrections:
                 self._corrections.remove()
                 self._info.content = f"{self._learn(self._labels):,} points are as before"
+                self._keep()
+
+    def _keep(self) -> None:
+        """Save the corrections; a folder that takes none is a line in the panel."""
+        try:
+            if self._file is not None and self._corrections is not None:
+                self._corrections.save(self._file)
+        except UserError as error:
+            self._info.content += f"\n\nNot kept after this session: {plain(str(error))}"
 
     def _learn(self, earlier: np.ndarray) -> int:
-        """Label again by the corrections and keep them; returns the number of points that changed."""
-        assert self._corrections is not None
-        if self._file is not None:
-            self._corrections.save(self._file)
+        """Label again by the corrections; returns the number of points that changed."""
         self._labels, self._names = self._corrected()
         self._build_legend()
         self._mode.value = "labels"  # type: ignore[misc]  # viser types its handles as read-only

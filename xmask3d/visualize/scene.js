@@ -317,12 +317,13 @@ function rangeOf(places) {
   return [low, Math.max(low + 1e-6, sorted[Math.floor(0.995 * (count - 1))])];
 }
 function ask(text) {
-  const groups = text.split(",").map(synonyms).filter((group) => group.length);
-  if (!groups.length) return;
-  const start = performance.now();
+  const start = performance.now(), asked = answer().wording.understand(text);
+  const groups = asked.queries.map(synonyms).filter((group) => group.length), say = (...lines) => { byId("answer").textContent = lines.concat(asked.notes).join("\n"); };
+  if (!groups.length) { byId("answer").textContent = ""; return; }
+  if (groups.length === 1 && asked.unlearned.length) { say(); return; }
   if (groups.length === 1) {
     const name = groups[0].join("|"), known = heats.findIndex((heat) => heat.name === name);
-    if (known >= 0) { byId("answer").textContent = ""; show(firstHeat + known); return; }
+    if (known >= 0) { say(); show(firstHeat + known); return; }
     const [low, high] = scene.scale || rangeOf(answer().heat(groups[0]));
     heats.push({ name, texts: groups[0], low, high, values: null });
     mode = firstHeat + heats.length - 1;
@@ -338,7 +339,8 @@ function ask(text) {
   listModes();
   show(mode);
   showPicked();
-  byId("answer").textContent = `answered in ${((performance.now() - start) / 1000).toFixed(2)} s` + (groups.length > 1 ? "; every point has one of the words, without the votes of regions that xmask3d query adds" : "");
+  const place = groups.length > 1 ? "; each place alone, without the votes of regions that xmask3d query adds" : "";
+  say(`answered in ${((performance.now() - start) / 1000).toFixed(2)} s${place}`);
 }
 byId("ask").onsubmit = (event) => {
   event.preventDefault();

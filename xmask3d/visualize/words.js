@@ -219,10 +219,44 @@ function erf(x) { // Abramowitz and Stegun 7.1.26, to 1.5e-7
   return Math.sign(x) * y;
 }
 
+// Words as typed, and what was meant: the rules and the notes of wording.py.
+const WORD = /[\p{L}\p{Nl}\p{No}]+/gu;
+const PLURALS = [["ves", "f"], ["ies", "y"], ["es", ""], ["s", ""]];
+class Wording {
+  constructor(words) { this.learned = words.learned && new Set(words.learned); this.small = new Set(words.small); }
+  wordsOf(text) { return text.toLowerCase().match(WORD) || []; }
+  unknown(text) { return this.learned ? [...new Set(this.wordsOf(text))].filter((word) => !this.learned.has(word)) : []; }
+  isLearned(text) { return !this.learned || this.wordsOf(text).some((word) => this.learned.has(word) && !this.small.has(word)); }
+  // Plurals that were never learned become singulars that were.
+  singular(query, notes) {
+    for (const word of this.unknown(query)) {
+      const ends = PLURALS.filter(([end]) => word.endsWith(end) && word.length > end.length + 2);
+      const found = ends.map(([end, other]) => word.slice(0, -end.length) + other).find((one) => !this.unknown(one).length);
+      if (found === undefined) continue;
+      notes.push(`'${word}' is taken as ${found}`);
+      query = query.replace(WORD, (each) => (each.toLowerCase() === word ? found : each));
+    }
+    return query;
+  }
+  understand(query) {
+    const parts = query.split(",").map((part) => part.trim()).filter(Boolean), notes = [], unlearned = [];
+    if (parts.length > 1) notes.push(`'${query}' is taken as ${parts.length} queries: ${parts.join(", ")}`);
+    const queries = (parts.length ? parts : [""]).map((part) => this.singular(part, notes));
+    for (const each of queries) {
+      const unknown = this.unknown(each);
+      if (!this.isLearned(each)) {
+        unlearned.push(each);
+        notes.push(`'${each}': this model never learned such words, and finds nothing for them`);
+      } else if (unknown.length) notes.push(`'${each}': this model never learned ${unknown.join(", ")}, and goes by the rest`);
+    }
+    return { queries, notes, unlearned };
+  }
+}
+
 // Answers from the saved features, as saved_features.py gives them.
 class Answers {
   constructor(words) {
-    Object.assign(this, { words, tower: new TextTower(words), count: words.places });
+    Object.assign(this, { words, tower: new TextTower(words), wording: new Wording(words), count: words.places });
     this.coefficients = unpack(words.coefficients, Int8Array);
     this.steps = unpack(words.steps, Float32Array);
     this.basis = unpack(words.basis, Float32Array);
@@ -262,14 +296,15 @@ class Answers {
     const all = texts.map((text, i) => this.cosines(text, this.ratio(text, bases[i])));
     return all[0].map((_, i) => Math.max(...all.map((values) => values[i])));
   }
-  // The best of several words for every place, and how sure that is. Regions of the cloud do not vote here.
+  // The best of several words for every place, and how sure that is; -1 where no word was learned. Regions do not vote here.
   label(groups) {
-    const texts = groups.flat(), owner = groups.flatMap((group, i) => group.map(() => i)), isBase = texts.map((text) => this.isBase(text));
+    const learned = groups.map((group) => group.filter((text) => this.wording.isLearned(text)));
+    const texts = learned.flat(), owner = learned.flatMap((group, i) => group.map(() => i)), isBase = texts.map((text) => this.isBase(text));
     const model = texts.map((text) => this.cosines(text, 1)), clip = texts.map((text) => this.cosines(text, 0)), count = texts.length;
-    const labels = new Int16Array(this.count), sureness = new Float32Array(this.count), { temperature, gate, calibration } = this.words;
+    const labels = new Int16Array(this.count).fill(-1), sureness = new Float32Array(this.count), { temperature, gate, calibration } = this.words;
     const gated = (gate === "hard" || gate === "soft") && isBase.some(Boolean) && !isBase.every(Boolean);
     const normal = (values) => { const most = Math.max(...values), all = most + Math.log(values.reduce((sum, v) => sum + Math.exp(v - most), 0)); return values.map((v) => v - all); };
-    for (let i = 0; i < this.count; i++) {
+    for (let i = 0; count && i < this.count; i++) {
       const a = normal(model.map((values) => temperature * values[i])), b = normal(clip.map((values) => temperature * values[i]));
       let scores = texts.map((text, t) => { const r = this.ratio(text, isBase[t]); return r * a[t] + (1 - r) * b[t]; });
       if (gated && gate === "hard") scores = scores.map((score, t) => (isBase[t] === this.base[i] > 0.5 ? score : -3e38));
