@@ -1,6 +1,5 @@
 """The order of the tests, and what many share: a tiny data set, tiny frozen networks and a finished run, made once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _undo_determinism() -> Iterator[None]:
-    """A training makes torch deterministic for good, which changes what other tests of the process compute on."""
-    kept = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.use_deterministic_algorithms(kept[0])
-    torch.utils.deterministic.fill_uninitialized_memory = kept[1]  # type: ignore[attr-defined]
+def _undo_determinism() -> None:
+    """A training, of a test or fixture before, leaves torch deterministic: others would compute on other paths."""
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
