@@ -12,7 +12,7 @@ from xmask3d.resources import (
     class_lists,
     find_configuration,
     find_file,
-    find_scan,
+    scan_path,
     shipped_configurations,
 )
 
@@ -86,9 +86,9 @@ def test_the_name_example_stands_for_the_bundled_recording_unless_something_here
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    bundled = find_scan("example")
+    bundled = scan_path("example")
     assert len(list((bundled / "color").iterdir())) == 24
     assert sum(path.stat().st_size for path in bundled.rglob("*")) < 3_000_000
-    assert find_scan("other") == Path("other") and find_scan(tmp_path / "example") == tmp_path / "example"
+    assert scan_path("other") == Path("other") and scan_path(tmp_path / "example") == tmp_path / "example"
     Path("example").mkdir()
-    assert find_scan("example") == Path("example")
+    assert scan_path("example") == Path("example")

@@ -37,7 +37,7 @@ def class_lists() -> Path:
     return REPOSITORY / "dataset" if IS_CHECKOUT else Path(str(files("xmask3d"))) / "class_lists"
 
 
-def find_scan(path: Path | str) -> Path:
+def scan_path(path: Path | str) -> Path:
     """Return a path, or the recording of the package where it is `example` and no file or folder here has that name."""
     path = Path(path)
     bundled = Path(str(files("xmask3d"))) / "scan" / EXAMPLE

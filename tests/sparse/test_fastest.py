@@ -40,6 +40,13 @@ def test_a_choice_is_made_once(tmp_path: Path) -> None:
     assert len(asked) == 6
 
 
+def test_a_choice_that_cannot_be_kept_is_made_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    for path in (tmp_path / "file" / "choices.json", tmp_path / "folder"):
+        assert fastest.remembered(path, "a card", lambda: "torch") == "torch"
+
+
 def test_torch_alone_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fastest, "find_spec", lambda name: name == "torch")
     fastest.fastest_backend.cache_clear()

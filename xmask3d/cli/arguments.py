@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
-from xmask3d.resources import CACHE, EXAMPLE, find_scan
+from xmask3d.resources import CACHE, EXAMPLE, scan_path
 
 if TYPE_CHECKING:
     from xmask3d.config import Config
@@ -93,7 +93,7 @@ def named_scan(path: Path) -> Path:
     """Return the path that a command line names, the package's recording for `example`; print which of two is meant."""
     if path == Path(EXAMPLE) and path.exists():
         print(f"{EXAMPLE}: the one in this folder; elsewhere the name stands for the recording of the package")
-    return find_scan(path)
+    return scan_path(path)
 
 
 def add_reading(parser: ArgumentParser) -> None:

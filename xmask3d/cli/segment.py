@@ -93,7 +93,6 @@ def check(options: Namespace) -> None:
         raise UserError("no words to look for; give some with --query, or a class list with --classes scannet20")
     if options.batch_size is not None and options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: at least one view at once is needed")
-
     if options.settle is not None and not 0 <= options.settle < 1:
         raise UserError(f"--settle {options.settle:g}: a share of the labels is at least 0 and below 1, such as 0.02")
     if options.fast and (options.settle is not None or options.image_size is not None):
@@ -108,8 +107,7 @@ def check(options: Namespace) -> None:
 
     if options.model is not None:
         check_name(options.model)
-    if options.corrections:
-        Corrections.load(options.corrections)
+    options.clicks = Corrections.load(options.corrections) if options.corrections else None
     listed = class_list(options.classes) if options.classes else []
     typed, outside = (understand(words, None).queries for words in (options.query, options.background))
     parse_queries([*listed, *typed], Reference([], []), outside)
@@ -216,10 +214,8 @@ def label_scan(
         The result, and its files.
     """
     from xmask3d.segment import folder
-    from xmask3d.segment.corrections import Corrections
     from xmask3d.segment.result_files import write_result
 
-    corrections = Corrections.load(options.corrections) if options.corrections else None
     folder.begin(out, path)
     result = segmenter(
         scan,
@@ -227,7 +223,7 @@ def label_scan(
         background=options.background,
         classes=options.classes,
         objects=options.instances,
-        corrections=corrections,
+        corrections=options.clicks,
         state=out / folder.STATE,
         report=report,
         settle=options.settle,

@@ -1,5 +1,6 @@
 """Files of label ids and masks as text, one number a line, as ScanNet and its benchmark write them."""
 
+import glob
 import re
 import warnings
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def write_prediction(
     """
     semantic, instance = folder / "semantic" / f"{scene}.txt", folder / "instance" / f"{scene}.txt"
     atomic_write(semantic, "".join(f"{value}\n" for value in labels.tolist()))
-    for path in (instance.parent / "masks").glob("*.txt"):
+    for path in (instance.parent / "masks").glob(f"{glob.escape(scene)}_*.txt"):
         if re.fullmatch(rf"{re.escape(scene)}_\d{{3,}}\.txt", path.name):  # of an earlier export
             path.unlink()
     files, rows = [semantic, instance], []

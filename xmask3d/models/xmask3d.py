@@ -100,8 +100,7 @@ class XMask3D(nn.Module):
         )
         if tokens is None and (mask_clip or (masks and self.condition == "image")):
             tokens = self.mask_clip.encode(batch.images)
-        sentences = text.mean(0).expand(batch.size, -1) if captions is None else captions
-        feature = self._condition_feature(global_feature, tokens, sentences)
+        feature = self._condition_feature(global_feature, tokens, text, captions)
         predictions = self.predict_masks(batch.images, feature, auxiliary, encoded) if masks else []
         outputs = Outputs(
             masks=predictions,
@@ -174,17 +173,15 @@ class XMask3D(nn.Module):
         with torch.autocast(batch.pixels.device.type, enabled=False):
             return fuse_inference(self.fuser, outputs, batch, novel)
 
-    def _condition_feature(self, global_feature: Tensor, tokens: EncodedTokens | None, sentences: Tensor) -> Tensor:
-        """Choose the feature of each view, B x D, that conditions its image features.
-
-        Args:
-            global_feature: B x D, of the points.
-            tokens: the images by CLIP.
-            sentences: B x D embeddings of captions.
-        """
+    def _condition_feature(
+        self, global_feature: Tensor, tokens: EncodedTokens | None, text: Tensor, captions: Tensor | None
+    ) -> Tensor:
+        """Choose the feature of each view, B x D, that conditions its image features; arguments as of `forward`."""
         if self.condition == "image" and tokens is not None:
             return self.mask_clip.embed_whole(tokens).to(global_feature)
-        return sentences.to(global_feature) if self.condition == "text" else global_feature
+        if self.condition == "text":
+            return (text.mean(0).expand(len(global_feature), -1) if captions is None else captions).to(global_feature)
+        return global_feature
 
     def _class_logits(self, prediction: MaskPrediction, text: Tensor) -> Tensor:
         # Under autocast too: cosines in half precision, times a temperature of up to 100, would be noise.

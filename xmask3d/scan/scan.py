@@ -15,17 +15,17 @@ from xmask3d.data.segments import read_segments
 from xmask3d.errors import UserError, printable
 from xmask3d.geometry.camera import scale_matrix
 from xmask3d.geometry.voxels import quantise
-from xmask3d.resources import find_scan as find_bundled
+from xmask3d.resources import scan_path
 from xmask3d.scan.agreement import check_recording
 from xmask3d.scan.clouds import Cloud, map_origin, read_cloud
 from xmask3d.scan.coverage import cells_of, choose_views
+from xmask3d.scan.decisions import cloud_of, find_scale, fingerprint, warn_of_options, with_options
 from xmask3d.scan.frames import Frames
 from xmask3d.scan.gravity import Gravity, find_up, refine
 from xmask3d.scan.layouts import shortened
 from xmask3d.scan.options import UNITS, ScanOptions
 from xmask3d.scan.recording import Recording, camera_to_world, resample
 from xmask3d.scan.sensor_streams import open_sens
-from xmask3d.scan.settle import cloud_of, find_scale, fingerprint, warn_of_options, with_options
 from xmask3d.scan.sources import archive_name, find_scan, is_archive, unpack
 from xmask3d.scan.views import lift
 from xmask3d.scan.without_depth import with_rendered_depth
@@ -120,7 +120,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     Raises:
         UserError: no readable scan; the message lists the known forms.
     """
-    path, options = find_bundled(path), options or ScanOptions()
+    path, options = scan_path(path), options or ScanOptions()
     options.check()
     processed = _processed_paths(path)
     if processed is not None:
@@ -159,7 +159,7 @@ def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
 
 def check_exists(path: Path) -> None:
     """Raise `UserError` where a path names neither a file or folder nor a scene of a processed data set."""
-    if not find_bundled(path).exists() and _processed_paths(path) is None:
+    if not scan_path(path).exists() and _processed_paths(path) is None:
         raise UserError(f"{path}: no such file or folder")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, WriteError
 from xmask3d.files import atomic_write
 from xmask3d.resources import CACHE
 
@@ -43,9 +43,8 @@ def remembered(path: Path, key: str, choose: Callable[[], str]) -> str:
     if known.get(key) in MODULES:
         return known[key]
     known[key] = choose()
-    with suppress(OSError):  # a folder that cannot be written: the next process times again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, lambda part: part.write_text(json.dumps(known, indent=1), encoding="utf-8"))
+    with suppress(WriteError):  # the next process times again
+        atomic_write(path, json.dumps(known, indent=1))
     return known[key]
 
 
