@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xmask3d.config import Config, LossConfig, ModelConfig, UNetConfig
 from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.datasets import TrainingViews, ValidationViews
+from xmask3d.data.regions import MOST_REGIONS, SceneRegions
 from xmask3d.data.scannet import LAYOUTS
 from xmask3d.data.scene import SceneReader
 from xmask3d.data.view_settings import Augmentation, ViewFilter, ViewSettings
@@ -23,6 +24,7 @@ from xmask3d.inference.settings import EvaluationSettings, LabelSettings
 from xmask3d.losses.criterion import Criterion
 from xmask3d.losses.loss import Loss
 from xmask3d.losses.point_losses import NovelSupervision
+from xmask3d.losses.regions import RegionLoss, RegionSetLoss
 from xmask3d.losses.terms import BinaryLoss, CaptionLoss, MaskRegularisation, PointLoss, SetLoss
 from xmask3d.models.clip import ClipText, MaskClip, TextClassifier
 from xmask3d.models.conditioner import ConditionedDiffusion, EmptyConditioner, ImageConditioner, ImplicitConditioner
@@ -163,27 +165,41 @@ def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_deca
 
 def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
     """Build the losses of `config.loss` for a benchmark's C base classes."""
-    supervision = config.train.novel_supervision
+    labelled = config.train.supervision == "base"
+    supervision: NovelSupervision = config.train.novel_supervision if labelled else "none"
     return Criterion(
-        make_losses(config.loss, supervision),
+        make_losses(config.loss, supervision, labelled),
         num_classes=benchmark.num_base,
         frame_size=config.data.frame_size,
         novel_supervision=supervision,
         reference=config.protocol == "reference",
+        num_labels=None if labelled else MOST_REGIONS,
     )
 
 
-def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference") -> list[Loss]:
-    """Make the losses of the paper with the weights of a configuration, then those that it names by dotted path."""
-    masks = SetLoss(loss.mask_class, loss.mask, loss.dice, loss.no_object, loss.num_points)
-    return [
-        *masks.parts(),
+def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference", labelled: bool = True) -> list[Loss]:
+    """Make the losses of the paper with the weights of a configuration, then those that it names by dotted path.
+
+    Without labels, losses of regions take the place of those of labels, and their weights.
+    """
+    masks = (SetLoss if labelled else RegionSetLoss)(
+        loss.mask_class, loss.mask, loss.dice, loss.no_object, loss.num_points
+    )
+    points: list[Loss] = [
         PointLoss("point_fused", loss.point_fused, "fused", loss.point_balance),
         PointLoss("point_3d", loss.point_3d, "3d", loss.point_balance),
+    ]
+    binary: list[Loss] = [BinaryLoss(loss.binary, loss.binary_positive_weight, supervision)]
+    if not labelled:
+        points = [RegionLoss("point_fused", loss.point_fused, "fused"), RegionLoss("point_3d", loss.point_3d, "3d")]
+        binary = []
+    return [
+        *masks.parts(),
+        *points,
         CaptionLoss("caption_fused", loss.caption_fused, "fused"),
         CaptionLoss("caption_3d", loss.caption_3d, "3d"),
         CaptionLoss("caption_2d", loss.caption_2d, "2d"),
-        BinaryLoss(loss.binary, loss.binary_positive_weight, supervision),
+        *binary,
         MaskRegularisation(loss.mask_regularisation, loss.mask_regularisation_start),
         *(import_dotted(path, "loss.extra")(weight=weight) for path, weight in loss.extra.items()),
     ]
@@ -292,6 +308,7 @@ def build_training_views(config: Config, benchmark: Benchmark) -> TrainingViews:
         training_view_settings(config, benchmark),
         views_per_scene=config.data.views_per_scene,
         seed=config.seed,
+        regions=SceneRegions(config.data.cache) if config.train.supervision == "none" else None,
     )
 
 
@@ -325,6 +342,12 @@ def label_settings(config: Config, names: tuple[int, int] | None = None) -> Labe
     """Return decisions by which outputs of views become labels and votes; `names`: numbers of novel and base ones."""
     evaluate = config.evaluate
     regions = "none" if config.protocol == "reference" else evaluate.regions
+    head = evaluate.gate in ("hard", "soft") or (evaluate.gate == "none" and regions == "gate")
+    if config.train.supervision == "none" and head:
+        raise UserError(
+            "train.supervision=none trains no binary head to choose between base and novel classes; set "
+            "evaluate.gate=clip, or evaluate.gate=none with evaluate.regions=votes"
+        )
     region_clip = evaluate.region_clip if regions != "none" else 0.0
     weights = FIXED_ASKED if region_clip else FIXED
     if evaluate.gate == "clip" and names and all(names):

@@ -198,6 +198,11 @@ class TrainConfig(Section):
     feature_cache: bool = Field(
         False, description="encode each view by the frozen VAE once; kept in data.cache if set, else in memory"
     )
+    supervision: Literal["base", "none"] = Field(
+        "base",
+        description="labels that train: those of base classes, or none: regions of the geometry, named by CLIP's "
+        "view of each, take their place; the binary head then rests, so evaluate.gate must be clip or none",
+    )
     novel_supervision: Literal["reference", "none"] = Field(
         "reference", description="whether labels of novel classes train the binary head and choose masks"
     )

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from xmask3d.data.batch import Batch, collate
 from xmask3d.data.files import LostPose
+from xmask3d.data.regions import SceneRegions
 from xmask3d.data.sample import Sample
 from xmask3d.data.sample_maker import make_sample
 from xmask3d.data.scene import Scene, SceneReader
@@ -34,6 +35,7 @@ class _Views(Dataset):
         self._visibility = Visibility(settings.border, settings.depth_tolerance, settings.cache)
         self._refuse = settings.bad_views == "refuse"
         self._unusable: set[tuple[str, str]] = set()
+        self._regions: SceneRegions | None = None
 
     def _sample(self, scene: Scene, name: str, rng: np.random.Generator | None) -> Sample | None:
         """Make the sample of a view, or None where the view is damaged or shows too little (detected once)."""
@@ -51,6 +53,7 @@ class _Views(Dataset):
                 rng=rng,
                 visible=visible,
                 with_label_map=self._with_label_map,
+                regions=self._regions.find(scene, self._reader.sources(scene.name)) if self._regions else None,
             )
         except UserError as error:
             if self._refuse or isinstance(error, WriteError):
@@ -71,6 +74,7 @@ class TrainingViews(_Views):
         settings: sizes, filter and augmentation of samples.
         views_per_scene: samples drawn from each scene per epoch.
         seed: seed of the random generator that chooses views and augments them.
+        regions: finds what stands in for labels, of which then none is read; None to train on labels.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class TrainingViews(_Views):
         *,
         views_per_scene: int = 16,
         seed: int = 0,
+        regions: SceneRegions | None = None,
     ) -> None:
-        super().__init__(reader, benchmark, settings, with_label_map=True)
+        super().__init__(reader, benchmark, settings, with_label_map=regions is None)
+        self._regions = regions
         self._views_per_scene, self._seed = views_per_scene, seed
         # In shared memory, so that loader processes that outlive an epoch see the new number.
         self._epoch = torch.zeros((), dtype=torch.int64)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from xmask3d.data.images import resize_nearest, resize_to_unit
+from xmask3d.data.regions import region_map
 from xmask3d.data.sample import Sample
 from xmask3d.data.scene import Scene, View
 from xmask3d.data.view_settings import ViewSettings
@@ -22,6 +23,7 @@ def make_sample(
     rng: np.random.Generator | None = None,
     visible: tuple[np.ndarray, np.ndarray] | None = None,
     with_label_map: bool = True,
+    regions: np.ndarray | None = None,
 ) -> Sample | None:
     """Make the sample of a view.
 
@@ -32,6 +34,8 @@ def make_sample(
         rng: random numbers of the augmentation, which is left out without them.
         visible: indices and pixels of the visible points where they are known already.
         with_label_map: read the view's label picture; only training needs it.
+        regions: n int, region of each of the scene's points, to train on in place of labels: none is read, every point
+            counts as unlabelled, and the label map is a picture of the regions, see `region_map`.
 
     Returns:
         None if the view does not show enough.
@@ -44,12 +48,16 @@ def make_sample(
         frame = view.depth.shape
         visible = visible_points(scene.points, view.pose, view.intrinsics, frame, view.depth, border, tolerance)
     index, pixels = visible
-    classes = None if scene.labels is None else np.asarray(scene.labels[index])
+    classes = None if regions is not None or scene.labels is None else np.asarray(scene.labels[index])
     if not len(index) or not settings.filter.accept(classes, len(index), benchmark.num_classes):
         return None
     # What can fail comes before what draws numbers: a damaged view must not change the next one's augmentation.
     image = _image_tensor(view.image, settings.image_size)
-    labels = _labels(classes, view if with_label_map else None, benchmark, settings.image_size)
+    if regions is None:
+        labels = _labels(classes, view if with_label_map else None, benchmark, settings.image_size)
+    else:
+        drawn = region_map(regions[index], pixels, view.image.shape[:2], settings.image_size)
+        labels = _without_labels(len(index), benchmark.num_base, drawn)
     points, colors = _rows(scene.points, index), _rows(scene.colors, index)
     rotation, scale, shift = axis_rotation(2, settings.angle), 1.0, np.zeros(3, np.int64)
     shaped, tinted = points, colors
@@ -100,3 +108,8 @@ def _labels(
         label_map = resize_nearest(benchmark.training_labels(view.label_map), image_size)
         tensors["label_map"] = torch.from_numpy(np.ascontiguousarray(label_map))
     return tensors
+
+
+def _without_labels(count: int, null: int, drawn: np.ndarray) -> dict[str, torch.Tensor]:
+    unknown = torch.full((count,), -1)
+    return {"labels": torch.full((count,), null), "binary_labels": unknown, "label_map": torch.from_numpy(drawn)}

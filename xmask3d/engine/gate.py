@@ -32,7 +32,7 @@ def can_fit_gate(config: Config, benchmark: Benchmark) -> bool:
     wanted = evaluate.regions == "gate" and evaluate.gate != "clip" and config.protocol != "reference"
     # With the odds of masks alone, what fits training rooms is far worse on others than the fixed weights.
     wanted = wanted and config.train.fit_gate and evaluate.region_clip > 0
-    return wanted and has_novel and config.train.novel_supervision == "reference"
+    return wanted and has_novel and (config.train.supervision, config.train.novel_supervision) == ("base", "reference")
 
 
 def unused_fit(config: Config, benchmark: Benchmark) -> str | None:

@@ -141,7 +141,8 @@ class Trainer:
 
     def needs_tokens(self, epoch: int) -> bool:
         """Return True where an epoch needs CLIP's tokens of the images."""
-        return self.criterion.needs("clip", epoch) or self.model.condition == "image"
+        by_loss = self.criterion.needs("clip", epoch) or self.criterion.needs("regions", epoch)
+        return by_loss or self.model.condition == "image"
 
     def restore_random_state(self) -> None:
         """Seed this process, or put back the state of its random numbers; from here on the checkpoint is forgotten."""

@@ -38,13 +38,16 @@ class TrainingStep(nn.Module):
             generator: generator of the random points at which masks are compared.
             encoded, tokens: encoded images and CLIP's tokens of the batch, if known.
         """
-        criterion = self.criterion
-        if not criterion.needs("masks"):
+        criterion, masks, regions = self.criterion, self.criterion.needs("masks"), self.criterion.needs("regions")
+        if not (masks or regions):
             return criterion(self.model(batch, text, masks=False), batch, captions, epoch=epoch, generator=generator)
-        targets = criterion.count_targets(batch)
+        targets = criterion.count_targets(batch) if masks else None
+        if regions and tokens is None:
+            tokens = self.model.mask_clip.encode(batch.images)
         outputs = self.model(
             batch,
             text,
+            masks=masks,
             auxiliary=True,
             mask_clip=criterion.needs("clip", epoch),
             force_first=criterion.reference,
@@ -52,4 +55,8 @@ class TrainingStep(nn.Module):
             tokens=tokens,
             captions=captions,
         )
+        if regions:
+            assert tokens is not None and batch.label_maps is not None
+            count = criterion.num_labels
+            outputs.region_embeddings = self.model.mask_clip.embed_regions(tokens, batch.label_maps, count)
         return criterion(outputs, batch, captions, epoch=epoch, generator=generator, targets=targets)

@@ -32,6 +32,7 @@ class Criterion(nn.Module):
         frame_size: tuple[int, int],
         novel_supervision: NovelSupervision = "reference",
         reference: bool = False,
+        num_labels: int | None = None,
     ) -> None:
         """Check and keep the losses.
 
@@ -43,6 +44,7 @@ class Criterion(nn.Module):
                 a novel class: whatever has no base label counts as unlabelled, see `binary_loss_unlabelled`.
             reference: restore what the published losses do in rare batches: where no point has a base label, the first
                 counts as one of the last base class; see also `fuse_training`.
+            num_labels: number of labels that a label map may hold; by default C and null.
 
         Raises:
             UserError: two losses of one name.
@@ -54,6 +56,7 @@ class Criterion(nn.Module):
         self.losses, self.num_classes, self.frame_size = list(losses), num_classes, frame_size
         self.novel_supervision: NovelSupervision = novel_supervision
         self.reference = reference
+        self.num_labels = num_labels or num_classes + 1
 
     def forward(
         self,
@@ -135,7 +138,7 @@ class Criterion(nn.Module):
     def count_targets(self, batch: Batch) -> TargetCount:
         """Begin to count the batch's target masks over all processes."""
         assert batch.label_maps is not None
-        return TargetCount(batch.label_maps, self.num_classes + 1)
+        return TargetCount(batch.label_maps, self.num_labels)
 
 
 def _order(loss: Loss) -> int:

@@ -16,7 +16,7 @@ from xmask3d.losses.sampling import Uniform
 from xmask3d.models.outputs import Fused, Outputs
 from xmask3d.models.similarity import at_least_float32
 
-Need = Literal["masks", "captions", "clip", "random"]
+Need = Literal["masks", "captions", "clip", "regions", "random"]
 T = TypeVar("T")
 
 
@@ -29,8 +29,8 @@ class Loss(Protocol):
         weight: factor of the loss in the total.
         start: first epoch (from 0) in which it takes part.
         needs: "masks" is the 2D branch: mask predictions, fused features and label maps; "captions" are sentences about
-            views; "clip" is CLIP's view of the final masks, which runs a network and is left out at weight 0; "random"
-            are random numbers.
+            views; "clip" is CLIP's view of the final masks, which runs a network and is left out at weight 0; "regions"
+            is CLIP's view of the regions that stand in for labels; "random" are random numbers.
     """
 
     name: str

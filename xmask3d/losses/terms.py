@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -43,11 +43,12 @@ class SetLoss:
     no_object: float = 0.1
     num_points: int = 12544
     match = staticmethod(match)
+    needs: ClassVar[frozenset[Need]] = frozenset({"masks", "random"})
 
     def parts(self) -> list[Loss]:
         """Make the three losses."""
         weights = {"mask_class": self.mask_class, "mask": self.mask, "dice": self.dice}
-        return [SetPart(name, weight, index, self) for index, (name, weight) in enumerate(weights.items())]
+        return [SetPart(name, weight, i, self, needs=self.needs) for i, (name, weight) in enumerate(weights.items())]
 
     def __call__(self, step: LossStep) -> tuple[Tensor, Tensor, Tensor]:
         """Compute class, mask and dice loss of every prediction, not weighted."""

@@ -226,6 +226,16 @@ class MaskClip(FrozenNetworks):
         return x.to(self.mean.dtype)
 
     @torch.no_grad()
+    def embed_regions(self, encoded: EncodedTokens, regions: Tensor, count: int) -> Tensor:
+        """Embed regions by the patches that they touch, B x count x D; `regions`: B x H x W int64 below `count`."""
+        (rows, columns), (height, width), device = self.patch_grid, regions.shape[-2:], regions.device
+        row = torch.arange(height, device=device) * rows // height
+        patch = row[:, None] * columns + torch.arange(width, device=device) * columns // width
+        visible = torch.zeros(len(regions), count * rows * columns, dtype=torch.bool, device=device)
+        visible.scatter_(1, (regions * (rows * columns) + patch).flatten(1), True)
+        return self.embed_patches(encoded, visible.unflatten(1, (count, -1)))
+
+    @torch.no_grad()
     def embed_whole(self, encoded: EncodedTokens) -> Tensor:
         """Embed B images as wholes, B x D: plain CLIP."""
         rows, columns = self.patch_grid

@@ -28,6 +28,8 @@ class Outputs:
         binary_logits: N, positive where base.
         clip_embeddings: B x Q x D, CLIP's view of the final masks, no gradient; None unless asked for.
         fused: features that masks give to the points; None without 2D branch.
+        region_embeddings: B x R x D, CLIP's view of the regions that stand in for labels, no gradient; None where
+            training has labels.
     """
 
     masks: list[MaskPrediction]
@@ -40,6 +42,7 @@ class Outputs:
     binary_logits: Tensor
     clip_embeddings: Tensor | None = None
     fused: Fused | None = None
+    region_embeddings: Tensor | None = None
 
     @property
     def points_3d(self) -> Tensor:
