@@ -24,12 +24,13 @@ class ViewLabels:
     """Predicted class of each of the N points of a batch of views, once per feature type (fused, 2D, 3D).
 
     Attributes:
-        fused: N int64, of the fused feature and CLIP's embedding of the point's mask.
-        features_2d: N int64, of the mask embedding; where no mask owns the point, of the nearest point of the view that
-            has one; -1 in a view without any.
-        features_3d: N int64, of the 3D feature.
-        scores: N x K log scores that `fused` is the largest of; impossible classes have the least finite number.
-        scores_2d, scores_3d: scores of the other two, where they were asked for.
+        fused: N int64, predicted from the fused feature and from CLIP's embedding of the point's mask.
+        features_2d: N int64, predicted from the mask embedding. A point that no mask owns takes the class of the
+            nearest point of its view that a mask owns; -1 if there is no such point.
+        features_3d: N int64, predicted from the 3D feature.
+        scores: N x K log scores; `fused` is the class with the largest. Impossible classes have the least finite
+            number.
+        scores_2d, scores_3d: scores behind `features_2d` and `features_3d`, if they were asked for.
     """
 
     fused: Tensor
@@ -55,12 +56,13 @@ def label_views(
     """Label the points of a batch of views.
 
     Args:
-        outputs: outputs for the K texts, with CLIP's mask embeddings, and `gateable_classes` as novel classes.
+        outputs: outputs for the K texts, computed with CLIP's mask embeddings and with `gateable_classes` as novel
+            classes.
         text: K x D. novel: K bool, true for novel classes. If all or none are, nothing is gated.
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         gating: how the binary head decides between base and novel classes: "hard" by its threshold of one half, as
-            published; "soft" by `soft_gate`, with `base_probability` for what masks own; "none" not at all; "clip" does
-            not read the head: CLIP's odds of the point's mask decide, softly.
+            published; "soft" by `soft_gate`, with `base_probability` for points that masks own; "none" does not gate;
+            "clip" gates softly by CLIP's odds of the point's mask and ignores the head.
         all_scores: return the scores of 2D and 3D features too.
     """
     fused = outputs.fused
@@ -82,7 +84,7 @@ def label_views(
             return gate(scores, allowed_classes(probability > 0.5, gateable))
 
         ratios = torch.where(novel, novel_ratio, base_ratio).to(text.dtype)
-        # What points of one voxel and one mask share is computed once.
+        # Points of the same voxel and mask share their scores, which are computed once.
         rows = fused.row_to_point
         scores = gate_scores(ensemble_scores(fused, outputs, text, temperature, ratios), shared[rows])
 
@@ -90,7 +92,7 @@ def label_views(
             return cosine_logits(at_least_float32(features).to(text.dtype), text, temperature)
 
         scores_3d = gate_scores(similarity(outputs.voxels_3d)[outputs.point_to_voxel[rows]], own[rows])
-        # Labels of 2D features are per mask before the gate, so neighbours are copied by mask, not by feature.
+        # Before the gate, labels of 2D features are per mask, so a neighbour's mask is copied instead of its feature.
         owner = fill_owners(fused.owner, batch.points, batch.point_batch)
         mask_scores = gather_by_owner(similarity(fused.embeddings), owner, batch.point_batch)
         scores_2d = gate_scores(mask_scores, shared)
@@ -108,14 +110,15 @@ def label_views(
 def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: Tensor, ratios: Tensor) -> Tensor:
     """Return the log of the geometric mean of the model's and CLIP's class probabilities of fused rows (paper Eq. 15).
 
-    Points that no mask owns have the model's probability alone. All in logs, so that a probability too small for its
-    format is a very low score, not NaN, and scores of covered and uncovered points can be compared and averaged.
+    Points that no mask owns use the model's probability alone. The computation stays in logarithms: a probability too
+    small for its format becomes a very low score instead of NaN, and scores of covered and uncovered points can be
+    compared and averaged.
 
     Args:
         text: K x D. ratios: K, exponent of the model's probability; CLIP's has the rest.
 
     Returns:
-        U x K, of the rows of `fused`.
+        U x K, one row for each row of `fused`.
     """
     assert outputs.clip_embeddings is not None, "labels need a forward with mask_clip"
     owner, view = fused.owner[fused.row_to_point], fused.point_batch[fused.row_to_point]
@@ -126,18 +129,18 @@ def ensemble_scores(fused: Fused, outputs: Outputs, text: Tensor, temperature: T
 
 
 def gateable_classes(novel: Tensor, gating: Gating) -> Tensor:
-    """Select the classes, K bool, that the binary head gates as novel: none of them where it does not gate."""
+    """Select the classes, K bool, that the binary head gates as novel; all false if it does not gate."""
     return torch.zeros_like(novel) if gating in ("none", "clip") else novel
 
 
 def base_probability(own: Tensor, fused: Fused, size: int) -> Tensor:
-    """Return the probability of being base, by points and masks in equal parts: an object is all base or all novel.
+    """Average the probability of being base of a point and of its mask, since an object is all base or all novel.
 
     Args:
         own: N, the binary head's probability of each point. size: B, number of views.
 
     Returns:
-        N; a point that no mask owns has its own alone.
+        N; a point that no mask owns keeps its own probability.
     """
     members = F.one_hot(fused.owner.clamp(min=0), fused.embeddings.shape[1]) * fused.covered[:, None]
     counts = sum_per_sample(members, fused.point_batch, size)

@@ -27,7 +27,7 @@ def fill_owners(owner: Tensor, points: Tensor, point_batch: Tensor) -> Tensor:
 
 
 def fill_unseen(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Label points without label like the nearest labelled point.
+    """Give each unlabelled point the label of its nearest labelled point.
 
     Args:
         points: n x 3. labels: n int, -1 where unseen.
@@ -39,12 +39,12 @@ def fill_unseen(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class UnseenFiller:
-    """Filler of several labels of the same points: neighbours are found once for those with the same gaps."""
+    """Fill of several label arrays of the same points, which finds neighbours once for arrays with the same gaps."""
 
     def __init__(self, points: np.ndarray) -> None:
         """Keep the points, n x 3."""
         self._points = points
-        self._known: list[tuple[np.ndarray, np.ndarray]] = []  # gaps, and the neighbour of each
+        self._known: list[tuple[np.ndarray, np.ndarray]] = []  # the gaps, and the nearest labelled point of each
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         """Fill labels as `fill_unseen` does."""

@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 ITERATIONS = 50
-PRIOR = 1.0  # pull towards the fixed weights, in regions
-LARGEST = 20.0  # of the evidence's logarithm; larger is as sure
+PRIOR = 1.0  # strength of the pull towards the fixed weights, in regions
+LARGEST = 20.0  # largest logarithm of the evidence; beyond it nothing gets more certain
 
 
 @dataclass(frozen=True)
 class GateWeights:
-    """Logistic regression of a region's being base on its evidence.
+    """Logistic regression that predicts from a region's evidence whether it is base.
 
     Attributes:
         head: weight of the logit of the binary head's mean probability.
         clip: weight of CLIP's mean log odds of novel against base names.
         bias: constant.
-        asked: 1 if the odds are those of masks and of CLIP's own view of the region, 0 if of masks alone.
+        asked: 1 if the odds combine those of masks with CLIP's own view of the region, 0 if they are those of masks
+            alone.
     """
 
     head: float = 1.0
@@ -28,7 +29,7 @@ class GateWeights:
     asked: float = 0.0
 
     def probability(self, evidence: np.ndarray) -> np.ndarray:
-        """Return the probability of being base of R regions, from R x 2 evidence: head's logit and CLIP's odds."""
+        """Return the probability that a region is base, for R x 2 evidence: the head's logit and CLIP's odds."""
         score = evidence @ np.array([self.head, self.clip]) + self.bias
         return 1 / (1 + np.exp(-score.clip(-LARGEST, LARGEST)))
 
@@ -39,7 +40,7 @@ class GateWeights:
 
     @classmethod
     def read(cls, values: Any) -> "GateWeights | None":
-        """Read what `values` gave from a file; None where it holds no such numbers."""
+        """Read the numbers that `values` returned from a file; None if the file does not hold them."""
         try:
             numbers = [float(value) for value in values]
         except (TypeError, ValueError):
@@ -49,21 +50,21 @@ class GateWeights:
 
 FIXED = GateWeights()
 FIXED_ASKED = GateWeights(head=0.7, clip=-1.0, bias=-0.66, asked=1.0)
-BEYOND_CHANCE = 0.75  # log odds by which novel names must win before they are believed
+BEYOND_CHANCE = 0.75  # log odds that novel names must exceed before they are believed
 
 
 def clip_alone(novel: int, base: int) -> GateWeights:
-    """Return weights that leave the head out, for so many novel and base names: no label of a novel class is read.
+    """Return weights that ignore the head, so that labels of novel classes play no part.
 
-    Where CLIP knows nothing, its odds are those of the numbers of names.
+    Where CLIP has no preference, its odds are the ratio of the numbers of novel and base names.
     """
     return GateWeights(0.0, -1.0, math.log(novel / base) + BEYOND_CHANCE, asked=1.0)
 
 
 def fit_gate(evidence: np.ndarray, base: np.ndarray, novel: np.ndarray) -> GateWeights | None:
-    """Fit the gate to labelled regions by Newton's method; None where regions of a kind are missing.
+    """Fit the gate to labelled regions by Newton's method; None if there are no base or no novel regions.
 
-    A region counts by the root of its points.
+    A region's weight is the square root of its number of points.
 
     Args:
         evidence: R x 2, see `GateWeights.probability`.

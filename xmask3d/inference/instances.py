@@ -1,8 +1,8 @@
-"""Objects of a scene, from the labels of its points and the masks of its views. Not of the paper.
+"""Objects of a scene, from the labels of its points and the masks of its views. This is not part of the paper.
 
-Masks of the model are of a class, not of an object; joined over views they give classes. What tells objects of one
-class apart is space. Where labels divide an object, its parts touch, views vote much alike on them, and masks hold them
-together: such parts are joined.
+A mask of the model covers a class rather than an object, so masks joined over views give classes. Objects of the same
+class are separated by the space between them. If labels divide one object, its parts touch, views vote alike on them
+and masks cover them together; such parts are joined.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,12 +18,12 @@ from xmask3d.inference.region_labels import sum_regions
 
 APART = 0.08  # metres between objects of one class
 CONTACT = 0.04  # metres between parts of different classes that may be one object
-ALIKE = 0.8  # cosine of the votes on two parts, from which they may be one object
-TOGETHER = 0.7  # share of the masks of the smaller part that hold as much of the other
-SMALLEST = 50  # points of an object
-SMALLEST_SHARE = 1 / 2000  # of the scene's points
-FEW = 100  # points of an object that is half as sure as its points
-MASK_POINTS = 30  # of a mask that counts
+ALIKE = 0.8  # smallest cosine between the votes on two parts of one object
+TOGETHER = 0.7  # share of the smaller part's masks that must cover as much of the other part
+SMALLEST = 50  # fewest points of an object
+SMALLEST_SHARE = 1 / 2000  # fewest points of an object, as a share of the scene's
+FEW = 100  # number of points at which an object's confidence is half that of its points
+MASK_POINTS = 30  # fewest points of a mask that counts
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Objects:
     """M objects of a scene of n points.
 
     Attributes:
-        of_point: n int64, object of each point, from 0 by falling size; -1 for none.
-        classes: M int64, class of each.
-        confidences: M, in [0, 1], see `mean_confidences`.
+        of_point: n int64, object of each point, numbered from 0 by falling size; -1 for none.
+        classes: M int64, class of each object.
+        confidences: M, confidence of each object in [0, 1], see `mean_confidences`.
     """
 
     of_point: np.ndarray
@@ -49,7 +49,7 @@ def split_by_mask(point_index: np.ndarray, mask: np.ndarray) -> list[np.ndarray]
         mask: N, number of the mask that owns the point in a view, -1 for none.
 
     Returns:
-        int32 points of every mask of at least `MASK_POINTS`.
+        The point indices (int32) of every mask with at least `MASK_POINTS` points.
     """
     order = np.argsort(mask, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(mask[order])) + 1)
@@ -69,10 +69,10 @@ def find_objects(
     Args:
         points: n x 3 metres.
         labels: n class ids, -1 for none.
-        votes: n x K, what views found on each point, not negative; zeros where they found nothing.
+        votes: n x K votes of the views on each point, not negative; zeros for points without votes.
         confidence: n, in [0, 1].
         masks: points of each mask of each view.
-        structure: classes such as walls, which are no part of an object of another class.
+        structure: classes such as walls, which never belong to an object of another class.
     """
     smallest = max(SMALLEST, int(len(points) * SMALLEST_SHARE))
     spacing = point_spacing(points)
@@ -94,7 +94,7 @@ def find_objects(
 
 
 def mean_confidences(of_point: np.ndarray, confidence: np.ndarray, count: int) -> list[float]:
-    """Return the confidence of each of `count` objects: the mean of its points', less where these are few."""
+    """Return the confidence of each of `count` objects: the mean over its points, reduced if they are few."""
     inside = of_point >= 0
     sizes = np.bincount(of_point[inside], minlength=count)
     sums = np.bincount(of_point[inside], confidence[inside], count)
@@ -102,7 +102,7 @@ def mean_confidences(of_point: np.ndarray, confidence: np.ndarray, count: int) -
 
 
 def _alike(part: np.ndarray, votes: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Find the pairs of parts (E x 2) on which views voted alike: E bool."""
+    """Find which pairs of parts (E x 2) views voted alike on: E bool."""
     inside = part >= 0
     sums = sum_regions(part[inside], votes[inside]) if inside.any() else np.zeros((0, 1))
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
@@ -110,7 +110,7 @@ def _alike(part: np.ndarray, votes: np.ndarray, pairs: np.ndarray) -> np.ndarray
 
 
 def _together(part: np.ndarray, masks: Sequence[np.ndarray], pairs: np.ndarray) -> np.ndarray:
-    """Find the pairs of parts (E x 2) that masks hold together: E bool; part numbers rise as sizes fall."""
+    """Find which pairs of parts (E x 2) masks cover together: E bool. Larger parts have lower numbers."""
     if not masks:
         return np.zeros(len(pairs), bool)
     count = int(part.max(initial=-1)) + 1

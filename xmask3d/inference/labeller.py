@@ -17,7 +17,7 @@ from xmask3d.models.outputs import Outputs
 from xmask3d.models.xmask3d import XMask3D
 
 BRANCHES = ("fused", "2d", "3d")
-# A batch's images as the frozen networks give them: for the image features, and CLIP's tokens.
+# A batch's images, encoded by the frozen networks: for the image features, and as CLIP's tokens.
 Encodings = tuple[Encoded, EncodedTokens]
 
 
@@ -28,9 +28,10 @@ class Labeller:
         model: on the accelerator's device; put into evaluation mode at each call.
         text: K x D embeddings of the classes.
         novel: K bool, true for novel classes.
-        settings: decisions by which outputs become labels.
+        settings: rules for turning outputs into labels.
         accelerator: its device and precision are used.
-        encode_captions: embeds the views' captions, for a model that these condition; None for the classes' texts.
+        encode_captions: embeds the views' captions for a model that is conditioned on them; None to use the classes'
+            texts.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Labeller:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, encodings: Encodings | None = None) -> tuple[Outputs, ViewLabels]:
-        """Return outputs and labels of a batch, which may lie on any device; `encodings`: of the same images."""
+        """Return outputs and labels of a batch on any device; `encodings` are those of its images, if already made."""
         self.model.eval()
         batch = batch.to(self.accelerator.device)
         outputs = self.run(batch, encodings)
@@ -81,12 +82,12 @@ class Labeller:
 
     @property
     def temperature(self) -> float:
-        """Number that the model multiplies cosines by."""
+        """Factor by which the model multiplies cosine similarities."""
         return float(self.model.mask_decoder.post_mask_embed.temperature().detach())
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Encodings:
-        """Compute the part that depends on a batch's images alone, for several calls that differ in their points."""
+        """Compute the part that depends on the images alone, to share it among calls that differ in their points."""
         images = batch.images.to(self.accelerator.device)
         with self.accelerator.autocast():
             return self.model.image_features.encode(images), self.model.mask_clip.encode(images)

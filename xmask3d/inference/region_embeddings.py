@@ -1,4 +1,4 @@
-"""Embeddings of regions by CLIP: views are asked for the patches that a region's points fall in. Not of the paper."""
+"""CLIP embeddings of regions, made from the image patches that a region's points fall in. Not part of the paper."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from xmask3d.data.batch import Batch
 from xmask3d.models.clip import EncodedTokens, MaskClip
 
-FEW = 10  # points of a region below which a view says nothing of it
+FEW = 10  # a view that sees fewer points of a region is ignored for it
 
 
 class RegionEmbeddings:
-    """Sums of the views' embeddings of regions, each weighted by the root of the points that the view sees."""
+    """Sums of the views' embeddings of regions, weighted by the square root of the number of points a view sees."""
 
     def __init__(self, divisions: Sequence[np.ndarray], mask_clip: MaskClip, frame_size: tuple[int, int]) -> None:
         """Start without views.
@@ -33,11 +33,11 @@ class RegionEmbeddings:
 
     @torch.no_grad()
     def add(self, batch: Batch, tokens: EncodedTokens) -> None:
-        """Add what CLIP sees in some views.
+        """Add CLIP's embeddings of the regions in some views.
 
         Args:
             batch: B views with their points.
-            tokens: their images by `mask_clip.encode`.
+            tokens: result of `mask_clip.encode` for the views' images.
         """
         rows, columns = self._mask_clip.patch_grid
         height, width = self._frame_size
@@ -51,11 +51,12 @@ class RegionEmbeddings:
         embedded = self._mask_clip.embed_patches(tokens, visible.view(batch.size, len(found), -1))
         weights = torch.where(counts >= FEW, counts, 0).double().sqrt()
         whole = F.normalize(embedded.double().cpu(), dim=-1)
-        for view, weight in zip(whole, weights, strict=True):  # one by one: sums in one order for any batch size
+        # one by one, so that the order of summation is the same for any batch size
+        for view, weight in zip(whole, weights, strict=True):
             self._sums.index_add_(0, found, view * weight[:, None])
 
     def log_probabilities(self, text: Tensor, temperature: float) -> list[np.ndarray]:
-        """Return each division's log probabilities of the classes, R x K; all alike for a region that no view shows."""
+        """Return R x K log probabilities of the classes for each division; uniform for a region that no view shows."""
         similarity = F.normalize(self._sums, dim=-1) @ F.normalize(text.double().cpu(), dim=-1).T
         result = (temperature * similarity).log_softmax(-1).numpy()
         return [result[start:end] for start, end in zip(self._starts[:-1], self._starts[1:], strict=True)]

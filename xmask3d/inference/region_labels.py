@@ -1,8 +1,8 @@
-"""Labels of regions of a cloud from what was found at single points, in plain NumPy.
+"""Labels of regions of a cloud, from the votes on single points, in plain NumPy.
 
-What was found is summed over regions (`xmask3d.geometry.superpoints`); all points of a region, seen or not, take its
-class; several divisions of the cloud are averaged. With `GateEvidence` the choice between base and novel classes is
-made once a region too, by the binary head and by CLIP. Not of the paper.
+Votes are summed over regions (`xmask3d.geometry.superpoints`); all points of a region, seen or not, take its class, and
+several divisions of the cloud are averaged. With `GateEvidence` the choice between base and novel classes is also made
+once per region, by the binary head and CLIP. This is not part of the paper.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import numpy as np
 from xmask3d.inference.gate_weights import FIXED, GateWeights
 from xmask3d.models.gate import log_softmax
 
-SUREST = 1e-4  # distance that the head's mean keeps from 0 and 1
+SUREST = 1e-4  # the head's mean is kept this far from 0 and 1
 LARGEST_ODDS = 50.0
-LEAST = 1e-9  # share of votes that counts as none
+LEAST = 1e-9  # a smaller share of the votes counts as none
 
 
 @dataclass
@@ -23,8 +23,8 @@ class GateEvidence:
     """Evidence of points, or of groups of points, for being base or novel.
 
     Attributes:
-        sums: n x 4: sum of the head's probabilities of being base, number of these, sum of CLIP's log odds of novel
-            against base names, number of these.
+        sums: n x 4: sum and number of the head's probabilities of being base, then sum and number of CLIP's log odds
+            of novel against base names.
         weights: weights of head and CLIP.
     """
 
@@ -32,19 +32,19 @@ class GateEvidence:
     weights: GateWeights = FIXED
 
     def base_probability(self, region: np.ndarray, own_odds: np.ndarray | None = None) -> np.ndarray:
-        """Return the probability of each of R regions of being base; 1/2 for a region that no view shows.
+        """Return the probability that each of R regions is base; 1/2 for a region that no view shows.
 
         Args:
             region: n int, region of each row of `sums`.
-            own_odds: R, log odds by CLIP's own view of the regions, if there is one.
+            own_odds: R log odds from CLIP's own view of the regions, if there is one.
         """
         evidence, seen = self.evidence(region, own_odds)
         return np.where(seen, self.weights.probability(evidence), 0.5)
 
     def evidence(self, region: np.ndarray, own_odds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the evidence of regions, R x 2 as of `GateWeights`, and those that any view shows, R bool.
+        """Return the evidence of regions, R x 2 as in `GateWeights`, and which of them any view shows, R bool.
 
-        The odds of masks and of the regions themselves are averaged where there are both.
+        If there are odds of masks and of the regions themselves, the two are averaged.
         """
         sums = sum_regions(region, self.sums)
         head = np.divide(sums[:, 0], sums[:, 1], where=sums[:, 1] > 0, out=np.full(len(sums), 0.5))
@@ -64,21 +64,22 @@ def label_regions(
     voices: Sequence[np.ndarray] | None = None,
     voice_share: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Label every point with the class that its regions were voted.
+    """Label every point with the class that won the vote in its regions.
 
     Args:
         votes: n x K votes of the points, or of groups of points that share all their regions; with a gate, base classes
             and novel ones have equal sums, see `xmask3d.inference.region_votes.among_their_kind`.
-        divisions: regions of the points, n int each.
+        divisions: region of each point, n int, one array per division.
         novel: K bool.
         gate: decides between base and novel classes region by region.
-        temperature: of the shares, see `calibrated`.
-        voices: log probabilities of the classes by CLIP's embedding of the regions, R x K for each division; the gate
-            hears them too.
-        voice_share: exponent of their part in a geometric mean with the votes, among base and among novel classes.
+        temperature: temperature of the shares, see `calibrated`.
+        voices: log probabilities of the classes from CLIP's embedding of the regions, R x K for each division; the gate
+            uses them too.
+        voice_share: exponent of `voices` in their geometric mean with the votes, taken among base classes and among
+            novel classes separately.
 
     Returns:
-        n int64 classes, -1 where none of a point's regions was voted on; and the share of the votes that they had.
+        n int64 classes, -1 for a point whose regions had no votes; and the share of the votes for each point's class.
     """
     shares = np.zeros(votes.shape, np.float32)
     for number, region in enumerate(divisions):
@@ -110,11 +111,11 @@ def _mix(votes: np.ndarray, voice: np.ndarray, share: float) -> np.ndarray:
 
 
 def calibrated(shares: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the largest probability of each row, n, at a temperature: above 1 it is less sure than the shares.
+    """Return the largest probability of each row, n, at a temperature; above 1 it is less confident than the shares.
 
     Args:
         shares: n x K, not negative; rows of zeros have a probability of 0.
-        temperature: fitted by `python -m tools.studies.reliability`.
+        temperature: value fitted by `python -m tools.studies.reliability`.
     """
     if temperature == 1:
         return shares.max(1)
@@ -127,16 +128,16 @@ def common_parts(divisions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarra
     """Find the parts of a cloud that no division divides.
 
     Args:
-        divisions: regions of n points, n int each, at least one.
+        divisions: region of each of n points, n int; one array per division, at least one.
 
     Returns:
-        n int32, part of each point; and P x number of divisions int32, regions of each part.
+        n int32, the part of each point; and P x (number of divisions) int32, the regions of each part.
     """
     regions, part = np.unique(np.stack(divisions, 1), axis=0, return_inverse=True)
     return part.reshape(-1).astype(np.int32), regions.astype(np.int32)
 
 
 def sum_regions(region: np.ndarray, values: np.ndarray, count: int | None = None) -> np.ndarray:
-    """Sum the rows (n x C) of each region: R x C float64; R is `count`, by default as many as occur."""
+    """Sum the rows (n x C) of each region: R x C float64. R is `count`, by default the number of regions that occur."""
     count = int(region.max()) + 1 if count is None else count
     return np.stack([np.bincount(region, column, count) for column in values.T], 1)

@@ -1,4 +1,4 @@
-"""Votes of views by region of the cloud: what `xmask3d.inference.region_labels` sums, from the outputs of views."""
+"""Votes by region of the cloud, made from the outputs of views for `xmask3d.inference.region_labels` to sum."""
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ def clip_odds(outputs: Outputs, text: Tensor, novel: Tensor) -> tuple[Tensor, Te
 
 
 def among_their_kind(probabilities: Tensor, novel: Tensor) -> Tensor:
-    """Scale the base classes of each row, and its novel ones, to a sum of one half, which removes the gate.
+    """Scale base and novel classes of each row to a sum of one half each, which removes the effect of the gate.
 
     Args:
         probabilities: N x K. novel: K bool, some but not all true.
@@ -46,7 +46,7 @@ def among_their_kind(probabilities: Tensor, novel: Tensor) -> Tensor:
 
 
 def divide(scene: Scene) -> list[np.ndarray]:
-    """Divide a scene into regions: the segments that came with it, else those of `superpoints`."""
+    """Divide a scene into regions: the segments that came with it, or else its superpoints."""
     if scene.segments is not None:
         return [scene.segments]
     return superpoints(scene.points, (scene.colors + 1) / 2)
@@ -55,7 +55,7 @@ def divide(scene: Scene) -> list[np.ndarray]:
 class RegionGate:
     """Evidence of a scene's points for being base: the binary head's probability and CLIP's log odds.
 
-    Sums are of whole numbers, so that order and batches of the views do not matter.
+    Integers are summed, so that the order and batching of views do not matter.
     """
 
     def __init__(self, num_points: int, weights: GateWeights = FIXED) -> None:
@@ -66,7 +66,8 @@ class RegionGate:
             weights: weights of head and CLIP.
         """
         self.weights = weights
-        self._sums = torch.zeros(num_points, 4, dtype=torch.int64)  # probability, rows, odds, rows with odds
+        # sum of probabilities, rows, sum of odds, rows with odds
+        self._sums = torch.zeros(num_points, 4, dtype=torch.int64)
 
     @torch.no_grad()
     def add(self, point_index: Tensor, outputs: Outputs, text: Tensor, novel: Tensor) -> None:

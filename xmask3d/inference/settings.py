@@ -1,4 +1,4 @@
-"""Decisions of labelling and evaluation, made once from the configuration."""
+"""Settings of labelling and evaluation, made once from the configuration."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ Gating = Literal["hard", "soft", "none", "clip"]
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """Decisions by which the outputs of views become labels and votes.
+    """Settings for turning the outputs of views into labels and votes.
 
     Attributes:
         base_ratio, novel_ratio: exponent of the model's probability for base and novel classes; CLIP's has the rest.
         gating: how the binary head chooses between base and novel classes, see `label_views`.
-        votes: kind of votes: "hard" for a view's best class, "soft" for all probabilities.
-        regions: "votes" to sum soft votes over regions of the cloud; "gate" to choose between base and novel classes
-            region by region too, see `xmask3d.inference.region_votes`.
+        votes: "hard" if a view votes for its best class, "soft" if it votes with all probabilities.
+        regions: "votes" to sum soft votes over regions of the cloud; "gate" to also choose between base and novel
+            classes region by region, see `xmask3d.inference.region_votes`.
         gate_weights: weights of head and CLIP in the gate of regions.
-        region_clip: share of CLIP's own view of a region in its class; 0 for none.
+        region_clip: share of CLIP's own view of a region in the choice of its class; 0 for none.
     """
 
     base_ratio: float = 0.65
@@ -38,15 +38,15 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Decisions by which the views of a scene become votes.
+    """Settings for turning the views of a scene into votes.
 
     Attributes:
         views: settings of the samples.
         max_views: largest number of views per scene, evenly spaced; None for all.
         rotations: passes over the scene, each turned further about z.
         batch_size, workers: views per forward, and loader processes.
-        seed: seed of random rotations, which the published evaluation has.
-        instances: separate objects too.
+        seed: seed of the random rotations that the published evaluation makes.
+        instances: also separate objects.
     """
 
     views: ViewSettings
@@ -60,7 +60,7 @@ class EvaluationSettings:
     def open_views(
         self, reader: SceneReader, benchmark: Benchmark, scene: str, rotation: int = 0, with_label_map: bool = False
     ) -> SceneViews:
-        """Open the usable views of a scene for one of the passes; label maps are for those who train on the views."""
+        """Open the usable views of a scene for one of the passes; label maps are only needed for training."""
         angle = self.views.angle + 2 * math.pi * rotation / self.rotations
         return SceneViews(
             reader,

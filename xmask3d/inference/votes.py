@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-WHOLE_VOTE = 1 << 14  # of a probability of 1; whole numbers add up to the same in any order
-POINTS_AT_ONCE = 1 << 12  # whose votes are compared
+WHOLE_VOTE = 1 << 14  # vote of a probability of 1; integers have the same sum in any order
+POINTS_AT_ONCE = 1 << 12  # points whose votes are compared at a time
 
 
 class SceneVotes:
@@ -25,7 +25,7 @@ class SceneVotes:
         self._votes.view(-1).scatter_add_(0, cells, (labels >= 0).to(self._votes.dtype))
 
     def add_probabilities(self, point_index: Tensor, probabilities: Tensor) -> None:
-        """Count each row's scores of all classes, as parts of a vote; one set of votes takes either these or labels.
+        """Count each row's probabilities as parts of a vote; one set of votes takes either probabilities or labels.
 
         Args:
             point_index: N int64, as for `add`.
@@ -36,15 +36,15 @@ class SceneVotes:
 
     @property
     def counts(self) -> Tensor:
-        """Votes, number of points x K int32; of probabilities in units of `1 / WHOLE_VOTE`."""
+        """Votes, number of points x K int32; probabilities are counted in units of `1 / WHOLE_VOTE`."""
         return self._votes
 
     def result(self) -> Tensor:
-        """Return the class id with most votes for every point, the lowest of equals; -1 where no view voted."""
+        """Return the class id with most votes for every point, the lowest one in a tie; -1 where no view voted."""
         classes = self._votes.shape[1]
         lower_first = torch.arange(classes - 1, -1, -1, device=self._votes.device)
-        # argmax does not promise which of equals it takes: make the lower id the larger number. Some points at a time,
-        # because these numbers are twice as wide as the votes.
+        # argmax does not promise which of several equal numbers it takes, so the lower id is made the larger number.
+        # Blocks of points bound the memory, because these numbers are twice as wide as the votes.
         labels = torch.empty(len(self._votes), dtype=torch.int64, device=self._votes.device)
         for start in range(0, len(labels), POINTS_AT_ONCE):
             votes = self._votes[start : start + POINTS_AT_ONCE]

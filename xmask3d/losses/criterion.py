@@ -39,10 +39,11 @@ class Criterion(nn.Module):
         Args:
             losses: terms of the sum, in its order.
             num_classes: C, of the base classes.
-            frame_size: grid that the points' pixels are on.
-            novel_supervision: "reference" gives losses labels of novel classes, as published; "none" reads no label of
-                a novel class: whatever has no base label counts as unlabelled, see `binary_loss_unlabelled`.
-            reference: restore what the published losses do in rare batches: where no point has a base label, the first
+            frame_size: height and width of the grid of the points' pixels.
+            novel_supervision: "reference" gives labels of novel classes to the losses, as published; with "none" no
+                label of a novel class is read, and every point without a base label counts as unlabelled, see
+                `binary_loss_unlabelled`.
+            reference: restore the published behaviour in rare batches: if no point has a base label, the first point
                 counts as one of the last base class; see also `fuse_training`.
             num_labels: number of labels that a label map may hold; by default C and null.
 
@@ -72,18 +73,18 @@ class Criterion(nn.Module):
         """Return weighted losses by name.
 
         Args:
-            outputs: of a forward with the C base texts and auxiliary predictions; without masks, all losses that need
-                them are left out. With `clip_embeddings` where a loss of the epoch needs them.
-            batch: with labels, binary labels and label maps.
+            outputs: outputs of a forward with the C base texts and auxiliary predictions, and with `clip_embeddings` if
+                a loss of the epoch needs them. Without masks, all losses that need masks are left out.
+            batch: batch with labels, binary labels and label maps.
             captions: B x D text embeddings; samples without caption take no part.
             epoch: number of the epoch, from 0, which decides the losses that take part.
             generator: generator of the random points at which masks are compared.
-            uniform: draws them instead; called as `match` and then, per prediction, `mask_losses` say.
-            targets: result of `count_targets`, if the step has made it before the model ran.
+            uniform: source of these numbers instead of `generator`; `match` and `mask_losses` describe the calls.
+            targets: result of `count_targets`, if the step called it before the model ran.
 
         Returns:
-            Each loss under its name; one that tells predictions apart as that of the final prediction and, with `_aux`,
-            the sum of the others if there are any; and `total`, the sum of them all.
+            Each loss under its name, and their sum as `total`. A loss with a value per prediction gives that of the
+            final prediction under its name and the sum of the others, if there are any, under the name with `_aux`.
         """
         active = [loss for loss in self.active(epoch) if outputs.fused is not None or "masks" not in loss.needs]
         with torch.autocast(batch.pixels.device.type, enabled=False):
@@ -102,7 +103,7 @@ class Criterion(nn.Module):
         uniform: Uniform | None = None,
         targets: TargetCount | None = None,
     ) -> LossStep:
-        """Prepare the inputs of the losses; arguments as of `forward`."""
+        """Prepare the inputs of the losses; arguments as in `forward`."""
         assert batch.labels is not None
         device = batch.pixels.device
 
@@ -126,7 +127,7 @@ class Criterion(nn.Module):
         return [loss for loss in self.losses if loss.start <= epoch and (loss.weight or "clip" not in loss.needs)]
 
     def needs(self, need: Need, epoch: int | None = None) -> bool:
-        """Return whether any loss with a weight needs something, in an epoch or at all."""
+        """Return True if a loss with a non-zero weight needs something, in an epoch or at all."""
         losses = self.losses if epoch is None else self.active(epoch)
         return any(loss.weight and need in loss.needs for loss in losses)
 
@@ -136,13 +137,13 @@ class Criterion(nn.Module):
         return {name: loss.group for loss in self.losses for name in (loss.name, f"{loss.name}_aux")}
 
     def count_targets(self, batch: Batch) -> TargetCount:
-        """Begin to count the batch's target masks over all processes."""
+        """Start counting the batch's target masks over all processes."""
         assert batch.label_maps is not None
         return TargetCount(batch.label_maps, self.num_labels)
 
 
 def _order(loss: Loss) -> int:
-    """Order of computation: losses that draw random numbers first, so that one added at the end changes no other's."""
+    """Order of computation: losses that draw random numbers come first, so a new loss at the end changes no other."""
     return 0 if "random" in loss.needs else 1 + ("masks" in loss.needs)
 
 

@@ -1,4 +1,4 @@
-"""Contract of a loss, and the inputs that a training step gives it."""
+"""Contract of a loss, and its inputs in a training step."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Loss(Protocol):
         group: heading of its sum in a console line.
         weight: factor of the loss in the total.
         start: first epoch (from 0) in which it takes part.
-        needs: "masks" is the 2D branch: mask predictions, fused features and label maps; "captions" are sentences about
-            views; "clip" is CLIP's view of the final masks, which runs a network and is left out at weight 0; "regions"
-            is CLIP's view of the regions that stand in for labels; "random" are random numbers.
+        needs: inputs of the loss. "masks" means the 2D branch: mask predictions, fused features and label maps;
+            "captions" means sentences about views; "clip" means CLIP embeddings of the final masks, which take a
+            network to compute and are left out at weight 0; "regions" means CLIP embeddings of the regions that stand
+            in for labels; "random" means random numbers.
     """
 
     name: str
@@ -43,25 +44,25 @@ class Loss(Protocol):
         """Compute the loss of a batch, not weighted.
 
         Returns:
-            A scalar; or a number for each mask prediction, the final one first. The sum of the others is logged under
+            A scalar, or a number for each mask prediction, the final one first; the sum of the others is logged under
             the name with `_aux`.
         """
 
 
 @dataclass(eq=False)
 class LossStep:
-    """Batch, outputs of the network for it, and what several losses derive from them; all in float32 or wider.
+    """Batch, outputs of the network, and quantities derived from them that losses share; all in float32 or wider.
 
     Attributes:
         outputs: outputs of a forward with the C base texts.
         batch: B views with labels, binary labels and label maps.
         captions: B x D text embeddings; see `captioned`.
-        labels: N int64 training labels of the points, C where none counts.
+        labels: N int64 training labels of the points, C for points without a base label.
         binary_targets: N int64, 1 base, 0 novel (or unlabelled), -1 unknown.
         num_classes: C, of the base classes.
         frame_size: height and width of the grid that the points' pixels are on.
         uniform: draws random numbers.
-        targets: number of target masks, if it has been counted before the model ran.
+        targets: number of target masks, if it was counted before the model ran.
     """
 
     outputs: Outputs
@@ -85,12 +86,12 @@ class LossStep:
 
     @property
     def fused(self) -> Fused:
-        """Features that masks give to points; only for losses that need masks."""
+        """Features that masks give to points, for losses that need masks."""
         assert self.outputs.fused is not None, "the loss does not say that it needs masks"
         return self.outputs.fused
 
     def point_features(self, kind: Literal["fused", "3d"]) -> tuple[Tensor, Tensor]:
-        """Return distinct features U x D, and N int64, the row of each point."""
+        """Return the U x D distinct features, and the row of each point among them, N int64."""
         if kind == "fused":
             return self._fused_rows, self.fused.point_to_row
         return self.voxels, self.outputs.point_to_voxel
@@ -112,7 +113,7 @@ class LossStep:
 
     @cached_property
     def captioned(self) -> Tensor:
-        """Views that have a sentence, B bool."""
+        """Views that have a caption, B bool."""
         captioned = torch.tensor([bool(caption) for caption in self.batch.captions])
         return captioned.to(self.labels.device, non_blocking=True)
 

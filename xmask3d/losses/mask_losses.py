@@ -12,7 +12,7 @@ from torch import Tensor
 from xmask3d.losses.matcher import Matching
 from xmask3d.losses.sampling import Uniform, present_labels, sample_labels, sample_logits
 
-# Points drawn for every point kept, and the share of points kept for their uncertainty (PointRend, arXiv 1912.08193).
+# Candidates per point, and the share of points chosen for their uncertainty (PointRend, arXiv 1912.08193).
 OVERSAMPLE = 3.0
 IMPORTANCE = 0.75
 
@@ -22,8 +22,8 @@ def class_loss(class_logits: Tensor, matching: Matching, layer: int, no_object: 
 
     Args:
         class_logits: B x Q x (C + 1), null last.
-        layer: row of the matching.
-        no_object: weight of null, matched or not; other classes weigh 1.
+        layer: row of the matching, one per prediction.
+        no_object: weight of the null class, whether matched or not; all other classes have weight 1.
 
     Returns:
         Scalar, the weighted mean over queries.
@@ -43,10 +43,10 @@ def mask_losses(
     Args:
         mask_logits: B x Q x h x w. label_maps: B x H x W int64.
         num_points: P, points per mask.
-        uniform: called for M x 3 P x 2 numbers, then for M x (P / 4) x 2.
+        uniform: source of random numbers, called for M x 3 P x 2 numbers and then for M x (P / 4) x 2.
 
     Returns:
-        Two scalars, summed over pairs; divide by the number of targets.
+        Two scalars, summed over pairs and still to be divided by the number of targets.
     """
     image, query, label = matching.image[layer], matching.query[layer], matching.label[layer]
     rows = image * mask_logits.shape[1] + query
@@ -64,7 +64,7 @@ def mask_losses(
 
 @torch.no_grad()
 def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tensor:
-    """Draw points of each mask: three quarters where the logit is nearest to 0 among candidates, the rest uniform.
+    """Draw points of each mask: three quarters are the candidates with logits nearest to 0, the rest is uniform.
 
     Args:
         logits: M x 1 x h x w.
@@ -83,14 +83,14 @@ def uncertain_points(logits: Tensor, num_points: int, uniform: Uniform) -> Tenso
 class TargetCount:
     """Number of target masks of a batch per process, averaged over processes, at least 1.
 
-    Made before the model runs, it is summed over the processes meanwhile, so none waits for the others in mid-step.
+    It is made before the model runs and summed over the processes meanwhile, so that none has to wait in mid-step.
     """
 
     def __init__(self, label_maps: Tensor, num_labels: int) -> None:
-        """Start the sum over processes; every process of a group makes one at the same place of its step.
+        """Start the sum over processes; every process of a group does so at the same place of its step.
 
         Args:
-            label_maps: B x H x W int64 in 0..num_labels - 1; every label of a map, null too, is a target mask.
+            label_maps: B x H x W int64 in 0..num_labels - 1; every label of a map, including null, makes a target mask.
         """
         self._sum = present_labels(label_maps, num_labels).sum().float()
         self._exchange, self._processes = None, 1
@@ -98,7 +98,7 @@ class TargetCount:
             self._exchange, self._processes = dist.all_reduce(self._sum, async_op=True), dist.get_world_size()
 
     def mean(self) -> Tensor:
-        """Return the mean, a scalar float32; waits for the processes that have yet to make theirs."""
+        """Return the mean, a scalar float32, after waiting for processes that have not counted theirs yet."""
         if self._exchange is not None:
             self._exchange.wait()
         return (self._sum / self._processes).clamp(min=1)

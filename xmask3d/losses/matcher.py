@@ -44,11 +44,12 @@ def match(
     A sample has one target mask for every distinct label of its map, the null label included.
 
     Args:
-        mask_logits: B x Q x h x w of each of L predictions. class_logits: B x Q x (C + 1) of each.
+        mask_logits: B x Q x h x w, one tensor for each of L predictions.
+        class_logits: B x Q x (C + 1) each.
         label_maps: B x H x W int64 in 0..C.
         class_weight, mask_weight, dice_weight: weights of the parts of the cost.
         num_points: P, points at which masks are compared, the same for all masks of a sample.
-        uniform: called once, for L x B x P x 2 numbers.
+        uniform: source of random numbers, called once for L x B x P x 2 numbers.
     """
     size, labels = len(label_maps), class_logits[0].shape[-1]
     points = uniform((len(mask_logits), size, num_points, 2))
@@ -59,7 +60,7 @@ def match(
             for prediction in zip(mask_logits, class_logits, points, strict=True)
         ]
     )
-    # Diverged predictions must reach the losses, where they are noticed, so the assignment has to survive them.
+    # The assignment must survive diverged predictions, since it is the losses that detect them.
     costs = costs.nan_to_num().masked_fill(~present_labels(label_maps, labels)[:, None], torch.inf)
     pairs = _assign(costs.cpu().numpy())
     image, query, label = torch.from_numpy(pairs).to(label_maps.device, non_blocking=True)
@@ -69,7 +70,7 @@ def match(
 def matching_cost(
     mask_logits: Tensor, class_logits: Tensor, points: Tensor, label_maps: Tensor, weights: tuple[float, float, float]
 ) -> Tensor:
-    """Compute the cost of giving each query each label's mask.
+    """Compute the cost of matching each query with the mask of each label.
 
     Args:
         mask_logits: B x Q x h x w. class_logits: B x Q x (C + 1). label_maps: B x H x W.
@@ -93,7 +94,7 @@ def matching_cost(
 
 
 def _assign(costs: np.ndarray) -> np.ndarray:
-    """Return pairs 3 x L x M (sample, query, label) of the least cost, from L x B x Q x labels, infinite if absent."""
+    """Return the pairs of least cost, 3 x L x M (sample, query, label), from L x B x Q x labels; infinite if absent."""
     present = [np.flatnonzero(costs[0, b, 0] != np.inf) for b in range(costs.shape[1])]
     pairs = []
     for layer in costs:

@@ -20,20 +20,20 @@ def point_cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, balance: f
 
     Args:
         logits: U x (C + 1), null last. labels: N int64; C (null) is ignored.
-        rows: N int64, row of the logits that each point has.
-        balance: points of a class weigh its number of points in the batch to the power of -`balance`: 0 counts every
-            point alike (paper Eq. 9), 1 every class that occurs.
+        rows: N int64, row of the logits for each point.
+        balance: a point has the weight n ** -balance, where n is the number of points of its class in the batch: 0
+            gives all points the same weight (paper Eq. 9), 1 all classes that occur.
     """
     counts = count_pairs(rows, labels, logits.shape)[:, :-1].to(logits.dtype)
     of_class = counts.sum(0)
     weights = of_class.clamp(min=1) ** -balance
     total = -(counts * weights * logits.log_softmax(-1)[:, :-1]).sum()
-    # No class that occurs weighs less than 1, so only a batch without labels is clamped, and gives 0.
+    # The points of a class that occurs weigh 1 or more together, so only a batch without labels is clamped: it gives 0.
     return total / (weights * of_class).sum().clamp(min=1)
 
 
 def never_all_ignored(labels: Tensor, null: int) -> Tensor:
-    """Return the labels, N int64; if all are null, the first becomes the last base class, as in the published loss."""
+    """Return the labels, N int64; if all are null, the first becomes the last base class as in the published loss."""
     first = torch.arange(len(labels), device=labels.device) == 0
     return torch.where((labels == null).all() & first, null - 1, labels)
 
@@ -43,16 +43,16 @@ def mean_per_sample(features: Tensor, point_batch: Tensor, size: int, rows: Tens
 
     Args:
         features: U x D. point_batch: N int64.
-        rows: N int64, row of the features that each point has.
+        rows: N int64, row of the features for each point.
     """
     counts = count_pairs(point_batch, rows, (size, len(features))).to(features.dtype)
     return counts @ features / counts.sum(1, keepdim=True).clamp(min=1)
 
 
 def count_pairs(first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
-    """Count how often each pair of two integers occurs: N int64 each to `shape` int32.
+    """Count how often each pair of integers occurs: two N int64 tensors to `shape` int32.
 
-    Integers add up the same in any order, so this is repeatable on a GPU too.
+    The order of additions does not matter to integers, so this is repeatable on a GPU too.
     """
     rows, columns = shape
     counts = torch.zeros(rows * columns, dtype=torch.int32, device=first.device)
@@ -61,13 +61,13 @@ def count_pairs(first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def mean_mask_feature(embeddings: Tensor, owner: Tensor, point_batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Average the 2D features of each sample's covered points, given how many points each mask owns.
+    """Average the 2D features of each sample's covered points, by the number of points that each mask owns.
 
     Args:
         embeddings: B x Q x D. owner: N int64, -1 where uncovered. point_batch: N int64.
 
     Returns:
-        B x D, 0 for a sample without covered points; and B bool, whether it has any.
+        B x D, 0 for a sample without covered points; and B bool, true for samples with covered points.
     """
     size, queries = embeddings.shape[:2]
     counts = count_pairs(point_batch, owner + 1, (size, queries + 1))[:, None, 1:]
@@ -89,14 +89,14 @@ def caption_loss(features: Tensor, captions: Tensor, valid: Tensor) -> Tensor:
 def binary_targets(batch: Batch, num_base: int, supervision: NovelSupervision) -> Tensor:
     """Return the binary target of each point: N int64, 1 base, 0 novel, -1 unknown.
 
-    With "none" no label of a novel class is read: 0 then means *unlabelled*, that is novel or never annotated.
+    With "none" no label of a novel class is read: 0 then means *unlabelled*, which is either novel or never annotated.
     """
     assert batch.labels is not None and batch.binary_labels is not None
     return batch.binary_labels if supervision == "reference" else (batch.labels < num_base).long()
 
 
 def binary_loss(logits: Tensor, targets: Tensor, positive_weight: float) -> Tensor:
-    """Compute the cross entropy of base (1) against novel (0) over the points where either is known (paper Eq. 13).
+    """Compute the cross entropy of base (1) against novel (0) over the points known to be either (paper Eq. 13).
 
     Args:
         logits: N. targets: N int64 in {1, 0, -1}.
@@ -111,10 +111,10 @@ def binary_loss(logits: Tensor, targets: Tensor, positive_weight: float) -> Tens
 def binary_loss_unlabelled(logits: Tensor, targets: Tensor, positive_weight: float, base_share: float) -> Tensor:
     """Compute the binary loss without labels of novel classes: learning from base and unlabelled points.
 
-    Unlabelled points are novel ones and a share of base ones that nobody annotated. The risk of novel points is
-    therefore estimated as that of unlabelled points less the share that base points have in it, and kept from
-    falling below 0, which would mean fitting the unannotated (non-negative positive-unlabelled learning, Kiryo et al.,
-    arXiv 1703.00593, Eq. 6). With `base_share` 0 this is the binary loss with unlabelled points as novel.
+    Unlabelled points are a mixture of novel points and base points that nobody annotated. The risk of novel points is
+    therefore estimated as the risk of unlabelled points minus the part that base points have in it. It is clamped at 0,
+    because a negative estimate would mean overfitting to unannotated points (non-negative positive-unlabelled learning,
+    Kiryo et al., arXiv 1703.00593, Eq. 6). With `base_share` 0 this is the binary loss with unlabelled points as novel.
 
     Args:
         logits: N. targets: N int64, 1 base, 0 unlabelled.

@@ -1,4 +1,4 @@
-"""Mask regularisation: 3D features of a mask are pulled to its CLIP embedding (paper Eq. 10, section 3.4)."""
+"""Mask regularisation: pulls the 3D features of a mask to its CLIP embedding (paper Eq. 10, section 3.4)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from xmask3d.models.fusion import sum_per_sample
 from xmask3d.models.similarity import at_least_float32
 
 MIN_POINTS = 10
-MASKS_AT_ONCE = 8  # resized masks that fit the processor's cache
-# A mask is novel (base) if its novel (base) points outnumber the others so many times, and number more than that.
+MASKS_AT_ONCE = 8  # masks resized at a time, so that they fit the processor's cache
+# A mask is novel (base) if it has more novel (base) points than RATIO times the others, and more than the minimum.
 NOVEL_RATIO, NOVEL_POINTS, NOVEL_MASKS = 1.8, 10, 4
 BASE_RATIO, BASE_POINTS, BASE_MASKS = 20.0, 150, 1
 
@@ -30,12 +30,12 @@ def mask_regularisation(
     """Compute 1 - cosine of a mask's mean 3D feature and its CLIP embedding, averaged over the chosen masks.
 
     Args:
-        voxels_3d: V x D. point_to_voxel: N int64, voxel whose feature each point has.
+        voxels_3d: V x D. point_to_voxel: N int64, voxel of each point.
         clip_embeddings: B x Q x D.
-        mask_logits: B x Q x h x w. point_logits: N x Q, the same at the points.
-        targets: N int64, 1 base, 0 novel (or unlabelled), -1 unknown; chooses masks.
+        mask_logits: B x Q x h x w. point_logits: N x Q, the mask logits at the points.
+        targets: N int64, 1 base, 0 novel (or unlabelled), -1 unknown; used to choose masks.
         point_batch: N int64.
-        frame_size: grid on which masks are ranked.
+        frame_size: height and width of the grid on which masks are ranked.
 
     Returns:
         Scalar, 0 if no mask is chosen.
@@ -45,7 +45,7 @@ def mask_regularisation(
     is_novel, is_base = eligible_masks(inside, targets, point_batch, size)
     confidence = mask_confidence(mask_logits, frame_size, is_novel | is_base)
     chosen, valid = choose_masks(is_novel, is_base, confidence)
-    # How many points under each chosen mask (or under none, last) each voxel has: weights of an average over voxels.
+    # Number of a voxel's points under each chosen mask (under none, last): the weights of an average over voxels.
     under = inside.gather(1, chosen[point_batch])
     slots = torch.arange(chosen.numel(), device=chosen.device).view_as(chosen)[point_batch]
     slots = torch.where(under, slots, chosen.numel())
@@ -61,9 +61,9 @@ def mask_regularisation(
 
 @torch.no_grad()
 def covered_points(point_logits: Tensor, point_batch: Tensor, size: int) -> Tensor:
-    """Return the masks that cover each point, N x Q bool; masks of few points have none.
+    """Return the masks that cover each point, N x Q bool; masks with few points cover nothing.
 
-    Where a sample has no mask of enough points, its first mask has all of them.
+    If no mask of a sample has enough points, its first mask covers all of them.
     """
     inside = point_logits >= 0
     enough = sum_per_sample(inside, point_batch, size) >= MIN_POINTS
@@ -93,7 +93,7 @@ def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int], wanted: Te
 
     Args:
         mask_logits: B x Q x h x w.
-        wanted: B x Q bool, masks that matter; others may come out as 0, which saves most of the work on a CPU.
+        wanted: B x Q bool, masks whose confidence is needed; others may be 0, which saves most of the work on a CPU.
     """
 
     def confidence(logits: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ def mask_confidence(mask_logits: Tensor, frame_size: tuple[int, int], wanted: Te
         return torch.where(inside, resized.sigmoid(), 0).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
 
     logits = at_least_float32(mask_logits)
-    if logits.is_cuda:  # to choose would wait for the device; one sample at a time, since resized masks are large
+    # selecting would wait for the device; samples are processed one by one, since resized masks are large
+    if logits.is_cuda:
         return torch.cat([confidence(sample) for sample in logits.split(1)])
     result = logits.new_zeros(wanted.shape)
     if wanted.any():
@@ -118,7 +119,7 @@ def choose_masks(is_novel: Tensor, is_base: Tensor, confidence: Tensor) -> tuple
         is_novel, is_base: B x Q bool. confidence: B x Q.
 
     Returns:
-        Queries, B x (novel + base) int64, and whether each was chosen, B x (novel + base) bool.
+        Queries, B x (novel + base) int64, and B x (novel + base) bool, true for those that were chosen.
     """
     queries = confidence.shape[1]
     chosen, valid = [], []

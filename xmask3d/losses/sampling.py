@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Gives a tensor of a shape with independent uniform numbers in [0, 1).
+# Function that returns a tensor of a given shape with independent uniform numbers in [0, 1).
 Uniform = Callable[[tuple[int, ...]], Tensor]
 
 
 def sample_logits(maps: Tensor, points: Tensor) -> Tensor:
-    """Read maps at points, bilinearly, with zeros outside.
+    """Sample maps at points, bilinearly, with zeros outside.
 
     Args:
         maps: M x Q x h x w.
@@ -29,19 +29,19 @@ def sample_logits(maps: Tensor, points: Tensor) -> Tensor:
 def sample_labels(label_maps: Tensor, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Return the four labels around each point and their bilinear weights.
 
-    The value at a point of the binary mask of any class is the sum of the weights of its labels, so that no binary
-    mask need be made.
+    The binary mask of a class, sampled at a point, is the sum of the weights of the labels of that class, so no binary
+    mask has to be made.
 
     Args:
         label_maps: B x H x W int64.
-        image: M int64, label map that a row of points is on.
+        image: M int64, index of the label map for each row of points.
         points: M x P x 2 as (x, y) in [0, 1].
 
     Returns:
         labels M x P x 4 int64, and weights M x P x 4, 0 outside the map.
     """
     height, width = label_maps.shape[-2:]
-    # Filled where the points are: numbers copied to a GPU would wait for it.
+    # Filled on the points' device, because copying numbers to a GPU would wait for it.
     extent = torch.stack([points.new_full((), width), points.new_full((), height)])
     position = points * extent - 0.5
     low = position.floor()

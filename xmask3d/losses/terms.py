@@ -29,12 +29,12 @@ MASKS: frozenset[Need] = frozenset({"masks"})
 
 @dataclass(eq=False)
 class SetLoss:
-    """Set loss on masks and their classes, whose three parts share a matching (Eq. 12).
+    """Set loss on masks and their classes; its three parts share a matching (Eq. 12).
 
     Attributes:
-        mask_class, mask, dice: weights of the parts, also in the matching cost.
+        mask_class, mask, dice: weights of the parts in the loss and in the matching cost.
         no_object: weight of null in the class cross entropy.
-        num_points: points per mask of matcher and mask losses.
+        num_points: points per mask in the matcher and in the mask losses.
     """
 
     mask_class: float
@@ -96,7 +96,7 @@ class SetPart(Loss):
 
 @dataclass(eq=False)
 class PointLoss(Loss):
-    """Cross entropy of the points' classes (Eq. 9); `balance` as of `point_cross_entropy`."""
+    """Cross entropy of the points' classes (Eq. 9); see `point_cross_entropy` for `balance`."""
 
     name: str
     weight: float
@@ -116,7 +116,7 @@ class PointLoss(Loss):
 
 @dataclass(eq=False)
 class CaptionLoss(Loss):
-    """Distance of a view's caption and the mean feature of its points (Eq. 11)."""
+    """Distance between a view's caption and the mean feature of its points (Eq. 11)."""
 
     name: str
     weight: float
@@ -145,7 +145,8 @@ class BinaryLoss(Loss):
     Attributes:
         positive_weight: weight of base points.
         supervision: see `Criterion`.
-        base_share: with "none", share of base points among unlabelled ones; 0 where every base point is annotated.
+        base_share: share of base points among unlabelled ones if `supervision` is "none"; 0 if every base point is
+            annotated.
     """
 
     weight: float
@@ -165,7 +166,7 @@ class BinaryLoss(Loss):
 
 @dataclass(eq=False)
 class MaskRegularisation(Loss):
-    """Distance of the mean 3D feature under a mask and CLIP's embedding of it (Eq. 10, section 3.4)."""
+    """Distance between the mean 3D feature under a mask and the mask's CLIP embedding (Eq. 10, section 3.4)."""
 
     weight: float
     start: int = 0

@@ -1,9 +1,9 @@
-"""Activation checkpointing of frozen diffusers networks: whatever is cheap to compute again is not kept.
+"""Activation checkpointing of frozen diffusers networks: activations that are cheap to recompute are not kept.
 
-The weights take no gradient, so a convolution needs nothing of its input for the backward pass; autograd keeps it all
-the same, and the norm's and the activation's results with it. A residual block that recomputes those keeps two maps of
-about ten; a transformer keeps its input, what self-attention gave, which is expensive, and what the feed-forward
-takes, of about twelve.
+The weights take no gradient, so a convolution does not need its input for the backward pass; autograd keeps the input
+all the same, and the results of the norm and the activation with it. A residual block that recomputes these keeps two
+maps out of about ten. A transformer keeps three out of about twelve: its input, the output of self-attention, which is
+expensive to recompute, and the input of the feed-forward.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.native import winograd
 
-# Numbers of a tensor from which on the memory is worth the calls; those of small networks stay below.
+# Tensors with at least this many numbers are worth the extra calls; those of small networks are below it.
 _WORTH = 1 << 17
 # Tokens that a feed-forward takes at a time.
 _TOKENS = 1024
@@ -38,11 +38,11 @@ def residual_block(block: ForeignNetwork, x: Tensor, time: Tensor | None) -> Ten
         hidden = hidden + block.time_emb_proj(F.silu(time))[:, :, None, None]
     hidden = _recompute(lambda x: block.conv2(_activated(block.norm2, x)), hidden)
     shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
-    return hidden.add_(shortcut)  # a convolution's result, which nothing else reads
+    return hidden.add_(shortcut)  # the result of a convolution, so nothing else reads it
 
 
 def multiply_less(network: nn.Module) -> None:
-    """Switch a network's 3 x 3 convolutions to Winograd's algorithm where it is faster; changes it in place."""
+    """Switch a network's 3 x 3 convolutions, in place, to Winograd's algorithm where that is faster."""
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_same_size(module):
             module.__class__ = _Convolution  # parameters keep their names
@@ -56,7 +56,7 @@ class _Convolution(nn.Conv2d):
 
 
 def use_checkpointing(network: nn.Module) -> None:
-    """Switch a network's transformers to recomputing all but self-attention; changes the network in place."""
+    """Make a network's transformers, in place, recompute everything but self-attention."""
     for module in network.modules():
         if isinstance(module, Transformer2DModel) and _is_plain_transformer(module):
             module.__class__ = _Transformer  # type: ignore[assignment]  # parameters keep their names
@@ -93,13 +93,13 @@ def _attend(block: ForeignNetwork, x: Tensor, text: Tensor) -> Tensor:
 
 
 def _feed_forward(block: ForeignNetwork, x: Tensor) -> Tensor:
-    """Apply norm and feed-forward, B x N x C, long sequences in parts since the inner maps are eight times as wide."""
+    """Apply norm and feed-forward, B x N x C; in parts if it is long, since inner maps are eight times as wide."""
     parts = [_recompute(lambda x: block.ff(block.norm3(x)), part) for part in x.split(_TOKENS, 1)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _product(layer: ForeignNetwork, tokens: Tensor) -> Tensor:
-    """Apply a linear layer or a 1 x 1 convolution as a product, which keeps no input where weights take no gradient."""
+    """Apply a linear layer or 1 x 1 convolution as a product, which does not keep its input for frozen weights."""
     return F.linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
@@ -115,7 +115,7 @@ def _recompute(function: Callable[..., Tensor], x: Tensor, *others: Tensor, **op
 
 
 def _policy(_context: object, operator: object, *arguments: Any, **_options: Any) -> CheckpointPolicy:
-    """Keep the output of attention to at least as many keys as queries: attention to few tokens is cheap."""
+    """Keep the output of attention with at least as many keys as queries; attention to few tokens is cheap."""
     if operator in _ATTENTION and arguments[1].shape[-2] >= arguments[0].shape[-2]:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,4 +1,4 @@
-"""Layers that several parts share."""
+"""Layers shared by several parts."""
 
 import math
 from itertools import pairwise
@@ -30,7 +30,7 @@ class MLP(nn.Module):
     """Linear layers with ReLU between them."""
 
     def __init__(self, *sizes: int) -> None:
-        """Build the layers. `sizes`: of the input, of the hidden layers, of the output."""
+        """Build the layers; `sizes` are those of the input, the hidden layers and the output."""
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(size, following) for size, following in pairwise(sizes))
 
@@ -48,8 +48,8 @@ def sine_position_encoding(
     """Return sines and cosines of the row and the column, both scaled to (0, 2 pi].
 
     Returns:
-        dim x height x width: first half of the channels for the row, second half for the column; in each, sine and
-        cosine alternate over falling frequencies.
+        dim x height x width: the first half of the channels encodes the row, the second half the column; in each half
+        sine and cosine alternate over falling frequencies.
     """
     per_axis = dim // 2
     exponent = 2 * (torch.arange(per_axis, device=device) // 2) / per_axis

@@ -1,7 +1,7 @@
-"""CLIP's byte-pair encoding without torch: words of a text to ids of the vocabulary that every CLIP shares.
+"""CLIP's byte-pair encoding without torch: maps a text to ids of the vocabulary that all CLIP models share.
 
-The same ids as open_clip's `SimpleTokenizer` gives (tested); importing that takes seconds. The merges are open_clip's
-file, found without importing the package.
+The ids equal those of open_clip's `SimpleTokenizer` (tested), which takes seconds to import. The merges are read from
+open_clip's file, which is found without importing the package.
 """
 
 import gzip
@@ -15,14 +15,14 @@ from xmask3d.errors import UserError
 
 MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
 START = 49406
-"""Id of the start of a text; its end follows, and all ids below are byte pairs."""
+"""Id of the start of a text. The next id is the end of a text, and all lower ids are byte pairs."""
 
 
 class BytePairs:
-    """Encoder of texts; `shared_pairs` makes it once."""
+    """Encoder of texts; `shared_pairs` returns one that all share."""
 
     def __init__(self, merges: list[tuple[str, str]]) -> None:
-        """Keep the merges. `merges`: pairs in the order in which they are joined."""
+        """Keep the merges: pairs in the order in which they are joined."""
         import regex
 
         self.merges = merges
@@ -44,7 +44,7 @@ class BytePairs:
         return ids
 
     def _join(self, piece: str) -> list[str]:
-        """Join neighbouring bytes of a piece, again and again in the order of the merges."""
+        """Join neighbouring symbols of a piece repeatedly, in the order of the merges."""
         if piece in ("<start_of_text>", "<end_of_text>"):
             return [piece]
         word = [self._byte_symbol[byte] for byte in piece.encode("utf-8")]
@@ -85,7 +85,7 @@ def _clean(text: str) -> str:
 
 
 def _byte_symbols() -> dict[int, str]:
-    """Return a visible character for each byte: itself where it has one, else one from 256 on; in CLIP's order."""
+    """Return a visible character for each byte in CLIP's order: its own if visible, otherwise one from 256 on."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     symbols = {byte: chr(byte) for byte in visible}
     for byte in range(256):

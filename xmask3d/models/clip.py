@@ -18,7 +18,7 @@ __all__ = ["ClipText", "EncodedTokens", "MaskClip", "TextClassifier", "cosine_lo
 
 
 class TextClassifier(nn.Module):
-    """Classifier by cosine similarity with text embeddings and one learned embedding for "none of them"."""
+    """Classifier by cosine similarity with text embeddings and with a learned embedding for "none of them"."""
 
     def __init__(self, null_embedding: Tensor) -> None:
         """Initialise from `null_embedding`: 1 x D, the embedding of the empty string."""
@@ -68,11 +68,11 @@ class ClipText(FrozenNetworks):
         return torch.stack([self._known[text] for text in texts])
 
     def knows(self, text: str) -> bool:
-        """Return True where a text was encoded before."""
+        """Return True if a text was encoded before."""
         return text in self._known
 
     def remember(self, text: str, embedding: Tensor) -> None:
-        """Store an embedding, 1 x D, that this encoder computed at another time."""
+        """Store an embedding, 1 x D, that this encoder computed earlier."""
         self._known[text] = embedding[0].to(self.clip.text_projection.device)
 
     def encode_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
@@ -80,8 +80,8 @@ class ClipText(FrozenNetworks):
 
         Args:
             names: K class names.
-            templates: each holds one {} for the name. With several, a class gets the mean of the normalised
-                embeddings; with one, that embedding as it is.
+            templates: prompts, each with one {} for the name. With several, a class gets the mean of the normalised
+                embeddings; with one, the embedding without normalisation.
 
         Returns:
             K x D.
@@ -122,8 +122,9 @@ class EncodedTokens:
 class MaskClip(FrozenNetworks):
     """CLIP image embeddings of masks.
 
-    Every mask gets a copy of the class token, which attends to the class token and to the patches its mask touches.
-    No other token attends to mask tokens, so the image's tokens are plain CLIP's and computed once for all masks.
+    Every mask gets a copy of the class token, which attends to the class token and to the patches that the mask
+    touches. No other token attends to mask tokens, so the image's tokens are those of plain CLIP and are computed once
+    for all masks.
     """
 
     visual: ForeignNetwork
@@ -133,7 +134,7 @@ class MaskClip(FrozenNetworks):
 
         Args:
             clip: model of `load_clip`; its image tower must be a plain vision transformer with a class token.
-            dtype: type of its weights and of the computation, such as bfloat16; embeddings come in that of `mean`.
+            dtype: dtype of the weights and of the computation, such as bfloat16; embeddings have the dtype of `mean`.
         """
         super().__init__()
         visual = clip.visual
@@ -169,7 +170,7 @@ class MaskClip(FrozenNetworks):
 
         Args:
             images: B x 3 x H x W in [0, 1].
-            mask_logits: B x Q x h x w, over the same field of view.
+            mask_logits: B x Q x h x w, covering the same field of view.
 
         Returns:
             B x Q x D, not normalised, without gradient.
@@ -178,7 +179,7 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedTokens:
-        """Compute the part that does not depend on the masks; B x 3 x H x W in [0, 1]."""
+        """Compute the part that does not depend on masks, from images B x 3 x H x W in [0, 1]."""
         visual = self.visual
         x = visual.conv1(self.preprocess(images).to(visual.class_embedding.dtype)).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
@@ -191,7 +192,7 @@ class MaskClip(FrozenNetworks):
             keys.append(key)
             values.append(value)
             x = _finish(block, x, F.scaled_dot_product_attention(query, key, value))
-        # Of the last layer the mask tokens need no more than keys and values.
+        # Mask tokens need only keys and values of the last layer.
         _, key, value = _project(last, x)
         return EncodedTokens(first, (*keys, key), (*values, value))
 
@@ -207,19 +208,19 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def embed(self, encoded: EncodedTokens, mask_logits: Tensor) -> Tensor:
-        """Embed masks, B x Q x D, on images encoded before; `mask_logits`: B x Q x h x w."""
+        """Embed masks of images that were encoded before: B x Q x h x w logits to B x Q x D."""
         return self.embed_patches(encoded, self.visible_patches(mask_logits))
 
     @torch.no_grad()
     def embed_patches(self, encoded: EncodedTokens, visible: Tensor) -> Tensor:
-        """Embed sets of patches, B x Q x D; `visible`: B x Q x patches bool, row by row, on any device."""
-        # The class token comes first and is seen by every set.
+        """Embed sets of patches, B x Q x patches bool in row order on any device, to B x Q x D."""
+        # The class token comes first and is part of every set.
         seen = F.pad(visible, (1, 0), value=True).unsqueeze(1).to(encoded.class_token.device)
         x = encoded.class_token.unsqueeze(1).expand(-1, visible.shape[1], -1)
         blocks = self.visual.transformer.resblocks
         for block, key, value in zip(blocks, encoded.keys, encoded.values, strict=True):
             query, _, _ = _project(block, x)
-            key, value = key.to(query), value.to(query)  # kept ones do not follow autocast
+            key, value = key.to(query), value.to(query)  # stored keys and values do not follow autocast
             x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=seen))
         x = self.visual.ln_post(x)
         x = x if self.visual.proj is None else x @ self.visual.proj
@@ -237,18 +238,18 @@ class MaskClip(FrozenNetworks):
 
     @torch.no_grad()
     def embed_whole(self, encoded: EncodedTokens) -> Tensor:
-        """Embed B images as wholes, B x D: plain CLIP."""
+        """Embed B complete images, B x D, as plain CLIP does."""
         rows, columns = self.patch_grid
         visible = torch.ones(len(encoded.class_token), 1, rows * columns, dtype=torch.bool, device=self.mean.device)
         return self.embed_patches(encoded, visible)[:, 0]
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Resize B x 3 x H x W in [0, 1] to the size of the image tower, whatever the aspect, and normalise it."""
+        """Resize B x 3 x H x W in [0, 1] to the image tower's size, ignoring the aspect ratio, and normalise it."""
         resized = F.interpolate(images, self.visual.image_size, mode="bilinear", align_corners=False)
         return (resized - self.mean) / self.std
 
     def visible_patches(self, mask_logits: Tensor) -> Tensor:
-        """Find patches that a mask touches anywhere with probability 0.5 or more: B x Q x patches, row by row."""
+        """Find the patches where a mask reaches a probability of 0.5: B x Q x patches, in row order."""
         return (self.patch_probabilities(mask_logits) >= 0.5).flatten(2)
 
     def patch_probabilities(self, mask_logits: Tensor) -> Tensor:
@@ -256,12 +257,12 @@ class MaskClip(FrozenNetworks):
         mask_logits = mask_logits.to(self.mean.dtype)
         resized = F.interpolate(mask_logits, self.visual.image_size, mode="bilinear", align_corners=False)
         height, width = self.visual.patch_size
-        # The largest of each patch, rows first: three times as fast as a max pooling, which looks for its place too.
+        # The maximum over rows, then columns: three times as fast as max pooling, which also finds its position.
         return resized.unflatten(-2, (-1, height)).amax(-2).unflatten(-1, (-1, width)).amax(-1).sigmoid()
 
 
 def _check_image_tower(visual: ForeignNetwork) -> None:
-    """Raise `UserError` unless the blocks are those that `_project` and `_finish` take apart."""
+    """Raise `UserError` unless the blocks have the structure that `_project` and `_finish` rely on."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", [])
     plain = len(blocks) > 0 and all(
         isinstance(getattr(block, "attn", None), nn.MultiheadAttention) and block.attn.in_proj_weight is not None
@@ -280,6 +281,6 @@ def _project(block: ForeignNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _finish(block: ForeignNetwork, x: Tensor, attended: Tensor) -> Tensor:
-    """Return a block's output, given its input, B x N x C, and its attention's output, B x heads x N x C/heads."""
+    """Return a block's output from its input, B x N x C, and its attention's output, B x heads x N x C/heads."""
     x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))

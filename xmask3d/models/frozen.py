@@ -6,15 +6,15 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 ForeignNetwork: TypeAlias = Any
-"""Network of diffusers, open_clip or timm: a tree of modules whose attributes no type checker knows."""
+"""Network of diffusers, open_clip or timm: a tree of modules with attributes unknown to type checkers."""
 
 
 class FrozenNetworks(nn.Module):
     """Base of a module that uses pre-trained networks without owning them.
 
-    The networks are attributes, follow the module to other devices and dtypes, stay in evaluation mode and take no
-    gradient. They are hidden from `parameters()`, `modules()` and `state_dict()`: optimisers, data parallelism and
-    checkpoints never see them, and a checkpoint loads strictly without them.
+    The networks are attributes: they follow the module to other devices and dtypes, stay in evaluation mode and take no
+    gradient. They are hidden from `parameters()`, `modules()` and `state_dict()`, so optimisers, data parallelism and
+    checkpoints do not see them, and a checkpoint loads strictly without them.
     """
 
     def __init__(self) -> None:
@@ -24,17 +24,17 @@ class FrozenNetworks(nn.Module):
     def freeze(self, name: str, network: nn.Module) -> None:
         """Keep `network` as the attribute `name`."""
         network.requires_grad_(False).eval()
-        # Past nn.Module.__setattr__, which would register it as a submodule.
+        # Bypasses nn.Module.__setattr__, which would register it as a submodule.
         self.__dict__[name] = network
         self._frozen = (*self._frozen, name)
 
     def frozen_networks(self) -> list[nn.Module]:
-        """Return the networks that `freeze` was given, in that order."""
+        """Return the networks passed to `freeze`, in that order."""
         return [self.__dict__[name] for name in self._frozen]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FrozenNetworks":
         for network in self.frozen_networks():
             network._apply(fn, *args, **kwargs)
-            # The conversion may have made new parameters.
+            # The conversion may have created new parameters.
             network.requires_grad_(False)
         return super()._apply(fn, *args, **kwargs)

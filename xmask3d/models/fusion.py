@@ -24,7 +24,7 @@ class Fuser(nn.Module):
         """Build the linear map.
 
         Args:
-            dim: D, size of either feature and of the result.
+            dim: D, size of the 2D feature, of the 3D feature and of the result.
             frame_size: height and width of the grid that the points' pixels are on.
         """
         super().__init__()
@@ -32,9 +32,10 @@ class Fuser(nn.Module):
         self.linear = nn.Linear(2 * dim, dim)
 
     def forward(self, points_3d: Tensor, embeddings: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
-        """Fuse where a mask owns the point; elsewhere the 3D feature passes unchanged.
+        """Fuse the features of points that a mask owns; other points keep their 3D feature.
 
-        The 2D half is projected once a mask, not once a point: the same sum, in a different order.
+        The 2D half is projected once per mask rather than once per point, which gives the same sum in a different
+        order.
 
         Args:
             points_3d: N x D. embeddings: B x Q x D. owner: N int64, -1 for none. point_batch: N int64.
@@ -44,7 +45,7 @@ class Fuser(nn.Module):
         """
         weight_2d, weight_3d = self.linear.weight.chunk(2, dim=1)
         if not torch.is_autocast_enabled(points_3d.device.type):
-            # What a forward under autocast left in half precision.
+            # Features may be in half precision after a forward under autocast.
             points_3d, embeddings = points_3d.to(weight_3d.dtype), embeddings.to(weight_2d.dtype)
         projected = F.linear(embeddings, weight_2d)
         fused = F.linear(points_3d, weight_3d, self.linear.bias) + gather_by_owner(projected, owner, point_batch)
@@ -52,10 +53,10 @@ class Fuser(nn.Module):
 
 
 def fuse_training(fuser: Fuser, outputs: Outputs, batch: Batch, force_first: bool = False) -> Fused:
-    """Assign points to masks as in training: every mask takes part, its score is its largest class probability.
+    """Assign points to masks as in training: all masks take part, scored by their largest class probability.
 
     Args:
-        force_first: give the first point of a sample without covered points to its first mask, as published.
+        force_first: assign the first point of a sample without covered points to its first mask, as published.
     """
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
     scores, keep = training_scores(outputs.class_logits[0])
@@ -70,7 +71,7 @@ def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor) 
 
     Args:
         outputs: outputs of a forward with the K test texts.
-        novel: K bool, true for novel classes. If all or none are, masks are not gated.
+        novel: K bool, true for novel classes. Masks are not gated if all or none of the classes are novel.
     """
     point_logits = sample_at_points(outputs.mask_logits, batch.pixels, batch.point_batch, fuser.frame_size)
     scores, keep = inference_scores(
@@ -81,7 +82,7 @@ def fuse_inference(fuser: Fuser, outputs: Outputs, batch: Batch, novel: Tensor) 
 
 
 def training_scores(class_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores of masks, B x Q, and which of them take part, B x Q bool: all."""
+    """Return the scores of masks, B x Q, and the masks that take part, B x Q bool: all of them."""
     scores = at_least_float32(class_logits.detach()).softmax(-1).amax(-1)
     return scores, torch.ones_like(scores, dtype=torch.bool)
 
@@ -93,7 +94,7 @@ def inference_scores(
     """Score the masks as at test time.
 
     A mask that covers no point takes no part. A mask is base if the mean base probability of its points exceeds one
-    half: it may then only be a base class or null; any other may only be a novel class.
+    half; it may then only be a base class or null. All other masks may only be a novel class.
 
     Args:
         class_logits: B x Q x (K + 1), null last.
@@ -101,7 +102,7 @@ def inference_scores(
         novel: K bool.
 
     Returns:
-        Scores B x Q, and which masks take part, B x Q bool.
+        Scores B x Q, and the masks that take part, B x Q bool.
     """
     inside, size = point_logits > 0, len(class_logits)
     counts = sum_per_sample(inside, point_batch, size)
@@ -115,7 +116,7 @@ def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor
 
     Args:
         class_logits: B x Q x (K + 1), null last.
-        is_base: B x Q bool; a base query may be a base class or null, another a novel class.
+        is_base: B x Q bool; a base query may be a base class or null, any other a novel class.
         novel: K bool.
 
     Returns:
@@ -128,9 +129,9 @@ def gated_scores(class_logits: Tensor, is_base: Tensor, novel: Tensor) -> Tensor
 
 @torch.no_grad()
 def own_points(point_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: Tensor) -> Tensor:
-    """Find the mask that owns each point: the largest score times mask probability, if it covers the point.
+    """Find the mask that owns each point: the one of largest score times mask probability, if it covers the point.
 
-    Masks are disjoint on the whole frame by this rule; it is evaluated at the points' pixels only.
+    This rule makes masks disjoint on the frame; it is evaluated at the points' pixels only.
 
     Args:
         point_logits: N x Q mask logits at the points.
@@ -147,7 +148,7 @@ def own_points(point_logits: Tensor, scores: Tensor, keep: Tensor, point_batch: 
 
 @torch.no_grad()
 def sample_at_points(mask_logits: Tensor, pixels: Tensor, point_batch: Tensor, frame_size: tuple[int, int]) -> Tensor:
-    """Sample mask logits at the points' pixels: bilinear resizing to the frame grid, evaluated where points are.
+    """Sample mask logits at the points' pixels, as if the masks were resized bilinearly to the frame grid.
 
     Args:
         mask_logits: B x Q x h x w.
@@ -190,7 +191,7 @@ def own_pixels(mask_logits: Tensor, scores: Tensor, keep: Tensor, frame_size: tu
 def sum_per_sample(values: Tensor, point_batch: Tensor, size: int) -> Tensor:
     """Sum the rows of each sample: N x C to size x C, float32 or wider.
 
-    A matrix product with one row of ones a sample: unlike scattered additions it is repeatable on a GPU.
+    This is a matrix product with a row of ones per sample; unlike scattered additions it is repeatable on a GPU.
     """
     values = at_least_float32(values)
     members = point_batch == torch.arange(size, device=values.device)[:, None]
@@ -199,7 +200,7 @@ def sum_per_sample(values: Tensor, point_batch: Tensor, size: int) -> Tensor:
 
 
 def _neighbours(index: Tensor, length: int, cells: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two cells between which a pixel's centre falls, clamped at the edge, and the share of the second."""
+    """Return the two cells on either side of a pixel's centre, clamped at the edge, and the weight of the second."""
     position = ((index.to(dtype) + 0.5) * (cells / length) - 0.5).clamp(min=0)
     first = position.floor().long().clamp(max=cells - 1)
     return first, (first + 1).clamp(max=cells - 1), position - first
@@ -207,14 +208,14 @@ def _neighbours(index: Tensor, length: int, cells: int, dtype: torch.dtype) -> t
 
 @torch.no_grad()
 def distinct_points(point_to_voxel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Find points with one feature, those of one voxel and mask; computing it once saves two thirds of the work.
+    """Find points of the same voxel and mask, which share a feature; this saves two thirds of the work.
 
     Args:
-        point_to_voxel: N int64. mask: N int64, the mask that owns the point, counted over all samples; -1 for none.
+        point_to_voxel: N int64. mask: N int64, the mask that owns the point, numbered over all samples; -1 for none.
 
     Returns:
-        U int64, one point of each pair of voxel and mask that occurs; and N int64, the pair of each point. On a GPU
-        every point counts as a pair of its own, since finding the pairs would wait for the device.
+        U int64, one point for each pair of voxel and mask that occurs; and N int64, the pair of each point. On a GPU
+        every point makes a pair of its own, since finding the pairs would wait for the device.
     """
     points = torch.arange(len(mask), device=mask.device)
     if mask.is_cuda or not len(mask):

@@ -1,6 +1,6 @@
-"""Gate between base and novel classes (paper section 3.5, Eq. 16): one rule for masks, points and saved features.
+"""Gate between base and novel classes (paper section 3.5, Eq. 16), shared by masks, points and saved features.
 
-For tensors and for numpy arrays: saved features are asked without torch, which takes long to import.
+The functions take tensors and numpy arrays, because saved features are queried without torch, which is slow to import.
 """
 
 from typing import Any
@@ -9,15 +9,16 @@ import numpy as np
 
 
 def is_gateable(novel: Any) -> Any:
-    """Return whether there is anything to gate: K bool to bool, false where all classes are novel, or none."""
+    """Return True if some, but not all, of the K classes are novel, so that there is something to gate."""
     return novel.any() & ~novel.all()
 
 
 def allowed_classes(is_base: Any, novel: Any) -> Any:
-    """Return classes that the hard gate leaves: base classes where the gate says base, novel ones elsewhere.
+    """Return the classes that the hard gate allows: base classes where it decides for base, novel ones elsewhere.
 
     Args:
-        is_base: ... bool, of points or masks. novel: K bool; if all or none are, nothing is gated.
+        is_base: ... bool, of points or masks.
+        novel: K bool; nothing is gated if all or none are true.
 
     Returns:
         ... x K bool.
@@ -34,11 +35,12 @@ def gate(scores: Any, allowed: Any) -> Any:
 def soft_gate(scores: Any, probability: Any, novel: Any) -> Any:
     """Return log probabilities that weigh base classes against novel ones by the binary head (paper Eq. 16).
 
-    Base classes share the probability of being base by their scores, novel classes the rest. So a doubtful gate
-    leaves the choice to the class that stands out among its own kind.
+    Base classes share the probability of being base according to their scores, novel classes share the rest. An
+    undecided gate thus favours the class that stands out among its own kind.
 
     Args:
-        scores: N x K log scores. probability: N, of being base. novel: K bool; if all or none are, nothing is gated.
+        scores: N x K log scores. probability: N, of being base.
+        novel: K bool; nothing is gated if all or none are true.
     """
     if not is_gateable(novel):
         return scores
