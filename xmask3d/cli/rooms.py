@@ -2,10 +2,14 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xmask3d.cli.arguments import FURNITURE_CACHE, add_workers, check_least
 from xmask3d.cli.parser import refuse_given
 from xmask3d.errors import UserError
+
+if TYPE_CHECKING:
+    from xmask3d.rooms.manifest import FixedSet
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -19,6 +23,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=("v0", "v1"),
         default="v0",
         help="v0: clean rooms; v1: rooms that look like scans, with a depth camera's noise (default %(default)s)",
+    )
+    parser.add_argument(
+        "--benchmark",
+        choices=("v1",),
+        help="v1: the fixed set rooms-v1, 300 training and 48 validation rooms whose digests come with the program and "
+        "are compared; --train-rooms and --val-rooms make fewer of it, --check compares a copy",
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of settings of v1; docs/rooms.md")
     parser.add_argument(
@@ -53,20 +63,30 @@ def run(options: Namespace) -> int:
         if options.furniture != "procedural" and not Path(options.furniture).is_dir():
             raise UserError(f"--furniture {options.furniture}: no such folder; use auto, procedural or a folder")
     if options.check:
-        made = options.given - {"out", "check"}
+        made = options.given - {"out", "check", "benchmark"}
         refuse_given(options, sorted(made), "makes rooms, and --check makes none")
     if options.out.is_file():
         raise UserError(f"--out {options.out}: is a file; name a folder")
-    if options.version == "v0":
+    if options.benchmark:
+        fixed = ["version", "settings", "set", "seed", "views"]
+        refuse_given(options, fixed, "is fixed in a benchmark set")
+        if options.furniture == "procedural":
+            raise UserError("--furniture procedural: a benchmark set needs the library's furniture; leave it out")
+    elif options.version == "v0":
         refuse_given(options, ["settings", "set"], "is for --version v1")
 
     from xmask3d.rooms.generate import find_furniture, make_rooms
-    from xmask3d.rooms.manifest import check_set
+    from xmask3d.rooms.manifest import FixedSet, check_set
     from xmask3d.rooms.scanned.settings import read_settings
 
+    benchmark = FixedSet.read(options.benchmark) if options.benchmark else None
     if options.check:
         print(f"{options.out}: all files are those of its rooms.json, digest {check_set(options.out)}")
+        if benchmark:
+            print(f"{options.out}: {benchmark.compare(options.out)}")
         return 0
+    if benchmark:
+        _apply(benchmark, options)
     settings = None if options.version == "v0" else read_settings(options.settings, options.set)
     furniture = find_furniture(options.furniture, options.cache, required=options.version == "v1")
     counts = (options.train_rooms, options.val_rooms, options.views)
@@ -75,4 +95,17 @@ def run(options: Namespace) -> int:
         f"{options.out}: {options.train_rooms} training and {options.val_rooms} validation rooms, {options.views} "
         f"frames each; look at {options.out / 'contact_sheet.png'}"
     )
+    if benchmark:
+        print(f"{options.out}: {benchmark.compare(options.out)}")
     return 0
+
+
+def _apply(benchmark: "FixedSet", options: Namespace) -> None:
+    """Set the arguments that make a benchmark set, or as many of its rooms as are asked for."""
+    options.version, options.seed, options.views = benchmark.version, benchmark.seed, benchmark.views
+    for name in ("train_rooms", "val_rooms"):
+        most = getattr(benchmark, name)
+        if name not in options.given:
+            setattr(options, name, most)
+        elif getattr(options, name) > most:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: the benchmark set has {most}")

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ MANIFEST = "rooms.json"
 def scene_digest(out: Path, split: str, scene: str) -> str:
     """Return the SHA-256 over the names and contents of all files of a scene, in order of their names."""
     cloud, folder = scene_files(out, split, scene)
-    files = [cloud, objects_file(out, split, scene), *(path for path in folder.rglob("*") if path.is_file())]
+    parts = [cloud, objects_file(out, split, scene), *(path for path in folder.rglob("*") if path.is_file())]
     digest = hashlib.sha256()
-    for path in sorted(files):
+    for path in sorted(parts):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(out).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
@@ -60,6 +62,50 @@ def check_set(out: Path) -> str:
     if set_digest({name: digest for name, (_, digest) in rooms.items()}) != wanted:
         raise UserError(f"{path}: its digest is not that of its rooms")
     return str(wanted)
+
+
+@dataclass(frozen=True)
+class FixedSet:
+    """Set of rooms that is the same everywhere, to compare methods by.
+
+    Attributes:
+        version, seed, views, train_rooms, val_rooms: arguments that make it; furniture is that of the library.
+        digest: digest of the whole set.
+        rooms: digest of each room by its scene's name.
+    """
+
+    version: str
+    seed: int
+    views: int
+    train_rooms: int
+    val_rooms: int
+    digest: str
+    rooms: dict[str, str]
+
+    @classmethod
+    def read(cls, name: str) -> "FixedSet":
+        """Read a set that comes with the program, such as "v1"."""
+        return cls(**read_json(Path(str(files("xmask3d.rooms"))) / f"rooms-{name}.json"))
+
+    def compare(self, out: Path) -> str:
+        """Compare the manifest of some rooms with this set.
+
+        Returns:
+            The rooms that are there, in words.
+
+        Raises:
+            UserError: a room of another set, or one whose files are not those of this set.
+        """
+        found = {name: room["digest"] for name, room in read_json(out / MANIFEST)["rooms"].items()}
+        differing = [name for name in sorted(found) if found[name] != self.rooms.get(name)]
+        if differing:
+            raise UserError(
+                f"{out}: {len(differing)} of {len(found)} rooms are not of the benchmark set, such as {differing[0]}; "
+                "scores on them cannot be compared. Other versions of the packages or other furniture make other rooms"
+            )
+        if len(found) == len(self.rooms):
+            return f"all {len(found)} rooms of the benchmark set, digest {self.digest}"
+        return f"{len(found)} of the {len(self.rooms)} rooms of the benchmark set, each with its digest"
 
 
 def attribution(models: Sequence[FurnitureModel]) -> str:
