@@ -18,11 +18,11 @@ MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
     """Make an accelerator for the GPUs, or for the CPU if there are none.
 
-    Apple's GPU (MPS), where nobody has measured this, is taken where it is asked for: `ACCELERATE_TORCH_DEVICE=mps`.
+    Apple's GPU (MPS) has never been measured, so it is only used if `ACCELERATE_TORCH_DEVICE=mps` asks for it.
 
     Args:
-        precision: autocast type, "float32" for none.
-        cpu: leave GPUs alone.
+        precision: type of autocast; "float32" for no autocast.
+        cpu: run on the CPU even if there are GPUs.
 
     Raises:
         UserError: float16 without a GPU.
@@ -32,22 +32,24 @@ def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
     if cpu and precision == "float16":
         raise UserError("train.precision=float16 needs a GPU; use bfloat16 or float32")
     keep_freed_memory()
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no mask covers a point: the fuser rests
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))  # one process may evaluate far larger scenes
+    # the fuser is not used in a step where no mask covers a point
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # a process may have to wait for another that evaluates far larger scenes
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
     return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[unused, patience])
 
 
 def use_training_arithmetic() -> None:
-    """Let a GPU round the inputs of convolutions to TF32, as in published training, and try which algorithm is fastest.
+    """Let a GPU round inputs of convolutions to TF32, as in published training, and search for the fastest algorithm.
 
-    Pictures of a run have one size, so that the trial is made once.
+    All pictures of a run have the same size, so the search is made once.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
 
 
 @contextmanager
 def evaluation_arithmetic(reference: bool) -> Iterator[None]:
-    """Set a GPU's convolutions for an evaluation, whose batches differ in size; undone afterwards.
+    """Set a GPU's convolutions for an evaluation, whose batches differ in size, and restore them afterwards.
 
     Args:
         reference: compute in full float32, as the published evaluation does.

@@ -1,4 +1,4 @@
-"""Number of samples that batch norm takes its statistics from: a part of the method, whatever the machine."""
+"""Number of samples behind batch norm's statistics: part of the method, so it must not depend on the machine."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from xmask3d.errors import UserError
 
 
 def micro_batches(train: TrainConfig, processes: int) -> int:
-    """Return the number of micro-batches of a step in each process, of at most `train.samples_per_process` samples."""
+    """Return the number of micro-batches per step and process, each of at most `train.samples_per_process` samples."""
     share, wanted = train.batch_size // processes, train.samples_per_process
     if wanted is None or share <= wanted:
         return train.accumulate
@@ -15,7 +15,7 @@ def micro_batches(train: TrainConfig, processes: int) -> int:
 
 
 def other_statistics(train: TrainConfig, processes: int) -> str | None:
-    """Return a warning where batch norm sees another number of samples than the configuration asks for, else None."""
+    """Return a warning if batch norm sees another number of samples than the configuration asks for, else None."""
     wanted = train.samples_per_process
     seen = train.batch_size // (processes * micro_batches(train, processes))
     if train.batch_norm == "sync":
@@ -30,7 +30,7 @@ def other_statistics(train: TrainConfig, processes: int) -> str | None:
 
 
 def synchronise(model: nn.Module, device: str, processes: int) -> None:
-    """Let all batch norms of a model share their statistics among processes; names of tensors stay.
+    """Let all batch norms of a model share their statistics among processes. The names of tensors do not change.
 
     Raises:
         UserError: several processes without GPUs, for which torch has no such layer.

@@ -1,4 +1,4 @@
-"""Order of training samples: a function of (seed, epoch, step) alone, for any number of processes and any resume."""
+"""Order of training samples: it depends on (seed, epoch, step) alone, not on the number of processes or on resuming."""
 
 import signal
 from collections.abc import Iterator
@@ -16,16 +16,17 @@ TRANSLATION = 100
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Indices of the micro-batches of one process, in a shuffled order that differs by epoch; the rest is dropped.
+    """Sample indices of the micro-batches of one process, shuffled per epoch; an incomplete last step is dropped.
 
-    Step k of an epoch uses the k-th `batch_size` entries of the epoch's permutation. They are dealt to micro-batches
-    and processes in turn: one process with two micro-batches, or two processes with one, split the same samples.
+    Step k of an epoch uses the k-th `batch_size` entries of the epoch's permutation. They are distributed over
+    micro-batches and processes in turn, so that one process with two micro-batches and two processes with one
+    micro-batch each split a step in the same way.
 
     Args:
         length: samples in an epoch.
         batch_size: samples per optimiser step over all processes and micro-batches.
         seed: seed of the permutations.
-        rank, processes: this process, and how many there are.
+        rank, processes: number of this process, and number of all processes.
         accumulate: micro-batches per step.
     """
 
@@ -68,17 +69,19 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator seeded by several whole numbers, different for each combination."""
+    """Make a generator whose seed depends on several integers and differs for each combination."""
     seed = 0
     for number in numbers:
         seed = _mix(seed ^ (number & 0xFFFFFFFFFFFFFFFF))
-    return torch.Generator(device=device).manual_seed(seed >> 1)  # below 2**63: what manual_seed takes everywhere
+    # below 2**63, which manual_seed accepts on all devices
+    return torch.Generator(device=device).manual_seed(seed >> 1)
 
 
 def translate(batch: Batch, seed: int, step: int) -> Batch:
     """Move all voxels of a step by one random integer vector, the same in every process and micro-batch.
 
-    So the strided convolutions see the scenes on another grid each time (published: below 100 voxels along each axis).
+    The strided convolutions thus see each scene on another grid every time (published: below 100 voxels along each
+    axis).
     """
     offset = torch.randint(TRANSLATION, (3,), generator=generator_for(seed, step), dtype=torch.int32)
     moved = batch.voxel_coords.clone()
@@ -87,9 +90,9 @@ def translate(batch: Batch, seed: int, step: int) -> Batch:
 
 
 def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, for_gpu: bool) -> DataLoader:
-    """Make a loader of `Batch`es whose workers leave signals to the main process.
+    """Make a loader of `Batch`es whose workers leave the handling of signals to the main process.
 
-    For a GPU, which would wait, batches are pinned and workers stay from epoch to epoch.
+    For a GPU, batches are pinned and workers stay alive from epoch to epoch, so that the GPU does not wait.
     """
     workers = allowed_workers(workers)
     return DataLoader(
@@ -100,12 +103,12 @@ def make_loader(dataset: Dataset, batches: Sampler[list[int]], workers: int, for
         pin_memory=for_gpu,
         persistent_workers=for_gpu and workers > 0,
         worker_init_fn=ignore_signals,
-        generator=generator_for(0),  # else each epoch, and each resumption, would draw from the global one
+        generator=generator_for(0),  # without it each epoch and each resumption would draw from the global generator
     )
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore Ctrl-C in a loader worker: sent to the whole group, it must not kill it before the main process saves."""
+    """Ignore Ctrl-C in a loader worker, which also receives it but must live until the main process has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

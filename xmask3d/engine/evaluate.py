@@ -1,4 +1,4 @@
-"""Whole-scene evaluation: every view labels its points, views vote, unseen points follow neighbours (section 3.5)."""
+"""Evaluation of complete scenes: views label their points and vote; unseen points follow neighbours (section 3.5)."""
 
 import hashlib
 import json
@@ -48,20 +48,21 @@ def evaluate(
 ) -> Results | None:
     """Score a checkpoint on the validation split of `config`'s benchmark.
 
-    Runs in one process, or in those that torchrun starts: they share the scenes, and the table is the same for any
-    number of them. Each scene's result is saved as soon as it is there, under a name made of the settings and the
-    checkpoint's digest, so that an evaluation that was stopped resumes.
+    It runs in one process or in several started by torchrun, which share the scenes; the table does not depend on their
+    number. Each scene's result is saved as soon as it is ready, under a name made of the settings and the checkpoint's
+    digest, so that a stopped evaluation resumes.
 
     Args:
-        config: configuration of the checkpoint's run, or another that builds the same model.
+        config: configuration of the checkpoint's run, or another one that builds the same model.
         checkpoint: anything that `load_weights` reads.
         scenes: names of the scenes to use; all by default.
-        output: folder for everything; `<config.output>/evaluation` by default.
-        share: number from 0 of this call among several that share the scenes without knowing of one another, such as
-            the tasks of a SLURM array, and how many those are. The last to end has the results.
+        output: folder for all files; `<config.output>/evaluation` by default.
+        share: index of this call, from 0, and number of calls, if several independent calls share the scenes, such as
+            the tasks of a SLURM array. The last one to finish returns the results.
 
     Returns:
-        The results, in the first process; None in the others, and while scenes of other shares are missing.
+        The results in the first process; None in the other processes, and as long as scenes of other shares are
+        missing.
 
     Raises:
         UserError: missing data, unknown scenes, a scene without truth, a checkpoint that does not fit, no folder.
@@ -75,7 +76,7 @@ def evaluate(
     settings_digest = digest_of_settings(config, benchmark)
     folder = (output or config.output / "evaluation") / f"{checkpoint.stem}-{weights_digest[:8]}-{settings_digest[:8]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before minutes of work whose results could not be kept
+        folder.mkdir(parents=True, exist_ok=True)  # checked before minutes of work whose results could not be saved
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
@@ -89,7 +90,7 @@ def evaluate(
         silent = None if accelerator.is_main_process else True
         with evaluation_arithmetic(config.protocol == "reference"):
             for name in tqdm(mine, unit="scene", disable=silent, dynamic_ncols=True):
-                sources = digest_of_sources(reader, name)  # as they are before they are read
+                sources = digest_of_sources(reader, name)  # digest of the files before they are read
                 result = evaluate_scene(reader, benchmark, name, labeller, settings)
                 replace(result, sources=sources).save(folder / "scenes" / f"{name}.npz")
     accelerator.wait_for_everyone()
@@ -122,7 +123,7 @@ def evaluate(
 def evaluate_scene(
     reader: SceneReader, benchmark: Benchmark, name: str, labeller: Labeller, settings: EvaluationSettings
 ) -> SceneResult:
-    """Label all points of one scene by all its views, and count hits and misses.
+    """Label all points of one scene from all its views, and count hits and misses.
 
     Raises:
         UserError: the scene has no truth, or no frames.
@@ -153,7 +154,7 @@ def evaluate_scene(
     for turns in loader:
         views, encodings = None, None
         for batch in turns:
-            if batch.views != views:  # turning the points leaves the pictures as they are
+            if batch.views != views:  # rotating the points does not change the pictures
                 views, encodings = batch.views, labeller.encode(batch)
                 if embeddings:
                     embeddings.add(batch, encodings[1])
@@ -183,7 +184,7 @@ def evaluate_scene(
 
 
 def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
-    """Collate the same views once for every rotation in which any of them can be used."""
+    """Collate the same views once for every rotation in which at least one of them can be used."""
     batches = [collate_usable(list(turn)) for turn in zip(*samples, strict=True)]
     return [batch for batch in batches if batch is not None]
 
@@ -200,7 +201,7 @@ def _count(
     region_clip: float = 0.0,
 ) -> SceneResult:
     assert scene.labels is not None
-    truth = torch.from_numpy(np.array(scene.labels))  # a copy: files are read-only memory
+    truth = torch.from_numpy(np.array(scene.labels))  # a copy, since the arrays of a mapped file are read-only
     labels, counts, shares = {}, {}, {}
     fill = UnseenFiller(scene.points)
     for branch in BRANCHES:
@@ -235,7 +236,7 @@ def _count(
 
 
 def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], reader: SceneReader) -> list[str]:
-    """Return scenes without a good result of their files as they are, as found by the first process for all."""
+    """Return the scenes without a valid result for their present files; the first process finds them for all."""
     found: list[list[str]] = [[]]
     if accelerator.is_main_process:
         found[0] = [name for name in names if not _is_done(folder / "scenes" / f"{name}.npz", reader, name)]
@@ -248,21 +249,21 @@ def missing_scenes(accelerator: Accelerator, folder: Path, names: list[str], rea
 
 def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
     found = SceneResult.load(result)
-    if found is None or found.views == 0:  # a scene that no view labelled may have got its frames since
+    if found is None or found.views == 0:  # a scene that no view labelled may have received its frames since
         return False
     return found.sources == digest_of_sources(reader, name)
 
 
 def digest_of_sources(reader: SceneReader, name: str) -> str:
-    """Return digits that change when a scene or its frames are made again; which is older no clock has to know."""
+    """Return a digest that changes when a scene or its frames are made again, without comparing times."""
     stats = [(str(path), path.stat()) for path in sorted(reader.sources(name)) if path.exists()]
     return _digest("\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for path, stat in stats))
 
 
 def settings_of(config: Config, benchmark: Benchmark) -> str:
-    """Return everything besides weights and scenes that results depend on, as JSON with sorted keys."""
+    """Return everything that results depend on, except weights and scenes, as JSON with sorted keys."""
     split = asdict(benchmark) | {"base": benchmark.base, "novel": benchmark.novel}
-    del split["groups"]  # further groups and headlines are means of the same counts
+    del split["groups"]  # more groups and headlines are only further means of the same counts
     apart = {"workers", "headlines", "confidence_temperature"}
     if config.model.condition != "text":
         apart.add("condition_text")

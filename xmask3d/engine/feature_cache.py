@@ -1,4 +1,4 @@
-"""Feature cache: outputs of frozen networks for a view are computed once, since views are the same in all epochs."""
+"""Feature cache: keeps outputs of frozen networks for each view, since views are the same in all epochs."""
 
 import hashlib
 import shutil
@@ -21,15 +21,15 @@ from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
 from xmask3d.models.contracts import Encoded, ImageEncoder
 from xmask3d.seal import UNSEALED, is_whole_cache, sealed
 
-Key = tuple[str, str, str]  # scene, view, and what else the content depends on
+Key = tuple[str, str, str]  # scene, view, and everything else that the content depends on
 
 
 class FeatureCache:
-    """Cache of encoded images and CLIP's image tokens in half precision, and of captions, on disk if a folder is given.
+    """Cache of encoded images and CLIP's image tokens in half precision, and of captions; on disk if it has a folder.
 
-    Without a folder images are kept in memory; captions always are, by the text encoder. Every view is encoded on its
-    own and rounded before it is used for the first time, so that results depend neither on the batches it comes in nor
-    on whether it was found: runs that are resumed stay equal bit for bit.
+    Without a folder images are kept in memory. Captions are always kept in memory, by the text encoder. Every view is
+    encoded on its own and rounded before its first use, so results depend neither on the batch that a view is in nor on
+    a hit or miss of the cache. A resumed run thus stays equal bit for bit.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class FeatureCache:
 
         Args:
             image_encoder, mask_clip, clip_text: frozen encoders; names on disk hold digests of their weights.
-            folder: folder of encoded views, for larger data sets and between runs; None keeps them in memory.
-            device: device of the encoders, for batches that are still on the host, which need not be copied back to
-                compare their pictures with those that were encoded; by default that of a batch.
+            folder: folder of encoded views, for larger data sets and for use by later runs; None keeps them in memory.
+            device: device of the encoders, by default that of a batch. With it, batches may stay on the host, where
+                their pictures are compared with the encoded ones without copying them back.
         """
         self._device = device
         self._image_encoder, self._mask_clip, self._clip_text = image_encoder, mask_clip, clip_text
@@ -57,7 +57,7 @@ class FeatureCache:
 
     @property
     def bytes(self) -> int:
-        """Memory that the kept views take."""
+        """Memory used by the kept views, in bytes."""
         return self._images.bytes + self._tokens.bytes
 
     def images(self, batch: Batch) -> Encoded:
@@ -65,7 +65,7 @@ class FeatureCache:
         return _encoded(self._image_encoder, self._images, batch, self._device)
 
     def tokens(self, batch: Batch) -> EncodedTokens:
-        """Look up or make CLIP's image tokens of a batch, as `images` does its images."""
+        """Look up or make CLIP's image tokens of a batch, as `images` does for its encoded images."""
         return _encoded(self._mask_clip, self._tokens, batch, self._device)
 
     def captions(self, batch: Batch) -> Tensor:
@@ -78,19 +78,19 @@ class FeatureCache:
         return self._clip_text(batch.captions)
 
     def bytes_per_view(self, image_size: tuple[int, int], tokens: bool) -> int:
-        """Return the size of one view in bytes; `tokens`: including CLIP's tokens."""
+        """Return the size of one view in bytes, with CLIP's tokens if `tokens` is true."""
         encoders = (self._image_encoder, self._mask_clip) if tokens else (self._image_encoder,)
         return 2 * sum(encoder.numbers_per_image(image_size) for encoder in encoders) + 4 * self._clip_text.dim
 
     def announce(self, views: Sequence[tuple[str, str]], image_size: tuple[int, int], tokens: bool) -> str:
-        """Describe in one line how much will be kept and where, before anything is.
+        """Describe in one line how much will be kept and where, before anything is computed.
 
         Args:
-            views: (scene, view) of everything that may be asked for.
+            views: (scene, view) of every view that may be requested.
             image_size, tokens: see `bytes_per_view`.
 
         Raises:
-            UserError: the disk has not that much space left.
+            UserError: the disk does not have that much space left.
         """
         each = self.bytes_per_view(image_size, tokens)
         text = f"encodings of {len(views)} views: up to {_size(each * len(views))} ({_size(each)} each)"
@@ -115,7 +115,7 @@ class FeatureCache:
 
 
 class _Store:
-    """Store of lists of tensors by view, in a folder of safetensors files or in memory."""
+    """Store of a list of tensors for each view, in a folder of safetensors files or in memory."""
 
     def __init__(self, folder: Path | None, kind: str, networks: Iterable[nn.Module]) -> None:
         self._known: dict[Key, list[Tensor]] = {}
@@ -126,11 +126,11 @@ class _Store:
         return sum(tensor.nbytes for tensors in self._known.values() for tensor in tensors)
 
     def has(self, scene: str, view: str, size: str) -> bool:
-        """Return True where the folder has an entry for a view's name and size, for this picture or another."""
+        """Return True if the folder has an entry for a view's name and size, whatever its picture."""
         return self._folder is not None and any((self._folder / scene).glob(f"{view}-{size}-*.safetensors"))
 
     def get(self, key: Key, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """Return the entry of a key, which is made first if it is missing."""
+        """Return the entry of a key, and make it first if it is missing."""
         tensors = _read(self._path(key)) if self._folder else self._known.get(key)
         if tensors is None:
             tensors = compute()
@@ -154,7 +154,7 @@ def _digest(networks: Iterable[nn.Module]) -> str:
 
 def _views(batch: Batch) -> Iterator[tuple[Key, Tensor]]:
     for scene, view, image in zip(batch.scenes, batch.views, batch.images, strict=True):
-        # Kept files outlive a data set: another one may have other pictures by the same names.
+        # Cached files outlive a data set, and another data set may have other pictures under the same names.
         content = zlib.crc32(image.cpu().contiguous().numpy())
         yield (scene, view, f"{_image_size(image.shape[-2:])}-{content:08x}"), image
 
@@ -181,7 +181,7 @@ def _size(count: int) -> str:
 
 
 def _read(path: Path) -> list[Tensor] | None:
-    """Read a file; None where there is none, or a damaged one, which is then written again."""
+    """Read a file; None if it is missing or damaged, so that it is written again."""
     if not path.is_file():
         return None
     try:

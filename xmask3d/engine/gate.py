@@ -1,6 +1,6 @@
 """Weights of the region gate, fitted to training scenes at the end of a training.
 
-The labels that are read are those that train the binary head: which points are base, and which novel.
+The fit reads the same labels that train the binary head: they say which points are base and which are novel.
 """
 
 import numpy as np
@@ -23,20 +23,20 @@ from xmask3d.inference.settings import EvaluationSettings
 from xmask3d.splits import Benchmark
 from xmask3d.workers import allowed_workers
 
-SCENES = 24  # evenly spaced; their regions are thousands, for three numbers
+SCENES = 24  # evenly spaced scenes; they give thousands of regions to fit three numbers to
 
 
 def can_fit_gate(config: Config, benchmark: Benchmark) -> bool:
-    """Return whether the evaluation of a run uses weights that can be fitted to labels that its training may read."""
+    """Return True if the evaluation of a run uses weights that can be fitted to labels its training may read."""
     evaluate, has_novel = config.evaluate, benchmark.num_base < benchmark.num_classes
     wanted = evaluate.regions == "gate" and evaluate.gate != "clip" and config.protocol != "reference"
-    # With the odds of masks alone, what fits training rooms is far worse on others than the fixed weights.
+    # With the odds of masks alone, weights fitted to training rooms do far worse on other rooms than the fixed ones.
     wanted = wanted and config.train.fit_gate and evaluate.region_clip > 0
     return wanted and has_novel and (config.train.supervision, config.train.novel_supervision) == ("base", "reference")
 
 
 def unused_fit(config: Config, benchmark: Benchmark) -> str | None:
-    """Return a warning where fitting is asked for and cannot be done, else None."""
+    """Return a warning if fitting is asked for but impossible, else None."""
     if not config.train.fit_gate or can_fit_gate(config, benchmark):
         return None
     return (
@@ -48,12 +48,12 @@ def unused_fit(config: Config, benchmark: Benchmark) -> str | None:
 def fit_to_training_scenes(
     config: Config, benchmark: Benchmark, labeller: Labeller, cache: FeatureCache | None = None
 ) -> list[float] | None:
-    """Fit the weights of `GateWeights` to regions of some training scenes; None where they show no novel class.
+    """Fit `GateWeights` to regions of some training scenes; None if these show no novel class.
 
-    Processes share the scenes, and all get the same weights.
+    The processes share the scenes, and all return the same weights.
 
     Args:
-        labeller: with the trained weights.
+        labeller: labeller with the trained weights.
         cache: cache of the views' frozen features, if training has one.
     """
     accelerator = labeller.accelerator
@@ -63,7 +63,7 @@ def fit_to_training_scenes(
     rows = [(name, region_rows(reader, benchmark, name, labeller, settings, cache)) for name in mine]
     if accelerator.num_processes > 1:
         rows = gather_object(rows)
-    by_name = dict(rows)  # in one order for any number of processes, so that sums come out the same
+    by_name = dict(rows)  # in the same order for any number of processes, so that the sums are equal
     together = np.concatenate([by_name[name] for name in names])
     fitted = fit_gate(together[:, :2], together[:, 2], together[:, 3])
     return None if fitted is None else fitted.values
@@ -77,7 +77,7 @@ def region_rows(
     settings: EvaluationSettings,
     cache: FeatureCache | None = None,
 ) -> np.ndarray:
-    """Return the regions of a scene that views show: R x 4, evidence and labelled points of base and novel classes."""
+    """Return evidence (2) and numbers of base and of novel points (2) of the regions that views show: R x 4."""
     scene = reader.read_scene(name)
     divisions, gate = divide(scene), RegionGate(len(scene.points))
     model = labeller.model

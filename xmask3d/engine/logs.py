@@ -26,7 +26,7 @@ class LossWindow:
         self._steps += 1
 
     def means(self, accelerator: Accelerator) -> tuple[dict[str, float], float]:
-        """Average over steps and processes; also the seconds of a step."""
+        """Average the losses over steps and processes; also the seconds per step."""
         names = sorted(self._sums)
         sums = torch.stack([self._sums[name].float() for name in names])
         means = accelerator.reduce(sums, reduction="mean") / self._steps
@@ -49,7 +49,7 @@ class RunLog:
             return
         self._file = open(output / "train.log", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         try:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+            from torch.utils.tensorboard import SummaryWriter  # imported here because it takes a second
         except ImportError:
             self.line("no tensorboard: no curves, no pictures; pip install 'xmask3d[train]' for them")
         else:
@@ -83,7 +83,7 @@ class RunLog:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the largest memory so far in GiB: of the GPU, or of the process; 0 where the system does not count it."""
+    """Return the peak memory in GiB of the GPU, or else of the process; 0 if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

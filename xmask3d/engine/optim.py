@@ -20,7 +20,7 @@ def learning_rate_factor(step: int, steps: int, warmup: int = 0) -> float:
 
 
 def set_learning_rates(groups: Iterable[dict], factor: float) -> None:
-    """Set each group's rate to `factor` of its initial one."""
+    """Set each group's rate to `factor` times its initial one."""
     for group in groups:
         group["lr"] = group["initial_lr"] * factor
 
@@ -37,7 +37,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move one step towards the model's present weights."""
+        """Move the averages one step towards the model's present weights."""
         parameters = dict(model.named_parameters())
         for name, value in model.state_dict().items():
             if name in parameters:
@@ -47,7 +47,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Load the averaged weights into the model for the length of a context."""
+        """Load the averaged weights into the model for the duration of a context."""
         own = {name: value.clone() for name, value in model.state_dict().items()}
         model.load_state_dict(self.state)
         try:

@@ -1,4 +1,4 @@
-"""Results of an evaluation: per scene while it runs, and as a table at its end."""
+"""Results of an evaluation: one per scene while it runs, and a table at the end."""
 
 import csv
 import io
@@ -31,13 +31,13 @@ class SceneResult:
 
     Attributes:
         labels: n int16 class ids of each branch, -1 where no view of the scene could be used.
-        counts: K x (K + 1) int64 of each branch, see `ConfusionMatrix`.
+        counts: K x (K + 1) int64 for each branch, see `ConfusionMatrix`.
         binary_counts: 2 x 3 int64, the same for base (1) or novel (0).
-        confidence: n float16, share of the votes that the fused label got, 0 where unseen.
-        views: views that voted, over all rotations.
-        unseen: points that no view saw.
-        sources: digest of the scene's files as they were.
-        objects: objects of the fused labels, where they were asked for.
+        confidence: n float16, share of the votes for the fused label, 0 for unseen points.
+        views: number of views that voted, over all rotations.
+        unseen: number of points that no view saw.
+        sources: digest of the scene's files when they were read.
+        objects: objects of the fused labels, if they were requested.
     """
 
     labels: dict[str, np.ndarray]
@@ -61,7 +61,7 @@ class SceneResult:
 
     @classmethod
     def load(cls, path: Path) -> "SceneResult | None":
-        """Read it back; None where there is none, or a damaged one."""
+        """Read a saved result; None if it is missing or damaged."""
         try:
             check_seal(path)
             file = read_arrays(path)
@@ -117,10 +117,10 @@ class Results:
         about: dict[str, Any],
         headlines: Sequence[str] = ("hiou",),
     ) -> "Results":
-        """Sum the saved results of scenes: integers, so neither order nor number of processes matters.
+        """Sum the saved results of scenes. They are integers, so neither order nor number of processes matters.
 
         Raises:
-            UserError: no point has a class, so that there is nothing to score.
+            UserError: no point has a class, so there is nothing to score.
         """
         matrices = {branch: ConfusionMatrix(benchmark.num_classes) for branch in BRANCHES}
         binary = ConfusionMatrix(2)
@@ -186,7 +186,7 @@ class Results:
         return rows
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything that the JSON file holds."""
+        """Return the content of the JSON file."""
         return {
             **self.about,
             "versions": {
@@ -217,5 +217,5 @@ class Results:
 
 
 def _width(title: str) -> int:
-    """Return the number of characters of a column of numbers below its title."""
+    """Return the width, in characters, of a column of numbers below its title."""
     return max(8, len(title) + 2)

@@ -4,7 +4,7 @@ from xmask3d.checkpoints.checkpoint import Checkpoint
 from xmask3d.config import RENAMED, Config
 from xmask3d.errors import UserError
 
-# Keys that may differ between a run and its resumption: they steer where it runs, how long, and what it shows.
+# Keys that may differ between a run and its resumption, because they do not affect the weights of a step.
 FREE_KEYS = (
     "output", "evaluate", "sparse", "model.checkpointing",
     "data.root", "data.cache", "data.workers", "data.val_split",
@@ -14,14 +14,14 @@ FREE_KEYS = (
 
 
 def check_resumable(config: Config, checkpoint: Checkpoint, steps_per_epoch: int) -> None:
-    """Refuse to resume with another configuration or another amount of data than the checkpoint's.
+    """Refuse to resume if the configuration or the amount of data differs from the checkpoint's.
 
     Raises:
         UserError: names the keys that differ, with both values.
     """
     ours = _flatten(config.model_dump(mode="json"))
     saved = {RENAMED.get(key, key): value for key, value in _flatten(checkpoint.config).items()}
-    theirs = _flatten(Config().model_dump(mode="json")) | saved  # a key that is newer than the run had its default
+    theirs = _flatten(Config().model_dump(mode="json")) | saved  # the run predates this key, which then had its default
     differ = [
         f"{key}: {theirs[key]} in the run, {ours[key]} now"
         for key in sorted(ours)
@@ -40,7 +40,7 @@ def check_resumable(config: Config, checkpoint: Checkpoint, steps_per_epoch: int
 
 
 def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
-    """Flatten {"a": {"b": 1}} to {"a.b": 1}; the list of the user's own losses is one value."""
+    """Flatten {"a": {"b": 1}} to {"a.b": 1}; the user's list of own losses counts as one value."""
     flat: dict[str, object] = {}
     for key, value in values.items():
         own = prefix + key == "loss.extra" or key.endswith("_options")

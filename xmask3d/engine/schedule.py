@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """Decisions about the steps of a run, and when it saves, validates and reports.
+    """Settings of a run's steps and of the times at which it saves, validates and reports.
 
     Attributes:
         epochs: number of epochs of the run.
@@ -15,8 +15,8 @@ class Schedule:
         clip_grad: largest gradient norm; None for no limit.
         log_every: steps between log lines.
         save_every: epochs between checkpoints.
-        save_minutes: minutes between checkpoints inside an epoch; None for none.
-        checkpoints: epochs whose checkpoint is kept for good.
+        save_minutes: minutes between checkpoints within an epoch; None for no such checkpoints.
+        checkpoints: epochs whose checkpoints are never deleted.
         evaluate_every: epochs between validations; 0 for never.
         picture_every: epochs between pictures; 0 for never.
         seed: seed of the random numbers of steps and samples.

@@ -5,10 +5,10 @@ from types import FrameType, TracebackType
 
 
 class StopSignals:
-    """Context in which SIGTERM and SIGINT only set `code`, so that the loop can save and leave.
+    """Context in which SIGTERM and SIGINT only set `code`, so that the loop can save before it exits.
 
     Attributes:
-        code: exit code to leave with: 143 after SIGTERM, 130 after SIGINT (128 + signal number); 0 without either.
+        code: exit code of the program: 143 after SIGTERM, 130 after SIGINT (128 + signal number), otherwise 0.
 
     A second SIGINT raises `KeyboardInterrupt` at once.
     """

@@ -1,4 +1,4 @@
-"""Training from a configuration: composes the parts of a run and lets a `Trainer` take the steps."""
+"""Training from a configuration: assembles the parts of a run and lets a `Trainer` take the steps."""
 
 import os
 from collections.abc import Callable
@@ -49,23 +49,24 @@ from xmask3d.splits import load_benchmark
 
 
 def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> int:
-    """Train `config`'s model in `config.output`, from the newest good checkpoint there if there is one.
+    """Train `config`'s model in `config.output`, from the newest intact checkpoint there if there is one.
 
-    Runs in one process, or in those that torchrun starts: `config.train.batch_size` is shared by all of them, and
-    `output` is one folder that all see. On a CPU, a run that was stopped or killed at any step and started again ends
-    in the same weights bit for bit.
+    It runs in one process or in several started by torchrun. All of them share `config.train.batch_size` and must see
+    the same folder `output`. On a CPU, a run that is stopped or killed at any step and started again ends with the same
+    weights bit for bit.
 
     Args:
-        draw_view: draws a view for TensorBoard at validations; no pictures without it.
+        draw_view: draws a view for TensorBoard at validations; None for no pictures.
 
     Returns:
-        Exit code: 0 when complete (also when it was before), 143 after SIGTERM and 130 after SIGINT, having saved.
+        Exit code: 0 if the run is complete, even if it already was; 143 after SIGTERM and 130 after SIGINT, once the
+        run is saved.
 
     Raises:
         UserError: bad data, a configuration that is not the run's, another process in the folder, a full disk, or a
             loss that is not finite.
     """
-    first = int(os.environ.get("RANK", 0)) == 0  # of the processes that share the folder
+    first = int(os.environ.get("RANK", 0)) == 0  # number of processes that share the folder
     with locked(config.output, "a training") if first else nullcontext():
         return _train(config, draw_view)
 
@@ -87,14 +88,14 @@ def _train(config: Config, draw_view: Callable[..., np.ndarray] | None) -> int:
 
 
 def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> Trainer:
-    """Open the trainer of a run at its latest checkpoint; nothing heavy yet.
+    """Open the trainer of a run at its latest checkpoint, without its networks.
 
     Raises:
         UserError: bad data, or a configuration that is not the run's.
     """
     train, accelerator = config.train, make_accelerator(config.train.precision)
     if accelerator.device.type == "cpu":
-        # Sums in a fixed order, for resuming bit for bit. On a GPU it would cost speed and not suffice.
+        # A fixed order of sums makes resuming exact bit for bit. On a GPU it would cost speed and not be enough.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     else:
@@ -108,7 +109,7 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
     batches = EpochBatches(len(views), train.batch_size, config.seed, process, processes, accumulate)
     kept = frozenset(epoch * batches.steps_per_epoch for epoch in train.checkpoints)
     folder = CheckpointFolder(config.output / "checkpoints", train.keep, kept)
-    scheduled = {field.name for field in fields(Schedule)} - {"accumulate"}  # of the same names in `train`
+    scheduled = {field.name for field in fields(Schedule)} - {"accumulate"}  # keys of the same names in `train`
     return Trainer(
         output=config.output,
         schedule=Schedule(
@@ -134,13 +135,13 @@ def open_trainer(config: Config, draw_view: Callable[..., np.ndarray] | None = N
 
 
 def check_captions(config: Config, criterion: Criterion, views: TrainingViews) -> str | None:
-    """Check that views have the captions that the losses need: a view without one leaves out three losses.
+    """Check that views have the captions that losses need; a view without a caption takes no part in three losses.
 
     Returns:
-        A warning where a few views have none, else None.
+        A warning if a few views have no caption, else None.
 
     Raises:
-        UserError: more than `UNCAPTIONED` of the views have none; the run would not be the one that was asked for.
+        UserError: more than the share `UNCAPTIONED` of the views has none, so this would not be the run asked for.
     """
     condition = config.model.condition == "text"
     if not (criterion.needs("captions") or condition):
@@ -188,7 +189,7 @@ def _give_model(trainer: Trainer, config: Config) -> None:
 def _load_newest(
     config: Config, accelerator: Accelerator, folder: CheckpointFolder, steps_per_epoch: int
 ) -> Checkpoint | None:
-    """Load the newest good checkpoint, chosen by the first process for all; also check and save the configuration."""
+    """Load the newest intact checkpoint, which the first process chooses for all; check and save the configuration."""
     found: list[Path | None] = [None]
     checkpoint = None
     if accelerator.is_main_process:

@@ -42,21 +42,21 @@ from xmask3d.models.clip import ClipText
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.splits import Benchmark
 
-MAX_SKIPPED = 50  # float16 steps in a row that may overflow; the loss scale has then been halved as often
+MAX_SKIPPED = 50  # float16 steps in a row that may overflow, each of which halves the loss scale
 
 
 class Trainer:
     """Training run: its position, its parts, and its steps.
 
-    Made without anything heavy, for runs that have nothing left to do; `prepare` gives it the model.
+    The constructor loads nothing heavy, because a run may have nothing left to do; `prepare` adds the model.
 
     Attributes:
         step: optimiser steps done; the position in the data is `divmod(step, steps_per_epoch)`.
         total_steps: number of steps of the run.
-        owes_validation: whether the run was stopped between the end of an epoch and its validation.
+        owes_validation: true if the run was stopped between the end of an epoch and its validation.
         warnings: lines for the log.
         labeller: labels validation views; set after `prepare`.
-        fit_gate: fits the region gate with the trained labeller, if the evaluation is to have one.
+        fit_gate: fits the region gate with the trained labeller, if the evaluation uses a fitted gate.
     """
 
     labeller: Labeller
@@ -83,12 +83,12 @@ class Trainer:
 
         Args:
             output: folder of the run.
-            schedule, validation: decisions.
-            config_values: plain values that every checkpoint keeps.
-            accelerator: runs the steps.
+            schedule, validation: settings of the steps and of the validations.
+            config_values: the configuration as plain values, which every checkpoint keeps.
+            accelerator: accelerator that runs the steps.
             benchmark: classes of the run.
             criterion: losses.
-            views, batches: training samples, and which of them a step sees.
+            views, batches: training samples, and the indices of those in each step.
             open_validation_views: opens the views of each validation.
             folder: folder of checkpoints.
             resumed: checkpoint from which the run resumes, or None.
@@ -115,8 +115,9 @@ class Trainer:
         """
         resumed, self.model, self.clip_text = self.resumed, model, clip_text
         if self.device.type == "cpu":
-            # The last bits of a matrix product depend on its number of rows: a resumed run, which has yet to encode
-            # captions that the first one knew, would get other ones.
+            # The last bits of a matrix product depend on its number of rows. A resumed run has to encode captions again
+            # that
+            # the first run already had, and would round them differently in batches.
             clip_text.batch_size = 1
         if resumed:
             apply_weights(model, resumed.model, "the newest checkpoint")
@@ -131,8 +132,8 @@ class Trainer:
         self.text = clip_text(self.benchmark.base_names)
 
     def keep_features(self, folder: Path | None, image_size: tuple[int, int]) -> None:
-        """Cache the outputs of frozen networks for each view, in memory or in a folder; logs the size of the cache."""
-        if not self.criterion.needs("masks"):  # nothing else reads them, but for the captions
+        """Cache the outputs of frozen networks for each view, in memory or in a folder, and log the cache's size."""
+        if not self.criterion.needs("masks"):  # apart from the captions, nothing else uses them
             return
         encoders = self.model.image_features, self.model.mask_clip, self.clip_text
         self.feature_cache = FeatureCache(*encoders, folder, self.device)
@@ -140,20 +141,20 @@ class Trainer:
         self.accelerator.print(self.feature_cache.announce(self.views.all_views(), image_size, tokens))
 
     def needs_tokens(self, epoch: int) -> bool:
-        """Return True where an epoch needs CLIP's tokens of the images."""
+        """Return True if an epoch needs CLIP's tokens of the images."""
         by_loss = self.criterion.needs("clip", epoch) or self.criterion.needs("regions", epoch)
         return by_loss or self.model.condition == "image"
 
     def restore_random_state(self) -> None:
-        """Seed this process, or put back the state of its random numbers; from here on the checkpoint is forgotten."""
+        """Seed this process or restore the state of its random numbers, then forget the checkpoint."""
         process, resumed = self.accelerator.process_index, self.resumed
         set_seed(self.schedule.seed + process)
         if resumed and len(resumed.rng) == self.accelerator.num_processes:
             restore_random_state(resumed.rng[process])
-        self.resumed = None  # free its memory
+        self.resumed = None  # frees its memory
 
     def run(self, stop: StopSignals) -> int:
-        """Take all remaining steps; returns the exit code."""
+        """Take all remaining steps and return the exit code."""
         schedule, silent = self.schedule, not self.accelerator.is_main_process
         self.log = RunLog(self.output, self.step, silent)
         self.log.line(
@@ -186,7 +187,7 @@ class Trainer:
         return code
 
     def run_epoch(self, epoch: int, batches: Iterator[Batch], stop: StopSignals) -> int:
-        """Take the remaining steps of an epoch; returns the exit code of a signal, having saved, or 0."""
+        """Take the remaining steps of an epoch; return the exit code of a signal after saving, or else 0."""
         self.stepper.train()
         self.window = LossWindow()
         last_save = time.monotonic()
@@ -208,7 +209,7 @@ class Trainer:
         return 0
 
     def take_step(self, epoch: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """Take one step of the optimiser; returns the losses, averaged over its micro-batches."""
+        """Take one step of the optimiser and return the losses, averaged over its micro-batches."""
         rates = learning_rate_factor(self.step, self.total_steps, self.schedule.warmup_steps)
         set_learning_rates(self.optimizer.param_groups, rates)
         losses: dict[str, Tensor] = {}
@@ -246,10 +247,10 @@ class Trainer:
     def check_finite(self, losses: dict[str, Tensor], gradient_norm: Tensor) -> None:
         """Stop before a step that would spoil the weights.
 
-        No step is skipped over a loss that is not finite. In float16 a gradient that overflows is usual: the loss
-        scaler leaves such a step out and lowers its scale; only many in a row stop the run.
+        A loss that is not finite always stops the run. In float16 an overflowing gradient is normal: the loss scaler
+        skips such a step and lowers its scale, and only many of them in a row stop the run.
         """
-        # Both numbers in one transfer, since the host waits for a GPU at each.
+        # Both numbers in one transfer, since each transfer makes the host wait for the GPU.
         total, norm = torch.stack([losses["total"].float(), gradient_norm.float()]).tolist()
         bad = not math.isfinite(total)
         overflow = not math.isfinite(norm)
@@ -266,7 +267,7 @@ class Trainer:
         )
 
     def end_epoch(self, epochs: int, stop: StopSignals) -> int:
-        """Save and validate as often as asked for; returns the exit code of a signal, or 0."""
+        """Save and validate if the schedule says so; return the exit code of a signal, or else 0."""
         schedule, last = self.schedule, epochs == self.schedule.epochs
         evaluate = self.is_validated(epochs)
         if last and self.fit_gate:
@@ -281,7 +282,7 @@ class Trainer:
         return self.validate(epochs, stop) if evaluate else self.agree(stop.code, False)[0]
 
     def is_validated(self, epochs: int) -> bool:
-        """Return True where a validation follows so many epochs."""
+        """Return True if a validation follows after this number of epochs."""
         every = self.schedule.evaluate_every
         return bool(every) and (epochs == self.schedule.epochs or epochs % every == 0)
 
@@ -311,14 +312,14 @@ class Trainer:
             f"binary accuracy {metrics['binary_accuracy']:.4f}"
         )
         if self.accelerator.is_main_process:
-            # The record comes last: a run that is killed before it validates again, and marks the best again.
+            # The record is written last, so that a run killed before it validates again and marks the best again.
             self.folder.mark_best(self.step, metrics[f"fused_{best}"])
             record_validation(self.folder.folder, self.step, metrics)
         return self.agree(stop.code, False)[0]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Use the averaged weights, if there are any; random numbers drawn meanwhile change nothing afterwards."""
+        """Use the averaged weights, if there are any, and restore the state of random numbers afterwards."""
         state = random_state()
         averaged = self.average.applied(self.model) if self.average else nullcontext()
         with averaged, evaluation_arithmetic(self.criterion.reference):
@@ -326,7 +327,7 @@ class Trainer:
         restore_random_state(state)
 
     def save(self) -> None:
-        """Save all there is; the first process writes, the others hand over their random state."""
+        """Save the complete state; the first process writes, the others send it their random state."""
         states = gather_object([random_state()])
         if not self.accelerator.is_main_process:
             return
@@ -370,18 +371,18 @@ class Trainer:
         self.window = LossWindow()
 
     def agree(self, code: int, overdue: bool) -> tuple[int, bool]:
-        """Synchronise all processes: the largest exit code, and whether any is overdue to save."""
+        """Return the largest exit code of all processes, and True if any of them is due to save."""
         if self.accelerator.num_processes == 1:
             return code, overdue
         flags = gather_object([(code, overdue)])
         return max(c for c, _ in flags), any(o for _, o in flags)
 
     def any_process(self, flag: bool) -> bool:
-        """Return True where the flag is set in any process."""
+        """Return True if the flag is set in any process."""
         return self.agree(int(flag), False)[0] > 0
 
     def _missed_validation(self) -> bool:
-        """Return True where the run was stopped between the end of an epoch and its validation."""
+        """Return True if the run was stopped between the end of an epoch and its validation."""
         epochs, steps = divmod(self.step, self.steps_per_epoch)
         due = self.step > 0 and not steps and self.is_validated(epochs)
         return due and self.accelerator.is_main_process and self.step not in read_validations(self.folder.folder)

@@ -11,7 +11,7 @@ from xmask3d.models.xmask3d import XMask3D
 
 
 class TrainingStep(nn.Module):
-    """Model and criterion as one module: batch in, losses out, so data parallelism sees every use of a parameter."""
+    """Model and criterion in one module, so that data parallelism sees every use of a parameter."""
 
     def __init__(self, model: XMask3D, criterion: Criterion) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TrainingStep(nn.Module):
     ) -> dict[str, Tensor]:
         """Return weighted losses by name, and their `total`.
 
-        Where no loss that needs masks has a weight, the 2D branch does not run and its parameters get no gradient.
+        If no loss that needs masks has a weight, the 2D branch does not run and its parameters get no gradient.
 
         Args:
             batch: B views.

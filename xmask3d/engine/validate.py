@@ -1,4 +1,4 @@
-"""Validation while training: some views of every scene, on the points each sees, without votes. Not the evaluation."""
+"""Validation during training: scores views on the points they see, without votes. It is not the evaluation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from xmask3d.workers import allowed_workers
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """Decisions about validations.
+    """Settings of validations.
 
     Attributes:
         headlines: scores to report; the first decides which checkpoint is best.
@@ -43,12 +43,12 @@ def validate(
     stop: StopSignals,
     draw_view: Callable[..., np.ndarray] | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None] | None:
-    """Score some views of every scene; processes share the views and all get the sums.
+    """Score some views of every scene. Processes share the views, and all get the sums.
 
     Args:
-        views: with its epoch set.
-        stop: a signal ends the validation early.
-        draw_view: draws one view, see `xmask3d.visualize.view_picture.draw_view`; no picture without it.
+        views: views of the validation, with the epoch set.
+        stop: signals, any of which ends the validation early.
+        draw_view: draws one view, see `xmask3d.visualize.view_picture.draw_view`; None for no picture.
 
     Returns:
         Scores by name (such as fused_hiou, 2d_miou_novel, binary_accuracy) and a picture of the first view of this
@@ -81,17 +81,17 @@ def validate(
             picture = draw_view(**first_view(batch, outputs, labels, benchmark, labeller.model.fuser.frame_size))
     reduced = {branch: matrix.reduce() for branch, matrix in matrices.items()}
     scores = summarise(reduced, binary.reduce(), benchmark, settings.headlines)
-    stopped = any(gather_object([stop.code > 0]))  # a process that a signal reached has left out some of its views
+    stopped = any(gather_object([stop.code > 0]))  # a process that received a signal has skipped some of its views
     return None if stopped else (scores, picture)
 
 
 def views_of_process(count: int, each: int, process: int, processes: int) -> list[int]:
-    """Return the indices of the views that a process scores: whole scenes, so that no two processes read the same one.
+    """Return the indices of the views that a process scores; complete scenes, so that each is read by one process.
 
     Args:
         count: number of views.
-        each: number of views of a scene, which follow each other.
-        process, processes: this process, and how many there are.
+        each: number of views per scene; the views of a scene are consecutive.
+        process, processes: number of this process, and number of all processes.
     """
     return [index for index in range(count) if index // each % processes == process]
 
@@ -110,7 +110,7 @@ def summarise(
 
 def first_view(batch: Batch, outputs: Outputs, labels: ViewLabels, benchmark: Benchmark, frame: tuple) -> dict:
     """Return the arguments of `xmask3d.visualize.view_picture.draw_view` for the first view of a batch."""
-    first = int((batch.point_batch == 0).sum())  # points come sample by sample
+    first = int((batch.point_batch == 0).sum())  # points are ordered by sample
     assert batch.classes is not None
     return dict(
         image=(batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy(),

@@ -1,1 +1,1 @@
-"""Geometry of scenes: cameras, voxels, changes at random, neighbours and regions of points, files of points."""
+"""Geometry of scenes: cameras, voxels, augmentation, neighbours and regions of points, and PLY files."""

@@ -17,7 +17,7 @@ def elastic_distortion(
     Args:
         points: N x 3, metres.
         generator: source of the noise.
-        scales: (spacing of the noise grid in metres, standard deviation of the noise in metres) of each pass.
+        scales: for each pass, spacing of the noise grid and standard deviation of the noise, both in metres.
         probability: probability of any change.
 
     Returns:
@@ -39,7 +39,7 @@ def elastic_distortion(
 
 
 def random_flips(points: np.ndarray, generator: RandomSource, probability: float = 0.95) -> np.ndarray:
-    """Mirror x and y, each with half of `probability`, inside the cloud's own box. N x 3 to N x 3."""
+    """Mirror x and y, each with half of `probability`, within the cloud's bounding box. N x 3 to N x 3."""
     flipped = np.array(points)
     if generator.uniform() < probability:
         for axis in (0, 1):
@@ -61,9 +61,9 @@ def jitter_colors(
     Args:
         colors: N x 3 in [-1, 1].
         generator: source of randomness.
-        contrast: probability of the contrast stretch, which is mixed in by a random share.
-        translation: largest common shift, a share of the complete range.
-        noise: standard deviation of the noise, a share of the complete range.
+        contrast: probability of the contrast stretch, whose result is blended in by a random share.
+        translation: largest common shift, as a share of the complete range.
+        noise: standard deviation of the noise, as a share of the complete range.
         probability: probability of the shift, and of the noise.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Pinhole cameras: the scene points that a posed depth frame sees, and their pixels (paper section 3.1)."""
+"""Pinhole cameras: the scene points visible in a posed depth frame, and their pixels (paper section 3.1)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Intrinsics:
     cy: float
 
     def scaled(self, from_size: tuple[int, int], to_size: tuple[int, int]) -> "Intrinsics":
-        """Return the same camera for the resized picture, see `scale_matrix`; sizes are (height, width)."""
+        """Return the camera of the resized picture, see `scale_matrix`; sizes are (height, width)."""
         matrix = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
         (fx, _, cx), (_, fy, cy), _ = scale_matrix(matrix, from_size, to_size).tolist()
         return Intrinsics(fx, fy, cx, cy)
@@ -24,11 +24,11 @@ class Intrinsics:
 def scale_matrix(matrix: np.ndarray, from_size: tuple[int, int], to_size: tuple[int, int]) -> np.ndarray:
     """Return the intrinsics of a resized picture.
 
-    One convention everywhere: pixel centres are at whole numbers, and a picture covers half a pixel more on each side,
-    from -0.5 to its width - 0.5. That area is what resizing stretches (`align_corners=False` of torch, Pillow, OpenCV),
-    so a coordinate c becomes (c + 0.5) * ratio - 0.5, and the middle of a picture stays in the middle. The published
-    cameras come out as they were published, since their principal point is the middle; a rule by the outer pixel
-    centres, (n - 1) / (N - 1), would agree there and nowhere else.
+    One convention holds everywhere: pixel centres are at integers, and a picture extends half a pixel further on each
+    side, from -0.5 to its width - 0.5. Resizing stretches this area (as with `align_corners=False` in torch, and in
+    Pillow and OpenCV), so a coordinate c becomes (c + 0.5) * ratio - 0.5, and the middle of a picture stays in the
+    middle. The published cameras keep their published values, since their principal point is the middle; scaling by the
+    outer pixel centres, (n - 1) / (N - 1), would agree for them only.
 
     Args:
         matrix: ... x 3 x 3.
@@ -59,19 +59,19 @@ def visible_points(
     border: int = 10,
     tolerance: float = 0.25,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Project points into a frame and find those that it sees.
+    """Project points into a frame and find those that are visible.
 
-    A point is visible if it rounds (half to even) to a pixel at least `border` inside the frame and its camera depth
-    differs from the frame's depth there by at most `tolerance` times the latter.
+    A point is visible if it rounds (half to even) to a pixel at least `border` pixels inside the frame, and its depth
+    differs from the frame's depth at that pixel by at most `tolerance` times the latter.
 
     Args:
         points: N x 3, metres, world frame.
         pose: 4 x 4, camera to world. One with NaN or infinity sees nothing.
-        intrinsics: on the grid of `size`.
+        intrinsics: intrinsics for a picture of `size`.
         size: (height, width) of the frame.
-        depth: height x width, metres, 0 where unknown; without it every point in front of the camera is unoccluded.
-        border: pixels at the edge that see nothing.
-        tolerance: share of the depth.
+        depth: height x width, metres, 0 where unknown; without it no point in front of the camera counts as occluded.
+        border: width of the ignored edge of the frame, in pixels.
+        tolerance: allowed difference, as a share of the depth.
 
     Returns:
         n int64, ascending indices of the visible points, and n x 2 int64 (row, column).
@@ -89,7 +89,7 @@ def visible_points(
     x, y, z = rotation @ points.take(index, 0).astype(np.float64).T + translation[:, None]
     near = np.flatnonzero((z > 0) & (z <= farthest))
     index, x, y, z = index.take(near), x.take(near), y.take(near), z.take(near)
-    # Multiplying before dividing decides the pixel of points that fall exactly between two.
+    # The multiplication comes first, which decides the pixel of points exactly between two pixels.
     column = np.rint(x * intrinsics.fx / z + intrinsics.cx)
     row = np.rint(y * intrinsics.fy / z + intrinsics.cy)
     height, width = size
@@ -112,12 +112,13 @@ def _in_frustum(
     border: int,
     farthest: float,
 ) -> np.ndarray:
-    """Return indices of all points that may be seen, and of few others: those on the inner side of six planes.
+    """Return the indices of points inside six planes: all that may be visible, and few others.
 
-    In float32, with a pixel of margin and all that rounding can do: quick, and never too few.
+    The test is quick because it is in float32; a margin of a pixel plus all possible rounding makes sure that no
+    visible point is lost.
     """
     height, width = size
-    planes = np.zeros((6, 4))  # on x, y, z and 1 in the camera's frame
+    planes = np.zeros((6, 4))  # coefficients of x, y, z and 1 in the camera's frame
     planes[0, 2] = 1
     planes[1, 2:] = -1, min(farthest, np.finfo(np.float32).max)
     planes[2, [0, 2]] = camera.fx, camera.cx - border + 1

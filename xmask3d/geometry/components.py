@@ -7,17 +7,19 @@ from scipy.spatial import cKDTree
 
 from xmask3d.geometry.voxels import quantise
 
-NEIGHBOUR = 1.8  # cells between centres of neighbours, corners included
+NEIGHBOUR = 1.8  # largest distance between centres of neighbouring cells, which may touch at a corner
 
 
 def components(points: np.ndarray, groups: np.ndarray, spacing: float) -> np.ndarray:
-    """Find connected parts of equal groups: voxels of one group that touch (also at corners) are one part.
+    """Find the connected parts of each group: voxels of a group that touch, even at corners, are one part.
 
     Args:
-        points: n x 3 metres. groups: n int, -1 left out. spacing: edge of the voxels in metres.
+        points: n x 3 metres.
+        groups: n int, group of each point; -1 for points to ignore.
+        spacing: edge of the voxels in metres.
 
     Returns:
-        n int64 part numbers from 0, -1 where left out.
+        n int64 part numbers from 0, -1 for ignored points.
     """
     parts = np.full(len(points), -1, np.int64)
     used, nodes, node_of, pairs = _neighbours(points, groups, spacing)
@@ -34,7 +36,9 @@ def touching(points: np.ndarray, groups: np.ndarray, spacing: float) -> np.ndarr
     """Find the pairs of different groups with voxels that touch or are shared, E x 2, the lower number first.
 
     Args:
-        points: n x 3 metres. groups: n int, -1 left out. spacing: edge of the voxels in metres.
+        points: n x 3 metres.
+        groups: n int, group of each point; -1 for points to ignore.
+        spacing: edge of the voxels in metres.
     """
     _, nodes, _, pairs = _neighbours(points, groups, spacing)
     ends = nodes[pairs]
@@ -56,7 +60,7 @@ def _neighbours(
 
 
 def renumber(parts: np.ndarray, smallest: int) -> np.ndarray:
-    """Renumber parts from 0 by falling size; those of fewer than `smallest` points become -1."""
+    """Renumber parts from 0 by falling size; parts with fewer than `smallest` points become -1."""
     names, inverse, counts = np.unique(parts, return_inverse=True, return_counts=True)
     keep = (names >= 0) & (counts >= smallest)
     order = np.argsort(-counts, kind="stable")

@@ -6,9 +6,10 @@ import numpy as np
 def nearest(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Find the nearest of some points for each query, by the Euclidean distance.
 
-    Gaps of a scan are wide, so many queries are metres away from a surface of points at nearly the same distance.
-    A tree cut at medians, scipy's default, has long thin boxes there and looks at most of the surface: about 3 ms a
-    query among half a million points. Cut in the middle of each box, as here, it takes 0.08 ms.
+    A scan has wide gaps, so many queries are metres away from a surface whose points are all at nearly the same
+    distance. A tree split at medians, scipy's default, has long thin boxes there and searches most of the surface,
+    which takes about 3 ms per query among half a million points. Split in the middle of each box, as here, it takes
+    0.08 ms.
 
     Args:
         points: n x 3, at least one. queries: m x 3.
@@ -16,7 +17,7 @@ def nearest(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
     Returns:
         m int64, rows of `points`.
     """
-    from scipy.spatial import cKDTree  # takes time to import, and most commands never need it
+    from scipy.spatial import cKDTree  # imported here because it is slow and most commands do not need it
 
     return cKDTree(points, balanced_tree=False, compact_nodes=False).query(queries)[1]
 

@@ -1,6 +1,6 @@
 """PLY files as structured arrays: one array per kind of element (vertex, face ...), one column per property.
 
-Text and binary of either byte order. Nothing that a header says is believed before it fits the size of the file.
+Both text and binary files of either byte order are read. A header is only trusted once it fits the size of the file.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 KINDS = {"char": "b", "uchar": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "float": "f", "double": "d"}
-"""Kinds of numbers by the format's names, as numpy and struct call them; files may also say int8, float64 and so on."""
+"""Types of numbers in numpy and struct, by their PLY names; files may also use int8, float64 and so on."""
 
 ALIASES = {np.dtype(kind).name: kind for kind in KINDS.values()}
 BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
@@ -21,7 +21,7 @@ LARGEST_HEADER = 1 << 20  # bytes
 
 
 class Property(NamedTuple):
-    """Column: its name, the type of its numbers, and for a list also the type of its length."""
+    """Column: its name, the type of its numbers, and the type of the length if it holds lists."""
 
     name: str
     kind: str
@@ -36,10 +36,10 @@ class Element(NamedTuple):
     properties: list[Property]
 
     def row(self, lengths: list[int], order: str = "=") -> np.dtype:
-        """Return the type of a row whose lists have these lengths; before each list is its length, `length of ...`.
+        """Return the type of a row whose lists have these lengths; each list follows its length, `length of ...`.
 
         Args:
-            lengths: one number a column, 0 for columns that are no lists.
+            lengths: one number per column, 0 for columns without lists.
             order: byte order.
         """
         fields: list[tuple] = []
@@ -54,11 +54,12 @@ def read_elements(path: Path) -> dict[str, np.ndarray]:
     """Read a PLY file.
 
     Returns:
-        Rows by the name of their element, in the machine's byte order. Lists of one length, such as those of triangles,
-        are a column of that width. Rows whose lists differ in length are checked and counted, and have no columns.
+        Rows under the name of their element, in the machine's byte order. Lists that all have the same length, such as
+        those of triangles, become a column of that width. Rows whose lists differ in length are checked and counted,
+        but have no columns.
 
     Raises:
-        ValueError: not a PLY, damaged or cut off, with what is wrong.
+        ValueError: the file is no PLY file, damaged or truncated; the message names the fault.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -76,8 +77,8 @@ def write_elements(path: Path, elements: dict[str, np.ndarray], comments: Sequen
     """Write a binary PLY file.
 
     Args:
-        path: its folder exists.
-        elements: structured arrays by the name of their element; a column that is n x k becomes a list of k.
+        path: file in an existing folder.
+        elements: structured arrays under the names of their elements; an n x k column becomes lists of k numbers.
         comments: lines for the header.
     """
     names = {code: name for name, code in KINDS.items()}
@@ -140,7 +141,7 @@ def _kind(name: str) -> str:
 
 
 def read_rows(file: BinaryIO, element: Element, order: str, left: int) -> np.ndarray:
-    """Read the rows of an element, which begin here in a file with `left` bytes left."""
+    """Read the rows of an element from the present position of a file, with `left` bytes left."""
     lengths = [0] * len(element.properties)
     if not element.rows:
         return np.zeros(0, element.row(lengths))
@@ -173,7 +174,7 @@ def _native(rows: np.ndarray) -> np.ndarray:
 
 
 def _walk(data: bytes, element: Element, order: str, count: int) -> tuple[int, list[int]]:
-    """End of the first `count` rows, and the lengths of the lists of the last of them."""
+    """Return the end of the first `count` rows, and the lengths of the lists in the last of them."""
     place, lengths = 0, [0] * len(element.properties)
     for _ in range(count):
         for i, column in enumerate(element.properties):

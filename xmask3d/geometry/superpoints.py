@@ -1,9 +1,9 @@
-"""Over-segmentation of a point cloud into regions that hardly ever cross a border between objects.
+"""Over-segmentation of a point cloud into regions that rarely cross a border between objects.
 
-Felzenszwalb and Huttenlocher's graph segmentation (IJCV 2004) over nearest neighbours: two regions grow together while
-the lightest edge between them is no heavier than what holds either together. Only edges of the minimum spanning tree
-are looked at: the loop then runs once a point, not once an edge, and regions are purer, since no edge leads around a
-region that has stopped to grow.
+This is Felzenszwalb and Huttenlocher's graph segmentation (IJCV 2004) on nearest neighbours: two regions merge if the
+lightest edge between them is not heavier than the internal difference of either. Only edges of the minimum spanning
+tree are considered. The loop then runs once per point instead of once per edge, and regions are purer, since no edge
+bypasses a region that has stopped growing.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from scipy.spatial import cKDTree
 from xmask3d.geometry.nearest import point_spacing
 from xmask3d.geometry.voxels import Voxels, quantise
 
-MAX_POINTS = 150_000  # of a graph; the points of a larger cloud are joined to so many cells first
-POINTS_AT_ONCE = 1 << 17  # whose neighbourhoods are held in memory
-COLOR_WEIGHT = 0.5  # of a colour distance of 1, beside normals at right angles
-SMALLEST = 20  # points of a region
+MAX_POINTS = 150_000  # points of a graph; a larger cloud is first thinned to this number of cells
+POINTS_AT_ONCE = 1 << 17  # points whose neighbourhoods are in memory at a time
+COLOR_WEIGHT = 0.5  # weight of a colour distance of 1, relative to normals at right angles
+SMALLEST = 20  # fewest points of a region
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class SurfaceGraph:
 def superpoints(points: np.ndarray, colors: np.ndarray | None = None) -> list[np.ndarray]:
     """Divide a cloud into regions, once for each of several strengths.
 
-    No strength suits every cloud: clean surfaces are divided best by the raw colours and the normals of small
-    neighbourhoods, noisy ones by smoothed colours and the normals of large ones. Votes over all of them lose little to
-    the best in either case.
+    No single strength suits every cloud: clean surfaces are divided best by raw colours and the normals of small
+    neighbourhoods, noisy surfaces by smoothed colours and the normals of large ones. Votes over all divisions are
+    almost as good as the best one in either case.
 
     Args:
         points: N x 3, metres.
@@ -82,20 +82,21 @@ def surface_graph(
     Args:
         points: N x 3, metres, at least two.
         colors: N x 3 in 0 to 1, or None for no contrast.
-        normal_neighbours: points that a normal is fitted to, the point itself among them.
-        color_neighbours: points that a colour is averaged over, the point itself among them.
-        neighbours: edges from each point.
+        normal_neighbours: number of points that a normal is fitted to, including the point itself.
+        color_neighbours: number of points that a colour is averaged over, including the point itself.
+        neighbours: number of edges from each point.
     """
     count = len(points)
     points = np.asarray(points, np.float64)
-    points = points - points.mean(0)  # map coordinates would cost the normals their digits
+    points = points - points.mean(0)  # at the coordinates of a map the normals would lose precision
     wanted = min(max(neighbours + 1, normal_neighbours, color_neighbours), count)
     index = cKDTree(points).query(points, wanted, workers=-1)[1].reshape(count, wanted)
     normals = _normals(points, index[:, :normal_neighbours])
     others = index[:, 1 : neighbours + 1]
     ends = np.stack([np.repeat(np.arange(count), others.shape[1]), others.reshape(-1)])
     low, high = ends.min(0), ends.max(0)
-    keys = np.unique((low * count + high)[low != high])  # points in one place may be named in place of oneself
+    # of several points in one place, another one may be returned as the point itself
+    keys = np.unique((low * count + high)[low != high])
     first, second = keys // count, keys % count
     bend = 1 - np.abs(np.einsum("ij,ij->i", normals[first], normals[second])).clip(0, 1)
     contrast = np.zeros(len(first))
@@ -106,12 +107,12 @@ def surface_graph(
 
 
 def segment_graph(graph: SurfaceGraph, weights: np.ndarray, scale: float, smallest: int = SMALLEST) -> np.ndarray:
-    """Divide a graph into regions; equal weights are taken in the order of the edges.
+    """Divide a graph into regions; edges of equal weight are processed in their order.
 
     Args:
-        weights: E, how different the points of each edge are, not negative.
-        scale: k of the paper; a larger one makes larger regions.
-        smallest: points of a region; smaller ones join the neighbour that differs least, if they have any.
+        weights: E, difference between the points of each edge, not negative.
+        scale: k of the paper; a larger k makes larger regions.
+        smallest: fewest points of a region; a smaller one joins the neighbour that differs least, if it has any.
 
     Returns:
         N int64, region of each point, numbered from 0 by their first points.
@@ -149,7 +150,7 @@ def segment_graph(graph: SurfaceGraph, weights: np.ndarray, scale: float, smalle
 
 def _spanning_tree(graph: SurfaceGraph, weights: np.ndarray) -> list[tuple[int, int, float]]:
     """Return edges of the minimum spanning forest, lightest first."""
-    # To scipy a weight of zero is no edge. Ranks in place of weights leave no ties for it to break.
+    # To scipy a weight of zero means no edge. Ranks instead of weights also leave no ties.
     ranks = np.empty(len(weights))
     ranks[np.argsort(weights, kind="stable")] = np.arange(1, len(weights) + 1)
     size = (graph.count, graph.count)
@@ -160,13 +161,13 @@ def _spanning_tree(graph: SurfaceGraph, weights: np.ndarray) -> list[tuple[int, 
 
 
 def _thin(points: np.ndarray) -> Voxels:
-    """Join points to at most `MAX_POINTS` cells."""
+    """Group points into at most `MAX_POINTS` cells."""
     low, size = points.min(0), point_spacing(points)
     while True:
         cells = quantise(np.floor((points - low) / size))
         if len(cells.coords) <= MAX_POINTS:
             return cells
-        size *= 1.05 * np.sqrt(len(cells.coords) / MAX_POINTS)  # points lie on surfaces
+        size *= 1.05 * np.sqrt(len(cells.coords) / MAX_POINTS)  # since points lie on surfaces
 
 
 def _means(values: np.ndarray, cell: np.ndarray) -> np.ndarray:

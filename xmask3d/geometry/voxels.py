@@ -1,4 +1,4 @@
-"""Voxels of a point cloud, found with one sort, and the random rotation and scaling before it."""
+"""Voxels of a point cloud, found with a single sort, and the random rotation and scaling that precede it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,8 +17,8 @@ class Voxels:
 
     Attributes:
         coords: V x 3 int32, distinct, each axis starting at 0.
-        point_to_voxel: N int64, row of the voxel that each point fell in.
-        first_point: V int64, lowest index of the points in each voxel; it gives the voxel its feature.
+        point_to_voxel: N int64, row of each point's voxel.
+        first_point: V int64, lowest index of the points in each voxel; this point's feature is the voxel's.
     """
 
     coords: np.ndarray
@@ -37,10 +37,10 @@ def voxelise(
 
     Args:
         points: N x 3, metres.
-        voxel_size: edge in metres, before `scale`.
+        voxel_size: edge of a voxel in metres, before `scale`.
         rotation: 3 x 3, applied to the points first.
-        scale: factor on the points.
-        order: ascending (x, y, z), or ascending hash, in which the published numbers are recorded.
+        scale: factor by which the points are multiplied.
+        order: ascending (x, y, z), or ascending hash, the order of the recorded numbers of the published pipeline.
 
     Returns:
         `Voxels`; empty for no points.
@@ -54,7 +54,7 @@ def quantise(cells: np.ndarray, order: Literal["grid", "hash"] = "grid") -> Voxe
     count = len(cells)
     if not count:
         return Voxels(np.zeros((0, 3), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    # Kept as three contiguous rows: every step below works on one axis at a time.
+    # Stored as three contiguous rows, since every step below works on one axis at a time.
     axes = np.ascontiguousarray(np.asarray(cells).T)
     cells = (axes - axes.min(1, keepdims=True)).astype(np.int64).T
     sorted_index, starts = _sort_cells(cells)
@@ -72,12 +72,12 @@ def quantise(cells: np.ndarray, order: Literal["grid", "hash"] = "grid") -> Voxe
 
 
 def _sort_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order of the points by (cell, index), and where in it a new cell begins. Cells are non-negative."""
+    """Return the order of points by (cell, index), and the positions where a new cell begins. Cells are at least 0."""
     count = len(cells)
     bits = [int(extent).bit_length() for extent in cells.max(0)]
     index_bits = int(count).bit_length()
     if sum(bits) + index_bits <= 63:
-        # Cell and index in one word: a plain sort of values, several times faster than an indirect one.
+        # Cell and index share an integer, so that plain values are sorted, several times faster than an indirect sort.
         packed = (cells[:, 0] << (bits[1] + bits[2])) | (cells[:, 1] << bits[2]) | cells[:, 2]
         packed = np.sort((packed << index_bits) | np.arange(count))
         index = packed & ((1 << index_bits) - 1)
@@ -93,7 +93,7 @@ def fnv_hash(cells: np.ndarray) -> np.ndarray:
     """Compute a Fowler-Noll-Vo style 64-bit hash of integer rows (N x D): the voxel order of the published pipeline."""
     value = np.full(len(cells), _FNV_OFFSET, np.uint64)
     for axis in np.asarray(cells).astype(np.int64).astype(np.uint64).T:
-        value = (value * _FNV_PRIME) ^ axis  # wraps around on purpose
+        value = (value * _FNV_PRIME) ^ axis  # the overflow is intended
     return value
 
 
@@ -112,7 +112,7 @@ def random_rotation_scale(
     turn: float = np.pi,
     scales: tuple[float, float] = (0.9, 1.1),
 ) -> tuple[np.ndarray, float]:
-    """Draw the published augmentation: tilts about x and y, a turn about z, in random order, and a scale.
+    """Draw the published augmentation: rotations about x, y and z in random order, and a scale.
 
     Returns:
         3 x 3 rotation and a factor.

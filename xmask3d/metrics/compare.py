@@ -23,19 +23,19 @@ ORDER = (
     "hiou", "miou_base", "miou_novel", "f_miou", "f_macc", "miou_head", "miou_common", "miou_tail", "miou_all", "hap50",
     "ap", "ap50", "ap25", "ap_base", "ap_novel", "ap_head", "ap_common", "ap_tail",
 )  # fmt: skip
-"""Columns of tables that hold predictions, of which each shows those that a row has."""
+"""Columns of tables with predictions; a table shows those for which a row has values."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Line of a comparison.
+    """Row of a comparison.
 
     Attributes:
         name: name of the method or variant.
-        values: values of the runs in per cent, by branch and score; empty for predictions.
-        headlines: values of the runs in per cent, by score; for an evaluation those of the fused features.
-        kind: conditions of comparison: class list, protocol and scenes.
-        paths: results of its runs.
+        values: values of all runs in per cent, by branch and score; empty for predictions.
+        headlines: values of all runs in per cent, by score; for an evaluation, those of the fused features.
+        kind: class list, protocol and scenes, which must be equal in a comparison.
+        paths: result files of the runs.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Row:
 
 
 def read_row(name: str, files: Sequence[Path]) -> Row:
-    """Collect the results of runs that differ in their seed.
+    """Collect the results of runs that differ only in their seed.
 
     Args:
         name: name of the row.
-        files: `results.json` of evaluations or scored predictions, or folders below which they are; of a run that was
-            evaluated several times the newest counts.
+        files: `results.json` of evaluations or scored predictions, or folders that contain such files. If a run was
+            evaluated several times, its newest result counts.
 
     Raises:
         UserError: no results, or results of different benchmarks, protocols, settings or sets of scenes.
@@ -68,7 +68,7 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
         )
     contents = [_read(path) for path in paths]
     own = [content.get("kind") != "predictions" for content in contents]
-    if any(own):  # files of predictions in the folder of a run are scored from its evaluation
+    if any(own):  # predictions inside the folder of a run were scored from its evaluation
         paths, contents = list(compress(paths, own)), list(compress(contents, own))
     paths, contents = _newest_of_runs(paths, contents)
     kinds = [comparable(content) for content in contents]
@@ -105,10 +105,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def comparable(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything that must be equal for two results to stand in one table, by its name."""
+    """Return, by name, everything that must be equal for two results to share a table."""
     protocol = content["protocol"]
     if isinstance(protocol, str):
-        protocol = Protocol(method=protocol).as_dict()  # of an evaluation of this project's model
+        protocol = Protocol(method=protocol).as_dict()  # results of an evaluation of this project's model
     return {
         "class list and split": content["benchmark"],
         "classes": content.get("class_list", {}).get("sha256"),
@@ -119,9 +119,9 @@ def comparable(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """Name of the first entry that keeps two results from being compared; None if none does.
+    """Return the name of the first entry that makes two results incomparable, or None.
 
-    An entry that one of them has not, such as the number of classes a mask where there are no masks, keeps nobody.
+    An entry that one of them does not have, such as the number of classes per mask without masks, does not count.
     """
     for name in first:
         values = first[name], second.get(name)
@@ -131,7 +131,7 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | Non
 
 
 def check_comparable(rows: Sequence[Row]) -> None:
-    """Raise `UserError` where two rows are of different protocols, class lists, splits or scenes."""
+    """Raise `UserError` if two rows differ in protocol, class list, split or scenes."""
     for row in rows[1:]:
         name = difference(rows[0].kind, row.kind)
         if name is None:
@@ -145,7 +145,7 @@ def _short(value: Any) -> str:
 
 
 def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[list[Path], list[dict]]:
-    """Keep one evaluation per run, the newest: earlier ones are of other checkpoints or settings, not further seeds."""
+    """Keep the newest evaluation of each run; earlier ones differ in checkpoint or settings, not in the seed."""
     of_path, of_run = dict(zip(paths, contents, strict=True)), defaultdict(list)
     for path, content in of_path.items():
         of_run[Path(content["checkpoint"]).parent if "checkpoint" in content else path].append(path)
@@ -156,8 +156,8 @@ def _newest_of_runs(paths: Sequence[Path], contents: Sequence[dict]) -> tuple[li
 def markdown(rows: Sequence[Row], branches: Sequence[str] = BRANCHES) -> str:
     """Format a Markdown table: mean ± standard deviation over several runs.
 
-    Evaluations have hIoU, base and novel mIoU of each branch; a table with predictions has a column for each score that
-    a row has, and evaluations show their fused features in it.
+    A table of evaluations shows hIoU, base and novel mIoU of each branch. A table with predictions has a column for
+    each score that any row has; in it, evaluations show the scores of their fused features.
     """
     if all(row.values for row in rows):
         heads = [f"{branch} {title}" for branch in branches for title in ("hIoU", "base", "novel")]
@@ -179,14 +179,14 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: int = 1000, seed: int = 0) -> list[str]:
-    """Describe by how much one of two methods beats the other, one line per score that both have.
+    """Describe by how much one method beats another, in one line per score that both have.
 
-    Both are scored on the same resamples of the scenes, so what is hard for both cancels out. Of several runs, which
-    differ in their seed, the mean counts; they are drawn with replacement too, in pairs where both rows have as many.
-    The number behind ± is half the width of the interval that holds 95 % of the differences.
+    Both are scored on the same resamples of the scenes, so scenes that are hard for both cancel out. The mean counts if
+    a row has several runs, which differ in their seed. Runs are drawn with replacement too, in pairs if both rows have
+    the same number of them. The number after ± is half the width of the interval that holds 95 % of the differences.
 
     Raises:
-        UserError: rows of different scenes, or without counts of each scene.
+        UserError: the rows differ in their scenes, or have no counts for each scene.
     """
     check_comparable([first, second])
     pair = [[load_statistics(path) for path in row.paths] for row in (first, second)]
@@ -216,7 +216,7 @@ def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: i
 def _mean(
     runs: Sequence[Statistics], picks: np.ndarray | None = None, times: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Average the headlines of runs, for resamples those of the runs that were picked (runs x resamples)."""
+    """Average the headlines of runs; for resamples, over the runs that were drawn (runs x resamples)."""
     found = [run.headlines(times) for run in runs]
     names = [name for name in found[0] if all(name in values for values in found)]
     stacked = {name: np.stack([values[name] for values in found]) for name in names}
@@ -226,7 +226,7 @@ def _mean(
 
 
 def load_statistics(path: Path) -> Statistics:
-    """Load counts of each scene beside the results of a run. Raises `UserError` where there are none."""
+    """Load the counts of each scene from beside a run's results. Raises `UserError` if there are none."""
     content = _read(path)
     if content.get("kind") != "predictions":
         return load_evaluated(path.parent, content)
@@ -237,5 +237,5 @@ def load_statistics(path: Path) -> Statistics:
 
 
 def many_scenes(rows: Sequence[Row]) -> bool:
-    """Return whether there are rows of several scenes, so that differences have intervals."""
+    """Return True if there are rows of several scenes, so that differences have intervals."""
     return len(rows) > 1 and len(np.unique(rows[0].kind["set of scenes"])) > 1

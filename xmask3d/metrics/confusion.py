@@ -16,7 +16,7 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         self.num_classes = num_classes
-        # One more column for points without prediction: they are misses, but of no class.
+        # The extra column is for points without a prediction, which are misses but do not count for any class.
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
@@ -35,13 +35,13 @@ class ConfusionMatrix:
         self.counts.view(-1).scatter_add_(0, cells, counted.long())
 
     def reduce(self) -> ConfusionMatrix:
-        """Sum over all processes, in place; does nothing in a single one."""
+        """Sum over all processes, in place. With a single process nothing changes."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.counts)
         return self
 
     def areas(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Count points of each class in prediction and truth, in either, and in the truth: three times K int64."""
+        """Return K int64 areas each of intersection (hits), union and truth of the classes."""
         intersection, truth = self.counts.diagonal(), self.counts.sum(1)
         return intersection, truth + self.counts[:, :-1].sum(0) - intersection, truth
 

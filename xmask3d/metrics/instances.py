@@ -1,9 +1,10 @@
 """Average precision of predicted objects by the rules of ScanNet's instance benchmark.
 
 An object is a set of points of one scene. A prediction is a mask over the points with a class and a confidence. Points
-whose class is not judged are *void*. Rules that surprise: AP is the mean over nine overlaps, 0.50 to 0.90; objects find
-masks in their order, not by best overlap or confidence; precision gets no monotone envelope; a false positive that lies
-mostly on void or on small objects is forgiven; predictions of a class without any object cost nothing.
+whose class is not judged are *void*. Some rules are surprising: AP is the mean over nine overlaps, 0.50 to 0.90;
+objects are matched with masks in the order of the masks, not by overlap or confidence; precision gets no monotone
+envelope; a false positive that lies mostly on void or on small objects is forgiven; and predictions of a class without
+any object cost nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,28 +14,28 @@ from functools import cached_property
 import numpy as np
 
 OVERLAPS = (50, 55, 60, 65, 70, 75, 80, 85, 90, 25)
-"""Per cent of intersection over union that a match must exceed; AP is the mean over all but the last."""
+"""Intersection over union, in per cent, that a match must exceed; AP is the mean over all but the last."""
 
 MIN_POINTS = 100
-"""Smaller masks are discarded, smaller objects need not be found."""
+"""Smaller masks are discarded, and smaller objects need not be found."""
 
 INSTANCES_PER_CLASS = 1000
-"""A point's object id is its class id times this, plus the number of the object."""
+"""A point's object id is its class id times this factor, plus the number of the object."""
 
 _MASK_POINTS_AT_ONCE = 1 << 24
-_ROWS_AT_ONCE = 1 << 16  # stays in the processor's cache
+_ROWS_AT_ONCE = 1 << 16  # chunk that stays in the processor's cache
 
 
 @dataclass(frozen=True)
 class SceneMatches:
-    """True and false positives of one scene, one row each, and its objects.
+    """True and false positives of one scene, one row each, and counts of its objects.
 
     Attributes:
         kind: E int64, rank of the class in the list of judged classes.
         overlap: E int64, rank in `OVERLAPS`.
         confidence: E float64.
         correct: E bool, true for a true positive.
-        objects: K int64, objects of each class with at least `MIN_POINTS` points.
+        objects: K int64, number of objects of each class with at least `MIN_POINTS` points.
     """
 
     kind: np.ndarray
@@ -55,11 +56,12 @@ def match_scene(
     """Compare the predicted masks of a scene with its objects, at every overlap.
 
     Args:
-        truth: N object ids, class id * 1000 + number; what is of no judged class is void.
+        truth: N object ids, class id * 1000 + number; points of other than judged classes are void.
         masks: M x N bool, in the order of the predictions, which decides at overlap 0.25.
-        classes: M class ids. confidences: M, of which only the order counts.
+        classes: M class ids.
+        confidences: M; only their order matters.
         judged: K class ids.
-        class_agnostic: put all objects and all predictions in one class, the first of the judged.
+        class_agnostic: put all objects and all predictions into one class, the first judged one.
     """
     ids, object_of_point, sizes = np.unique(np.asarray(truth, np.int64), return_inverse=True, return_counts=True)
     rank = {class_id: k for k, class_id in enumerate(judged)}
@@ -77,7 +79,7 @@ def match_scene(
         own, same = predicted == k, kind == k
         inside = shared[own]
         union = points[own][:, None] + sizes[same] - inside[:, same]
-        matches = 100 * inside[:, same] > np.array(OVERLAPS)[:, None, None] * union  # T x P x O, whole numbers
+        matches = 100 * inside[:, same] > np.array(OVERLAPS)[:, None, None] * union  # T x P x O integers
         excused = inside[:, kind < 0].sum(1) + inside[:, same & ~large].sum(1)
         forgiven = 100 * excused > np.array(OVERLAPS)[:, None] * points[own]
         found += _match_class(int(k), matches, large[same], forgiven, confidence[own])
@@ -95,12 +97,12 @@ def count_merged_and_split(truth: np.ndarray, masks: np.ndarray, judged: Sequenc
     """Count the masks that merge objects, and the objects that masks split, whatever their classes.
 
     Args:
-        truth, judged: see `match_scene`; objects count from `MIN_POINTS` on.
-        masks: M x N bool, no point in two.
+        truth, judged: see `match_scene`; objects need at least `MIN_POINTS` points.
+        masks: M x N bool, without overlaps.
 
     Returns:
-        Masks that hold half or more of each of several objects; and objects of which several masks that lie mostly
-        inside each hold a tenth or more.
+        Number of masks that contain at least half of each of several objects; and number of objects with several masks
+        that lie mostly inside them and each cover at least a tenth.
     """
     ids, object_of_point, sizes = np.unique(np.asarray(truth, np.int64), return_inverse=True, return_counts=True)
     counted = np.isin(ids // INSTANCES_PER_CLASS, judged) & (sizes >= MIN_POINTS)
@@ -129,8 +131,9 @@ def _match_class(
     """Return rows of `SceneMatches` for the P predictions and O objects of one class.
 
     Args:
-        matches: T x P x O bool, overlaps that are large enough; objects in rising order of their id.
-        large: O bool, objects that must be found. forgiven: T x P bool, predictions on nothing that is judged.
+        matches: T x P x O bool, true where the overlap is large enough; objects in rising order of their ids.
+        large: O bool, objects that must be found.
+        forgiven: T x P bool, predictions that lie mostly on points that are not judged.
         confidence: P.
     """
     rows: list[tuple[np.ndarray, ...]] = []
@@ -142,7 +145,8 @@ def _match_class(
     for column in np.flatnonzero(large):
         candidates = matches[:, :, column] & ~taken
         overlap = np.flatnonzero(candidates.any(1))
-        taken[overlap, candidates[overlap].argmax(1)] = True  # the first takes the object; duplicates stay free
+        # the first match takes the object; later ones remain unmatched
+        taken[overlap, candidates[overlap].argmax(1)] = True
         best = np.where(candidates[overlap], confidence, -np.inf).argmax(1)
         add(overlap, confidence[best], True)
         candidates[overlap, best] = False
@@ -158,7 +162,7 @@ def average_precision(scenes: Sequence[SceneMatches], weights: np.ndarray | None
 
     Args:
         scenes: S scenes, all with the same list of K judged classes.
-        weights: B x S integers, the times that each scene counts in each of B resamples; once each when None.
+        weights: B x S integers, how often each scene counts in each of B resamples; None if each counts once.
 
     Returns:
         B x K x T float64 (K x T without weights); NaN for a class without objects.
@@ -188,9 +192,12 @@ def _area(confidence: np.ndarray, correct: np.ndarray, times: np.ndarray, object
     """Apply the trapezoid rule through a point for each distinct confidence, and recall 0 with precision 1.
 
     Args:
-        confidence: E, falling. correct: E bool. times: B x E, how often each row counts. objects: B.
+        confidence: E, in falling order.
+        correct: E bool.
+        times: B x E, how often each row counts.
+        objects: B, number of objects.
     """
-    ends = np.flatnonzero(np.diff(confidence, append=-np.inf))  # equal confidences enter together
+    ends = np.flatnonzero(np.diff(confidence, append=-np.inf))  # rows of equal confidence are added together
     hits = np.cumsum(times * correct, 1)[:, ends]
     counted = np.cumsum(times, 1)[:, ends]
     precision = np.where(counted > 0, hits / np.maximum(counted, 1), 1.0)
@@ -206,7 +213,7 @@ class InstanceScores:
 
     Attributes:
         areas: K x T, see `average_precision`.
-        groups: ranks of judged classes by the name of their group.
+        groups: ranks of judged classes, by the name of their group.
     """
 
     areas: np.ndarray

@@ -1,4 +1,4 @@
-"""Predictions of any method, scored under every protocol from one count of points and one matching of objects."""
+"""Scoring of any method's predictions under every protocol, from one count of points and one matching of objects."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from xmask3d.splits import Benchmark
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """Truth of a scene of n points.
+    """Ground truth of a scene of n points.
 
     Attributes:
         name: name of the scene.
-        labels: n class ids, K where a point is not judged.
-        objects: n object ids (class id in files of results * 1000 + number), or None where objects are not known.
+        labels: n class ids, K for points that are not judged.
+        objects: n object ids (class id in result files * 1000 + number), or None if objects are not known.
     """
 
     name: str
@@ -36,10 +36,11 @@ class ScenePrediction:
     """Prediction of a method for a scene of n points.
 
     Attributes:
-        source: file that it is from, for messages.
-        matching: "index" where prediction and truth have the same points, "nearest" where the nearest point counts.
-        labels: n class ids, -1 without prediction; None where only instances are predicted.
-        masks: M x n bool. classes: M class ids as in files of results. confidences: M. All None without instances.
+        source: file of the prediction, for messages.
+        matching: "index" if prediction and truth have the same points, "nearest" if each point was compared with the
+            nearest.
+        labels: n class ids, -1 for points without a prediction; None if only instances are predicted.
+        masks: M x n bool. classes: M class ids as in result files. confidences: M. All are None without instances.
     """
 
     source: str
@@ -63,16 +64,16 @@ def score_predictions(
     """Score the predictions of a method, scene by scene, under every protocol that they and the truth allow.
 
     Args:
-        scenes: truth and prediction of each scene; only one scene is held at a time.
+        scenes: truth and prediction of each scene; only one scene is in memory at a time.
         benchmark: class list and groups. Instances are judged for its group `instances`.
-        protocol: choices; of `classes_per_mask` the one that the masks show is kept.
-        method: name for tables.
+        protocol: choices of the protocol; `classes_per_mask` is replaced by what the masks show.
+        method: name of the method in tables.
         about: further facts to keep with the results, such as the source of the predictions.
         resamples: number of resamples of the scenes with replacement, for intervals; 0 for none.
-        seed: seed of the random generator that draws them.
+        seed: seed of the random generator that draws the resamples.
 
     Raises:
-        UserError: no scene, scenes of different kinds, or labels that the protocol excludes.
+        UserError: there is no scene, scenes have different kinds of predictions, or labels are outside the protocol.
     """
     protocol = protocol or Protocol()
     judged = benchmark.groups.get("instances", ())
@@ -119,7 +120,7 @@ def score_predictions(
 
 
 def count_points(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count points by true and predicted class, K x (K + 1) int64; the last column for anything that is no class id."""
+    """Count points by true and predicted class, K x (K + 1) int64; the last column counts invalid class ids."""
     counted = (truth >= 0) & (truth < num_classes)
     column = np.where((predicted >= 0) & (predicted < num_classes), predicted, num_classes)
     cells = truth[counted].astype(np.int64) * (num_classes + 1) + column[counted]
@@ -127,7 +128,7 @@ def count_points(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> 
 
 
 def has_several_classes(predicted: ScenePrediction) -> bool:
-    """Find a mask that is predicted under more than one class, which raises AP and is a protocol of its own (top-K)."""
+    """Return True if a mask is predicted under several classes, which raises AP and is a separate protocol (top-K)."""
     assert predicted.masks is not None and predicted.classes is not None
     seen: dict[bytes, int] = {}
     for mask, class_id in zip(predicted.masks, predicted.classes, strict=True):
@@ -147,7 +148,7 @@ def _match(truth: SceneTruth, predicted: ScenePrediction, judged: list[int], cla
 
 
 def _merged_and_split(truth: SceneTruth, predicted: ScenePrediction, judged: list[int]) -> tuple[int, int] | None:
-    """Return the counts of `count_merged_and_split` for masks of judged classes; None where masks share points."""
+    """Return the counts of `count_merged_and_split` for masks of judged classes; None if masks share points."""
     assert truth.objects is not None and predicted.masks is not None and predicted.classes is not None
     masks = predicted.masks[np.isin(predicted.classes, judged)]
     if (masks.sum(0) > 1).any():

@@ -1,4 +1,4 @@
-"""Results of scored predictions as text, JSON and CSV, with everything that they depend on."""
+"""Reports of scored predictions as text, JSON and CSV, with all choices that the scores depend on."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class PredictionResults:
     """Scores of a method's predictions.
 
     Attributes:
-        method: its name.
+        method: name of the method.
         benchmark: class list and groups.
         statistics: counts of each scene.
-        values: scores by name in [0, 1], NaN where there is none.
-        intervals: lower and upper end of the middle 95 % of the resamples, by score; none of a single scene.
+        values: scores by name in [0, 1]; NaN for a score without a value.
+        intervals: lower and upper end of the middle 95 % of the resamples, by score; empty for a single scene.
         about: further facts that the scores depend on.
     """
 
@@ -91,7 +91,7 @@ class PredictionResults:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything that the scores are made of and depend on."""
+        """Return the scores, their counts and all choices that they depend on."""
         statistics, benchmark = self.statistics, self.benchmark
         class_list = {
             "names": list(benchmark.class_names),
@@ -122,7 +122,7 @@ class PredictionResults:
         }
 
     def write(self, folder: Path) -> None:
-        """Write `results.txt`, `.json` and `.csv`, and the counts of each scene, which comparisons resample."""
+        """Write `results.txt`, `.json` and `.csv`, and the counts of each scene, which comparisons need."""
         self.statistics.save(folder / STATISTICS)
         rows = [row | {"groups": " ".join(row["groups"])} for row in self.rows()]
         text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Scores of a segmentation: IoU and accuracy of classes, their means over groups of classes, headlines by name."""
+"""Scores of a segmentation: IoU and accuracy of classes, their means over class groups, and headlines by name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xmask3d.dotted import import_dotted, is_dotted
 from xmask3d.errors import UserError
 
 Absent = Literal["zero", "left_out"]
-"""How a mean treats a class that never occurs in the truth: it counts as 0, or it is left out."""
+"""Treatment of a class that never occurs in the truth by a mean: it counts as 0, or it is left out."""
 
 ALL = "all"
-"""Group of all classes; every benchmark has it without naming it."""
+"""Group of all classes, which every benchmark has implicitly."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Tally:
     """Counts of points by true and predicted class.
 
     Attributes:
-        counts: K x (K + 1), rows are the truth, columns the prediction; the last column is for points without one.
-        groups: sorted class ids by name of the group, such as base and novel.
+        counts: K x (K + 1); rows are the truth, columns the prediction, the last one for points without prediction.
+        groups: sorted class ids by the name of their group, such as base and novel.
     """
 
     counts: np.ndarray
@@ -33,17 +33,17 @@ class Tally:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """Points of each class that are labelled right, K."""
+        """Number of correctly labelled points of each class, K."""
         return self.counts.diagonal().copy()
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """Points of each class, K."""
+        """Number of points of each class in the truth, K."""
         return self.counts.sum(1)
 
     @cached_property
     def union(self) -> np.ndarray:
-        """Points of each class in truth or prediction, K."""
+        """Number of points of each class in truth or prediction, K."""
         return self.truth + self.counts[:, :-1].sum(0) - self.hits
 
     @cached_property
@@ -53,11 +53,11 @@ class Tally:
 
     @cached_property
     def accuracy(self) -> np.ndarray:
-        """Share of each class's points that are labelled right, K in [0, 1]."""
+        """Share of each class's points that are labelled correctly, K in [0, 1]."""
         return self.hits / np.maximum(self.truth, 1)
 
     def members(self, group: str) -> list[int]:
-        """Return class ids of a group. Raises `UserError` for one that the class list does not have."""
+        """Return the class ids of a group. Raises `UserError` if the class list does not have that group."""
         if group == ALL and ALL not in self.groups:
             return list(range(len(self.counts)))
         if group not in self.groups:
@@ -65,15 +65,15 @@ class Tally:
         return list(self.groups[group])
 
     def miou(self, group: str = ALL, absent: Absent = "zero") -> float:
-        """Average IoU over the classes of a group; 0 for none."""
+        """Average IoU over the classes of a group; 0 for an empty group."""
         return self._mean(self.iou, group, absent)
 
     def macc(self, group: str = ALL, absent: Absent = "zero") -> float:
-        """Average accuracy over the classes of a group; 0 for none."""
+        """Average accuracy over the classes of a group; 0 for an empty group."""
         return self._mean(self.accuracy, group, absent)
 
     def within(self, group: str) -> Tally:
-        """Count only points whose true class is in a group; the others are no false positives of its classes either."""
+        """Count only points whose true class is in a group; other points do not even count as false positives."""
         counts = np.zeros_like(self.counts)
         counts[self.members(group)] = self.counts[self.members(group)]
         return Tally(counts, self.groups)
@@ -87,13 +87,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class ForegroundRules:
-    """Choices behind f-mIoU and f-mAcc, which published tables make differently.
+    """Choices behind f-mIoU and f-mAcc, in which published tables differ.
 
     Attributes:
         group: class group that is judged.
-        background: points whose true class is not judged are "dropped", like unlabelled ones, or "kept", which makes
-            them false positives of the classes that they are given.
-        absent: a judged class that never occurs is "left_out" of the mean or counts "zero".
+        background: "dropped" if points of other true classes are ignored like unlabelled ones; "kept" if they count as
+            false positives of their predicted classes.
+        absent: "left_out" if the mean ignores a judged class that never occurs, "zero" if that class counts as 0.
     """
 
     group: str = "foreground"
@@ -121,17 +121,17 @@ HEADLINES: dict[str, Headline] = {
     "f_miou": ForegroundRules().miou,
     "f_macc": ForegroundRules().macc,
 }
-"""Scores with a name of their own. A mean over any class group is called miou_<group> or macc_<group>."""
+"""Scores with a name of their own. Means over a class group are called miou_<group> and macc_<group>."""
 
 TITLES = {"hiou": "hIoU", "hacc": "hAcc", "all_accuracy": "allAcc", "f_miou": "f-mIoU", "f_macc": "f-mAcc",
           "miou": "mIoU", "macc": "mAcc", "ap": "AP", "ap50": "AP50", "ap25": "AP25", "hap50": "hAP50"}  # fmt: skip
 
 
 def find_headline(name: str) -> Headline:
-    """Find the function behind the name of a score: one of `HEADLINES`, miou_<group>, macc_<group>, or a dotted path.
+    """Find the function of a score by its name: one of `HEADLINES`, miou_<group>, macc_<group>, or a dotted path.
 
     Raises:
-        UserError: no such name, module or function.
+        UserError: there is no score, module or function of this name.
     """
     if name in HEADLINES:
         return HEADLINES[name]
@@ -148,7 +148,7 @@ def find_headline(name: str) -> Headline:
 
 
 def check_headlines(names: Sequence[str], num_classes: int, groups: Mapping[str, Sequence[int]]) -> None:
-    """Raise `UserError` for a score that cannot be found, or that needs another class group: before hours of work."""
+    """Raise `UserError`, before hours of work, if a score does not exist or needs a missing class group."""
     nothing = Tally(np.zeros((num_classes, num_classes + 1), np.int64), groups)
     for name in names:
         headline = find_headline(name)
@@ -157,7 +157,7 @@ def check_headlines(names: Sequence[str], num_classes: int, groups: Mapping[str,
 
 
 def title_of(name: str) -> str:
-    """Return the heading of a score in tables: with its class group, or for a dotted path the function's name."""
+    """Return the heading of a score in tables, with its class group; for a dotted path, the function's name."""
     kind, _, group = name.partition("_")
     if name not in TITLES and kind in TITLES and group:
         return f"{TITLES[kind]} {group}"
@@ -175,10 +175,10 @@ class Scores:
 
     Attributes:
         iou: K floats, intersection over union; 0 for a class that is neither in the truth nor predicted.
-        accuracy: K floats, share of a class's points that are labelled right.
-        counts: K, points of each class in the truth.
-        miou, macc: means of `iou` and `accuracy` by group of classes, "all" among them; 0 for an empty group.
-        all_accuracy: share of all points that are labelled right.
+        accuracy: K floats, share of a class's points that are labelled correctly.
+        counts: K, number of points of each class in the truth.
+        miou, macc: means of `iou` and `accuracy` by class group, including "all"; 0 for an empty group.
+        all_accuracy: share of all points that are labelled correctly.
         headlines: further scores by name.
     """
 
@@ -195,7 +195,7 @@ class Scores:
         """Score counted points.
 
         Raises:
-            UserError: an unknown headline, or one that needs a group which the class list does not have.
+            UserError: a headline is unknown, or needs a group that the class list does not have.
         """
         groups = (*tally.groups, ALL)
         return cls(
@@ -209,7 +209,7 @@ class Scores:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Flatten for a file: hiou, miou_base, accuracy_novel and so on; miou and mean_accuracy are of all classes."""
+        """Flatten for a file: hiou, miou_base, accuracy_novel and so on; miou and mean_accuracy cover all classes."""
         return {
             "iou": self.iou,
             "accuracy": self.accuracy,

@@ -1,4 +1,4 @@
-"""Counts of each scene, from which every score and its spread over scenes follow."""
+"""Counts of each scene, from which all scores and their spread over scenes are computed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from xmask3d.metrics.scores import ALL, ForegroundRules, Headline, Tally, find_h
 
 RESAMPLES_AT_ONCE = 32
 
-LEVEL = 95  # per cent of the resamples that an interval holds
+LEVEL = 95  # share of the resamples inside an interval, in per cent
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Choices that scores depend on besides the predictions; scores of different protocols are not compared.
+    """Choices, besides the predictions, that scores depend on; scores of different protocols are not comparable.
 
     Attributes:
-        predictions: "free" may name any class; "restricted" chose among the classes of the foreground only.
+        predictions: "free" if predictions could be any class, "restricted" if only classes of the foreground.
         foreground: class group behind f-mIoU and f-mAcc.
         background, absent: see `ForegroundRules`.
-        class_agnostic: whether instances are compared without their classes.
-        classes_per_mask: "one" (top-1), or "several" where a mask is given under several classes (top-K); None
-            without instances.
-        method: permitted use of the truth at test time; "reference" is that of this project's published numbers.
+        class_agnostic: true if instances are compared without their classes.
+        classes_per_mask: "one" (top-1), or "several" if a mask is predicted under several classes (top-K); None without
+            instances.
+        method: permitted use of the truth at test time; "reference" permits the same as the published evaluation.
     """
 
     predictions: str = "free"
@@ -48,7 +48,7 @@ class Protocol:
         return ForegroundRules(self.foreground, self.background, self.absent)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every choice by its name."""
+        """Return all choices by their names."""
         return asdict(self)
 
 
@@ -57,12 +57,12 @@ class Statistics:
     """Counts of S scenes under a protocol.
 
     Attributes:
-        scenes: S names.
+        scenes: names of the S scenes.
         protocol: choices behind the scores.
         groups: class ids by group.
-        judged: ids of the classes of instances, in the order that `matches` has them.
-        counts: S x K x (K + 1) points by true and predicted class, or None without labels.
-        matches: S comparisons of predicted objects, or None without instances.
+        judged: class ids of instances, in the order used in `matches`.
+        counts: S x K x (K + 1) numbers of points by true and predicted class, or None without labels.
+        matches: comparison of the objects of each of the S scenes, or None without instances.
     """
 
     scenes: Sequence[str]
@@ -78,7 +78,7 @@ class Statistics:
         return Tally(self.counts.sum(0), self.groups)
 
     def instances(self, areas: np.ndarray | None = None) -> InstanceScores:
-        """Average precision of all scenes, or of areas that are given."""
+        """Return the average precision of all scenes, or of the given areas."""
         if areas is None:
             assert self.matches is not None
             areas = average_precision(self.matches)
@@ -89,10 +89,10 @@ class Statistics:
         """Return scores by name, once for all scenes, or for each of B resamples of them.
 
         Args:
-            weights: B x S, the times that each scene counts.
+            weights: B x S, how often each scene counts.
 
         Returns:
-            B values of each score (1 without weights); NaN where a score cannot be had.
+            B values of each score (1 without weights); NaN for a score that cannot be computed.
         """
         times = np.ones((1, len(self.scenes)), np.int64) if weights is None else weights
         return self._semantic(times) | self._instance(times)
@@ -112,9 +112,10 @@ class Statistics:
         return {name: np.array(column) for name, column in values.items()}
 
     def _resampled(self, counts: np.ndarray, occurring: np.ndarray) -> Tally:
-        """Return counts of a resample; its groups leave out classes of which this resample alone has no point.
+        """Return the counts of a resample; its groups leave out classes that no drawn scene has, but other scenes do.
 
-        A class that no scene has counts 0 where the protocol says so; one that was not drawn says nothing.
+        A class without points in any scene counts as 0 if the protocol says so, while a class that was merely not drawn
+        carries no information.
         """
         kept = (counts.sum(1) > 0) | ~occurring
         groups = {ALL: range(len(kept)), **self.groups}
@@ -127,7 +128,7 @@ class Statistics:
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
     def save(self, path: Path) -> None:
-        """Write a compressed npz: counts as the cells that are not zero, matches as one table."""
+        """Write a compressed npz with the non-zero cells of the counts and a single table of matches."""
         arrays: dict[str, np.ndarray] = {"scenes": np.array(self.scenes)}
         if self.counts is not None:
             cells = np.nonzero(self.counts)
@@ -143,10 +144,10 @@ class Statistics:
     def load(
         cls, path: Path, protocol: Protocol, groups: Mapping[str, Sequence[int]], judged: Sequence[int]
     ) -> Statistics:
-        """Read it back.
+        """Read saved statistics.
 
         Raises:
-            UserError: missing or damaged.
+            UserError: the file is missing or damaged.
         """
         try:
             arrays = read_arrays(path)
@@ -166,12 +167,12 @@ _COLUMNS = ("kind", "overlap", "confidence", "correct")
 
 
 def resample(scenes: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw how often each scene counts in each resample with replacement, resamples x scenes; equal seeds agree."""
+    """Draw how often each scene counts in each resample with replacement, resamples x scenes, from a seed."""
     return np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Return ends of the middle 95 % of resampled values; None if a score is missing in all of them."""
+    """Return the ends of the middle 95 % of resampled values; None if a score is missing in all of them."""
     values = values[~np.isnan(values)]
     if not len(values):
         return None
@@ -180,7 +181,7 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
 
 
 def semantic_headlines(groups: Mapping[str, Sequence[int]], rules: ForegroundRules) -> dict[str, Headline]:
-    """Return scores of labels that a class list allows, by name."""
+    """Return, by name, the scores of labels that are possible with a class list."""
     found: dict[str, Headline] = {}
     if groups.get("base") and groups.get("novel"):
         found = {name: find_headline(name) for name in ("hiou", "miou_base", "miou_novel", "macc_base", "macc_novel")}
@@ -207,13 +208,14 @@ def _instance_headlines(scores: InstanceScores) -> dict[str, float]:
 
 
 def load_evaluated(folder: Path, content: Mapping[str, Any]) -> Statistics:
-    """Load counts of each scene that an evaluation of this project's model has kept, of the fused features.
+    """Load the counts of each scene, for fused features, that an evaluation of this project's model saved.
 
     Args:
-        folder: folder of its results. content: content of its `results.json`.
+        folder: folder of the evaluation's results.
+        content: content of its `results.json`.
 
     Raises:
-        UserError: results without settings, or a scene's file is missing.
+        UserError: the results have no settings, or a scene's file is missing.
     """
     try:
         split = content["settings"]["benchmark"]

@@ -17,8 +17,8 @@ BACKENDS = ("auto", "native", "torch", "spconv", "minkowski")
 class CoordinateManager(ABC):
     """Coordinates of one batch at every level, and the convolutions on them.
 
-    Made once a batch and shared by every network that reads it, so that kernel maps are built once. Features at a level
-    have one row for each row of `coordinates(stride)`; that order may differ from the order given (see `arrange`).
+    It is made once per batch and shared by all networks, so that kernel maps are built once. Features at a level have
+    one row for each row of `coordinates(stride)`, whose order may differ from that of the input (see `arrange`).
     """
 
     batch_size: int
@@ -29,7 +29,7 @@ class CoordinateManager(ABC):
 
     @abstractmethod
     def arrange(self, rows: Tensor) -> Tensor:
-        """Reorder rows from the order in which coordinates were given to that of `coordinates(1)`."""
+        """Reorder rows from the order of the input coordinates to that of `coordinates(1)`."""
 
     @abstractmethod
     def restore(self, rows: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class CoordinateManager(ABC):
 
 
 class _Permutation(torch.autograd.Function):
-    """Permutation of rows. Its gradient is the inverse permutation; that of indexing would sort the indices first."""
+    """Permutation of rows. Its gradient is the inverse permutation, while the gradient of indexing would sort."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class _Permutation(torch.autograd.Function):
 
 
 class TorchCoordinateManager(CoordinateManager):
-    """Back end in plain torch, for every device and type."""
+    """Back end in plain torch, for every device and dtype."""
 
     def __init__(self, coordinates: Tensor) -> None:
         self._maps = CoordinateMaps(coordinates)
@@ -97,11 +97,11 @@ def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> Coordinate
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice.
-        backend: `torch`; `native` where a C++ compiler is installed; `spconv` or `minkowski` where that is installed;
-            or `auto`: `native` on a CPU where that works, the fastest of what is installed on CUDA, and else `torch`.
+        backend: `torch`; `native`, which needs a C++ compiler; `spconv` or `minkowski`, which must be installed; or
+            `auto`: on a CPU `native` if it works, on CUDA the fastest of the installed ones, and otherwise `torch`.
 
     Raises:
-        UserError: unknown back end, one that is not there, or faulty coordinates.
+        UserError: the back end is unknown or not installed, or the coordinates are faulty.
     """
     if backend not in BACKENDS:
         raise UserError(f"sparse back end '{backend}' is unknown; choose {', '.join(BACKENDS)}")
@@ -129,7 +129,7 @@ def coordinate_manager(coordinates: Tensor, backend: str = "auto") -> Coordinate
 
 
 def autocast_type(tensor: Tensor) -> torch.dtype:
-    """Return the compute type of a tensor: that of autocast, if it is on and the tensor is not double."""
+    """Return the dtype to compute with: that of autocast if it is on and the tensor is not double."""
     kind = tensor.device.type
     if tensor.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

@@ -28,8 +28,8 @@ class _Submanifold(torch.autograd.Function):
         table = ctx.kernel_map.table
         gradient = gradient.contiguous()
         for_features = for_weight = None
-        # Row u reads row v through tap k just when v reads u through the opposite tap: with the taps turned round, the
-        # same table gathers the gradients, and one gathered block serves both results.
+        # Row u reads row v through tap k exactly when v reads u through the opposite tap. With the taps reversed, the
+        # same table therefore gathers the gradients, and one gathered block serves both results.
         turned = weight.flip(0).transpose(1, 2).to(gradient.dtype)
         if ctx.needs_input_grad[0] and ctx.needs_input_grad[1]:
             for_features, for_weight = gather_gradients(gradient, table, turned, features)

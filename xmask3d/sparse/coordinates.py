@@ -1,8 +1,8 @@
 """Voxel coordinates of a batch, their coarser levels, and the kernel maps between neighbours.
 
 A level is named by its tensor stride s = 1, 2, 4 ...: coordinates are multiples of s in units of the finest grid.
-Rows of every level are kept in Morton order, so that rows near in memory are near in space and the children of a coarse
-voxel are consecutive.
+The rows of every level are in Morton order, so that rows near each other in memory are near each other in space and the
+children of a coarse voxel are consecutive.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from xmask3d.errors import UserError
 
-# Room left around the coordinates so that a neighbour's coordinate never leaves the range that a key can hold.
+# Margin around the coordinates, so that a neighbour's coordinate never leaves the range of a key.
 _MARGIN = 1024
 _KEY_BITS = 62
-# A dense grid of row numbers is used while it has no more cells a voxel than this, else binary search in sorted keys.
+# With more cells per voxel than this, binary search in sorted keys replaces a dense grid of row numbers.
 _GRID_CELLS_A_VOXEL = 512
 _TABLE_ROWS_AT_ONCE = 16384
-# Coarser levels whose sizes are counted together: those of a UNet. Each count apart would make the host wait for a GPU.
+# Coarser levels counted together, those of a UNet, since the host would wait for a GPU at each separate count.
 _COUNTED_LEVELS = 4
-# Source rows between the places at which a stride map is cut into blocks.
+# Source rows between the positions at which a stride map is cut into blocks.
 CUT_ROWS = 512
 
 
@@ -30,7 +30,7 @@ class KernelMap:
     """Source rows that each target row reads, one per tap.
 
     Attributes:
-        table: T x K int32 source rows; `source_rows` where a tap finds no voxel.
+        table: T x K int32 source rows; `source_rows` for a tap without a voxel.
         source_rows: number of rows of the source.
     """
 
@@ -43,8 +43,9 @@ class StrideMap:
     """Link between a level and the next coarser one.
 
     Attributes:
-        children: T x 8 int32 fine rows of each coarse row (tap = x + 2y + 4z); the number of fine rows for none.
-        slot: F int64, for each fine row 8 * its coarse row + its tap. Ascending.
+        children: T x 8 int32 fine rows of each coarse row (tap = x + 2y + 4z); the number of fine rows stands for no
+            child.
+        slot: F int64, 8 * coarse row + tap for each fine row, ascending.
     """
 
     children: Tensor
@@ -52,7 +53,7 @@ class StrideMap:
 
     @cached_property
     def cuts(self) -> list[int]:
-        """First slot of every 512th coarse row, and the number of slots: read from the device once."""
+        """First slot of every 512th coarse row, and the number of slots, which are read from the device once."""
         starts = torch.arange(0, self.children.shape[0] + CUT_ROWS, CUT_ROWS, device=self.slot.device)
         return torch.searchsorted(self.slot, starts * 8).tolist()
 
@@ -75,12 +76,13 @@ class CoordinateMaps:
         coordinates: V x 4 integer rows (batch, x, y, z), no row twice; any sign, batch index from 0.
 
     Attributes:
-        order: V int64, the row given for each row of the finest level.
-        rank: V int64, the row of the finest level for each row given.
-        batch_size: the largest batch index and one.
+        order: V int64, input row of each row of the finest level.
+        rank: V int64, row of the finest level for each input row.
+        batch_size: the largest batch index plus one.
 
     Raises:
-        UserError: duplicate rows, a negative batch index, a wrong shape or type, or an extent beyond what 62 bits hold.
+        UserError: rows are duplicated, a batch index is negative, shape or dtype is wrong, or the extent exceeds 62
+            bits.
     """
 
     def __init__(self, coordinates: Tensor) -> None:
@@ -93,7 +95,7 @@ class CoordinateMaps:
             raise UserError("voxel coordinates: a batch index (column 0) is negative; it counts from 0")
         self.batch_size = highest[0] + 1
         origin = [low // _MARGIN * _MARGIN - _MARGIN for low in lowest[1:]]
-        # Of the finest level, counted from the origin; those of a coarser one follow by division.
+        # Coordinates of the finest level, from the origin; those of coarser levels follow by division.
         self._lowest = [low - start for low, start in zip(lowest[1:], origin, strict=True)]
         self._highest = [high - start for high, start in zip(highest[1:], origin, strict=True)]
         self._bits = _bits_an_axis(max(self._highest) + _MARGIN + 1, self.batch_size) if wide.shape[0] else 1
@@ -113,14 +115,14 @@ class CoordinateMaps:
         return self._level(stride).coordinates
 
     def neighbours(self, stride: int, kernel_size: int) -> KernelMap:
-        """Map of a submanifold convolution: offsets -r..r per axis in units of the stride, x fastest."""
+        """Return the map of a submanifold convolution: offsets -r..r per axis in units of the stride, x fastest."""
         key = (stride, kernel_size)
         if key not in self._neighbours:
             self._neighbours[key] = self._find_neighbours(stride, kernel_size)
         return self._neighbours[key]
 
     def stride_map(self, stride: int) -> StrideMap:
-        """Link between the levels `stride` and `2 * stride`."""
+        """Return the link between the levels `stride` and `2 * stride`."""
         self._level(2 * stride)
         return self._strides[stride]
 
@@ -132,7 +134,7 @@ class CoordinateMaps:
         return self._levels[stride]
 
     def _coarsen(self, stride: int) -> None:
-        """Make the level `2 * stride`. The origin is a multiple of it, so a parent's key is the key less 3 bits."""
+        """Make the level `2 * stride`. The origin is a multiple of it, so a parent's key is the key without 3 bits."""
         fine = self._level(stride)
         of_parent, fine_rows = fine.keys >> 3, fine.keys.shape[0]
         parent = _is_first(of_parent).cumsum(0) - 1
@@ -182,7 +184,7 @@ class CoordinateMaps:
             found = torch.searchsorted(level.keys, wanted).clamp_(max=rows - 1)
             hit = level.keys[found] == wanted
             table[:, tap] = torch.where(hit, found, rows).int()
-            # Neighbourhood is mutual: the opposite tap of the voxel found is this voxel.
+            # Neighbourhood is mutual: seen from the voxel found, this voxel lies at the opposite tap.
             opposite = torch.full((rows,), rows, dtype=torch.int32, device=cells.device)
             opposite[found[hit]] = here[hit]
             table[:, kernel_size**3 - 1 - tap] = opposite
@@ -205,7 +207,7 @@ def kernel_offsets(kernel_size: int) -> Tensor:
 
 
 def _neighbours_in_grid(batch: Tensor, cells: Tensor, extent: list[int], batch_size: int, kernel_size: int) -> Tensor:
-    """Look every tap up in a dense grid of row numbers; `cells` lie at least the kernel's radius inside `extent`."""
+    """Look up every tap in a dense grid of row numbers; `cells` keep the kernel's radius away from the border."""
     rows = cells.shape[0]
     places = ((batch * extent[0] + cells[:, 0]) * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
     cell_count = batch_size * extent[0] * extent[1] * extent[2]
@@ -221,7 +223,7 @@ def _neighbours_in_grid(batch: Tensor, cells: Tensor, extent: list[int], batch_s
 
 
 def _spread_bits(values: Tensor) -> Tensor:
-    """Put two zero bits between the bits of non-negative integers below 2^21."""
+    """Insert two zero bits between the bits of non-negative integers below 2^21."""
     values = (values | values << 32) & 0x1F00000000FFFF
     values = (values | values << 16) & 0x1F0000FF0000FF
     values = (values | values << 8) & 0x100F00F00F00F00F
@@ -237,7 +239,7 @@ def _check(coordinates: Tensor) -> None:
 
 
 def _bits_an_axis(extent: int, samples: int) -> int:
-    """Return the bits that hold any coordinate of a level or of a neighbour; the batch index needs the other bits."""
+    """Return the number of bits per axis for coordinates and their neighbours; the batch index has the other bits."""
     bits = extent.bit_length()
     if bits > 20 or 3 * bits + (samples - 1).bit_length() > _KEY_BITS:
         raise UserError(
@@ -255,5 +257,5 @@ def _is_first(keys: Tensor) -> Tensor:
 
 
 def _count_distinct(keys: Tensor, levels: int) -> list[int]:
-    """Count distinct ascending keys, and those of so many coarser levels, in one transfer from the device."""
+    """Count distinct ascending keys of a level and its coarser levels, in a single transfer from the device."""
     return torch.stack([_is_first(keys >> 3 * level).sum() for level in range(levels + 1)]).tolist()

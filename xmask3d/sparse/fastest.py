@@ -1,4 +1,4 @@
-"""Choice of the fastest sparse back end on a GPU: timed once, and remembered in a file of the user's."""
+"""Choice of the fastest sparse back end on a GPU, timed once and remembered in the user's cache folder."""
 
 import functools
 import json
@@ -18,13 +18,13 @@ from xmask3d.resources import CACHE
 
 MODULES = {"torch": "torch", "spconv": "spconv", "minkowski": "MinkowskiEngine"}
 CHOICES = CACHE / "sparse_backends.json"
-SIDE, CHANNELS = 160, 96  # voxels along the side of the square that is timed, and channels: a finest level's
+SIDE, CHANNELS = 160, 96  # voxels along a side of the timed square, and channels: as many as on a finest level
 RUNS = 5
 
 
 @functools.cache
 def fastest_backend(device: torch.device) -> str:
-    """Return the fastest of the back ends that are installed, for a CUDA device; `torch` where there is no other."""
+    """Return the fastest back end installed for a CUDA device; `torch` if there is no other."""
     installed = [name for name, module in MODULES.items() if find_spec(module)]
     if installed == ["torch"]:
         return "torch"
@@ -34,7 +34,7 @@ def fastest_backend(device: torch.device) -> str:
 
 
 def remembered(path: Path, key: str, choose: Callable[[], str]) -> str:
-    """Return the choice that a file holds for a key; where it holds none, choose and write it there."""
+    """Return the choice that a file holds for a key; if there is none, choose and write it to the file."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -43,13 +43,13 @@ def remembered(path: Path, key: str, choose: Callable[[], str]) -> str:
     if known.get(key) in MODULES:
         return known[key]
     known[key] = choose()
-    with suppress(WriteError):  # the next process times again
+    with suppress(WriteError):  # the next process measures again
         atomic_write(path, json.dumps(known, indent=1))
     return known[key]
 
 
 def quickest(names: Iterable[str], seconds: Callable[[str], float]) -> str:
-    """Return the back end that takes least; one that fails, as a wheel for another CUDA does, takes for ever."""
+    """Return the quickest back end; one that fails, such as a wheel for another CUDA version, never wins."""
     found = {}
     for name in names:
         try:
@@ -60,7 +60,7 @@ def quickest(names: Iterable[str], seconds: Callable[[str], float]) -> str:
 
 
 def _seconds(name: str, device: torch.device) -> float:
-    """Time the forward and backward pass of a 3x3x3 convolution and kernel maps made for it; the best of some runs."""
+    """Time a 3x3x3 convolution, forward and backward, with its kernel maps; return the best of several runs."""
     from xmask3d.sparse.backend import coordinate_manager
 
     generator = torch.Generator().manual_seed(0)
@@ -79,13 +79,13 @@ def _seconds(name: str, device: torch.device) -> float:
 
 
 def _wavy_floor() -> Tensor:
-    """Return voxels of a surface, SIDE^2 x 4 rows (batch, x, y, z): about as many neighbours as in a scan."""
+    """Return voxels of a surface, SIDE^2 x 4 rows (batch, x, y, z), with about as many neighbours as in a scan."""
     x, y = (axis.flatten() for axis in torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij"))
     z = (4 * torch.sin(x / 7) + 4 * torch.cos(y / 5)).long()
     return torch.stack([torch.zeros_like(x), x, y, z], 1).int()
 
 
 def _version(name: str) -> str:
-    """Return the version of a back end's package, whatever the wheel's own name, such as spconv-cu126."""
+    """Return the version of a back end's package, whose wheel may have another name, such as spconv-cu126."""
     packages = packages_distributions().get(MODULES[name], [])
     return " ".join(f"{package} {version(package)}" for package in sorted(set(packages)))

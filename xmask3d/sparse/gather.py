@@ -1,7 +1,7 @@
-"""Three loops on which all sparse convolutions are built.
+"""The three loops behind all sparse convolutions.
 
-Everything is output-stationary: a block of target rows gathers what it reads into one buffer (a zero row stands for the
-missing), and one dense product with all taps finishes the block. No tensor of V x K x C is ever made.
+All loops are output-stationary: the source rows for a block of target rows are gathered into one buffer (with zeros for
+missing ones), and one dense product with all taps completes the block. A V x K x C tensor is never made.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from xmask3d.sparse.coordinates import CUT_ROWS, StrideMap
 
-# Target rows a block: enough for a product at full speed, few enough that what was gathered is still in the cache.
+# Target rows per block: enough for a product at full speed, yet few enough to keep the gathered rows in the cache.
 _ROWS_CPU = 512
 _ROWS_CPU_16_BIT = 1024
 _ROWS_A_THREAD = 128
@@ -25,7 +25,7 @@ def gather_product(source: Tensor, table: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         source: S x A.
-        table: T x K int32 rows of the source, S for none.
+        table: T x K int32 rows of the source; S for a missing row.
         weight: K x A x B.
 
     Returns:
@@ -45,7 +45,8 @@ def gather_gradients(
 ) -> tuple[Tensor | None, Tensor]:
     """Compute the gradients of features and weights of a convolution in one pass over its kernel map.
 
-    The former is `gather_product`, the latter sums outer products of the target rows with their gathered rows.
+    The gradient of features is `gather_product`; that of weights sums the outer products of target rows and gathered
+    rows.
 
     Args:
         source: S x A.
@@ -76,7 +77,7 @@ def product_select(source: Tensor, stride_map: StrideMap, weight: Tensor) -> Ten
     """Compute `source[slot // K] @ weight[slot % K]` for every slot of a stride map.
 
     Args:
-        source: S x A, a row for each coarse row.
+        source: S x A, one row per coarse row.
         stride_map: T slots, ascending.
         weight: K x A x B.
 
@@ -102,9 +103,10 @@ def product_select(source: Tensor, stride_map: StrideMap, weight: Tensor) -> Ten
 
 
 class _Blocks:
-    """Iterator over blocks of target rows: (start, stop, rows x K*A gathered). All blocks share one buffer.
+    """Iterator over blocks of target rows, (start, stop, gathered rows x K*A). All blocks share one buffer.
 
-    Every block has the same number of rows (the last one is filled with zeros), since oneDNN prepares once per shape.
+    Every block has the same number of rows (the last one is padded with zeros), because oneDNN prepares each shape
+    once.
     """
 
     def __init__(self, source: Tensor, table: Tensor) -> None:
@@ -123,14 +125,14 @@ class _Blocks:
 
 
 def _filled(rows: Tensor, count: int, value: int = 0) -> Tensor:
-    """Add rows of one value up to `count`."""
+    """Pad with rows of one value up to `count` rows."""
     if rows.shape[0] == count:
         return rows
     return functional.pad(rows, (0, 0, 0, count - rows.shape[0]), value=value)
 
 
 def _block_rows(source: Tensor, width: int, targets: int) -> int:
-    """Return the rows of a block, each of which gathers or makes `width` values: enough to be fast, few to spare."""
+    """Return the rows per block, if each row gathers or makes `width` values, so that a block is fast but small."""
     if source.is_cpu:
         rows = _ROWS_CPU if source.element_size() > 2 else _ROWS_CPU_16_BIT
         rows = max(rows, _ROWS_A_THREAD * torch.get_num_threads())

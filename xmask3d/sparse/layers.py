@@ -11,7 +11,7 @@ from xmask3d.sparse.tensor import SparseTensor
 
 
 class Convolution(nn.Module):
-    """Convolution of an odd kernel and stride 1, of kernel 2 and stride 2, or of kernel 1; no bias.
+    """Convolution without bias: odd kernel and stride 1, kernel 2 and stride 2, or kernel 1.
 
     The parameter `kernel` is (kernel_size^3, in, out), x fastest; (in, out) for kernel 1.
     """
@@ -23,13 +23,13 @@ class Convolution(nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
         shape = (in_channels, out_channels) if kernel_size == 1 else (kernel_size**3, in_channels, out_channels)
         self.kernel = nn.Parameter(torch.empty(shape))
-        # Kaiming normal for ReLU, over the outputs; over the inputs for a matrix, whose first axis the published rule
-        # takes for the outputs.
+        # Kaiming normal for ReLU with the fan of the outputs; for a matrix that of the inputs, since the published rule
+        # mistakes its first axis for the outputs.
         fan = in_channels if kernel_size == 1 else kernel_size**3 * out_channels
         nn.init.normal_(self.kernel, std=math.sqrt(2 / fan))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """Convolve V x in -> V x out on the same voxels, or on those of the next coarser level for stride 2."""
+        """Convolve V x in -> V x out on the same voxels, or for stride 2 on those of the next coarser level."""
         features = x.features.to(autocast_type(x.features))
         if self.kernel_size == 1:
             return x.with_features(x.manager.pointwise(features, self.kernel, x.stride))
@@ -42,7 +42,7 @@ class Convolution(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """2x2x2 transposed convolution of stride 2, back to the voxels of the next finer level; no bias.
+    """2x2x2 transposed convolution of stride 2 without bias, back to the voxels of the next finer level.
 
     The parameter `kernel` is (8, in, out).
     """
@@ -81,12 +81,12 @@ def normed_convolution(
     shortcut: SparseTensor | None = None,
     relu: bool = True,
 ) -> SparseTensor:
-    """Apply a convolution and batch norm, add a shortcut, and end in ReLU; in place where nothing else reads it.
+    """Apply a convolution and batch norm, add a shortcut and apply ReLU, in place where nothing else needs the values.
 
     Args:
         x: V x in.
-        shortcut: V' x out on the voxels of the result, if there is one.
-        relu: whether to end in ReLU.
+        shortcut: V' x out on the voxels of the result, or None.
+        relu: apply ReLU at the end.
 
     Returns:
         V' x out.

@@ -1,4 +1,4 @@
-"""Optional back end on MinkowskiEngine, for comparison and for set-ups that have it."""
+"""Optional back end on MinkowskiEngine, for comparison and for machines where it is installed."""
 
 import collections
 import collections.abc
@@ -13,7 +13,7 @@ from xmask3d.sparse.backend import CoordinateManager
 
 
 def import_minkowski() -> ModuleType:
-    """Import MinkowskiEngine; it asks `collections` for classes that moved to `collections.abc` in Python 3.10.
+    """Import MinkowskiEngine, which expects `collections` to have classes that Python 3.10 moved.
 
     Raises:
         UserError: it is not installed.
@@ -42,7 +42,7 @@ class MinkowskiCoordinateManager(CoordinateManager):
         if self._manager.size(key) != coordinates.shape[0]:
             raise UserError("voxel coordinates: the same (batch, x, y, z) row occurs twice; remove duplicates first")
         self._keys = {1: key}
-        # Row of the engine for each row given; empty when they agree.
+        # The engine's row for each input row; empty if they agree.
         self._rank = inverse.long() if inverse.numel() else None
         self.batch_size = int(coordinates[:, 0].max()) + 1 if coordinates.shape[0] else 0
 

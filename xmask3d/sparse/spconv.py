@@ -1,6 +1,6 @@
 """Optional back end on spconv (https://github.com/traveller59/spconv), whose wheels for CUDA install by pip.
 
-On a CPU, as of 2.3.8, it computes forward only, and with one thread. On a GPU it was never run by this project.
+On a CPU, version 2.3.8 computes only the forward pass, with one thread. This project never ran it on a GPU.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from torch import Tensor
 from xmask3d.errors import UserError
 from xmask3d.sparse.backend import CoordinateManager
 
-COARSEST = 16  # tensor stride; the grid that spconv is told spans whole cells of it
+COARSEST = 16  # tensor stride; the grid passed to spconv consists of complete cells of this size
 
 
 class SpconvCoordinateManager(CoordinateManager):
-    """Kernel maps made by spconv, once for each level and size, and its `Native` convolutions; rows keep their order.
+    """Kernel maps made by spconv once per level and size, and its `Native` convolutions; rows keep their order.
 
     Args:
         coordinates: V x 4 integer rows (batch, x, y, z).
 
     Raises:
-        UserError: spconv is not installed, or would give wrong sums.
+        UserError: spconv is not installed, or would compute wrong sums.
     """
 
     def __init__(self, coordinates: Tensor) -> None:
@@ -35,13 +35,13 @@ class SpconvCoordinateManager(CoordinateManager):
                 "CUDA, such as pip install spconv-cu126, or use the back end auto"
             ) from error
         if coordinates.is_cpu and torch.get_num_threads() > 1:
-            # Threads add to the same rows without a lock; the sums differ from run to run.
+            # Threads add to the same rows without a lock, so the sums differ from run to run.
             raise UserError(
                 "sparse back end 'spconv' is right with one thread only on a CPU: set OMP_NUM_THREADS=1, or use auto"
             )
         self._functional, self._ops, self._algorithm = functional, ops, ConvAlgo.Native
         self.batch_size = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 0
-        # Cells of every level are counted from multiples of its stride, as MinkowskiEngine's are.
+        # Cells of every level start at multiples of its stride, as in MinkowskiEngine.
         places = coordinates[:, 1:]
         self._origin = torch.div(places.amin(0), COARSEST, rounding_mode="floor") * COARSEST
         places = places - self._origin
@@ -75,8 +75,8 @@ class SpconvCoordinateManager(CoordinateManager):
     ) -> Tensor:
         """Run one of spconv's differentiable functions with the kernel map of a level and size.
 
-        Its autocast is that of float16 whatever torch's is, and bfloat16 is none of its types: products are made in
-        float16 where features are, else in float32.
+        Its autocast is always to float16, whatever torch's is, and it does not support bfloat16. Products are therefore
+        computed in float16 for float16 features, and otherwise in float32.
         """
         _, pairs, counts = self._map(stride, size)
         kind = torch.float16 if features.dtype == torch.float16 and features.is_cuda else torch.float32
@@ -91,7 +91,7 @@ class SpconvCoordinateManager(CoordinateManager):
         return self._rows[stride]
 
     def _map(self, stride: int, size: int) -> Any:
-        """Return rows of the result, pairs of rows per tap, and their counts; of size 2 with stride 2."""
+        """Return the number of rows of the result, the pairs of rows per tap, and their counts; size 2 has stride 2."""
         if (stride, size) not in self._maps:
             extent = [length // stride for length in self._extent]
             steps, around = (2, 0) if size == 2 else (1, size // 2)
@@ -103,5 +103,5 @@ class SpconvCoordinateManager(CoordinateManager):
 
 
 def spconv_filters(weight: Tensor, size: int) -> Tensor:
-    """Convert K^3 x A x B weights, taps along x first, to spconv's B x K x K x K x A, whose taps go along z first."""
+    """Convert K^3 x A x B weights with taps along x first to spconv's B x K x K x K x A, with taps along z first."""
     return weight.view(size, size, size, *weight.shape[1:]).permute(4, 2, 1, 0, 3).contiguous()

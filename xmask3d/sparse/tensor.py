@@ -15,9 +15,9 @@ class SparseTensor:
     """Features on the voxels of one level.
 
     Attributes:
-        features: V x C, a row for each row of `coordinates`.
+        features: V x C, one row for each row of `coordinates`.
         stride: tensor stride of the level: 1 for the finest grid, then 2, 4 ...
-        manager: the coordinates of the batch, shared by all tensors and networks that belong to it.
+        manager: coordinates of the batch, shared by all its tensors and networks.
     """
 
     features: Tensor
@@ -39,7 +39,7 @@ class SparseTensor:
         return replace(self, features=features)
 
     def features_as_given(self) -> Tensor:
-        """Return V x C features in the row order of the coordinates given for the batch; finest level only."""
+        """Return V x C features in the order of the batch's input coordinates; on the finest level only."""
         if self.stride != 1:
             raise ValueError(f"rows of stride {self.stride} have no order of their own")
         return self.manager.restore(self.features)
@@ -54,7 +54,7 @@ def sparse_tensor(coordinates: Tensor, features: Tensor, backend: str = "auto") 
         backend: see `coordinate_manager`.
 
     Raises:
-        UserError: faulty coordinates, a back end that is not there, or another number of features than of coordinates.
+        UserError: coordinates are faulty, the back end is missing, or the numbers of features and coordinates differ.
     """
     if features.ndim != 2 or features.shape[0] != coordinates.shape[0]:
         shapes = f"features {tuple(features.shape)} do not fit coordinates {tuple(coordinates.shape)}"
@@ -70,7 +70,7 @@ class Voxels:
     Attributes:
         coordinates: V x 4 int32 or int64 rows (sample, x, y, z), no row twice, any sign.
         features: V x C, colours.
-        batch_size: number B of samples; one may be without voxels.
+        batch_size: number B of samples, which may include samples without voxels.
         backend: back end of sparse convolutions, see `coordinate_manager`.
     """
 
@@ -81,12 +81,12 @@ class Voxels:
 
     @cached_property
     def sparse(self) -> SparseTensor:
-        """Sparse tensor of the voxels, made once, so that networks which convolve share its kernel maps."""
+        """Sparse tensor of the voxels, made once so that all networks share its kernel maps."""
         return sparse_tensor(self.coordinates, self.features, self.backend)
 
 
 def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
-    """Join the channels of two tensors on the same voxels, those of `first` leading."""
+    """Join the channels of two tensors on the same voxels; those of `first` come first."""
     if first.manager is not second.manager or first.stride != second.stride:
         raise ValueError("tensors to be joined lie on different voxels")
     return first.with_features(torch.cat([first.features, second.features], 1))

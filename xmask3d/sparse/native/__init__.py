@@ -1,1 +1,1 @@
-"""Sparse convolution compiled on the user's machine, where it has a C++ compiler; see `build` and `kernels`."""
+"""Sparse convolution compiled on the user's machine, if that has a C++ compiler; see `build` and `kernels`."""

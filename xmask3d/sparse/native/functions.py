@@ -32,7 +32,7 @@ class _Convolution(torch.autograd.Function):
         gradient = gradient.contiguous()
         for_features = for_weight = None
         if ctx.needs_input_grad[0]:
-            # Row u reads row v through tap k just when v reads u through the opposite tap.
+            # Row u reads row v through tap k exactly when v reads u through the opposite tap.
             for_features = kernels.forward(gradient, back, weight.transpose(1, 2), ctx.mirrored)
         if ctx.needs_input_grad[1]:
             for_weight = kernels.weight_gradient(features, gradient, there).to(weight.dtype)
@@ -40,7 +40,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def convolution(features: Tensor, weight: Tensor, kernel_map: BlockedKernelMap) -> Tensor:
-    """Convolve V x A features, K x A x B weight -> V x B on the same rows, through a map that is its own mirror."""
+    """Convolve V x A features, K x A x B weight -> V x B on the same rows, with a map that mirrors itself."""
     return _Convolution.apply(features, weight, kernel_map, kernel_map, True)
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from xmask3d.native.compiler import BuildError
 from xmask3d.native.library import address, failure_of, library, threads
 
-# Target rows a block: its sums and the rows they read fit the second-level cache. Few rows are cut finer, so that all
-# threads have work. Powers of two.
+# Target rows per block, powers of two: the sums of a block and the rows they read fit into the second-level cache.
+# A map of few rows is cut into smaller blocks, so that all threads have work.
 _BLOCK_ROWS = 256
 _BLOCK_ROWS_FEW = 64
 _FEW = 2048
@@ -23,9 +23,9 @@ class BlockedKernelMap:
     """Kernel map as lists of (source row, target row), sorted by block of target rows, then by tap.
 
     Attributes:
-        starts: blocks * K + 1 int64, where the pairs of each block and tap begin.
+        starts: blocks * K + 1 int64, start of the pairs of each block and tap.
         rows: P int32 source rows.
-        places: P int16 target rows, counted from the block's first.
+        places: P int16 target rows, counted from the first row of their block.
         sources, targets: S and T, number of source and target rows.
         taps: K.
         block_rows: target rows of a block.
@@ -41,11 +41,11 @@ class BlockedKernelMap:
 
     @classmethod
     def of_table(cls, table: Tensor, source_rows: int) -> "BlockedKernelMap":
-        """Sort a T x K int32 table of source rows, `source_rows` for none."""
+        """Sort a T x K int32 table of source rows, in which `source_rows` stands for no row."""
         targets, taps = table.shape
         block_rows = _BLOCK_ROWS if targets > _FEW else _BLOCK_ROWS_FEW
         whole = functional.pad(table, (0, 0, 0, -targets % block_rows), value=source_rows)
-        by_tap = whole.view(-1, block_rows, taps).transpose(1, 2).contiguous()  # blocks x K x rows of a block
+        by_tap = whole.view(-1, block_rows, taps).transpose(1, 2).contiguous()  # blocks x K x (rows per block)
         found = by_tap != source_rows
         counts = found.view(torch.uint8).sum(2, dtype=torch.int32)
         starts = functional.pad(torch.cumsum(counts.flatten(), 0), (1, 0))
@@ -62,14 +62,14 @@ class BlockedKernelMap:
 
     @property
     def arguments(self) -> tuple[c_void_p | c_int64 | c_int, ...]:
-        """Arguments in the order in which all loops take them."""
+        """Arguments in the order that all loops expect."""
         pointers = address(self.starts), address(self.rows), address(self.places)
         return *pointers, c_int64(self.targets), c_int(self.taps), c_int(self.block_rows)
 
 
 @functools.cache
 def failure() -> str:
-    """Return the reason why the library cannot be used on this machine; empty if it can."""
+    """Return the reason why the library cannot be used on this machine, or an empty string if it can."""
     return failure_of("sparse convolution", _check)
 
 
@@ -86,7 +86,7 @@ def forward(source: Tensor, kernel_map: BlockedKernelMap, weight: Tensor, mirror
         T x B.
 
     Raises:
-        ValueError: shapes that do not fit the map; the loops themselves check nothing.
+        ValueError: shapes do not fit the map; they are checked here because the loops check nothing.
     """
     taps, inner, width = weight.shape
     if taps != kernel_map.taps or source.shape != (kernel_map.sources, inner):
@@ -119,7 +119,7 @@ def weight_gradient(source: Tensor, target: Tensor, kernel_map: BlockedKernelMap
         K x A x B.
 
     Raises:
-        ValueError: shapes that do not fit the map.
+        ValueError: shapes do not fit the map.
     """
     if len(source) != kernel_map.sources or len(target) != kernel_map.targets:
         raise ValueError(
@@ -139,7 +139,7 @@ def _check() -> None:
     """Compare the loops with plain torch on a small map of odd sizes.
 
     Raises:
-        BuildError: they differ, so that the compiler or its flags are at fault.
+        BuildError: the results differ, so the compiler or its flags are at fault.
     """
     generator = torch.Generator().manual_seed(0)
     table = torch.randint(0, 101, (100, 3), generator=generator, dtype=torch.int32)
@@ -150,5 +150,5 @@ def _check() -> None:
     expected = torch.einsum("tka,kab->tb", gathered, weight), torch.einsum("tka,tb->kab", gathered, target)
     actual = forward(source, kernel_map, weight), weight_gradient(source, target, kernel_map)
     for one, true in zip(actual, expected, strict=True):
-        if not (one - true).norm() <= 1e-5 * true.norm():  # nor if it is NaN
+        if not (one - true).norm() <= 1e-5 * true.norm():  # also false for NaN
             raise BuildError("the compiled library fails its self-test")

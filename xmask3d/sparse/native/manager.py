@@ -1,4 +1,4 @@
-"""Back end whose loops are compiled on the machine that runs them."""
+"""Back end with loops that are compiled on the machine that runs them."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from xmask3d.sparse.native.kernels import BlockedKernelMap
 
 
 class NativeCoordinateManager(TorchCoordinateManager):
-    """Back end of compiled loops for float32 and bfloat16 on the CPU, summed in float32; plain torch does the rest."""
+    """Back end of compiled loops for float32 and bfloat16 on the CPU, summed in float32; otherwise plain torch."""
 
     def __init__(self, coordinates: Tensor) -> None:
         super().__init__(coordinates)
