@@ -1,4 +1,4 @@
-"""Several samples as one: the input of the network and of the losses."""
+"""Batch of samples: the input of the network and of the losses."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,7 @@ class Batch:
         images: B x 3 x H x W float32 in [0, 1].
         voxel_coords: V x 4 int32 rows (sample, x, y, z).
         voxel_features: V x 3 float32.
-        point_to_voxel: N int64 into the V voxels of the whole batch.
+        point_to_voxel: N int64, row of each point's voxel among all V voxels of the batch.
         point_batch: N int64, sample of each point, ascending.
         points: N x 3 float32. point_index: N int64. pixels: N x 2 int64.
         classes, labels, binary_labels: N int64, see `Sample`. label_maps: B x H x W int64.
@@ -42,11 +42,11 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """B, the number of samples."""
+        """Number of samples, B."""
         return len(self.views)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
-        """Copy to a device; floating tensors also to `dtype` when given."""
+        """Copy to a device; floating-point tensors also to `dtype`, if given."""
 
         def move(value: Any) -> Any:
             if not isinstance(value, Tensor):
@@ -57,7 +57,7 @@ class Batch:
         return replace(self, **{name: move(value) for name, value in vars(self).items()})
 
     def pin_memory(self) -> "Batch":
-        """Copy to memory that a GPU reads while the host goes on; loaders call it where they are told to pin."""
+        """Copy to page-locked memory, which a GPU reads asynchronously; loaders with `pin_memory` call this."""
 
         def pin(value: Any) -> Any:
             return value.pin_memory() if isinstance(value, Tensor) else value
@@ -66,7 +66,7 @@ class Batch:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Join samples into a batch; voxel rows of later samples are offset."""
+    """Join samples into a batch, in which the voxel rows of later samples are offset."""
 
     def optional(name: str, join) -> Tensor | None:
         parts = [getattr(sample, name) for sample in samples]

@@ -1,4 +1,4 @@
-"""Check of a whole data set before training: its content, and every file that is missing or bad."""
+"""Check of a complete data set before training: reports its content and every missing or bad file."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from xmask3d.data.visibility import Visibility
 from xmask3d.errors import UserError, some
 from xmask3d.splits import Benchmark
 
-POOR_AGREEMENT = 0.3  # share of visible points whose label equals their pixel's, below which ids or poses are wrong
-UNLABELLED = (-100, 255)  # what files may hold for "no label" besides ids without a class
+POOR_AGREEMENT = 0.3  # ids or poses are wrong if a smaller share of visible points has the label of its pixel
+UNLABELLED = (-100, 255)  # values that may mean "no label" in files, besides ids without a class
 
 
 @dataclass
@@ -26,18 +26,20 @@ class SplitReport:
     """Content of a split, or of one scene of it.
 
     Attributes:
-        problems: one line a bad file or scene.
-        warnings: one line about each thing that may be meant so.
-        unlabelled: folders of label pictures that are not there, though their scenes have frames.
+        problems: one line per bad file or scene.
+        warnings: one line per oddity that may be intended.
+        unlabelled: missing folders of label pictures of scenes that have frames.
         blank: label pictures that show no class of the benchmark.
-        scenes, views, usable: numbers of scenes, of views, and of views that show enough to be trained on.
-        lost: views whose pose is infinite, as in ScanNet where the camera was lost.
-        points: points of all scenes. points_per_view: visible points of each readable view.
-        class_points: K + 1 points per class, the ignored last.
-        class_pixels: K + 1 pixels per class, the ignored last.
+        scenes, views, usable: numbers of scenes, of views, and of views that show enough for training.
+        lost: number of views with an infinite pose, as ScanNet has where the camera was lost.
+        points: number of points in all scenes.
+        points_per_view: number of visible points in each readable view.
+        class_points: number of points per class, K + 1 numbers; ignored points come last.
+        class_pixels: number of pixels per class, K + 1 numbers; ignored pixels come last.
         image_sizes, depth_sizes: number of stored pictures by (height, width).
-        with_caption, with_labels: views with a sentence, and with a label picture.
-        agree, compared: visible points whose label equals their pixel's, and all that have both.
+        with_caption, with_labels: numbers of views with a caption, and with a label picture.
+        agree, compared: numbers of visible points whose label equals that of their pixel, and of all that have both
+            labels.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -79,11 +81,11 @@ def check_split(
 
     Args:
         reader: reader of the split.
-        settings: decides which points a view sees, and what it must show to count as usable.
-        max_views: look at this many views of each scene only, evenly spaced; file names are checked for all.
-        workers: processes.
-        training: the split is trained on, which needs label pictures.
-        captions: losses ask for sentences about its views.
+        settings: settings for the points that a view sees, and for a view to count as usable.
+        max_views: number of views to read per scene, evenly spaced; file names are checked for all views.
+        workers: number of processes.
+        training: the split is used for training, which needs label pictures.
+        captions: losses need captions of the views.
         published: number of scenes of the published split, see `published_scenes`.
     """
     total = SplitReport()
@@ -102,7 +104,7 @@ def check_split(
 
 
 def published_scenes(reader: ScanNetReader) -> int | None:
-    """Return the number of scenes of the published split; None where unknown or where the data imitate its layout."""
+    """Return the number of scenes of the published split; None if unknown or if other data imitate its layout."""
     spec = reader.spec
     imitated = spec.imitated is not None and (reader.root / spec.imitated).is_file()
     return None if imitated else spec.scenes.get(reader.split)
@@ -158,7 +160,7 @@ def _faults_of_points(reader: ScanNetReader, scene: str, points: np.ndarray, ids
 
 
 def _unknown_ids(ids: np.ndarray, reader: ScanNetReader, kind: int) -> str | None:
-    """Describe bad ids of a 3D file (kind 0) or a label picture (kind 1); nothing for the user's own class lists."""
+    """Describe bad ids in a 3D file (kind 0) or a label picture (kind 1); nothing for the user's own class lists."""
     largest = reader.spec.largest_ids
     if largest is None or reader.benchmark.name.partition("/")[0] != reader.spec.class_list:
         return None
@@ -171,7 +173,7 @@ def _unknown_ids(ids: np.ndarray, reader: ScanNetReader, kind: int) -> str | Non
 
 
 def _odd_sizes(scene: str, views: list[str], reader: ScanNetReader) -> Iterable[str]:
-    """Describe pictures that differ in size from most of their kind in the scene; unreadable ones are skipped."""
+    """Describe pictures of unusual size for their kind in the scene; unreadable ones are skipped."""
     folder = reader.view_folder(scene)
     for kind, path_of in (
         ("colour", lambda view: reader.color_path(scene, view)),
@@ -205,7 +207,7 @@ def _check_view(
     report.depth_sizes[depth_size] += 1
     if len(depth_size) != 2:
         raise UserError(f"{depth_path}: has {depth_size[-1]} channels, expected one of 16 bits")
-    if depth.dtype.itemsize < 2:  # millimetres would end at a quarter of a metre
+    if depth.dtype.itemsize < 2:  # in millimetres the depth would end at a quarter of a metre
         raise UserError(f"{depth_path}: has 8 bits, expected 16 (depth in millimetres)")
     view = reader.read_view(scene.name, name)
     if not view.depth.any():
@@ -243,7 +245,7 @@ def _check_label_picture(
 
 
 def _unpaired(folder: Path, views: list[str]) -> Iterable[str]:
-    """Describe frames without colour though other files have them, and the reverse."""
+    """Describe frames that lack colour but have other files, and the reverse."""
     problems = []
     for part, suffix in (("depth", ".png"), ("pose", ".txt")):
         stems = {path.stem for path in visible_files(folder / part) if path.suffix == suffix}
@@ -259,7 +261,7 @@ def _count(ids: np.ndarray) -> Counter:
 
 
 def _check_whole(report: SplitReport, benchmark: Benchmark, training: bool, captions: bool) -> None:
-    """Find faults that no single file shows."""
+    """Find faults that only show across files."""
     looked = len(report.points_per_view)
     if training and report.unlabelled and not report.with_labels:
         report.problems.append(

@@ -1,4 +1,4 @@
-"""Facts about a data set, and the opening of its splits."""
+"""Specification of a data set, which also opens its splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xmask3d.splits import Benchmark
 
 
 class OpenSplit(Protocol):
-    """Maker of the reader of one split; usually the reader's class itself."""
+    """Function that makes the reader of one split; usually the reader's class itself."""
 
     def __call__(
         self,
@@ -30,20 +30,20 @@ class OpenSplit(Protocol):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Facts about a data set that are known beforehand.
+    """Facts about a data set that are known before it is read.
 
     Attributes:
-        name: value of `data.layout`: one of those that come with the program, or the dotted path of this object.
-        reader: makes the reader of a split; see `open` for its arguments.
-        one_camera: ScanNet's published camera fits every scan: it stands in where a scene has none of its own, and
-            `protocol=reference` uses it for all.
-        depth_unit: steps of a depth picture in a metre.
-        captions: file of sentences below the root, used where it exists.
-        class_list: class list whose ids the files hold, such as "scannet20".
-        largest_ids: largest id that files of that list hold, in 3D files and in label pictures; classes that a
-            benchmark leaves out have ids too. None if any id may occur.
-        scenes: number of scenes of each published split; scores on a part of one do not compare with others.
-        imitated: file below the root of data that have this layout but scenes of their own.
+        name: value of `data.layout`: the name of a built-in data set, or the dotted path of this object.
+        reader: function that makes the reader of a split; see `open` for its arguments.
+        one_camera: ScanNet's published camera fits every scan. It is used for scenes without a camera of their own and,
+            with `protocol=reference`, for all scenes.
+        depth_unit: value of a depth picture at one metre.
+        captions: file of captions below the root, used if it exists.
+        class_list: class list of the ids in the files, such as "scannet20".
+        largest_ids: largest id in 3D files and in label pictures, including classes that a benchmark leaves out. None
+            if any id may occur.
+        scenes: number of scenes of each published split; scores on a part of a split are not comparable.
+        imitated: file below the root that marks data with this layout but scenes of their own.
     """
 
     name: str
@@ -72,14 +72,14 @@ class DatasetSpec:
         Args:
             root: folder of the data set.
             split: name of the split, such as "train".
-            benchmark: maps ids of files to class ids.
-            captions: JSON {scene: {view: sentence}}; the data set's own file by default, where it exists.
+            benchmark: mapping of ids in files to class ids.
+            captions: JSON {scene: {view: sentence}}; by default the data set's own file, if it exists.
             frame_size: (height, width) of the frame grid; frames of another size are resized.
-            published_intrinsics: use ScanNet's published camera even where the data have their own.
+            published_intrinsics: use ScanNet's published camera even if the data have their own.
             cache: folder for decoded scenes.
 
         Raises:
-            UserError: no scene where the layout has them.
+            UserError: there is no scene in the folder that the layout prescribes.
         """
         own = Path(root) / self.captions
         if captions is None or Path(captions) == own:

@@ -20,12 +20,12 @@ from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
 
-UNCAPTIONED = 0.1  # share of views without a caption up to which losses that ask for captions still train
-SCENES_TRIED = 20  # scenes in a row without a usable view after which a data set counts as unusable
+UNCAPTIONED = 0.1  # largest share of views without a caption that losses with captions tolerate
+SCENES_TRIED = 20  # a data set counts as unusable after this number of scenes in a row without a usable view
 
 
 class _Views(Dataset):
-    """Base of the data sets below: reads a view by policy, and makes its sample."""
+    """Base of the data sets below: reads a view, treats damage by policy, and makes the sample."""
 
     def __init__(
         self, reader: SceneReader, benchmark: Benchmark, settings: ViewSettings, with_label_map: bool = False
@@ -38,7 +38,7 @@ class _Views(Dataset):
         self._regions: SceneRegions | None = None
 
     def _sample(self, scene: Scene, name: str, rng: np.random.Generator | None) -> Sample | None:
-        """Make the sample of a view, or None where the view is damaged or shows too little (detected once)."""
+        """Make the sample of a view, or None if the view is damaged or shows too little (detected once)."""
         if (scene.name, name) in self._unusable:
             return None
         sample = None
@@ -58,7 +58,7 @@ class _Views(Dataset):
         except UserError as error:
             if self._refuse or isinstance(error, WriteError):
                 raise
-            # Lost poses are usual in ScanNet: nothing that a user could fix.
+            # Lost poses are normal in ScanNet, and nothing that a user could fix.
             log.log(logging.DEBUG if isinstance(error, LostPose) else logging.WARNING, "view skipped: %s", error)
         if sample is None:
             self._unusable.add((scene.name, name))
@@ -66,15 +66,15 @@ class _Views(Dataset):
 
 
 class TrainingViews(_Views):
-    """Random views of all scenes. Sample `index` of an epoch depends on (seed, epoch, index) and on nothing else.
+    """Random views of all scenes. Sample `index` of an epoch depends on (seed, epoch, index) alone.
 
     Args:
-        reader: the training split; scenes need labels, and views label pictures.
-        benchmark: gives training ids.
+        reader: reader of the training split; scenes need labels, and views need label pictures.
+        benchmark: class list that gives training ids.
         settings: sizes, filter and augmentation of samples.
         views_per_scene: samples drawn from each scene per epoch.
         seed: seed of the random generator that chooses views and augments them.
-        regions: finds what stands in for labels, of which then none is read; None to train on labels.
+        regions: finds regions that replace the labels, none of which is then read; None to train on labels.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TrainingViews(_Views):
         super().__init__(reader, benchmark, settings, with_label_map=regions is None)
         self._regions = regions
         self._views_per_scene, self._seed = views_per_scene, seed
-        # In shared memory, so that loader processes that outlive an epoch see the new number.
+        # In shared memory, so that loader processes that live for several epochs see the new number.
         self._epoch = torch.zeros((), dtype=torch.int64)
         with suppress(RuntimeError):  # without shared memory no loader process is started
             self._epoch.share_memory_()
@@ -105,7 +105,7 @@ class TrainingViews(_Views):
         return [(scene, view) for scene in reader.scene_names for view in reader.view_names(scene)]
 
     def count_captions(self) -> tuple[int, int]:
-        """Count the views that may be drawn: those with a sentence, and all of them."""
+        """Count the views that may be drawn: those with a caption, and all of them."""
         views = self.all_views()
         return sum(bool(self._reader.caption(scene, view)) for scene, view in views), len(views)
 
@@ -117,7 +117,7 @@ class TrainingViews(_Views):
         """Draw views of scene `index % n_scenes` without replacement until one can be used.
 
         Raises:
-            UserError: no view of the scene can be used, and the policy is "refuse" or the next scenes are no better.
+            UserError: no view of the scene is usable, and the policy is "refuse" or the next scenes are no better.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -164,15 +164,15 @@ class TrainingViews(_Views):
 
 
 class ValidationViews(_Views):
-    """Some views of every scene, other ones each epoch; the items of a scene follow each other.
+    """Some views of every scene, different ones in each epoch; the items of a scene are consecutive.
 
-    An item is None if no view will do, or if its scene has fewer views than are asked for.
+    An item is None if no view is usable, or if its scene has fewer views than requested.
 
     Args:
-        reader, benchmark, settings, seed: see `TrainingViews`; the published validation has an augmentation too.
-        step: how many views further on the next one is tried where one will not do; any other view is tried after
-            those.
-        views_per_scene: evenly spaced; one, as published, is a matter of luck where scenes are few.
+        reader, benchmark, settings, seed: see `TrainingViews`; the published validation is augmented too.
+        step: distance to the next view to try if a view is not usable; all remaining views are tried last.
+        views_per_scene: number of evenly spaced views per scene; with few scenes a single one, as published, depends on
+            luck.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class ValidationViews(_Views):
         return len(self._reader.scene_names) * self._views_per_scene
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 0): of a scene's n views `epoch % n` is tried first, then those after it."""
+        """Choose the epoch (from 0): view `epoch % n` of a scene's n views is tried first, then those after it."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Sample | None:
@@ -222,15 +222,15 @@ class ValidationViews(_Views):
 
 
 class SceneViews(_Views):
-    """All views of one scene in order, for evaluation; an item is None where its view cannot be used.
+    """All views of one scene in order, for evaluation; an item is None if its view is not usable.
 
     Args:
         reader, benchmark, settings: see `TrainingViews`.
         scene: name of the scene.
         max_views: largest number of views, evenly spaced; None for all.
-        seed: seed of the augmentation, which the published evaluation has.
-        rotation: number of the pass over the scene; each draws other random numbers.
-        with_label_map: read label pictures; labelling needs none.
+        seed: seed of the augmentation that the published evaluation applies.
+        rotation: number of the pass over the scene; each pass draws its own random numbers.
+        with_label_map: read label pictures, which labelling does not need.
     """
 
     def __init__(
@@ -268,6 +268,6 @@ def evenly_spaced(names: list[str], limit: int | None) -> list[str]:
 
 
 def collate_usable(samples: list[Sample | None]) -> Batch | None:
-    """Apply `collate` for data sets whose items may be None; None if all of them are."""
+    """Apply `collate` to the items that are not None; None if all of them are."""
     usable = [sample for sample in samples if sample is not None]
     return collate(usable) if usable else None

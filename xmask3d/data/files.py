@@ -1,4 +1,4 @@
-"""Files of a processed scan: scene tuples, pictures, poses, intrinsics. Every failure names the path."""
+"""Files of a processed scan: scene tuples, pictures, poses, intrinsics. Every error message names the path."""
 
 import io
 import logging
@@ -21,20 +21,20 @@ from xmask3d.seal import Checked
 
 log = logging.getLogger(__name__)
 
-MAX_MATRIX = 1 << 16  # bytes of a text file with one
+MAX_MATRIX = 1 << 16  # largest size of a text file with a matrix, in bytes
 
 
 class LostPose(UserError):
-    """Error: a pose with infinities, by which ScanNet marks frames whose camera pose is unknown."""
+    """Error that a pose has infinities, by which ScanNet marks frames whose camera pose is unknown."""
 
 
 def read_tuple(path: Path) -> tuple:
     """Read a `torch.save`d tuple of numpy arrays without executing anything.
 
-    Both containers of `torch.save` are read: the zip archive, and the stream of pickles of torch before 1.6.
+    Both formats of `torch.save` are read: the zip archive, and the stream of pickles before torch 1.6.
 
     Raises:
-        UserError: missing, truncated, not such a file, or with anything but plain values and arrays in it.
+        UserError: the file is missing, truncated, of another kind, or contains anything but plain values and arrays.
     """
     with reading(path, "a tuple of numpy arrays"):
         if zipfile.is_zipfile(path):
@@ -60,7 +60,7 @@ def _read_archive(path: Path) -> Any:
             value = unpickle(io.BytesIO(archive.read(entry)))  # `read` compares the checksum
             _sound.add(path)
             return value
-    # What was sound a moment ago is not summed up again, nor copied before it is read: half of the time.
+    # A file that was intact a moment ago is neither checked again nor copied before it is read, which halves the time.
     with open(path, "rb") as stream:
         stream.seek(entry.header_offset)
         header = stream.read(30)
@@ -68,16 +68,16 @@ def _read_archive(path: Path) -> Any:
         return unpickle(stream, checked=True)
 
 
-_sound = Checked()  # files whose checksum this process has seen to be right
+_sound = Checked()  # files whose checksum this process has verified
 
 
 def read_points(path: Path, tell: Tell = log.warning) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Read a processed scene: points n x 3 float32, colours n x 3 float32 in [-1, 1], file label ids n int64 or None.
 
-    A scalar in place of the colours (a scan without) gives zeros.
+    A scalar in place of the colours, for a scan without any, gives zeros.
 
     Args:
-        tell: takes a sentence about each repair, see `checked_colors`.
+        tell: function that reports a repair, see `checked_colors`.
     """
     parts = read_tuple(path)
     if len(parts) < 2:
@@ -93,26 +93,26 @@ def read_points(path: Path, tell: Tell = log.warning) -> tuple[np.ndarray, np.nd
 
 def write_points(path: Path, points: np.ndarray, colors: np.ndarray, labels: np.ndarray) -> None:
     """Write a scene as `read_points` reads it and as the published files are: a tuple of float arrays."""
-    import torch  # takes seconds, and those who only read need none of it
+    import torch  # imported here because it takes seconds, and readers do not need it
 
     value = (np.asarray(points, np.float32), np.asarray(colors, np.float32), np.asarray(labels, np.float64))
-    buffer = io.BytesIO()  # given a path, torch would keep the temporary name in the file
+    buffer = io.BytesIO()  # with a path instead, torch would store the temporary name in the file
     torch.save(value, buffer, pickle_protocol=4)
     atomic_write(path, buffer.getvalue())
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """List the visible files of a folder, sorted by name, none without a folder; unfinished files are hidden ones."""
+    """List the visible files of a folder, sorted by name; none if it is missing. Unfinished files are hidden."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
-    """Decode a picture: h x w x 3 uint8 for mode "RGB", else h x w of its own integer type.
+    """Decode a picture: h x w x 3 uint8 for mode "RGB", otherwise h x w in its own integer type.
 
     Raises:
-        UserError: missing, truncated or not a picture.
+        UserError: the file is missing, truncated or not a picture.
     """
     with open_picture(path) as picture:
         if mode is not None:
@@ -123,7 +123,7 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
-    """Read (height, width) from the head of a picture file; None where it cannot be read."""
+    """Read (height, width) from the header of a picture file; None if it cannot be read."""
     try:
         with open_picture(path) as picture:
             return picture.height, picture.width
@@ -135,7 +135,7 @@ def read_matrix(path: Path) -> np.ndarray:
     """Read a square matrix of numbers as text, float64.
 
     Raises:
-        UserError: missing, not a 3 x 3 or 4 x 4 matrix, or with NaN or infinity in it.
+        UserError: the file is missing, is not a 3 x 3 or 4 x 4 matrix, or contains NaN or infinity.
     """
     matrix = _read_square(path)
     if not np.isfinite(matrix).all():
@@ -157,8 +157,8 @@ def read_pose(path: Path) -> np.ndarray:
     """Read a camera-to-world pose: 4 x 4 float64, a rigid motion.
 
     Raises:
-        UserError: missing, or no such matrix.
-        LostPose: with infinities in it.
+        UserError: the file is missing or has no such matrix.
+        LostPose: the matrix has infinities.
     """
     pose = _read_square(path)
     if not np.isfinite(pose).all():
@@ -171,8 +171,8 @@ def read_pose(path: Path) -> np.ndarray:
 def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tuple[int, int]) -> Intrinsics | None:
     """Find the intrinsics of a folder of frames, on the grid `frame_size`.
 
-    `intrinsics.txt` (in the folder or above it) is on the grid of the stored frames; `intrinsic/intrinsic_depth.txt`,
-    which ScanNet's own exporter writes, on that of its depth camera, 480 x 640.
+    `intrinsics.txt` (in the folder or above it) is for the size of the stored frames; `intrinsic/intrinsic_depth.txt`,
+    which ScanNet's own exporter writes, is for its depth camera, 480 x 640.
 
     Returns:
         None if the folder has neither file.
@@ -186,10 +186,10 @@ def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tupl
 
 
 def intrinsics_files(folder: Path) -> tuple[Path, Path, Path]:
-    """Return the places of intrinsics of a folder of frames, in the order in which they are looked for."""
+    """Return the possible files of intrinsics for a folder of frames, in the order of preference."""
     return folder / "intrinsics.txt", folder / "intrinsic" / "intrinsic_depth.txt", folder.parent / "intrinsics.txt"
 
 
 def published_intrinsics(frame_size: tuple[int, int]) -> Intrinsics:
-    """Return the one camera that the published pipeline uses for every scan, on the grid `frame_size`."""
+    """Return the camera that the published pipeline uses for every scan, on the grid `frame_size`."""
     return SCANNET_DEPTH_INTRINSICS.scaled((480, 640), frame_size)

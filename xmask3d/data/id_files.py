@@ -1,4 +1,4 @@
-"""Files of label ids and masks as text, one number a line, as ScanNet and its benchmark write them."""
+"""Text files of label ids and masks with one number per line, the format of ScanNet and its benchmark."""
 
 import glob
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 
-LARGEST_FILE = 1 << 30  # bytes of text
+LARGEST_FILE = 1 << 30  # largest size of a text file, in bytes
 
 
 def write_prediction(
@@ -22,13 +22,13 @@ def write_prediction(
     Args:
         labels: n label ids.
         objects: n object numbers, -1 for none.
-        ids: label id of each object; those of 0 are left out.
+        ids: label id of each object; objects with id 0 are left out.
         confidences: confidence of each object.
     """
     semantic, instance = folder / "semantic" / f"{scene}.txt", folder / "instance" / f"{scene}.txt"
     atomic_write(semantic, "".join(f"{value}\n" for value in labels.tolist()))
     for path in (instance.parent / "masks").glob(f"{glob.escape(scene)}_*.txt"):
-        if re.fullmatch(rf"{re.escape(scene)}_\d{{3,}}\.txt", path.name):  # of an earlier export
+        if re.fullmatch(rf"{re.escape(scene)}_\d{{3,}}\.txt", path.name):  # masks of an earlier export
             path.unlink()
     files, rows = [semantic, instance], []
     for number, (class_id, confidence) in enumerate(zip(ids, confidences, strict=True)):
@@ -43,7 +43,7 @@ def write_prediction(
 
 
 def read_text(path: Path) -> bytes:
-    """Read a text file. Raises `UserError` if it is missing, or larger than that of any scene."""
+    """Read a text file. Raises `UserError` if it is missing, or larger than a scene's can be."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than {LARGEST_FILE >> 20} MiB; this is no text file of one scene")
@@ -55,11 +55,11 @@ def read_text(path: Path) -> bytes:
 
 
 def parse_ids(path: Path, content: bytes) -> np.ndarray:
-    """Parse whole numbers, one per line, with or without a decimal point, to int64; blank lines are skipped."""
+    """Parse integers, one per line, with or without a decimal point, to int64; blank lines are skipped."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # without it, other text only ends the reading
-            values = np.fromstring(content, np.int64, sep=" ")  # ten times as quick as any other way
+            warnings.simplefilter("error")  # without it, other text would only end the reading
+            values = np.fromstring(content, np.int64, sep=" ")  # ten times as fast as any other way
         lines = content.count(b"\n") + (not content.endswith(b"\n"))
         if len(values) == lines and content.strip() and not (b" " in content or b"\t" in content):
             return values
@@ -76,12 +76,12 @@ def parse_ids(path: Path, content: bytes) -> np.ndarray:
 
 
 def parse_mask(path: Path, content: bytes) -> np.ndarray:
-    """Parse a mask written as one 0 or 1 per line, bool."""
+    """Parse a mask with one 0 or 1 per line, bool."""
     codes = np.frombuffer(content, np.uint8)
     digits = codes[(codes != ord("\n")) & (codes != ord("\r"))]
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
     if len(digits) == lines and ((digits == ord("0")) | (digits == ord("1"))).all():
-        return digits == ord("1")  # a hundred times as quick, and masks are many
+        return digits == ord("1")  # a hundred times as fast, which matters for many masks
     return parse_ids(path, content) != 0
 
 

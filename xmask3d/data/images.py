@@ -8,8 +8,8 @@ import numpy as np
 def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize 8-bit pictures as the published pipeline did: bilinear, half-pixel centres, 11-bit fixed-point weights.
 
-    The products are cut, not rounded, as in the common fixed-point routine; the frozen networks saw such images, and
-    the results are equal to the last bit.
+    The products are truncated instead of rounded, as in the common fixed-point routine. The frozen networks were given
+    such images, and the results are equal to the last bit.
 
     Args:
         image: ... x h x w uint8 (channels first).
@@ -24,7 +24,8 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     resized = np.empty((len(planes), *size), np.uint8)
     left, right, left_weight, right_weight = _taps(image.shape[-1], size[1], edge_weight=False)
     upper, lower, upper_weight, lower_weight = _taps(image.shape[-2], size[0], edge_weight=True)
-    for plane, target in zip(planes, resized, strict=True):  # one at a time, which stays in the processor's cache
+    # one channel at a time, which stays in the processor's cache
+    for plane, target in zip(planes, resized, strict=True):
         rows = np.multiply(plane.take(left, 1), left_weight, dtype=np.int32)
         rows += np.multiply(plane.take(right, 1), right_weight, dtype=np.int32)
         rows >>= 4
@@ -56,10 +57,10 @@ def resize_to_unit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache
 def _taps(source: int, target: int, edge_weight: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return two source positions of each target position, and their weights in 1/2048.
+    """Return the two source positions of each target position, and their weights in units of 1/2048.
 
-    Beyond the edge both positions are the edge; `edge_weight` keeps the split between them, which matters where
-    products are cut.
+    Beyond the edge both positions are the edge. `edge_weight` keeps the weight divided between them, which matters
+    because products are truncated.
     """
     position = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
     first = np.floor(position).astype(np.int64)

@@ -1,6 +1,6 @@
-"""Checks of measurements in files: points, colours, labels, poses and cameras, wherever they enter.
+"""Checks of measurements from files: points, colours, labels, poses and cameras.
 
-Values that clearly mean something else are repaired and reported; impossible ones are refused with the file's name.
+Values that clearly have another meaning are repaired and reported; impossible ones are refused with the file's name.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.camera import Intrinsics
 
 FAR = 1e7
-"""Metres from the origin beyond which no map has a place."""
+"""Largest distance from the origin in metres; no coordinate of a map is larger."""
 
 ROUNDING = 1e-2
-"""By how much colours may pass 1 through rounding."""
+"""Amount by which colours may exceed 1 through rounding."""
 
 MAX_LABEL = 1 << 20
 RIGID = 0.05
-"""By how much the product of a rotation with its transpose may differ from the identity in any entry."""
+"""Largest difference, in any entry, of a rotation times its transpose from the identity."""
 
 Tell = Callable[[str], object]
 
@@ -28,7 +28,7 @@ def checked_points(points: np.ndarray, source: Path | str) -> np.ndarray:
     """Return points n x 3 unchanged, after checks.
 
     Raises:
-        UserError: another shape, or some that are NaN, infinite or beyond any map.
+        UserError: the shape is wrong, or some points are NaN, infinite or beyond any map.
     """
     if points.ndim != 2 or points.shape[1] != 3:
         raise UserError(f"{source}: points are {points.shape}, expected n x 3")
@@ -42,10 +42,11 @@ def checked_points(points: np.ndarray, source: Path | str) -> np.ndarray:
 def checked_colors(colors: np.ndarray, source: Path | str, tell: Tell) -> np.ndarray:
     """Return colours n x 3 float32 in [-1, 1], after checks.
 
-    Few that are NaN or infinite become mid-grey, and bytes (0 to 255) are brought to [-1, 1]; both are reported.
+    A few colours that are NaN or infinite become mid-grey, and bytes (0 to 255) are scaled to [-1, 1]; both are
+    reported.
 
     Raises:
-        UserError: most are no numbers, or they are of another range.
+        UserError: most colours are NaN or infinite, or they have another range.
     """
     finite = np.isfinite(colors).all(1)
     if not finite.all():
@@ -60,7 +61,7 @@ def checked_colors(colors: np.ndarray, source: Path | str, tell: Tell) -> np.nda
     if low >= -1 - ROUNDING and high <= 1 + ROUNDING:
         return np.clip(colors, -1, 1)
     if low >= 0 and high <= 255:
-        if not finite.all():  # grey of bytes
+        if not finite.all():  # grey in bytes
             colors = np.where(finite[:, None], colors, 127.5)
         tell(f"{source}: colours are {low:g} to {high:g}, expected -1 to 1; taken as bytes")
         return (colors / 127.5 - 1).astype(np.float32)
@@ -71,7 +72,7 @@ def checked_labels(labels: np.ndarray, count: int, source: Path | str) -> np.nda
     """Return the label ids of `count` points as int64.
 
     Raises:
-        UserError: another number of labels, or some that are no whole numbers or beyond any list of classes.
+        UserError: the number of labels is wrong, or some are no integers or larger than the id of any class.
     """
     labels = labels.reshape(-1)
     if len(labels) != count:
@@ -87,7 +88,7 @@ def checked_pose(pose: np.ndarray, source: Path | str) -> np.ndarray:
     """Return a camera-to-world pose unchanged, if it is 4 x 4 and finite.
 
     Raises:
-        UserError: no rigid motion, or one to a place beyond any map.
+        UserError: the pose is no rigid motion, or its position is beyond any map.
     """
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > RIGID or np.linalg.det(rotation) < 0:
@@ -106,7 +107,7 @@ def checked_camera(camera: Intrinsics, size: tuple[int, int], source: Path | str
         size: (height, width) of its pictures.
 
     Raises:
-        UserError: a principal point outside the picture, or a field of view that no such camera has.
+        UserError: the principal point is outside the picture, or the field of view is impossible.
     """
     if not (0 < camera.cx < size[1] and 0 < camera.cy < size[0] and camera.fx > 0 and camera.fy > 0):
         raise UserError(f"{source}: the principal point is outside a frame of {size[0]} x {size[1]} pixels")

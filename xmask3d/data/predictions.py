@@ -1,4 +1,4 @@
-"""Folder of predictions of any method: ScanNet's text format, npz, or labelled PLY, one file or index per scene."""
+"""Predictions of any method in a folder: ScanNet's text format, npz or labelled PLY, a file or index per scene."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,33 +18,33 @@ from xmask3d.metrics.predictions import ScenePrediction, SceneTruth
 from xmask3d.splits import Benchmark
 
 Ids = Literal["scannet", "points", "index"]
-"""Kinds of label ids: as in ScanNet's label pictures and files of results (NYU40, or raw ids for ScanNet200), as in the
-processed 3D files, or ranks in the class list from 0."""
+"""Kinds of label ids: those of ScanNet's label pictures and result files (NYU40, or raw ids for ScanNet200), those of
+the processed 3D files, or indices into the class list."""
 
 SUFFIXES = {".txt": "scannet", ".npz": "index", ".ply": "index"}
-"""Formats, and the ids that each holds unless given otherwise."""
+"""Formats, and the kind of ids that each has by default."""
 
 ARRAYS = ("labels", "points", "masks", "classes", "confidences")
-LARGEST_MASKS = 1 << 33  # masks times points of one scene
-SAME_PLACE = 0.02  # metres within which the points of prediction and truth are taken for the same
-FAR = 0.5  # metres beyond which half the nearest points mean another frame
+LARGEST_MASKS = 1 << 33  # masks times points of a scene
+SAME_PLACE = 0.02  # metres between points of prediction and truth that count as the same
+FAR = 0.5  # if half of the nearest points are farther, in metres, the frames differ
 
 
 @dataclass
 class PredictionFolder:
     """Predictions, one file per scene: `<scene>.txt`, `.npz` or `.ply`, also with `_vh_clean_2` in the name.
 
-    A text file holds one label id a line, or is an index of instances: a line each with the path of a mask (one 0 or 1
-    a point), a class id and a confidence. Labels and instances as text lie in sub-folders `semantic` and `instance`.
-    An npz holds `labels` (n), or `masks` (M x n), `classes` and `confidences` (M), or both, and may hold `points`
-    (n x 3). A PLY holds the vertex property `label`.
+    A text file has one label id per line, or is an index of instances, whose lines give the path of a mask (one 0 or 1
+    per point), a class id and a confidence. If there are both, they are in sub-folders `semantic` and `instance`. An
+    npz holds `labels` (n), or `masks` (M x n), `classes` and `confidences` (M), or both, and may hold `points` (n x 3).
+    A PLY holds the vertex property `label`.
 
     Attributes:
-        folder: that holds the files.
+        folder: folder of the files.
         benchmark: class list.
-        ids: kind of the label ids; by the format when None.
-        digests: SHA-256 of every file that was read, by its path in the folder.
-        without_class: points whose id is of no class of the list.
+        ids: kind of the label ids; None for the default of the format.
+        digests: SHA-256 of every file that was read, under its path in the folder.
+        without_class: number of points whose id belongs to no class of the list.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class PredictionFolder:
                     self._files.setdefault(path.stem.removesuffix("_vh_clean_2"), []).append(path)
 
     def check_scenes(self, scenes: list[str]) -> list[str]:
-        """Return names of files that belong to none of the scenes. Raises `UserError` if a scene has no file."""
+        """Return the names of files that belong to no scene. Raises `UserError` if a scene has no file."""
         missing = [name for name in scenes if name not in self._files]
         if missing:
             raise UserError(
@@ -77,10 +77,10 @@ class PredictionFolder:
         """Read the predictions for the points of a scene.
 
         Args:
-            points: n x 3 metres, the points whose truth is known.
+            points: n x 3 metres, points of the ground truth.
 
         Raises:
-            UserError: a damaged file, points that cannot be matched, or ids that are of no class.
+            UserError: a file is damaged, points cannot be matched, or ids belong to no class.
         """
         found: dict[str, np.ndarray | None] = {}
         sources = self._files[scene]
@@ -186,7 +186,7 @@ class PredictionFolder:
         return {"labels": labels, "points": np.stack([vertices[axis] for axis in "xyz"], 1)}
 
     def _labels(self, path: Path, ids: np.ndarray) -> np.ndarray:
-        """Map label ids to class ids, -1 where an id is of no class."""
+        """Map label ids to class ids; -1 for an id without a class."""
         kind, classes = self.ids or SUFFIXES[path.suffix], self.benchmark.num_classes
         table = {"scannet": self.benchmark.classes_of_pixels, "points": self.benchmark.classes_of_points}
         labels = table[kind](ids) if kind in table else np.where((ids >= 0) & (ids < classes), ids, classes)
@@ -196,7 +196,7 @@ class PredictionFolder:
         return np.where(labels == classes, -1, labels)
 
     def _class_ids(self, path: Path, ids: np.ndarray) -> np.ndarray:
-        """Return class ids of instances as in ScanNet's files of results; those of no class are -1."""
+        """Return class ids of instances as in ScanNet's result files; -1 for ids without a class."""
         kind, own = self.ids or SUFFIXES[path.suffix], np.array((*self.benchmark.file_ids_2d, -1))
         if kind == "scannet":
             return ids
@@ -206,19 +206,19 @@ class PredictionFolder:
 
 
 def match_points(source: Path, count: int, predicted: np.ndarray | None, points: np.ndarray) -> np.ndarray | None:
-    """Find the predicted point of each point: the same row, or else the nearest.
+    """Find the predicted point for each point of the truth: the same row, or else the nearest point.
 
     Args:
         source: file of the prediction, for messages.
-        count: points of the prediction.
-        predicted: their places, count x 3, or None where the file has none.
-        points: n x 3, the points whose truth is known.
+        count: number of points in the prediction.
+        predicted: positions of these points, count x 3, or None if the file has none.
+        points: n x 3, points of the ground truth.
 
     Returns:
-        None where both have the same points in the same order; else n rows of the prediction.
+        None if both have the same points in the same order; otherwise n rows of the prediction.
 
     Raises:
-        UserError: other numbers of points, and no places to find the nearest by, or places in another frame.
+        UserError: the numbers of points differ and there are no positions to match, or positions are in another frame.
     """
     if predicted is not None and (predicted.shape != (count, 3) or not np.isfinite(predicted).all()):
         raise UserError(f"{source}: its points are {predicted.shape}, expected {count} x 3 finite numbers")
@@ -244,10 +244,10 @@ def pair_scenes(
     """Yield truth and prediction of each scene, read one at a time.
 
     Args:
-        objects: folder of `<scene>.txt` with the object of every point: class id * 1000 + number, one a line.
+        objects: folder of `<scene>.txt` with the object of every point: class id * 1000 + number, one per line.
 
     Raises:
-        UserError: a scene without truth, or files that cannot be read.
+        UserError: a scene has no truth, or files cannot be read.
     """
     for name in scenes:
         scene = reader.read_scene(name)

@@ -1,4 +1,4 @@
-"""Regions of scenes in place of labels: what training aims at where it reads none."""
+"""Regions of scenes that replace labels as the target of training without labels."""
 
 import logging
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from xmask3d.seal import is_whole_cache, sealed
 log = logging.getLogger(__name__)
 
 MOST_REGIONS = 32
-"""Regions of a view that training aims at, the largest."""
+"""Largest number of regions of a view that are targets of training; the largest ones are taken."""
 
 SMALLEST_REGION = 50
-"""Visible points of a region that training aims at."""
+"""Fewest visible points of a region that is a target of training."""
 
 SCALE = 4.0
 """Scale of the segmentation: CLIP names parts of objects worse than objects, and mixtures worse than either."""
 
 
 class SceneRegions:
-    """Finder of the regions of scenes by geometry and colours alone.
+    """Segmentation of scenes into regions by geometry and colours alone.
 
     Args:
-        cache: folder to keep results in, keyed by the path, size and time of the files they follow from; None keeps
-            them in memory.
+        cache: folder for results, keyed by path, size and time of the files that they depend on; None keeps them in
+            memory.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -39,11 +39,11 @@ class SceneRegions:
         self._known: dict[str, np.ndarray] = {}
 
     def find(self, scene: Scene, files: Sequence[Path] = ()) -> np.ndarray:
-        """Return the region of each point, n int: the segments that came with the scene, else superpoints of it.
+        """Return the region of each point, n int: the segments that came with the scene, or else its superpoints.
 
         Args:
-            files: files that the scene follows from, as `SceneReader.sources` lists them; without them nothing is kept
-                on disk.
+            files: files that the scene depends on, as listed by `SceneReader.sources`; without them nothing is kept on
+                disk.
         """
         if scene.segments is not None:
             return scene.segments
@@ -57,7 +57,7 @@ class SceneRegions:
             if is_whole_cache(path):
                 return np.load(path, allow_pickle=False)
             log.warning("%s: damaged, computing it again", path)
-        except OSError:  # nothing kept yet
+        except OSError:  # no result on disk yet
             pass
         regions = divide_coarsely(scene)
         atomic_write(path, sealed(lambda part: np.save(part, regions)), sync=False)
@@ -75,14 +75,14 @@ def divide_coarsely(scene: Scene) -> np.ndarray:
 def region_map(
     regions: np.ndarray, pixels: np.ndarray, frame_size: tuple[int, int], image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Draw the regions of a view's points as a picture: each pixel has the region of the nearest point's pixel.
+    """Draw the regions of a view's points as a picture; each pixel takes the region of the nearest point.
 
     Args:
         regions: N int, region of each visible point. pixels: N x 2 (row, column) on the frame grid, at least one.
         frame_size, image_size: height and width of the frame grid and of the result.
 
     Returns:
-        H x W int64, regions numbered from 0 by their size, fewer than `MOST_REGIONS`.
+        H x W int64, regions numbered from 0 by falling size, fewer than `MOST_REGIONS`.
     """
     found, number, counts = np.unique(regions, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -14,15 +14,15 @@ class Sample:
         image: 3 x H x W float32 in [0, 1], resized to the network's input.
         voxel_coords: V x 3 int32, non-negative.
         voxel_features: V x 3 float32 colours in [-1, 1].
-        point_to_voxel: N int64, row of the voxel that a point fell in.
+        point_to_voxel: N int64, row of each point's voxel.
         points: N x 3 float32, metres, world frame, not augmented.
         point_index: N int64, index of each visible point in the scene.
         pixels: N x 2 int64 (row, column) on the frame grid.
-        classes: N int64 class ids 0..K-1, K ignored (evaluation); None without truth.
-        labels: N int64 training ids: base rank 0..C-1, C for everything else; None without truth.
+        classes: N int64 class ids 0..K-1, K for ignored points, used in evaluation; None without truth.
+        labels: N int64 training ids: 0..C-1 for base classes, C for everything else; None without truth.
         binary_labels: N int64, 1 base, 0 novel, -1 ignored; None without truth.
         label_map: H x W int64 training ids of the pixels; None without truth.
-        caption: the view's sentence, "" if none.
+        caption: caption of the view, "" if there is none.
     """
 
     scene: str

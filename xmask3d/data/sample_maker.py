@@ -1,4 +1,4 @@
-"""Maker of samples: one view and the points it sees, as tensors (paper section 3.1)."""
+"""Construction of samples: one view and the points it sees, as tensors (paper section 3.1)."""
 
 import numpy as np
 import torch
@@ -29,19 +29,19 @@ def make_sample(
 
     Args:
         scene, view: scene and one of its views.
-        benchmark: gives training ids.
+        benchmark: class list that gives training ids.
         settings: sizes, filter and augmentation.
-        rng: random numbers of the augmentation, which is left out without them.
-        visible: indices and pixels of the visible points where they are known already.
-        with_label_map: read the view's label picture; only training needs it.
-        regions: n int, region of each of the scene's points, to train on in place of labels: none is read, every point
-            counts as unlabelled, and the label map is a picture of the regions, see `region_map`.
+        rng: random generator of the augmentation; None for no augmentation.
+        visible: indices and pixels of the visible points, if already known.
+        with_label_map: read the view's label picture, which only training needs.
+        regions: n int, region of each point of the scene, to train on instead of labels. No label is then read, every
+            point counts as unlabelled, and the label map shows the regions, see `region_map`.
 
     Returns:
         None if the view does not show enough.
 
     Raises:
-        UserError: a damaged file behind a view that is read when used.
+        UserError: a file of a view that is decoded on demand is damaged.
     """
     if visible is None:
         border, tolerance = settings.border, settings.depth_tolerance
@@ -51,7 +51,7 @@ def make_sample(
     classes = None if regions is not None or scene.labels is None else np.asarray(scene.labels[index])
     if not len(index) or not settings.filter.accept(classes, len(index), benchmark.num_classes):
         return None
-    # What can fail comes before what draws numbers: a damaged view must not change the next one's augmentation.
+    # Steps that can fail come before any random number is drawn, so that a damaged view does not change the next one.
     image = _image_tensor(view.image, settings.image_size)
     if regions is None:
         labels = _labels(classes, view if with_label_map else None, benchmark, settings.image_size)
@@ -88,7 +88,7 @@ def make_sample(
 
 
 def _rows(array: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Select rows; `take` is several times as fast as indexing, but would first copy an array with gaps."""
+    """Select rows; `take` is several times as fast as indexing, but would first copy a non-contiguous array."""
     return array.take(index, 0) if array.flags.c_contiguous else np.asarray(array[index])
 
 

@@ -42,7 +42,7 @@ KEEP_POINTS = 4_000_000
 
 
 class FileView(View):
-    """View whose files are decoded on demand, so that files a sample does not need are never read."""
+    """View with files that are decoded on demand, so that files not needed for a sample are never read."""
 
     def __init__(self, reader: "ScanNetReader", scene: str, name: str) -> None:
         self.scene, self.name = scene, name
@@ -83,9 +83,10 @@ class Folders:
     """Names of folders below the root of a data set.
 
     Attributes:
-        points: scene files, by split. views: frames, by scene.
-        raw_labels: raw label ids of points, by split; None where the scene file holds the labels.
-        label_pictures: label pictures of a scene, beside its colour pictures.
+        points: folder of scene files, by split.
+        views: folder of frames, by scene.
+        raw_labels: folder of raw label ids of points, by split; None if the scene files hold the labels.
+        label_pictures: folder of a scene's label pictures, beside its colour pictures.
     """
 
     points: str = "scannet_3d"
@@ -106,12 +107,12 @@ class ScanNetReader:
 
     Args:
         spec: facts about the data set.
-        root: the folder above.
+        root: folder of the data set.
         split: sub-folder such as "train".
         benchmark, captions, frame_size, published_intrinsics: see `DatasetSpec.open`.
-        cache: folder for decoded scenes; they are then mapped into memory and only the points in use are read.
+        cache: folder for decoded scenes, which are mapped into memory so that only the points in use are read.
         folders: names of the folders.
-        keep_points: number of points of decoded scenes that are kept in memory, at 32 bytes each.
+        keep_points: number of points of decoded scenes to keep in memory, at 32 bytes each.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class ScanNetReader:
             raise UserError(f"{self._points}: no scene files (*.pth); see the README on getting data")
 
     def __getstate__(self) -> dict:
-        """Return the state for worker processes, which start with an empty store of scenes."""
+        """Return the state for worker processes, which start without scenes in memory."""
         return self.__dict__ | {"_scenes": OrderedDict()}
 
     def view_folder(self, scene: str) -> Path:
@@ -164,7 +165,7 @@ class ScanNetReader:
         return self.view_folder(scene) / self._label_pictures / f"{view}.png"
 
     def view_names(self, scene: str) -> list[str]:
-        """List the frames of a scene in order of their number; none for a scan without images."""
+        """List the frames of a scene in the order of their numbers; none for a scan without images."""
         return list(self._listing(scene))
 
     def scene_path(self, scene: str) -> Path:
@@ -184,7 +185,7 @@ class ScanNetReader:
         return [self.scene_path(scene)] + ([self._raw_labels / f"{scene}.txt"] if self._raw_labels else [])
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
-        """Return files that decide which points a view sees: the key under which the result may be kept."""
+        """Return the files that determine which points a view sees; they form the key of cached results."""
         folder = self.view_folder(scene)
         return [self.scene_path(scene), folder / "depth" / f"{view}.png", folder / "pose" / f"{view}.txt"]
 
@@ -197,7 +198,8 @@ class ScanNetReader:
         if scene not in self._intrinsics:
             found = None
             if not self._published:
-                sizes = (picture_size(path) for path in self._listing(scene).values())  # the first may be damaged
+                # the first picture may be damaged
+                sizes = (picture_size(path) for path in self._listing(scene).values())
                 stored = next((size for size in sizes if size), None)
                 found = read_intrinsics(self.view_folder(scene), self.frame_size, stored) if stored else None
             if found is None and not (self.spec.one_camera or self._published):
@@ -217,11 +219,11 @@ class ScanNetReader:
         return scene
 
     def read_view(self, scene: str, view: str) -> View:
-        """Find a frame, whose files are decoded when they are used; see `SceneReader`."""
+        """Find a frame, whose files are decoded on demand; see `SceneReader`."""
         return FileView(self, scene, view)
 
     def read_label_map(self, scene: str, view: str) -> np.ndarray | None:
-        """Read the class ids of a frame's pixels, h x w int64; None where the scene has no folder of label pictures."""
+        """Read the class ids of a frame's pixels, h x w int64; None if the scene has no folder of label pictures."""
         path = self.label_path(scene, view)
         if not path.parent.is_dir():
             return None
@@ -238,7 +240,7 @@ class ScanNetReader:
         return self._listings[scene]
 
     def read_files(self, name: str, tell: Tell = log.warning) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Read points, colours and label ids (None without) of a scene as files hold them; repairs are reported."""
+        """Read points, colours and label ids (or None) of a scene as they are in files; repairs are reported."""
         points, colors, file_ids = read_points(self.scene_path(name), tell)
         if self._raw_labels is not None:
             file_ids = _read_raw_labels(self._raw_labels / f"{name}.txt", len(points))
@@ -251,7 +253,7 @@ class ScanNetReader:
         return Scene(name, points, colors, labels, self.view_names(name), segments)
 
     def _read_cached(self, name: str, cache: Path) -> Scene:
-        """Read the scene as records of one mapped file, which is written on first use."""
+        """Read the scene as records of a single mapped file, which is written on first use."""
         parameters = [self.benchmark.name, list(self.benchmark.file_ids_3d)]
         path = cache / "scenes" / f"{name}-{digest(self._point_files(name), parameters)}.npy"
         try:
@@ -265,7 +267,7 @@ class ScanNetReader:
         else:
             records = _records(self._read_scene(name))
             atomic_write(path, sealed(lambda part: np.save(part, records)), sync=False)
-        records = np.asarray(records)  # the plain view of the mapped file, which is quicker to index
+        records = np.asarray(records)  # a plain array on the mapped file, which is faster to index
         labels = records["label"]
         without = len(labels) > 0 and labels[0] == _NO_LABELS
         segments = read_segments(self.scene_path(name), len(records))
@@ -286,10 +288,10 @@ def _records(scene: Scene) -> np.ndarray:
 
 
 def digest(files: list[Path], parameters: list) -> str:
-    """Return a short name of a result computed from files (given by path, size and times) and parameters.
+    """Return a short name for a result computed from files (identified by path, size and times) and parameters.
 
-    The time of a file's content can be set, and is the same for all files of some archives; that of its last change by
-    the system cannot.
+    The modification time alone would not do, since it can be set and is the same for all files of some archives; the
+    time of the last status change cannot be set.
     """
     try:
         stats = [
@@ -350,7 +352,7 @@ S3DIS = DatasetSpec(
     "s3dis",
     partial(ScanNetReader, folders=Folders(points="s3dis_3d", views="s3dis_2d")),
     class_list="s3dis",
-    largest_ids=(12, 12),  # with clutter
+    largest_ids=(12, 12),  # including clutter
 )
 LAYOUTS = {spec.name: spec for spec in (SCANNET, SCANNET200, S3DIS)}
 """Data sets that come with the program, by `data.layout`."""

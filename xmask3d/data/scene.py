@@ -18,9 +18,9 @@ class Scene:
         name: name, such as "scene0011_00".
         points: n x 3 float32, metres, world frame.
         colors: n x 3 float32 in [-1, 1].
-        labels: n int64 class ids 0..K-1, K where ignored; None for a scan without truth.
+        labels: n int64 class ids 0..K-1, K for ignored points; None for a scan without truth.
         view_names: names of its views in order, empty for a cloud without images.
-        segments: n int64, over-segmentation that came with the scene; None for most.
+        segments: n int64, over-segmentation that came with the scene; None for most scenes.
     """
 
     name: str
@@ -41,7 +41,7 @@ class View:
         depth: h x w float32 metres, 0 where unknown.
         pose: 4 x 4 float64, camera to world.
         intrinsics: pinhole parameters on the frame grid.
-        label_map: h x w int64 class ids 0..K-1, K where ignored; None without truth.
+        label_map: h x w int64 class ids 0..K-1, K for ignored pixels; None without truth.
         caption: a sentence about the view, or None.
     """
 
@@ -69,24 +69,24 @@ class SceneReader(Protocol):
         """Read points, colours and labels. Raises `UserError` naming a missing or damaged file."""
 
     def read_view(self, scene: str, view: str) -> View:
-        """Read one frame, now or each part when it is first used.
+        """Read one frame, either now or each part at its first use.
 
         Raises:
-            UserError: here or there, naming a missing, truncated or NaN-posed file.
+            UserError: a file is missing or truncated, or its pose has NaN. The error may also come at the first use.
         """
 
     def caption(self, scene: str, view: str) -> str | None:
         """Return the sentence about a view, without reading the view."""
 
     def sources(self, scene: str) -> list[Path]:
-        """Return files and folders whose times show that a scene or its frames have changed; may be none."""
+        """Return files and folders whose times show that a scene or its frames have changed; the list may be empty."""
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
-        """Return files that decide which points a view sees, by which results are kept; none keeps nothing."""
+        """Return the files that determine which points a view sees; without any, results are not cached."""
 
 
 def choose_scenes(reader: SceneReader, wanted: list[str] | None) -> list[str]:
-    """Return the wanted scenes in the reader's order, each once. Raises `UserError` for an unknown one."""
+    """Return the wanted scenes in the reader's order, each once. Raises `UserError` for an unknown scene."""
     if wanted is None:
         return list(reader.scene_names)
     unknown = [name for name in wanted if name not in reader.scene_names]

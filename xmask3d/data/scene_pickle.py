@@ -1,9 +1,9 @@
-"""Reader of the pickles that scene files are: tuples of plain numpy arrays, of which nothing is executed.
+"""Reader of the pickles in scene files: tuples of plain numpy arrays, read without executing anything.
 
-A pickle is a program. The functions that numpy's arrays name in it are replaced by ones of this file, which only note
-what they are given; arrays are made at the end, from bytes of exactly the right length and of plain number types.
-numpy's own functions trust their arguments: an object array without its flag turns bytes of the file into pointers, a
-field outside its item reads memory of others.
+A pickle is a program. The functions by which it makes numpy's arrays are replaced by functions of this file, which only
+record their arguments. Arrays are made at the end, from bytes of exactly the right length and with plain number types.
+numpy's own functions trust their arguments: an object array without its flag turns bytes of the file into pointers, and
+a field outside its item reads foreign memory.
 """
 
 import codecs
@@ -16,20 +16,20 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 MAX_STEPS = 10_000
-"""Opcodes, and memo entries, of a pickle. A scene has about 60; the unpickler makes room for the highest memo index."""
+"""Largest number of opcodes and memo entries. A scene has about 60; memory is allocated up to the highest index."""
 
-_PLAIN_STATE = (None, None, None, -1, -1, 0)  # no subarray, names, fields; size and alignment of the type; no flags
+_PLAIN_STATE = (None, None, None, -1, -1, 0)  # no subarray, names or fields; default size and alignment; no flags
 
 
 def unpickle(stream: BinaryIO, checked: bool = False) -> Any:
     """Read one pickle of plain values and number arrays.
 
     Args:
-        stream: stream at the start of the pickle; it is left behind the end.
-        checked: this very pickle was read before, so that its length need not be checked again.
+        stream: stream at the start of the pickle; afterwards it is at the end.
+        checked: the same pickle was read before, so its length need not be checked again.
 
     Raises:
-        Exception: nearly any kind, as damage makes them; `pickle.UnpicklingError` for anything refused.
+        Exception: nearly any kind if the file is damaged; `pickle.UnpicklingError` for refused content.
     """
     if not checked:
         start = stream.tell()
@@ -46,7 +46,7 @@ def _check_length(stream: BinaryIO) -> None:
 
 
 class _Maker:
-    """Function that a pickle may call, but not change: it has no attributes and takes no state."""
+    """Function that a pickle may call but not change, since it has no attributes and takes no state."""
 
     __slots__ = ("_make",)
 
@@ -61,7 +61,7 @@ class _Maker:
 
 
 class _Type:
-    """Plain number type; pickles set its byte order after its making."""
+    """Plain number type, whose byte order a pickle sets after making it."""
 
     __slots__ = ("dtype",)
 
@@ -78,7 +78,7 @@ class _Type:
 
 
 class _Array:
-    """Array whose bytes may be still to come."""
+    """Array whose bytes may come later."""
 
     __slots__ = ("value",)
 
@@ -99,12 +99,12 @@ def _array(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
         raise pickle.UnpicklingError("an array without a shape")
     if len(content) != math.prod(shape) * kind.dtype.itemsize:
         raise pickle.UnpicklingError(f"{len(content)} bytes for an array of {shape} {kind.dtype}")
-    if kind.dtype.kind == "b":  # numpy counts on truth values being 0 or 1
+    if kind.dtype.kind == "b":  # numpy relies on booleans being 0 or 1
         return (np.frombuffer(content, np.uint8) != 0).reshape(shape, order=order)
     if isinstance(content, bytearray):
         return np.frombuffer(content, kind.dtype).reshape(shape, order=order)
     array = np.empty(0, kind.dtype)
-    array.__setstate__((1, shape, kind.dtype, order == "F", content))  # takes the bytes over without a copy
+    array.__setstate__((1, shape, kind.dtype, order == "F", content))  # uses the bytes without a copy
     return array
 
 
@@ -147,7 +147,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _finish(value: Any) -> Any:
-    """Return the value with its arrays made. Nested containers are refused: few bytes could stand for very many."""
+    """Return the value with real arrays. Nested containers are refused, since few bytes could expand to very many."""
     if isinstance(value, tuple | list):
         return tuple(_finished_entry(entry) for entry in value)
     return value

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def segment_files(cloud: Path) -> list[Path]:
-    """Return the files that hold segments of a cloud, of which the first is read."""
+    """Return the files with segments of a cloud; only the first is read."""
     return sorted(cloud.parent.glob(f"{glob.escape(cloud.stem)}*.segs.json"))
 
 
@@ -20,12 +20,12 @@ def read_segments(cloud: Path, count: int) -> np.ndarray | None:
     """Read the segments of a cloud's points, numbered from 0.
 
     Args:
-        cloud: file of the cloud, such as `scene0000_00_vh_clean_2.ply`; its segments are in a file of the same folder
-            whose name begins likewise, such as `scene0000_00_vh_clean_2.0.010000.segs.json`.
-        count: number of its points.
+        cloud: file of the cloud, such as `scene0000_00_vh_clean_2.ply`. Its segments are in a file of the same folder
+            whose name begins in the same way, such as `scene0000_00_vh_clean_2.0.010000.segs.json`.
+        count: number of points of the cloud.
 
     Returns:
-        n int64; None where there is no such file, or, with a warning, where it is of another number of points.
+        n int64; None if there is no such file or, with a warning, if it has another number of points.
 
     Raises:
         UserError: the file is damaged.

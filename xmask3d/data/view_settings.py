@@ -1,4 +1,4 @@
-"""Settings by which one view becomes a sample: made once from the configuration, which alone has the defaults."""
+"""Settings for making a sample of a view, made once from the configuration, which alone has the defaults."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ EVERYTHING = 1 << 62
 
 @dataclass(frozen=True)
 class ViewFilter:
-    """Requirements of a view that is used; a view without labels is not asked for labelled points.
+    """Requirements for a usable view; a view without labels does not need labelled points.
 
     Attributes:
         min_points, max_points: fewest and most visible points.
-        min_labelled: fewest visible points of a class that counts.
-        counted: ids of the classes that count, all but the ignored one by default.
+        min_labelled: fewest visible points of the classes in `counted`.
+        counted: ids of the classes that count; by default all but the ignored one.
     """
 
     min_points: int = 1
@@ -25,7 +25,7 @@ class ViewFilter:
     counted: tuple[int, ...] | None = None
 
     def accept(self, classes: np.ndarray | None, count: int, ignored: int) -> bool:
-        """Return whether a view with `count` visible points of these classes (ignored where `ignored`) may be used."""
+        """Return True if a view with `count` visible points of these classes (one is `ignored`) may be used."""
         if not self.min_points <= count <= self.max_points:
             return False
         if not self.min_labelled or classes is None:
@@ -36,14 +36,14 @@ class ViewFilter:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a sample's voxels; points and pixels stay as they are.
+    """Random changes of a sample's voxels; points and pixels do not change.
 
     Attributes:
-        rotate: turn about z by any angle, tilt by up to 180/64 degrees, scale by 0.9 to 1.1.
-        shape: elastic distortion and flips.
-        color: contrast, shift and noise of the colours.
-        shift: voxel coordinates are moved by 0 to this many cells (exclusive) on each axis; 0 is none. It changes
-            which cells the strided convolutions join.
+        rotate: rotate about z by any angle, tilt by up to 180/64 degrees, and scale by 0.9 to 1.1.
+        shape: apply elastic distortion and flips.
+        color: change contrast, brightness and noise of the colours.
+        shift: move voxel coordinates by 0 up to this number of cells (exclusive) on each axis, which changes the cells
+            that strided convolutions join; 0 for no shift.
     """
 
     rotate: bool = True
@@ -59,14 +59,14 @@ class ViewSettings:
     Attributes:
         image_size: (height, width) of the image and the label map.
         voxel_size: edge of a voxel in metres.
-        border: pixels at the frame's edge that see nothing.
-        depth_tolerance: share of the depth by which a visible point may differ.
-        filter: requirements of a view; none by default.
-        augmentation: random changes; None for none.
-        angle: turn about z in radians where no augmentation rotates.
+        border: width of the ignored edge of a frame, in pixels.
+        depth_tolerance: allowed difference between a visible point's depth and the frame's, as a share of the depth.
+        filter: requirements for a usable view; none by default.
+        augmentation: random changes; None for no changes.
+        angle: rotation about z in radians, if no augmentation rotates.
         voxel_order: order of the voxels, see `voxelise`.
-        bad_views: fate of a damaged view: "skip" reports it and takes another, "refuse" stops.
-        cache: folder for visibility, see `Visibility`; None keeps nothing.
+        bad_views: treatment of a damaged view: "skip" reports it and takes another one, "refuse" stops.
+        cache: folder for visible points, see `Visibility`; None to keep nothing.
     """
 
     image_size: tuple[int, int]

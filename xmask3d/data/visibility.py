@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class Visibility:
-    """Finder of the visible points of views.
+    """Search for the visible points of views.
 
     Args:
-        border: pixels at the frame's edge that see nothing.
-        tolerance: share of the depth by which a visible point may differ.
-        cache: folder to keep results in, keyed by the path, size and time of the files they follow from and by the
-            parameters; None keeps nothing. A damaged file there is computed again.
+        border: width of the ignored edge of a frame, in pixels.
+        tolerance: allowed difference between a visible point's depth and the frame's, as a share of the depth.
+        cache: folder for results, keyed by the parameters and by path, size and time of the files that they depend on;
+            None to keep nothing. A damaged result is computed again.
     """
 
     def __init__(self, border: int = 10, tolerance: float = 0.25, cache: Path | None = None) -> None:
@@ -34,7 +34,7 @@ class Visibility:
 
         Args:
             scene, view: scene and one of its views.
-            files: files that the result follows from; without them nothing is kept.
+            files: files that the result depends on; without them it is not kept.
         """
         if self._cache is None or not files:
             return self._compute(scene, view)
@@ -47,7 +47,7 @@ class Visibility:
                 pixels = np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1)
                 return kept[:, 0].astype(np.int64), pixels.astype(np.int64)
             log.warning("%s: damaged, computing it again", path)
-        except OSError:  # nothing kept yet
+        except OSError:  # no result on disk yet
             pass
         index, pixels = self._compute(scene, view)
         found = np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32)

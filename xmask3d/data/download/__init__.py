@@ -1,1 +1,1 @@
-"""Downloads by name: resumable, verified, unpacked without escaping their folder."""
+"""Downloads by name, which are resumable, verified, and unpacked only inside their folder."""

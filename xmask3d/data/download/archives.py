@@ -1,4 +1,4 @@
-"""Archives that cannot write outside their folder, and are complete or refused."""
+"""Extraction of archives: only complete archives, and only into their folder."""
 
 import bz2
 import gzip
@@ -29,27 +29,28 @@ LONGEST_PATH = 4096  # bytes
 
 
 class DamagedArchive(UserError):
-    """Error: an archive that must be downloaded again."""
+    """Error that an archive is damaged and must be downloaded again."""
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar archive; files that are there already with the right size are kept.
+    """Unpack a zip or tar archive; existing files of the right size are kept.
 
-    A tar archive is read to its end before the first file is written: only there do its checksum and its end marks
-    show whether it is complete, and files of a damaged one would later pass for good ones.
+    A tar archive is read to its end before the first file is written, because its checksum and end marks are there.
+    Without them it is not known to be complete, and files of a damaged archive would later pass for good ones.
 
-    A link to a file of the archive becomes a copy of that file. Any other link, and what is neither a file nor a
-    folder, is named in the log and left out.
+    A link to a file of the archive becomes a copy of that file. All other links, and entries that are neither files nor
+    folders, are named in the log and skipped.
 
     Raises:
-        DamagedArchive: it is not what was packed; nothing of the damaged part is written.
-        UserError: not an archive, a full disk, or a member that would land outside `folder`; nothing of such an archive
-            is written.
+        DamagedArchive: the content is damaged; the damaged part is not written.
+        UserError: the file is no archive, the disk is full, or a member would be written outside `folder`, in which
+            case nothing is written.
     """
     archive, folder = Path(archive), Path(folder)
     make_folder(folder)
     try:
-        if _is_tar(archive):  # first: one without compression that ends with a checkpoint, a zip, would pass for that
+        # tar comes first, since an uncompressed one that ends with a checkpoint (a zip) would pass for a zip
+        if _is_tar(archive):
             _extract_tar(archive, folder)
         elif zipfile.is_zipfile(archive):
             _extract_zip(archive, folder)
@@ -57,7 +58,7 @@ def extract(archive: Path, folder: Path) -> None:
             problem = "neither a zip nor a tar archive, or damaged"
             raise DamagedArchive(f"{archive}: {problem}; delete it to fetch it again")
     except (OSError, RuntimeError, *_DAMAGE) as error:
-        # Decompressors report bad data as an OSError without a number, the system reports its errors with one.
+        # Decompressors report bad data as an OSError without a number; errors of the system have one.
         if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is not None):
             raise UserError(f"{archive}: cannot be unpacked ({error})") from error
         reason = str(error) or type(error).__name__
@@ -108,8 +109,8 @@ def _extract_tar(archive: Path, folder: Path) -> None:
 def _check_tar(archive: Path, folder: Path) -> None:
     """Refuse an archive with a hostile member or with damage anywhere.
 
-    `tarfile` takes the end of the data, or a header it cannot read, for the end of the archive, and leaves the rest of
-    the stream, with the checksum behind it, unread.
+    `tarfile` mistakes the end of the data, or an unreadable header, for the end of the archive, and does not read the
+    rest of the stream with the checksum.
     """
     with _open_tar(archive) as (source, stream):
         for member in source:
@@ -122,7 +123,7 @@ def _check_tar(archive: Path, folder: Path) -> None:
 
 
 def _copy_links(archive: Path, folder: Path, links: dict[str, str | None], files: set[str]) -> None:
-    """Copy the targets of links, if they are in this archive; files already in the folder never count.
+    """Copy the targets of links if they are in this archive; files already in the folder do not count.
 
     Args:
         links: {name of a link: name in the archive that it leads to, or None}.
@@ -149,7 +150,7 @@ def _copy_links(archive: Path, folder: Path, links: dict[str, str | None], files
 
 
 def _beside(name: str, target: str | None) -> str | None:
-    """Name in the archive that a symbolic link's target means, which counts from the link's folder."""
+    """Return the name in the archive of a symbolic link's target, which is relative to the link's folder."""
     return posixpath.join(posixpath.dirname(name), target) if target else None
 
 
@@ -158,7 +159,7 @@ def _is_short_link(member: zipfile.ZipInfo, kind: int) -> bool:
 
 
 class _TarStream:
-    """Plain bytes of a tar archive; keeps the last piece read, since going back would decompress everything again."""
+    """Decompressed bytes of a tar archive; keeps the last piece, since going back would decompress everything again."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -172,7 +173,7 @@ class _TarStream:
 
 @contextmanager
 def _open_tar(archive: Path) -> Iterator[tuple[tarfile.TarFile, _TarStream]]:
-    """Open a tar archive and its stream. `tarfile` also decompresses, but cannot read the stream to its end."""
+    """Open a tar archive and its stream, since `tarfile` decompresses too but cannot read the stream to its end."""
     with open(archive, "rb") as file:
         begin = file.read(6)
     openers: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 RECORDS = "downloads.json"
 BLOCK = 1 << 20
-RESERVE = 1 << 28  # bytes that stay free on the disk
+RESERVE = 1 << 28  # bytes that must stay free on the disk
 
 
 def fetch(
@@ -36,23 +36,23 @@ def fetch(
 ) -> Path:
     """Download a file once; a broken transfer resumes, also in a later call.
 
-    What arrived is recorded (size, SHA-256) in `downloads.json` beside the file. A file that is there already is
-    checked against the digest asked for or recorded, and not fetched again.
+    Size and SHA-256 of the file are recorded in `downloads.json` beside it. An existing file is not fetched again, but
+    checked against the given or recorded digest.
 
     Args:
         url: http or https.
         target: path of the file; a partial one is kept as `<target>.part`.
-        sha256, size: expected; where unknown, those of the first download are recorded and hold from then on.
-        attempts: number of times in a row that a transfer may break without a byte gained.
-        wait: seconds before the second attempt, doubled for each further one.
+        sha256, size: expected digest and size. If unknown, those of the first download are recorded and expected later.
+        attempts: number of times in a row that a transfer may break without any progress.
+        wait: seconds before the second attempt, which double for each further one.
         timeout: seconds without a byte after which a transfer counts as broken.
 
     Returns:
         `target`.
 
     Raises:
-        UserError: no connection, a refusal of the server, a web page instead of a file, a full disk, or a wrong
-            size or digest (the file that was there is left untouched, a wrong download is deleted).
+        UserError: there is no connection, the server refuses, it sends a web page instead of a file, the disk is full,
+            or size or digest are wrong (a wrong download is deleted, an existing file stays untouched).
     """
     target = Path(target)
     if not url.startswith(("http://", "https://")):
@@ -90,7 +90,7 @@ def _check_present(target: Path, url: str, known: str | None, size: int | None) 
 
 
 def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float, timeout: float) -> None:
-    """Fill `part`, asking for the rest after every break."""
+    """Fill `part`, requesting the rest after every break."""
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -105,7 +105,8 @@ def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno == 28:
                 raise UserError(f"{part}: the disk is full") from error
-            if isinstance(error, OSError) and error.filename is not None:  # of this disk, not of the connection
+            # an error of this disk, not of the connection
+            if isinstance(error, OSError) and error.filename is not None:
                 raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
             reason = getattr(error, "reason", None) or error
         gained = part.exists() and part.stat().st_size > before
@@ -117,7 +118,7 @@ def _transfer(url: str, part: Path, size: int | None, attempts: int, wait: float
 
 
 def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
-    """Request the missing bytes once; return True where the file is complete afterwards."""
+    """Request the missing bytes once; return True if the file is complete afterwards."""
     begun = _read_version(part, url)
     start = part.stat().st_size if begun else 0
     headers = {"User-Agent": "xmask3d", "Accept-Encoding": "identity"}
@@ -131,7 +132,7 @@ def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
-        error.close()  # nothing is missing, or the file has changed: start again
+        error.close()  # nothing is missing or the file has changed, so start again
         part.unlink()
         return False
     except (ValueError, http.client.InvalidURL) as error:
@@ -154,14 +155,14 @@ def _receive(url: str, part: Path, size: int | None, timeout: float) -> bool:
 
 
 def _write_version(part: Path, url: str, response: http.client.HTTPResponse, total: int | None) -> None:
-    """Record how to recognise later that the server's file is still the one that `part` begins."""
+    """Record the server's version of the file, so that `part` is only continued with the same version."""
     tag = response.headers.get("ETag") or ""
     validator = response.headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
     _version(part).write_text(json.dumps({"url": url, "validator": validator, "length": total}))
 
 
 def _read_version(part: Path, url: str) -> dict:
-    """Read the record of `_write_version`, if `part` can be continued from this link; else return an empty one."""
+    """Read the record of `_write_version`; empty if `part` cannot be continued from this link."""
     try:
         begun = read_json(_version(part))
         usable = begun["url"] == url and begun["length"] is not None and part.stat().st_size > 0
@@ -184,7 +185,7 @@ def _copy(response: IO[bytes], part: Path, start: int, total: int | None) -> boo
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int | None:
-    """Return the bytes of the complete file, where the server gives them."""
+    """Return the size of the complete file in bytes, if the server states it."""
     if start:
         ranged = response.headers.get("Content-Range", "")
         if not ranged.startswith(f"bytes {start}-"):
@@ -200,7 +201,7 @@ def _version(part: Path) -> Path:
 
 
 def need_space(folder: Path, needed: int) -> None:
-    """Raise `UserError` unless `needed` bytes, and some more, are free on the disk of a folder."""
+    """Raise `UserError` unless `needed` bytes plus a reserve are free on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on that disk")
@@ -210,7 +211,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it.
 
     Raises:
-        UserError: it cannot be made, such as below a file.
+        UserError: the folder cannot be made, for example below a file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,19 +17,19 @@ Kind = Literal["datasets", "checkpoints"]
 
 @dataclass(frozen=True)
 class Item:
-    """Item for download.
+    """Downloadable item.
 
     Attributes:
         kind: command that offers it.
         about: one line for the list.
-        urls: the published place, then mirrors.
+        urls: the published address, then mirrors.
         file: name of the file that is downloaded.
-        folder: whose content it is: of the folder of data sets, or of that of networks.
-        unpacked: top entry of an archive, whose presence means that it is unpacked; None for a plain file.
+        folder: folder that it belongs to, that of data sets or that of networks.
+        unpacked: top entry of an archive, which exists once it is unpacked; None for a plain file.
         advice: next step for the user.
-        size: bytes of the download, about; 0 where that is not known.
-        licence: licence of the content, where it is not that of the data set.
-        sha256: digest of the file, where its publisher names one.
+        size: approximate size of the download in bytes; 0 if unknown.
+        licence: licence of the content, if it differs from that of the data set.
+        sha256: digest of the file, if its publisher gives one.
     """
 
     kind: Kind
@@ -181,14 +181,14 @@ def download(
         data: folder for data sets, such as data/scannet.
         pretrained: folder for networks and checkpoints.
         keep_archive: keep an archive after unpacking it.
-        urls: places to try instead of the published ones.
-        furniture: gets the furniture and returns its folder.
+        urls: addresses to try instead of the published ones.
+        furniture: function that gets the furniture and returns its folder.
 
     Returns:
         The file, or the folder that the archive holds.
 
     Raises:
-        UserError: unknown name, or every place failed.
+        UserError: the name is unknown, or every address failed.
     """
     if name == FURNITURE and furniture is not None:
         return furniture()
@@ -199,7 +199,7 @@ def download(
     done = folder / (item.unpacked or item.file)
     facts = read_records(folder).get(item.file, {})
     if item.unpacked and done.exists() and facts.get("unpacked"):
-        if facts.get("archive") == "removed":  # unless the process was killed just before
+        if facts.get("archive") == "removed":  # missing if the process was killed just before
             (folder / item.file).unlink(missing_ok=True)
         return done
     archive = _first(urls or item.urls, folder / item.file, item.sha256)
@@ -207,7 +207,7 @@ def download(
         try:
             extract(archive, folder)
         except DamagedArchive:
-            forget(folder, item.file)  # else the digest of the damaged archive would refuse a sound one
+            forget(folder, item.file)  # otherwise the recorded digest of the damaged archive would refuse an intact one
             raise
         if not done.exists():
             raise UserError(f"{archive}: holds no '{item.unpacked}'; unpacked into {folder}, look there")

@@ -1,4 +1,4 @@
-"""Sentences about views: by an image-to-text model, or from label pictures by a template (paper section 3.3)."""
+"""Captions of views, made by an image-to-text model or from label pictures by a template (paper section 3.3)."""
 
 import json
 import logging
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Captioner(Protocol):
-    """Writer of a sentence about each view.
+    """Captioner: writes a sentence about each view.
 
     Attributes:
-        reads: name of the part of a view that it needs, such as "image".
+        reads: name of the part of a view that the captioner needs, such as "image".
     """
 
     reads: str
@@ -39,11 +39,11 @@ class TemplateCaptioner:
     """Captioner that lists the classes in a view's label picture, largest area first.
 
     Args:
-        benchmark: names the classes.
-        novel: name novel classes too. An image captioner does so by itself; a template can only by reading their
-            ground truth, which training otherwise does not use.
-        min_share: share of the pixels below which a class is not named.
-        at_most: largest number of classes that are named.
+        benchmark: class list with the names.
+        novel: name novel classes too. An image captioner does this by itself, whereas a template has to read their
+            ground truth, which training does not use otherwise.
+        min_share: smallest share of the pixels for a class to be named.
+        at_most: largest number of classes to name.
     """
 
     reads = "label_map"
@@ -80,7 +80,7 @@ class ModelCaptioner:
     Args:
         source: name on the model hub, or a local folder.
         device: device of the model.
-        beams, max_length: settings of the search for the most probable sentence.
+        beams, max_length: settings of the beam search for the most probable sentence.
 
     Raises:
         UserError: `transformers` is not installed, or the model cannot be loaded.
@@ -128,24 +128,25 @@ def caption_views(
     report: Callable[[str], None] = log.warning,
     refuse: bool = False,
 ) -> int:
-    """Caption every view that `out` does not have yet, writing `out` after each scene.
+    """Caption every view that is not in `out` yet, and write `out` after each scene.
 
-    Only what the captioner needs of a view is read. A view where that is damaged is reported and left out, or refused.
+    Only the part of a view that the captioner needs is read. If it is damaged, the view is reported and left out, or
+    refused.
 
     Args:
         readers: splits to caption.
         captioner: writer of the sentences.
         out: JSON {scene: {view: sentence}}.
-        batch: views at a time.
-        report: takes a line about each view left out.
+        batch: number of views at a time.
+        report: function that is called with a line about each view left out.
         refuse: stop at a damaged view.
 
     Returns:
-        How many views were captioned now.
+        Number of views captioned by this call.
 
     Raises:
-        UserError: `out` cannot be read or written, `batch` is less than 1, a view is refused, or a scene has no label
-            pictures for a captioner that needs them.
+        UserError: `out` cannot be read or written, `batch` is less than 1, a view is refused, or a scene does not have
+            the label pictures that the captioner needs.
     """
     out = Path(out)
     if batch < 1:
@@ -163,7 +164,7 @@ def caption_views(
         try:
             while some := list(islice(views, batch)):
                 known.update(zip([view.name for view in some], captioner(some), strict=True))
-        finally:  # whatever ends it, the sentences that are there are kept
+        finally:  # whatever ends the loop, finished captions are kept
             if len(known) > before:
                 added += len(known) - before
                 _write(out, captions)
@@ -173,7 +174,7 @@ def caption_views(
 def _sound_views(
     reader: SceneReader, scene: str, names: Iterable[str], part: str, refuse: bool, report: Callable[[str], None]
 ) -> Iterator[View]:
-    """Yield views of which `part` can be read; a reader that decodes files when they are used reads nothing else."""
+    """Yield the views whose `part` can be read; a reader that decodes on demand reads nothing else."""
     for name in names:
         try:
             view = reader.read_view(scene, name)
@@ -187,7 +188,7 @@ def _sound_views(
 
 
 def _write(out: Path, captions: dict[str, dict[str, str]]) -> None:
-    with suppress(OSError):  # said below, where the file is written
+    with suppress(OSError):  # reported below, where the file is written
         beside(out).unlink(missing_ok=True)
     atomic_write(out, json.dumps(captions, indent=0, ensure_ascii=False) + "\n", advice="choose another file")
     write_beside(out)

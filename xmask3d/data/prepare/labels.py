@@ -1,4 +1,4 @@
-"""Labels of raw ScanNet: names and ids of its category table, and labels of vertices."""
+"""Labels of raw ScanNet: names and ids from its category table, and labels of vertices."""
 
 import csv
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
 from xmask3d.guarded import read_json
 
-LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are pixels of 16 bits
-# NYU40 ids of the 20 benchmark classes; a class's place is its id in the scene files.
+LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are stored in pixels of 16 bits
+# NYU40 ids of the 20 benchmark classes; the index of a class is its id in the scene files.
 NYU20 = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
 UNLABELLED = 255
 
@@ -22,8 +22,8 @@ class Categories:
     """Category table of ScanNet.
 
     Attributes:
-        raw_ids: name as annotators wrote it -> raw id.
-        nyu40: table from raw id to NYU40 id, 0 where there is none.
+        raw_ids: raw id of each name, as annotators wrote it.
+        nyu40: NYU40 id of each raw id, 0 if there is none.
     """
 
     raw_ids: dict[str, int]
@@ -80,10 +80,10 @@ def classes_of_nyu40(labels: np.ndarray) -> np.ndarray:
 
 
 def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, count: int) -> tuple[np.ndarray, set[str]]:
-    """Read the raw category id of each vertex, 0 where unannotated, from the two annotation files.
+    """Read the raw category id of each vertex, 0 if unannotated, from the two annotation files.
 
     Returns:
-        n int64, and the annotated names that are missing in the table of categories.
+        n int64, and the annotated names that are missing from the category table.
     """
     segment_of_vertex = _whole_numbers(segments, "segIndices", _read_json(segments, "segIndices"))
     if len(segment_of_vertex) != count:
@@ -109,7 +109,7 @@ def _whole_numbers(path: Path, key: str, value: Any) -> np.ndarray:
     """Convert a list of a JSON file to n int64; numpy would also take fractions, booleans and nested lists."""
     try:
         numbers = np.asarray(value)
-    except ValueError:  # lists of several lengths
+    except ValueError:  # nested lists of different lengths
         numbers = np.asarray(None)
     if numbers.ndim != 1 or (numbers.dtype.kind != "i" and len(numbers)):
         raise UserError(f"{path}: damaged ('{key}' is no list of whole numbers); fetch it again")

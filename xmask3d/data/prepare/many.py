@@ -1,4 +1,4 @@
-"""Preparation of many scenes in processes; a failure is reported and does not stop the others."""
+"""Preparation of many scenes in parallel processes; a failure is reported and does not stop the others."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -42,8 +42,9 @@ def run_all(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -
             for future in tqdm(as_completed(futures), total=len(jobs), disable=None, unit="scene"):
                 yield futures[future], future.result()
         finally:
-            # Ctrl-C shall not wait for the scenes not yet begun; but without waiting for the pool's end, a process that
-            # was itself started by multiprocessing would close the pool's queue before its workers are told to end.
+            # Ctrl-C must not wait for scenes that have not begun. It must wait for the pool's end, however: a process
+            # that was
+            # started by multiprocessing would otherwise close the pool's queue before the workers are asked to end.
             pool.shutdown(cancel_futures=True)
 
 
@@ -55,5 +56,5 @@ def _attempt(function: Callable[..., Any], job: tuple) -> Any:
     except OSError as error:
         return UserError(f"{error.filename or job[0]}: {error.strerror or error}")
     except Exception as error:
-        # Damage takes more forms than readers foresee; hours of other scenes must not end with one.
+        # Damage takes more forms than readers foresee, and must not stop the work on other scenes.
         return UserError(f"{job[0]}: cannot be read ({type(error).__name__}: {error}); is a file of it damaged?")

@@ -1,4 +1,4 @@
-"""Conversion of one raw ScanNet scene to scene file, raw ids and frames."""
+"""Conversion of one raw ScanNet scene to a scene file, raw ids and frames."""
 
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -33,7 +33,7 @@ MESH, LABELS, GROUPS, SEGMENTS, RECORDING, LABEL_PICTURES = RAW_FILES = (
     "_vh_clean_2.ply",
     "_vh_clean_2.labels.ply",
     ".aggregation.json",
-    "_vh_clean_2.0.010000.segs.json",  # of the decimated mesh; there are others of the full one
+    "_vh_clean_2.0.010000.segs.json",  # annotations of the decimated mesh; those of the full mesh have other names
     ".sens",
     "_2d-label-filt.zip",
 )
@@ -47,10 +47,10 @@ class Settings:
         raw: folder of raw ScanNet, with `scans/<scene>/` (or `scans_test/`, or the scene folders themselves).
         out: folder of the processed layout.
         table: ScanNet's table of categories.
-        step: every how many frames one is exported.
+        step: distance between exported frames.
         frame_size: (height, width) of exported frames.
-        as_published: make colour pictures as those of the published archives: by nearest neighbour, in JPEG quality 75.
-            Otherwise they are smoothed, and of quality 95.
+        as_published: make colour pictures like those of the published archives, resized by nearest neighbour and saved
+            with JPEG quality 75. Otherwise they are smoothed and saved with quality 95.
     """
 
     raw: Path
@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass
 class Report:
-    """Result of preparing a scene: counts, and what was left out and why."""
+    """Result of preparing a scene: counts, and what was left out, with reasons."""
 
     scene: str
     split: str
@@ -74,29 +74,29 @@ class Report:
 
 
 def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
-    """Prepare one scene; one that is done with the same settings, and of which no more raw files have come, is skipped.
+    """Prepare one scene, or skip it if it was done with the same settings and there are no new raw files.
 
-    Every file is written wholly or not at all, and the scene is marked as done last: an interrupted run is simply
-    started again. What an earlier run with another split or other settings left of the scene goes away.
+    Every file is written completely or not at all, and the scene is marked as done at the end, so an interrupted run
+    can simply be started again. Files of the scene from a run with another split or other settings are removed.
 
     Raises:
         UserError: a raw file is missing or damaged.
     """
     mark, begun = (settings.out / MARKS / f"{scene}{suffix}" for suffix in (".json", ".begun"))
     wanted = {"split": split, "step": settings.step, "frame_size": list(settings.frame_size)}
-    if settings.as_published:  # not written otherwise: marks of earlier versions stay good
+    if settings.as_published:  # written only if true, so that marks of earlier versions stay valid
         wanted["as_published"] = True
     done = _read_mark(mark)
     folder = find_scene(settings.raw, scene)
     raw_files = {ending for ending in RAW_FILES if folder and (folder / f"{scene}{ending}").is_file()}
     if done is not None and done.settings == wanted and raw_files <= done.raw_files:
         done.report.skipped = True
-        begun.unlink(missing_ok=True)  # of a process that was killed between its last two steps
+        begun.unlink(missing_ok=True)  # left by a process that was killed between its last two steps
         return done.report
     if folder is None:
         raise UserError(f"{settings.raw}: no folder of scene {scene} (looked for scans/{scene} and {scene})")
     categories = read_categories(settings.table)
-    # Outputs are only cleared where one of the marks says that they are this tool's; published files lie there too.
+    # Outputs are only cleared if a mark shows that this tool made them, since published files have the same paths.
     ours = mark.exists() or begun.exists()
     earlier = done or _read_mark(begun)
     if earlier is not None and any(earlier.settings.get(key) != wanted.get(key) for key in FRAME_SETTINGS):
@@ -118,7 +118,7 @@ def prepare_scene(scene: str, split: str, settings: Settings) -> Report:
 
 @dataclass
 class _Done:
-    """Content of the mark of a finished scene; `raw_files` are endings, of which more may have come since."""
+    """Content of the mark of a finished scene; `raw_files` are the endings of the raw files at that time."""
 
     settings: dict
     raw_files: set[str]
@@ -126,7 +126,7 @@ class _Done:
 
 
 def _read_mark(mark: Path) -> _Done | None:
-    """Read a mark; None where there is no mark, or a damaged one."""
+    """Read a mark; None if it is missing or damaged."""
     try:
         content = read_sealed_json(mark)
         return _Done(dict(content["settings"]), set(content["raw_files"]), Report(**content["report"]))
@@ -135,16 +135,16 @@ def _read_mark(mark: Path) -> _Done | None:
 
 
 def _need_recording(folder: Path, out: Path, scene: str) -> None:
-    """Refuse to mix frames: without the recording, those of other settings could not be made again."""
+    """Refuse to mix frames of different settings, which could not be made again without the recording."""
     recording, frames = folder / f"{scene}{RECORDING}", out / "scannet_2d" / scene
     if frames.is_dir() and not recording.is_file():
         raise UserError(f"{recording}: missing, and {frames} has frames of other settings; move one of them")
 
 
 def _move_points(scene: str, split: str, out: Path) -> None:
-    """Move the files of an earlier split to the wanted one, so that the scene is never in two.
+    """Move the files of an earlier split to the wanted one, so that the scene is never in both.
 
-    They are moved, not deleted: they are written again where the raw files are sound, and stay where those are not.
+    They are moved instead of deleted: if the raw files are intact they are written again, and otherwise they are kept.
     """
     for kind, name in (("scannet_3d", f"{scene}{SCENE_SUFFIX}.pth"), ("scannet_3d_200", f"{scene}.txt")):
         target = out / kind / split / name
@@ -157,7 +157,7 @@ def _move_points(scene: str, split: str, out: Path) -> None:
 
 
 def find_scene(raw: Path, scene: str) -> Path | None:
-    """Return the folder of a raw scene; None where there is none."""
+    """Return the folder of a raw scene; None if there is none."""
     candidates = (raw / "scans" / scene, raw / "scans_test" / scene, raw / scene)
     return next((folder for folder in candidates if folder.is_dir()), None)
 
@@ -170,7 +170,7 @@ def _prepare_points(folder: Path, out: Path, categories: Categories, report: Rep
     path = out / "scannet_3d" / report.split / f"{scene}{SCENE_SUFFIX}.pth"
     if labels_file.is_file():
         write_points(path, points, colors / 127.5 - 1, classes_of_nyu40(read_nyu40(labels_file, len(points))))
-    elif path.is_file():  # a published one, perhaps, which has labels
+    elif path.is_file():  # it may be a published file, which has labels
         report.notes.append(f"no labels.ply: {path} stays as it is")
     else:
         write_points(path, points, colors / 127.5 - 1, np.full(len(points), 255))
@@ -203,7 +203,7 @@ def _prepare_frames(folder: Path, settings: Settings, categories: Categories, re
 def _write_frames(recording: Path, target: Path, settings: Settings, report: Report, clear: bool) -> None:
     kept = set()
     with SensFile(recording) as source:
-        # Before the frames, so that those of a broken run have the camera of their size.
+        # Written before the frames, so that the frames of an interrupted run have the camera of their size.
         _write_intrinsics(target, source, settings.frame_size)
         for frame in source.frames(settings.step):
             if not np.isfinite(frame.pose).all():

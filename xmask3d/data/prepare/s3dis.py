@@ -29,7 +29,7 @@ def read_room(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read a room: points n x 3 float32, colours n x 3 in [-1, 1], class ids n (12 is clutter and all other things).
 
     Raises:
-        UserError: no annotation file, or one that holds no points.
+        UserError: there is no annotation file, or one without points.
     """
     files = sorted((folder / "Annotations").glob("*.txt"))
     if not files:
@@ -45,12 +45,12 @@ def read_room(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _read_points(path: Path) -> np.ndarray:
-    """Read n x 6 numbers of one object; the few lines of the release with a stray character are left out."""
+    """Read n x 6 numbers of one object, without the few lines of the release that have a stray character."""
     lines = path.read_bytes().splitlines()
     words = b" ".join(lines).split()
     if not words:
         raise UserError(f"{path}: is empty; copy it again from the release")
-    # Lines are counted too: a short and a long one would pair up.
+    # Lines are counted too, because a short one and a long one could compensate each other.
     if all(len(line.split()) in (0, 6) for line in lines):
         try:
             points = np.array(words, np.float64).reshape(-1, 6)
@@ -86,7 +86,7 @@ def _numbers(line: bytes) -> list[float] | None:
 
 
 def prepare_room(folder: Path, out: Path, test_area: int = 5) -> Path:
-    """Write a room as `s3dis_3d/{train,val}/Area_<n>_<room>.pth`; one that is there already is kept."""
+    """Write a room as `s3dis_3d/{train,val}/Area_<n>_<room>.pth`, unless the file exists."""
     area = folder.parent.name
     split = "val" if area == f"Area_{test_area}" else "train"
     path = out / "s3dis_3d" / split / f"{area}_{folder.name}.pth"

@@ -16,7 +16,7 @@ from xmask3d.guarded import MAX_PIXELS, inflate, open_picture, refuse_devices
 VERSION = 4
 COLOR_CODECS = {0: "raw", 1: "png", 2: "jpeg"}
 DEPTH_CODECS = {0: "raw", 1: "zlib", 2: "occi"}
-LIMIT = 1 << 28  # no picture of a frame is larger; beyond it the file is damaged
+LIMIT = 1 << 28  # largest size of a frame's picture; beyond it the file is damaged
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Frame:
-    """Frame: number, camera-to-world pose (4 x 4, may hold infinities), still encoded colour and depth."""
+    """Frame: its number, camera-to-world pose (4 x 4, may have infinities), and encoded colour and depth."""
 
     number: int
     pose: np.ndarray
@@ -46,7 +46,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class FramePlace:
-    """Pose of a frame (4 x 4) and place of its encoded pictures: colour at `start`, depth right after it."""
+    """Pose of a frame (4 x 4) and position of its encoded pictures: colour at `start`, depth right after it."""
 
     number: int
     pose: np.ndarray
@@ -62,7 +62,7 @@ class SensFile:
         path: the `.sens` file.
 
     Raises:
-        UserError: missing, of another version, damaged, or with codecs that this reader does not know.
+        UserError: the file is missing, damaged, of another version, or has codecs that this reader does not know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +85,7 @@ class SensFile:
         self._stream.close()
 
     def frames(self, step: int = 1) -> Iterator[Frame]:
-        """Yield every `step`-th frame in order; the others are skipped without being read."""
+        """Yield every `step`-th frame in order, without reading the others."""
         for number in range(self.header.num_frames):
             pose = np.array(self._unpack("16f"), np.float64).reshape(4, 4)
             _, _, color_bytes, depth_bytes = self._unpack("4Q")
@@ -97,7 +97,7 @@ class SensFile:
                 yield Frame(number, pose, self._take(color_bytes), self._take(depth_bytes))
 
     def index(self) -> list[FramePlace]:
-        """List the places of all complete frames, for reading in any order; a truncated file has fewer than stated."""
+        """List the positions of all complete frames, for reading in any order; fewer than stated if truncated."""
         places: list[FramePlace] = []
         size = self.path.stat().st_size
         for number in range(self.header.num_frames):
