@@ -10,6 +10,8 @@ from urllib.parse import unquote
 from xmask3d.errors import UserError
 from xmask3d.guarded import check_picture, read_json, reading
 
+UPRIGHT = "xmask3d: upright"
+"""Name of the node by which a scan that was no GLB stands upright in viewers; its own frame is without it."""
 MAX_VERTICES = 50_000_000
 """Vertices of all meshes, each as often as nodes place it."""
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
+import numpy as np
+
 from xmask3d.errors import UserError
 from xmask3d.guarded import check_picture
-from xmask3d.scan.glb import check_gltf
+from xmask3d.scan.glb import UPRIGHT, check_gltf
 
 PROGRAMS = (b"%!", b"\xc5\xd0\xd3\xc6")
 """Beginnings of PostScript, for which Pillow starts an interpreter."""
@@ -98,6 +100,8 @@ def load(path: Path) -> tuple[Any, Assets]:
     loaded = trimesh.load(io.BytesIO(data), file_type=suffix[1:], resolver=cast(Any, assets), process=False)
     if assets.refused:
         raise assets.refused[0]
+    if isinstance(loaded, trimesh.Scene) and UPRIGHT in loaded.graph.nodes:
+        loaded.graph.update(UPRIGHT, matrix=np.eye(4))
     return loaded, assets
 
 

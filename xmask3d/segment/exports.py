@@ -92,7 +92,7 @@ def write_file(answer: Answer, target: Path, paint: bool = False) -> Exports:
             return added
 
         try:
-            lost = write_back(source, target, labels_at)
+            lost = write_back(source, target, labels_at, answer.rotation)
             exports.notes += [f"{target.name}: {lost}"] if lost else []
             return exports
         except NOT_WRITTEN as error:
@@ -100,7 +100,7 @@ def write_file(answer: Answer, target: Path, paint: bool = False) -> Exports:
                 exports.notes = [f"{target.name}: points alone ({' '.join(str(error).split())[:80]})"]
     elif source is not None:
         exports.notes.append(f"{source}: no longer there; {target.name} has its points alone")
-    write_cloud(target, answer.points, answer.colors, answer.added(paint))
+    write_cloud(target, answer.points, answer.colors, answer.added(paint), answer.rotation)
     return exports
 
 

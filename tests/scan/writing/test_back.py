@@ -15,6 +15,7 @@ from xmask3d.scan.clouds import read_cloud
 from xmask3d.scan.writing import glb, pcd, ply
 from xmask3d.scan.writing.added import Added
 from xmask3d.scan.writing.back import suffix_back, write_back, write_cloud, write_parts
+from xmask3d.scan.writing.plain import load_mesh
 from xmask3d.seal import is_sound
 
 NAMES = ["wall", "sofa, or couch"]
@@ -215,6 +216,31 @@ def test_a_glb_gets_attributes(tmp_path: Path, texture: bool) -> None:
     assert content["asset"]["extras"]["labels"] == NAMES
     write_back(tmp_path / "b.glb", tmp_path / "c.glb", labels_at)
     assert glb._read(tmp_path / "c.glb")[0]["asset"]["extras"]["before"] == content["asset"]["extras"]
+
+
+@pytest.mark.parametrize("is_mesh", [True, False])
+def test_a_glb_of_another_file_stands_upright_and_is_read_as_it_was(tmp_path: Path, is_mesh: bool) -> None:
+    down = np.diag([1.0, -1, -1])  # a scan whose z axis points down
+    if is_mesh:
+        box(texture=False).export(tmp_path / "a.ply")
+        places = ply.positions(tmp_path / "a.ply")
+        write_back(tmp_path / "a.ply", tmp_path / "b.glb", labels_at, down)
+    else:
+        places = POINTS
+        write_cloud(tmp_path / "b.glb", POINTS, None, labels_at(POINTS), down)
+    seen = trimesh.load(tmp_path / "b.glb", process=False).dump()[0]  # as any viewer has it: y up
+    np.testing.assert_allclose(seen.vertices[:, 1], -places[:, 2], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.det(seen.vertices[:3]), np.linalg.det(places[:3]), atol=1e-6)  # not mirrored
+    write_back(tmp_path / "b.glb", tmp_path / "c.glb", labels_at, down)
+    for name in ("b.glb", "c.glb"):
+        np.testing.assert_allclose(glb.positions(tmp_path / name), places, atol=1e-6)
+        assert is_sound(tmp_path / name)
+    if is_mesh:
+        mesh = load_mesh(tmp_path / "c.glb")
+        np.testing.assert_allclose(mesh.vertices, places, atol=1e-6)
+        np.testing.assert_array_equal(mesh.faces, box(texture=False).faces)
+    else:
+        np.testing.assert_allclose(read_cloud(tmp_path / "c.glb", 1.0).points, places, atol=1e-6)
 
 
 def pcd_file(path: Path, form: str) -> np.ndarray:

@@ -29,8 +29,12 @@ def suffix_back(source: Path) -> str:
     return source.suffix.lower() if source.suffix.lower() in WRITERS else ".ply"
 
 
-def write_back(source: Path, target: Path, labels_at: LabelsAt) -> str | None:
+def write_back(source: Path, target: Path, labels_at: LabelsAt, rotation: np.ndarray | None = None) -> str | None:
     """Write a file with labels, in the format that the target's suffix names.
+
+    Args:
+        rotation: 3 x 3, turns the file's numbers z up, by which a GLB of another file stands upright; as they are where
+            None.
 
     Returns:
         None, or a sentence on what of the file could not be kept.
@@ -46,22 +50,29 @@ def write_back(source: Path, target: Path, labels_at: LabelsAt) -> str | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         plain, lost = convert(source, Path(folder), suffix, target.stem)
+        if suffix == ".glb" and rotation is not None:
+            glb.stand_upright(plain, rotation)
         WRITERS[suffix].write(plain, target, labels_at(WRITERS[suffix].positions(plain)))
     return lost
 
 
-def write_cloud(target: Path, points: np.ndarray, colors: np.ndarray | None, added: Added) -> None:
+def write_cloud(
+    target: Path, points: np.ndarray, colors: np.ndarray | None, added: Added, rotation: np.ndarray | None = None
+) -> None:
     """Write points in their own colours with labels.
 
     Args:
         points: n x 3 metres.
         colors: n x 3 uint8, or None: those of the classes.
+        rotation: 3 x 3, turns points z up, by which a GLB stands upright; as they are where None.
     """
     if target.suffix.lower() in (".las", ".laz"):
         las.write_cloud(target, points, added.colors if colors is None else colors, added)
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = cloud_file(Path(folder), target.suffix.lower(), points, colors)
+        if plain.suffix == ".glb" and rotation is not None:
+            glb.stand_upright(plain, rotation)
         WRITERS[target.suffix.lower()].write(plain, target, added)
 
 

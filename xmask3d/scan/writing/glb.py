@@ -1,6 +1,7 @@
 """GLB with labels: attributes `_LABEL` and `_CONFIDENCE` beside those of every primitive, all else as it was.
 
-What the file said of itself (`asset.extras`) is kept there under `before`.
+What the file said of itself (`asset.extras`) is kept there under `before`. A scan that was no GLB stands upright in
+viewers, whose y axis is up, by a node above all others; its numbers stay the scan's own.
 """
 
 import json
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from xmask3d.files import atomic_write
+from xmask3d.scan.glb import UPRIGHT
 from xmask3d.scan.writing.added import SEAL, Added
 from xmask3d.seal import sealed
 
 FLOAT, BYTE = 5126, 5121
+Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # turns z up into glTF's y up
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 LARGEST = {"i1": 127, "u1": 255, "<i2": 32767, "<u2": 65535}  # of positions that are stored as normalised integers
 
@@ -37,7 +40,27 @@ def positions(path: Path) -> np.ndarray:
 
 def write(source: Path, target: Path, added: Added) -> None:
     """Write a file again with attributes added to its primitives."""
-    content, binary = _read(source)
+    _write(target, *_labelled(*_read(source), added))
+
+
+def stand_upright(path: Path, rotation: np.ndarray) -> None:
+    """Put a node above all others of a file that turns it, so that viewers show it upright.
+
+    Args:
+        rotation: 3 x 3, turns the file's numbers z up.
+    """
+    content, binary = _read(path)
+    world = np.eye(4)
+    world[:3, :3] = Y_UP @ rotation
+    roots = [root for scene in content["scenes"] for root in scene.get("nodes", [])]
+    content["nodes"].append({"name": UPRIGHT, "matrix": world.T.ravel().tolist(), "children": roots})
+    content["scenes"] = [{"nodes": [len(content["nodes"]) - 1]}]
+    content["scene"] = 0
+    _write(path, content, bytearray(binary))
+
+
+def _labelled(content: dict[str, Any], binary: bytes, added: Added) -> tuple[dict[str, Any], bytearray]:
+    """Return the description and the numbers of a file with attributes added to its primitives."""
     body, start = bytearray(binary), 0
     done: dict[int, dict[str, int]] = {}
     for mesh in content["meshes"]:
@@ -61,8 +84,12 @@ def write(source: Path, target: Path, added: Added) -> None:
     said = content["asset"].get("extras")
     extras = {"seal": SEAL, "labels": added.names, **({"before": said} if said else {})}
     asset = {**content["asset"], "extras": extras}
+    return {"asset": asset, **{k: v for k, v in content.items() if k != "asset"}}, body
+
+
+def _write(target: Path, content: dict[str, Any], body: bytearray) -> None:
     content["buffers"][0]["byteLength"] = len(body)
-    text = json.dumps({"asset": asset, **{k: v for k, v in content.items() if k != "asset"}}).encode()
+    text = json.dumps(content).encode()
     text += b" " * (-len(text) % 4)
     size = 12 + 8 + len(text) + 8 + len(body)
     head = struct.pack("<4sIII4s", b"glTF", 2, size, len(text), b"JSON")
@@ -115,6 +142,8 @@ def _worlds(content: dict[str, Any]) -> dict[int, np.ndarray]:
 def _local(node: dict[str, Any]) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
+    if node.get("name") == UPRIGHT:
+        return np.eye(4)  # see `stand_upright`
     if "matrix" in node:
         return np.array(node["matrix"], float).reshape(4, 4).T
     local = np.eye(4)
