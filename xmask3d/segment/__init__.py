@@ -1,1 +1,1 @@
-"""Segmentation of a user's own scans by any words: segmenter, saved features, queries, results, viewer."""
+"""Segmentation of a user's own scans by any vocabulary: segmenter, saved features, queries, results, viewer."""

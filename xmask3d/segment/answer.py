@@ -1,4 +1,4 @@
-"""Labels of a scan with what writing them into other files needs: own colours, objects, and the scan's own file."""
+"""Labels of a scan, with everything needed to export them: the scan's colours, its objects and its own file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.saved_labels import read_labels
 from xmask3d.visualize.cloud import class_palette
 
-SAME_PLACE = 1e-3  # metres up to which vertices are the points that were labelled
-FAR = 0.25  # metres beyond which no labelled point speaks for a vertex
+SAME_PLACE = 1e-3  # vertices within this distance, in metres, are the labelled points themselves
+FAR = 0.25  # a vertex farther than this, in metres, from all labelled points stays unlabelled
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Answer:
 
     Attributes:
         name: name of the scan.
-        points: n x 3 float64 metres, the scan's own frame.
-        colors: n x 3 uint8, the scan's own, or None.
+        points: n x 3 float64 metres, in the scan's own frame.
+        colors: n x 3 uint8, colours of the scan, or None.
         labels: n class ids, -1 unlabelled. confidence: n in [0, 1]. names: class names.
-        rotation: 3 x 3, turns points upright.
-        file: the scan's own cloud or mesh, or None. units: its numbers a metre.
-        objects: n object numbers, -1 for none, or None where objects were not separated. object_names: their classes.
+        rotation: 3 x 3, rotates points upright.
+        file: the scan's own cloud or mesh, or None. units: units of that file per metre.
+        objects: n object numbers, -1 for none, or None if objects were not separated. object_names: their classes.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Answer:
 
     @classmethod
     def read(cls, folder: Path) -> "Answer":
-        """Read the labels in a result's folder, with the corrections that lie there.
+        """Read the labels in a result's folder, with the corrections in that folder.
 
         Raises:
             UserError: there are none, or they are damaged.
@@ -88,7 +88,7 @@ class Answer:
         return answer
 
     def with_objects(self) -> "Answer":
-        """Separate objects where that was not asked for: connected parts of a class."""
+        """Return the answer with objects; if they were not separated yet, they are connected parts of a class."""
         if self.objects is None:
             smallest = max(MIN_POINTS, len(self.points) // 2000)
             self.objects = renumber(components(self.points - self.points.min(0), self.labels, TOUCHING), smallest)
@@ -108,15 +108,15 @@ class Answer:
         return Added(self.labels, self.confidence, self.names, class_palette(self.names), self.objects, paint)
 
     def added_at(self, places: np.ndarray, units: float, paint: bool = False) -> tuple[Added, bool]:
-        """Carry labels to the vertices of a file: each takes the nearest point's, none where all are far.
+        """Transfer labels to the vertices of a file: each takes that of the nearest point, unless all are far away.
 
         Args:
-            places: m x 3 in the file's unit.
-            units: numbers of the file a metre.
-            paint: colour by class even what has colours of its own.
+            places: m x 3 positions of vertices, in units of the file.
+            units: units of the file per metre.
+            paint: use the colours of classes even if the scan has colours of its own.
 
         Returns:
-            The labels, and True where the vertices are the points themselves.
+            The labels, and True if the vertices are the labelled points themselves.
         """
         places = places / units
         if places.shape == self.points.shape and np.abs(places - self.points).max(initial=0) < SAME_PLACE:

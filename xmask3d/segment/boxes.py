@@ -1,4 +1,4 @@
-"""Oriented boxes of objects: upright, turned about the vertical so that their ground is smallest."""
+"""Oriented boxes of objects: upright, and rotated about the vertical for the smallest base area."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from xmask3d.segment.answer import Answer
 def boxes(answer: Answer) -> list[dict]:
     """Describe every object: class, points, confidence, and its box in metres in the scan's own frame.
 
-    `center` is the middle, `axes` are three unit vectors (two level, the last up), `size` the extent along each, and
-    `corners` the eight corners.
+    `center` is the middle, `axes` are three unit vectors (two horizontal ones, then up), `size` is the extent along
+    each of them, and `corners` are the eight corners.
     """
     assert answer.objects is not None
     found = []
@@ -34,14 +34,14 @@ def boxes(answer: Answer) -> list[dict]:
 
 
 def oriented_box(points: np.ndarray, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the upright box of smallest ground.
+    """Find the upright box with the smallest base area.
 
     Args:
         points: n x 3.
-        rotation: 3 x 3, turns points upright.
+        rotation: 3 x 3, rotates points upright.
 
     Returns:
-        Centre (3), axes (3 x 3, one a row, the last up) and size along each (3).
+        Centre (3), axes (3 x 3, one per row, the last one up) and size along each axis (3).
     """
     from scipy.spatial import ConvexHull, QhullError
 

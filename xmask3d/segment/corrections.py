@@ -1,8 +1,8 @@
-"""Corrections of labels by clicks: "this is a workbench", for the place that was clicked and for those alike.
+"""Corrections of labels by clicks, such as "this is a workbench", for the clicked place and similar ones.
 
-Every click keeps the features of its place, the label that was wrong and the right one. Places that had the same wrong
-label take the right one where their features are like those of a click, and near it already where they are less alike.
-All other labels stay as they are. A click on a place that is right protects what is like it.
+Every click stores the features of its place, the wrong label and the right one. Places with the same wrong label take
+the right one if their features are similar to those of the click; near the click less similarity is enough. All other
+labels stay as they are. A click on a place that is already right protects similar places from other clicks.
 """
 
 import json
@@ -22,12 +22,12 @@ from xmask3d.segment.saved_features import PointFeatures
 
 CORRECTIONS = "corrections.safetensors"
 FORMAT = "xmask3d-corrections-1"
-ALIKE = 0.95  # cosine of features from which a place is like one that was clicked
-NEAR = 0.3  # by how much less alike it may be where it is at the place that was clicked
-REACH = 0.5  # metres over which that falls off
-UNLABELLED = ""  # name of unlabelled places
-SAME = 1e-3  # metres up to which two clicks are on one place
-CHUNK = 16_384  # places compared at once
+ALIKE = 0.95  # smallest cosine of features for a place to be similar to a clicked one
+NEAR = 0.3  # at the clicked place itself, the cosine may be lower by this much
+REACH = 0.5  # metres over which this allowance decreases
+UNLABELLED = ""  # stands for the label of unlabelled places
+SAME = 1e-3  # largest distance, in metres, of two clicks on the same place
+CHUNK = 16_384  # places compared at a time
 
 
 @dataclass
@@ -37,10 +37,10 @@ class Corrections:
     Attributes:
         features: J x D float16, features of the places.
         points: J x 3 float64 metres, in the scan's own frame.
-        before, after: J names each: the label there was, and the right one.
+        before, after: J names each: the label before the click, and the right one.
         scans: J names of scans.
-        model: model that made the features; clicks on those of another say nothing.
-        weights: digest of its weights; empty in files of earlier versions.
+        model: model that made the features; clicks on the features of another model are of no use.
+        weights: digest of the model's weights; empty in files of earlier versions.
     """
 
     features: np.ndarray
@@ -53,7 +53,7 @@ class Corrections:
 
     @classmethod
     def none(cls, features: PointFeatures) -> "Corrections":
-        """Return no corrections, for a scan's features."""
+        """Return an empty list of corrections for a scan's features."""
         width = features.fused.shape[1] + features.clip.shape[1]
         model, weights = (features.about.get(name, "") for name in ("model", "weights"))
         return cls(np.zeros((0, width), np.float16), np.zeros((0, 3)), model=model, weights=weights)
@@ -62,7 +62,7 @@ class Corrections:
         return len(self.after)
 
     def add(self, features: PointFeatures, point: int, before: str, after: str) -> None:
-        """Add a click on a point of a scan; one on the same place takes the place of an earlier one."""
+        """Add a click on a point of a scan; it replaces an earlier click on the same place."""
         vector = _vectors(features, features.row[point : point + 1])
         place = features.points[point].astype(np.float64) + _origin(features)
         scan = features.about.get("scan", "")
@@ -76,14 +76,14 @@ class Corrections:
         self.scans.append(scan)
 
     def remove(self, number: int = -1) -> None:
-        """Take back a click, the last by default."""
+        """Undo a click, by default the last one."""
         kept = np.delete(np.arange(len(self)), number)
         self.features, self.points = self.features[kept], self.points[kept]
         for names in (self.before, self.after, self.scans):
             del names[number]
 
     def joined(self, other: "Corrections") -> "Corrections":
-        """Return these and others. Raises `UserError` where they are of different models."""
+        """Return these and other corrections. Raises `UserError` if they belong to different models."""
         kinds = [(each.model, each.weights, each.features.shape[1]) for each in (self, other)]
         if len(self) and len(other) and kinds[0] != kinds[1]:
             raise UserError(f"corrections of different models ({self.model}; {other.model}) do not go together")
@@ -96,11 +96,11 @@ class Corrections:
         )  # fmt: skip
 
     def check_model(self, model: str, weights: str, width: int) -> None:
-        """Raise `UserError` where clicks are on the features of another model.
+        """Raise `UserError` if the clicks are on the features of another model.
 
         Args:
-            model, weights: the model of the scan that is to be corrected, and digest of its weights ("" where unknown).
-            width: numbers of the features of a place.
+            model, weights: model of the scan to be corrected, and digest of its weights ("" if unknown).
+            width: number of features of a place.
         """
         other = self.weights and weights and self.weights != weights
         if len(self) and (other or self.features.shape[1] != width):
@@ -119,7 +119,7 @@ class Corrections:
             labels: n class ids before any correction, -1 unlabelled. names: K class names.
 
         Returns:
-            n class ids, the names with those that clicks added, and n bool: points that a click decided.
+            n class ids, the names including those added by clicks, and n bool, true for points that a click decided.
         """
         if not len(self):
             return labels, list(names), np.zeros(len(labels), bool)
@@ -136,7 +136,7 @@ class Corrections:
     def _most_alike(
         self, features: PointFeatures, labels: np.ndarray, before: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the click that each point is most like of those with its label, and how much."""
+        """Return the most similar click with the same label for each point, and the similarity."""
         exemplars = self.features.astype(np.float32)
         here = np.array([scan == features.about.get("scan", "") for scan in self.scans])
         clicked = (self.points - _origin(features)).astype(np.float32)
@@ -153,14 +153,14 @@ class Corrections:
         return best, likeness
 
     def correct(self, result: SegmentationResult) -> SegmentationResult:
-        """Return a result with corrected labels, of which it is sure."""
+        """Return a result with corrected labels, whose confidence is 1."""
         labels, names, moved = self.apply(result.features, result.labels, result.names)
         confidence = np.where(moved, np.float32(1), result.confidence)
         about = {**result.about, "corrected": int(moved.sum())}
         return replace(result, labels=labels, names=names, confidence=confidence, about=about)
 
     def save(self, path: Path) -> None:
-        """Write a file."""
+        """Write the corrections to a file."""
         said = {"before": self.before, "after": self.after, "scans": self.scans}
         about = {"format": FORMAT, "model": self.model, "weights": self.weights, "clicks": json.dumps(said), **UNSEALED}
         arrays = {"features": np.ascontiguousarray(self.features), "points": np.ascontiguousarray(self.points)}
@@ -190,9 +190,9 @@ class Corrections:
 
 
 def _vectors(features: PointFeatures, rows: np.ndarray) -> np.ndarray:
-    """Return the features of places by which they are compared, of length 1.
+    """Return the features, of length 1, by which places are compared.
 
-    A place that no mask covers, as all of a scan without pictures, takes the model's features for CLIP's too.
+    A place that no mask covers, like all places of a scan without pictures, uses the model's features for CLIP's too.
     """
     fused, clip = features.fused[rows], features.clip[rows]
     both = np.concatenate([fused, np.where(clip.any(1, keepdims=True), clip, fused)], 1).astype(np.float32)

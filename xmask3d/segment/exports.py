@@ -1,4 +1,4 @@
-"""Labels as other programs take them: the scan's own file, other formats, a file an object, boxes, text for ScanNet."""
+"""Export of labels for other programs: the scan's own file, other formats, one file per object, boxes, ScanNet text."""
 
 import json
 import re
@@ -22,22 +22,22 @@ from xmask3d.splits import load_benchmark
 
 KINDS = ("same", "objects", "boxes", "scannet", "training", *(suffix[1:] for suffix in WRITERS))
 NOT_WRITTEN = (ValueError, KeyError, IndexError, TypeError, struct.error)
-"""Errors of writers for files of a form that they do not know, or that changed since they were labelled."""
-UNKNOWN = 255  # id of points without a label in processed data sets
+"""Errors of writers about files of an unknown form, and files that changed since they were labelled."""
+UNKNOWN = 255  # id of unlabelled points in processed data sets
 OWN = "labelled"  # name of the scan's own file with labels
 FUSED = "fused.ply"  # name of the cloud that was fused from a recording's frames
 
 
 @dataclass
 class Exports:
-    """Files that were written, and sentences on them."""
+    """Files that were written, and sentences about them."""
 
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def file_name(words: str) -> str:
-    """Return words as a part of a file's name."""
+    """Return words in a form that fits into a file name."""
     return re.sub(r"[^\w\-]+", "_", words).strip("_")[:60] or "phrase"
 
 
@@ -51,11 +51,11 @@ def export_answer(answer: Answer, to: str, folder: Path, paint: bool = False) ->
 
     Args:
         to: one of `KINDS`, or the path of a file whose suffix names a format.
-        folder: folder for what has no path of its own.
-        paint: colour by class even what has colours of its own.
+        folder: folder for files without a path of their own.
+        paint: use the colours of classes even if the scan has colours of its own.
 
     Raises:
-        UserError: a format that is not known or cannot hold the scan, or a package that is missing.
+        UserError: the format is unknown or cannot hold the scan, or a package is missing.
     """
     if to == "objects":
         return _write_objects(answer.with_objects(), folder / "objects", paint)
@@ -78,7 +78,7 @@ def export_answer(answer: Answer, to: str, folder: Path, paint: bool = False) ->
 
 
 def write_file(answer: Answer, target: Path, paint: bool = False) -> Exports:
-    """Write the scan's own file with labels, or, where that cannot be, its points in their own colours."""
+    """Write the scan's own file with labels or, if that is impossible, its points in their own colours."""
     exports, source = Exports([target]), answer.file
     if source is not None and target.exists() and target.samefile(source):
         raise UserError(f"{target}: is the scan itself; name another file")
@@ -105,7 +105,7 @@ def write_file(answer: Answer, target: Path, paint: bool = False) -> Exports:
 
 
 def _write_objects(answer: Answer, folder: Path, paint: bool) -> Exports:
-    """Write one file an object, and `objects.json` with their boxes; what an earlier export wrote there is removed."""
+    """Write one file per object, and `objects.json` with their boxes; files of an earlier export are removed."""
     index = folder / "objects.json"
     listed = boxes(answer)
 
@@ -139,8 +139,8 @@ def _write_objects(answer: Answer, folder: Path, paint: bool) -> Exports:
 def write_scannet(answer: Answer, folder: Path) -> Exports:
     """Write the text files of ScanNet's benchmarks: `semantic/<scan>.txt`, `instance/<scan>.txt` and its masks.
 
-    Ids are ScanNet's by the names of the classes: NYU40 where all names are among the 20 classes, else ScanNet200's. A
-    mesh has a line a vertex, other scans a line a point.
+    Ids are those that ScanNet gives to the names of the classes: NYU40 if all names are among the 20 classes, otherwise
+    those of ScanNet200. A mesh has one line per vertex, other scans have one line per point.
     """
     ids, missing = _scannet_ids(answer.names)
     exports = Exports(notes=[f"not a class of ScanNet, written as 0: {', '.join(missing)}"] if missing else [])
@@ -161,9 +161,9 @@ def write_scannet(answer: Answer, folder: Path) -> Exports:
 
 
 def write_training(answer: Answer, folder: Path) -> Exports:
-    """Write points and labels as processed data sets have them: `scannet_3d/train/<scan>_vh_clean_2.pth`.
+    """Write points and labels in the layout of processed data sets: `scannet_3d/train/<scan>_vh_clean_2.pth`.
 
-    Labels are the ids that ScanNet's 20 classes have there; what has none of these names is unlabelled (255).
+    Labels are the ids of ScanNet's 20 classes in that layout; points of all other names are unlabelled (255).
     """
     benchmark = load_benchmark("scannet20full/all")
     ids = dict(zip(benchmark.class_names, benchmark.file_ids_3d, strict=True))
@@ -181,10 +181,10 @@ def write_training(answer: Answer, folder: Path) -> Exports:
 
 
 def _scannet_ids(names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Return ScanNet's id of each class, 0 where it has none, and the names without one.
+    """Return ScanNet's id of each class, 0 if it has none, and the names without an id.
 
     Raises:
-        UserError: no class has one.
+        UserError: no class has an id.
     """
     found: dict[str, int] = {}
     for list_name in ("scannet20full/all", "scannet200/B170N30"):

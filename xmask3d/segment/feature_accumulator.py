@@ -1,4 +1,4 @@
-"""Accumulator over views of the networks' features for a scan's places."""
+"""Accumulator of the networks' features for the places of a scan, over views."""
 
 import numpy as np
 import torch
@@ -8,18 +8,18 @@ from torch import Tensor
 from xmask3d.geometry.voxels import quantise
 
 MAX_PLACES = 200_000
-"""More points share voxels: networks see a few centimetres anyway, and questions are to be answered at once."""
+"""Larger clouds share features by voxel: networks only resolve centimetres, and queries must be answered quickly."""
 
 
 class FeatureAccumulator:
-    """Sums over views of features, kept per point, or per voxel where there are too many points."""
+    """Sums of features over views, per point, or per voxel if there are too many points."""
 
     def __init__(self, points: np.ndarray, width: int) -> None:
         """Start with empty sums.
 
         Args:
             points: n x 3 metres.
-            width: D.
+            width: D, number of features.
         """
         self.place = np.arange(len(points), dtype=np.int64)
         count, spacing = len(points), 0.02
@@ -35,8 +35,10 @@ class FeatureAccumulator:
         """Add one or more views.
 
         Args:
-            point_index: N int64. fused: N x D. clip: N x D, 0 where no mask is; None for none at all.
-            base: N probabilities.
+            point_index: N int64, number of each point in the scan.
+            fused: N x D.
+            clip: N x D, 0 for points without a mask; None if no point has one.
+            base: N probabilities of being base.
         """
         place = torch.from_numpy(self.place)[point_index.cpu()]
         self.fused.index_add_(0, place, F.normalize(fused.float(), dim=-1).cpu())
@@ -46,10 +48,10 @@ class FeatureAccumulator:
         self.view_count.index_add_(0, place, torch.ones(len(place), dtype=torch.int32))
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Average over views: place of each point (n int32, -1 unseen), and of m places that views saw the features.
+        """Average over views: return the place of each point (n int32, -1 unseen), and features of the m seen places.
 
         Returns:
-            Places of points, fused and clip (m x D float16), base, view_count (m).
+            Place of each point, fused and clip (m x D float16), base and view_count (m).
         """
         seen = self.view_count > 0
         new = torch.where(seen, seen.cumsum(0) - 1, -1).numpy().astype(np.int32)

@@ -1,6 +1,6 @@
-"""Folder of a result: the owner of its content, permission to write, and the place of its scan's features.
+"""Folder of a result: the scan it belongs to, permission to write, and the location of the scan's features.
 
-Plain Python: a question to saved features goes through here.
+This module is plain Python, so that queries on saved features need not import torch.
 """
 
 import os
@@ -10,18 +10,18 @@ from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, remove_leftovers
 from xmask3d.seal import read_sealed_json
 
-RESULTS = Path("segmented")  # folders of results by default
+RESULTS = Path("segmented")  # default folder of results
 FEATURES = "features.safetensors"
 SUMMARY = "summary.json"
 STATE = ".unfinished.npz"  # state of unfinished work
-OWNER = ".unfinished.txt"  # path of the scan that is being worked on
+OWNER = ".unfinished.txt"  # file with the path of the scan in work
 
 
 def read_summary(folder: Path) -> dict:
-    """Read the summary of a result; empty where there is none.
+    """Read the summary of a result; empty if there is none.
 
     Raises:
-        UserError: damaged.
+        UserError: the file is damaged.
     """
     path = folder / SUMMARY
     if not path.is_file():
@@ -36,7 +36,7 @@ def read_summary(folder: Path) -> dict:
 
 
 def earlier_summary(folder: Path) -> dict:
-    """Read the summary of an earlier result; empty also where it is damaged, as it is about to be replaced."""
+    """Read the summary of an earlier result; empty even if it is damaged, since it is about to be replaced."""
     try:
         return read_summary(folder)
     except UserError:
@@ -44,7 +44,7 @@ def earlier_summary(folder: Path) -> dict:
 
 
 def features_file(path: Path) -> Path:
-    """Return the features file that a result's folder belongs to; a file is returned unchanged.
+    """Return the features file of a result's folder; the path of a file is returned unchanged.
 
     Raises:
         UserError: the folder's summary is damaged.
@@ -56,12 +56,12 @@ def features_file(path: Path) -> Path:
 
 
 def name_features(features: Path, folder: Path) -> str:
-    """Return the summary's entry for the place of the features: a name inside its folder, else the absolute path."""
+    """Return the summary's entry for the features: a file name inside its own folder, or an absolute path."""
     return features.name if features.parent.resolve() == folder.resolve() else str(features.resolve())
 
 
 def default_folder(name: str, scan: Path) -> Path:
-    """Return `segmented/<name>`, numbered where that is taken by another scan of the same name.
+    """Return `segmented/<name>`, with a number if another scan of the same name has taken it.
 
     Args:
         scan: path of the scan.
@@ -74,32 +74,32 @@ def default_folder(name: str, scan: Path) -> Path:
 
 
 def _owner(folder: Path) -> str | None:
-    """Return the path of the scan that a folder's result, or unfinished work, belongs to."""
+    """Return the path of the scan to which a folder's result, or unfinished work, belongs."""
     if (folder / OWNER).is_file():
         return (folder / OWNER).read_text(encoding="utf-8")
     return earlier_summary(folder).get("path")
 
 
 def begin(folder: Path, scan: Path) -> None:
-    """Make a result's folder and record its owner for as long as the work lasts."""
+    """Make a result's folder, and record the scan it belongs to while the work lasts."""
     atomic_write(folder / OWNER, str(scan.resolve()), sync=False)
 
 
 def end(folder: Path) -> None:
-    """Remove files that only unfinished work needs."""
+    """Remove the files that only unfinished work needs."""
     for name in (STATE, OWNER):
         (folder / name).unlink(missing_ok=True)
     remove_leftovers(folder)
 
 
 def check_places(folder: Path, features: Path | None = None) -> None:
-    """Check, before any work is done, whether a result can lie where it was asked for.
+    """Check, before any work is done, that a result can be written to the requested place.
 
     Args:
-        features: file of its features.
+        features: file for the features.
 
     Raises:
-        UserError: a file where a folder is needed, or the reverse, or a folder that cannot be written.
+        UserError: there is a file in place of a folder or the reverse, or a folder is not writable.
     """
     if features is not None and features.is_dir():
         raise UserError(f"--save-features {features}: a folder; name a file, such as {features / FEATURES}")

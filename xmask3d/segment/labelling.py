@@ -1,6 +1,7 @@
-"""Features and masks of a scan, from all its views; a cloud without pictures has shapes only.
+"""Features and masks of a scan, from all its views, or from its shape if it has no pictures.
 
-Views are streamed, batches shrink when memory runs out, and progress is saved, so that stopped work resumes.
+Views are read one after the other, batches shrink when memory runs out, and progress is saved so that stopped work
+resumes.
 """
 
 import contextlib
@@ -38,11 +39,11 @@ from xmask3d.splits import Benchmark
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY = 30.0  # seconds between saved states; more where saving is slow
-SAVE_SHARE = 0.05  # of the time, at most, goes into saving
-TILE, MARGIN = 6.0, 1.0  # metres of the parts in which a cloud without pictures is seen, and of what is seen beyond
-TILE_POINTS = 300_000  # smaller clouds are seen whole
-BATCH_POINTS = 1_000_000  # views that show more together go through the networks in parts; about 2 GiB
+SAVE_EVERY = 30.0  # seconds between saved states, or more if saving is slow
+SAVE_SHARE = 0.05  # largest share of the time to spend on saving
+TILE, MARGIN = 6.0, 1.0  # size of the tiles of a cloud without pictures, and of the margin around them, in metres
+TILE_POINTS = 300_000  # smaller clouds are not divided into tiles
+BATCH_POINTS = 1_000_000  # views with more points together go through the networks in parts; about 2 GiB
 
 
 @dataclass
@@ -50,8 +51,9 @@ class Labelled:
     """Output of the networks for n points.
 
     Attributes:
-        features: features of the places, summed over views. masks: point numbers of each view's masks.
-        done: views gone through. used: views that showed enough.
+        features: features of the places, summed over views.
+        masks: point numbers of each view's masks.
+        done: number of views processed. used: number of views that showed enough.
     """
 
     features: FeatureAccumulator
@@ -81,8 +83,8 @@ class SavedState:
     """File with the state of unfinished work, used only for exactly the same work.
 
     Args:
-        path: the file; None keeps nothing.
-        key: whatever the work depends on.
+        path: path of the file; None to keep nothing.
+        key: everything that the work depends on.
     """
 
     def __init__(self, path: Path | None, *key: object) -> None:
@@ -91,18 +93,18 @@ class SavedState:
         self._due = time.monotonic() + SAVE_EVERY
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Load the state, or None if there is none that is complete and of this work."""
+        """Load the state; None unless it is complete and belongs to this work."""
         if self._path is None or not self._path.is_file():
             return None
         try:
             check_seal(self._path)
             arrays = read_arrays(self._path)
             return arrays if str(arrays["key"]) == self._key else None
-        except (UserError, KeyError):  # half-written or foreign; the work is then done again
+        except (UserError, KeyError):  # incomplete or of other work, so the work is done again
             return None
 
     def save(self, state: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
-        """Save if some time has passed since the last time."""
+        """Save the state if enough time has passed since the last time."""
         start = time.monotonic()
         if self._path is None or (not now and start < self._due):
             return
@@ -113,25 +115,25 @@ class SavedState:
 
 
 def check_batch_size(batch_size: int | None) -> None:
-    """Raise `UserError` for a batch of no view; None is any."""
+    """Raise `UserError` for a batch size below 1; None means any size."""
     if batch_size is not None and batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: at least one view at once is needed")
 
 
 class ScanLabeller:
-    """Labeller of scans, by the classes of the model's benchmark; other words are compared with what it leaves.
+    """Labeller of scans by the classes of the model's benchmark; queries are compared with the features it returns.
 
     Args:
         model: model in evaluation mode, on `device`.
         benchmark: classes that the model was trained on.
         device: device of the computation.
         views: settings of the samples.
-        gating: how the binary head chooses between base and novel classes, by which masks compete for points.
+        gating: how the binary head chooses between base and novel classes when masks compete for points.
         precision: autocast type; float16 counts as float32 on a CPU.
-        batch_size: views at once; falls when memory runs out.
+        batch_size: number of views at once; it is reduced when memory runs out.
 
     Raises:
-        UserError: a batch of no view.
+        UserError: the batch size is below 1.
     """
 
     def __init__(
@@ -159,15 +161,15 @@ class ScanLabeller:
         settle: float | None = None,
         fast: bool = False,
     ) -> Labelled:
-        """Look at a scan by all its views; at its shape alone where it has no (usable) view.
+        """Label a scan from all its views, or from its shape alone if it has no usable view.
 
         Args:
             text: K x D embeddings of the benchmark's classes.
             saved: state of unfinished work.
             report: called with the number of finished views and of all views.
-            settle: share of labels; once a round of views changes no more of them, the others are left out. None for
-                all views.
-            fast: look at the shape alone in any case; no picture is read.
+            settle: share of labels; once a round of views changes no more than this, the remaining views are left out.
+                None for all views.
+            fast: label from the shape alone in any case, without reading pictures.
         """
         saved = saved or SavedState(None)
         result = Labelled(FeatureAccumulator(scan.scene.points, text.shape[1]))
@@ -207,7 +209,7 @@ class ScanLabeller:
 
     @staticmethod
     def _batches(views: SceneViews, order: list[int], together: int) -> Iterator[tuple[list[Sample], int]]:
-        """Yield usable samples of the next views, and the number of these views; the next batch is read meanwhile."""
+        """Yield usable samples of the next views, and the number of these views; the next batch is read in parallel."""
 
         def read(rows: list[int]) -> tuple[list[Sample], int]:
             return [sample for sample in (views[row] for row in rows) if sample is not None], len(rows)
@@ -223,7 +225,7 @@ class ScanLabeller:
                 yield ready
 
     def _fit(self, samples: list[Sample], text: Tensor) -> Iterator[tuple]:
-        """Run samples at once or, if they do not fit into memory, in halves; results do not depend on it."""
+        """Run samples at once or, if they do not fit into memory, in halves, which does not affect results."""
         if not samples:
             return
         try:
@@ -248,7 +250,7 @@ class ScanLabeller:
         yield from self._fit(samples[half:], text)
 
     def _forward(self, samples: list[Sample], text: Tensor) -> tuple:
-        """Return points of views: number in the scan, fused and CLIP feature, base probability, mask."""
+        """Return for each point of the views: its number, fused and CLIP feature, base probability and mask."""
         batch = collate(samples).to(self.device)
         with self._precision():
             outputs = self.model(batch, text, mask_clip=True, novel=self._novel)
@@ -268,7 +270,7 @@ class ScanLabeller:
         result.masks += split_by_mask(index.cpu().numpy(), mask.cpu().numpy())
 
     def _look_at_cloud(self, scan: Scan, result: Labelled) -> None:
-        """Run the 3D branch alone: points through both sparse networks, in overlapping tiles where there are many."""
+        """Run the 3D branch alone: both sparse networks, in overlapping tiles if there are many points."""
         points, colors = scan.scene.points, scan.scene.colors
         rotation = axis_rotation(2, self.views.angle)
         for inner, near in _tiles(points):
@@ -284,7 +286,7 @@ class ScanLabeller:
 
 
 def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Return points of each tile of the floor plan, and those within the margin too; both ascending."""
+    """Return the points of each tile of the floor plan, and those including the margin; both ascending."""
     everything = np.arange(len(points))
     if len(points) <= TILE_POINTS:
         yield everything, everything
@@ -295,7 +297,7 @@ def _tiles(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         inner = np.flatnonzero((cells == (x, y)).all(1))
         corner = low + np.array([x, y]) * TILE
         near = np.flatnonzero(((points[:, :2] >= corner - MARGIN) & (points[:, :2] < corner + TILE + MARGIN)).all(1))
-        near = np.union1d(near, inner)  # rounding at the tile's edge
+        near = np.union1d(near, inner)  # allowance for rounding at the tile's edge
         yield inner, near
 
 

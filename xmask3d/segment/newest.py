@@ -1,4 +1,4 @@
-"""Thread that runs the newest call it is given and discards older ones that still wait."""
+"""Thread that runs the newest call and discards older ones that are still waiting."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Newest:
-    """Calls by kind, run one after another, so that many requests take neither memory nor a queue's time."""
+    """Queue that keeps only the newest call of each kind, so that many requests do not pile up."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[float, Callable[[], object]]] = {}
@@ -22,7 +22,7 @@ class Newest:
             self._changed.notify()
 
     def stop(self) -> None:
-        """Run nothing more."""
+        """Stop running calls."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -31,7 +31,7 @@ class Newest:
         while (call := self._next()) is not None:
             try:
                 call()
-            except Exception:  # one wish that fails must not end the viewer
+            except Exception:  # a request that fails must not end the viewer
                 traceback.print_exc()
 
     def _next(self) -> Callable[[], object] | None:

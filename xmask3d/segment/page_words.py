@@ -1,4 +1,4 @@
-"""Saved features and the text tower, small enough to travel inside a page that answers new words without a server."""
+"""Saved features and text tower, small enough to be part of a page that answers new words without a server."""
 
 import json
 import zlib
@@ -17,20 +17,20 @@ from xmask3d.visualize.page import PageWords
 from xmask3d.weights import clip_folder
 
 MAX_TOWER = 4_000_000
-"""Numbers of a text tower that travels; published CLIP models have a hundred times as many."""
+"""Largest number of weights of a text tower inside a page; published CLIP models have a hundred times as many."""
 STEPS = (0.006, 0.008, 0.01, 0.011, 0.012, 0.014, 0.017, 0.02, 0.025, 0.032, 0.04, 0.064)
-"""Steps of rounding; the finest that fits is taken, and keeps a similarity to nearly as much at worst."""
-CHUNK = 16_384  # places whose features are in single precision at once
-SAMPLE = 8192  # places by which the compressed size is foretold
+"""Steps of rounding; the finest that fits is used, and similarities change by little more than a step at worst."""
+CHUNK = 16_384  # places whose features are in single precision at a time
+SAMPLE = 8192  # places from which the compressed size is estimated
 MAX_BYTES = 6_700_000
-"""Compressed bytes of the features; a page of 200 000 points then stays below 15 MB."""
+"""Largest compressed size of the features, in bytes; a page of 200 000 points then stays below 15 MB."""
 
 
 def page_words(features: PointFeatures, points: np.ndarray) -> PageWords | None:
-    """Pack features for a page; None where the text tower is too large to travel, as those of published models are.
+    """Pack features for a page; None if the text tower is too large, as those of published models are.
 
     Args:
-        points: indices of the points that the page holds.
+        points: indices of the points in the page.
     """
     source = features.about.get("clip", "")
     folder = clip_folder() if source == "shipped" else Path(source)
@@ -71,15 +71,15 @@ def _packed_tower(tower: TextTower) -> dict[str, object]:
 
 
 def _packed_features(features: PointFeatures, places: np.ndarray) -> dict[str, object]:
-    """Rotate the features of places to their principal axes and round them to bytes: small ones become zeros.
+    """Rotate the features of places to their principal axes and round them to bytes; small ones become zeros.
 
-    All places in single precision would take a gigabyte, so each pass goes over them in chunks.
+    All places in single precision would take a gigabyte, so each pass works on chunks.
     """
     mean = sum(part.sum(0, dtype=np.float64) for part in _chunks(features, places)) / len(places)
     mean = np.asarray(mean, np.float32)
     spread = sum((part - mean).T @ (part - mean) for part in _chunks(features, places))
     _, axes = np.linalg.eigh(np.asarray(spread))
-    axes = np.ascontiguousarray(axes[:, ::-1].T)  # k x 2D, the largest first
+    axes = np.ascontiguousarray(axes[:, ::-1].T)  # k x 2D, axes of the largest variance first
     reach = np.max([np.abs((part - mean) @ axes.T).max(0) for part in _chunks(features, places)], axis=0) / 127
     some = places[:: max(1, len(places) // SAMPLE)]
     turned = np.concatenate([axes @ (part - mean).T for part in _chunks(features, some)], 1)
@@ -99,9 +99,9 @@ def _packed_features(features: PointFeatures, places: np.ndarray) -> dict[str, o
 
 
 def _chunks(features: PointFeatures, places: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the model's and CLIP's features of places side by side, some thousand x 2D float32 at once.
+    """Yield the model's and CLIP's features of places side by side, as chunks of some thousand x 2D float32.
 
-    A place that no mask covers takes the model's features for CLIP's, which is the rule of `PointFeatures` for it.
+    A place that no mask covers uses the model's features for CLIP's too, as in `PointFeatures`.
     """
     for start in range(0, len(places), CHUNK):
         rows = places[start : start + CHUNK]
@@ -112,7 +112,7 @@ def _chunks(features: PointFeatures, places: np.ndarray) -> Iterator[np.ndarray]
 
 
 def _rounded(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Round k x m values to int8 numbers of k steps."""
+    """Round k x m values to int8 multiples of k steps."""
     return np.rint(values / steps[:, None]).astype(np.int8)
 
 

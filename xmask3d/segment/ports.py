@@ -1,4 +1,4 @@
-"""Search for a free port of a page, done beforehand since viser waits for ever where there is none."""
+"""Search for a free port for a page, done in advance because viser waits forever if there is none."""
 
 import os
 import socket
@@ -6,14 +6,14 @@ import socket
 from xmask3d.errors import UserError
 
 LAST_PORT = 65_535
-TRIED = 1000  # ports, from the one that was asked for on
+TRIED = 1000  # number of ports to try, from the requested one on
 
 
 def free_port(host: str, port: int) -> int:
-    """Return the first port from `port` on that can be served on; 0, any port, stays 0.
+    """Return the first usable port from `port` on; 0, which means any port, stays 0.
 
     Raises:
-        UserError: no port, no address of this machine, or all ports taken.
+        UserError: the port or the address is invalid, or all ports are taken.
     """
     if not 0 <= port <= LAST_PORT:
         raise UserError(f"--port {port}: no port; give one up to {LAST_PORT}, or 0 for any that is free")
@@ -39,7 +39,7 @@ def _bind(host: str, port: int) -> None:
     for family, kind, protocol, _, address in addresses:
         try:
             probe = socket.socket(family, kind, protocol)
-        except OSError:  # an address family that this machine does not have
+        except OSError:  # this machine does not have the address family
             continue
         with probe:
             if os.name == "posix":

@@ -13,14 +13,14 @@ from xmask3d.config import Config
 from xmask3d.native import winograd
 
 Precision = Literal["auto", "float32", "bfloat16"]
-WORTH = 1.2  # times as fast, from which on labels may differ in a few places
-CHANNELS, SIDE = 512, 64  # of a convolution of the VAE
-TOKENS, WIDTH = 1024, 1280  # of a feed-forward layer of the UNet
+WORTH = 1.2  # smallest speed-up that is worth labels that differ in a few places
+CHANNELS, SIDE = 512, 64  # size of a convolution of the VAE
+TOKENS, WIDTH = 1024, 1280  # size of a feed-forward layer of the UNet
 ROUNDS = 3
 
 
 def with_precision(config: Config, precision: Precision, device: torch.device) -> Config:
-    """Let the frozen diffusion model and CLIP's image tower compute in a type, whatever the model was trained with."""
+    """Make the frozen diffusion model and CLIP's image tower compute in a dtype, whatever training used."""
     if precision == "auto":
         precision = "bfloat16" if device.type == "cpu" and bfloat16_wins() else "float32"
     changes = {"diffusion_precision": precision, "clip_precision": precision}
@@ -28,8 +28,9 @@ def with_precision(config: Config, precision: Precision, device: torch.device) -
 
 
 def bfloat16_wins() -> bool:
-    """Return True where this processor multiplies bfloat16 faster: a convolution and a layer are timed."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # earlier versions cannot tell
+    """Return True if this processor multiplies faster in bfloat16; a convolution and a layer are timed."""
+    # earlier versions do not have this function
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if not any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return False
     generator = torch.Generator().manual_seed(0)
@@ -46,7 +47,7 @@ def bfloat16_wins() -> bool:
         F.linear(narrow_tokens, narrow_layer)
 
     with torch.inference_mode():
-        wide()  # made ready
+        wide()  # warm-up
         narrow()
         return statistics.median(_seconds(wide) / _seconds(narrow) for _ in range(ROUNDS)) >= WORTH
 

@@ -1,4 +1,4 @@
-"""Queries on saved features: labels, heat maps, the places that fit a phrase; only a text encoder runs."""
+"""Queries on saved features: labels, heat maps, and places that fit a phrase. Only a text encoder runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,18 +13,18 @@ from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.vocabulary import Reference, Vocabulary, parse_queries
 from xmask3d.segment.wording import NONSENSE, is_learned, local_clip, understand
 
-TOUCHING = 0.06  # metres across which points are one region
+TOUCHING = 0.06  # largest distance between neighbouring points of a region, in metres
 
-SCALE_PLACES = 5_000  # by which the scale of heat maps is found
-MARGIN = 2.0  # standard deviations of words without sense by which a phrase fits a place better than their mean
-DOUBTFUL_MARGIN = 4.0  # the same for a phrase with words that were never learned
+SCALE_PLACES = 5_000  # prompt for finding the scale of heat maps
+MARGIN = 2.0  # a phrase must fit a place better than words without sense by this number of standard deviations
+DOUBTFUL_MARGIN = 4.0  # the same for a phrase with words that the encoder never learned
 
 Encoder = Callable[[Sequence[str]], np.ndarray]
-"""N texts to N x D float32 embeddings, not normalised."""
+"""Function that maps N texts to N x D float32 embeddings, not normalised."""
 
 
 def text_encoder(features: PointFeatures) -> Encoder:
-    """Return the text encoder that belongs to features, without torch where that is possible."""
+    """Return the text encoder that belongs to features, without importing torch if possible."""
     from xmask3d.models.text_tower import load_text_tower
     from xmask3d.weights import clip_folder
 
@@ -42,7 +42,7 @@ def text_encoder(features: PointFeatures) -> Encoder:
 def query_features(
     features: PointFeatures, queries: Sequence[str] | str, encode: Encoder, background: Sequence[str] = ()
 ) -> SegmentationResult:
-    """Answer words from features; a run over the views gives the same labels, since it asks its own features."""
+    """Answer queries from features. A run over the views gives the same labels, since it queries its own features."""
     clip = local_clip(features.fact("clip"))
     asked = understand([queries] if isinstance(queries, str) else queries, clip)
     outside = understand(background, clip)
@@ -65,14 +65,14 @@ def query_features(
 
 
 def own_file(features: PointFeatures) -> dict[str, str | float]:
-    """Return the summary's entries on the scan's own cloud or mesh: its file, and its numbers a metre."""
+    """Return the summary's entries on the scan's own cloud or mesh: its file, and its units per metre."""
     if "file" not in features.about:
         return {}
     return {"file": features.fact("file"), "units": float(features.numbers("units", 1)[0])}
 
 
 def is_phrase(queries: Sequence[str], background: Sequence[str] = ()) -> bool:
-    """Return True where a query asks for places, and not for the class of each point."""
+    """Return True if a query asks for places instead of the class of each point."""
     return len(queries) == 1 and not background
 
 
@@ -82,7 +82,7 @@ def hide_background(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
-    """Label every point with one class of a vocabulary; texts that the encoder never learned have no points."""
+    """Label every point with a class of a vocabulary; texts that the encoder never learned get no points."""
     result = heat_result(features, vocabulary, encode, name)
     clip = local_clip(features.fact("clip"))
     learned = np.flatnonzero([is_learned(text, clip) for text in vocabulary.texts])
@@ -95,7 +95,7 @@ def labels_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encod
 
 
 def _class_embeddings(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder) -> np.ndarray:
-    """Embed the texts of a vocabulary: T x D, with several templates the mean of the normalised embeddings."""
+    """Embed the texts of a vocabulary, T x D; with several templates, as the mean of the normalised embeddings."""
     templates = features.about.get("templates", "{}").split("\n")
     found = encode([template.replace("{}", text) for text in vocabulary.texts for template in templates])
     if len(templates) == 1:
@@ -105,7 +105,7 @@ def _class_embeddings(features: PointFeatures, vocabulary: Vocabulary, encode: E
 
 
 def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder, name: str) -> SegmentationResult:
-    """Compute the fit of every place to each class of a vocabulary; labels are still to be set."""
+    """Compute how well every place fits each class of a vocabulary, without setting labels."""
     text = _class_embeddings(features, vocabulary, encode)
     similarity = vocabulary.merge(features.similarities(text, vocabulary.novel))
     shown = len(vocabulary.names) - vocabulary.has_background
@@ -127,9 +127,10 @@ def heat_result(features: PointFeatures, vocabulary: Vocabulary, encode: Encoder
 
 
 def heat_scale(features: PointFeatures, encode: Encoder) -> tuple[float, float]:
-    """Return the similarities at the two ends of heat maps' colours: one scale for all words on a scan.
+    """Return the similarities at the two ends of the heat maps' colours, one scale for all words on a scan.
 
-    It spans what the classes of the model's benchmark reach there, so that a word that fits nowhere stays dark.
+    The scale spans the similarities of the classes of the model's benchmark, so that a word that fits nowhere stays
+    dark.
     """
     names, base = features.fact("names").split("\n"), features.fact("base_names").split("\n")
     some = features.at(np.arange(0, len(features.fused), max(1, len(features.fused) // SCALE_PLACES)))
@@ -157,9 +158,10 @@ def phrase_result(
 def _standing_out(
     regions: list[Region], features: PointFeatures, phrase: str, encode: Encoder, vocabulary: Vocabulary
 ) -> list[Region]:
-    """Leave the regions that fit a phrase better than words without sense do; none where it was never learned.
+    """Keep the regions that fit a phrase better than meaningless words do; none if it was never learned.
 
-    Of words without sense one always fits a region best, by chance. A phrase that means something is far beyond them.
+    Some meaningless word always fits a region best, by chance, whereas a meaningful phrase fits far better than all of
+    them.
     """
     clip = local_clip(features.fact("clip"))
     if not regions or not is_learned(phrase, clip):
@@ -178,7 +180,7 @@ def _standing_out(
 
 
 def _regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:
-    """Find the best regions among one point of each place, and spread them to all of its points.
+    """Find the best regions among one point of each place, and extend them to all points of these places.
 
     Args:
         values: m, how well each place fits.

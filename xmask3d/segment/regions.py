@@ -1,4 +1,4 @@
-"""Regions of a scan: the connected places that fit a phrase best."""
+"""Regions of a scan: connected places that fit a phrase best."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,10 @@ class Region:
     """Group of points.
 
     Attributes:
-        index: its points, ascending.
-        center: 3, mean in metres. low, high: 3 each, corners of its box.
-        score: mean of what it was found by.
+        index: points of the region, ascending.
+        center: 3, mean of the points in metres.
+        low, high: 3 each, corners of the bounding box.
+        score: mean similarity of the points.
     """
 
     index: np.ndarray
@@ -27,24 +28,26 @@ class Region:
 
     @classmethod
     def of(cls, points: np.ndarray, index: np.ndarray, score: float) -> "Region":
-        """Return the region of some rows of n x 3 points."""
+        """Return the region made of some rows of n x 3 points."""
         part = points[index].astype(np.float64)
         return cls(index, part.mean(0), part.min(0), part.max(0), score)
 
 
 def best_regions(points: np.ndarray, similarity: np.ndarray, spacing: float, wanted: int = 5) -> list[Region]:
-    """Find the places that fit a phrase best: connected parts above the best threshold of the similarities.
+    """Find the places that fit a phrase best: connected parts above an optimal threshold of the similarities.
 
     Args:
-        points: n x 3. similarity: n, higher fits better. spacing: metres across which points count as touching.
+        points: n x 3.
+        similarity: n; higher values fit better.
+        spacing: distance, in metres, up to which points count as touching.
 
     Returns:
-        At most `wanted` regions, by the sum over its points of how far they exceed the threshold.
+        At most `wanted` regions, in falling order of the sum of their points' excess over the threshold.
     """
     if not len(points):
         return []
     threshold = _otsu(similarity)
-    for _ in range(2):  # of a scene that is mostly something else, look at the upper part again
+    for _ in range(2):  # if most of the scene is something else, divide the upper part again
         above = similarity > threshold
         if above.mean() < 0.2 or above.sum() < 4 * MIN_POINTS:
             break

@@ -1,4 +1,4 @@
-"""Result of a query on a scan: labels, confidence, fit to phrases, objects; arrays in dataclasses."""
+"""Result of a query on a scan: labels, confidence, fit to phrases, and objects."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,12 @@ from xmask3d.geometry.voxels import quantise
 from xmask3d.segment.regions import Region
 from xmask3d.segment.saved_features import PointFeatures
 
-AREA_VOXEL = 0.05  # metres; areas are counted in voxels of this size
+AREA_VOXEL = 0.05  # metres; areas are counted in squares of this size
 
 
 @dataclass
 class ClassSummary:
-    """Class in numbers: points, share of all, area in square metres (about), centre, box, mean confidence."""
+    """Numbers about a class: points, share of all points, rough area in square metres, centre, box, mean confidence."""
 
     name: str
     points: int
@@ -31,17 +31,17 @@ class SegmentationResult:
 
     Attributes:
         name: name of the scan.
-        points: n x 3 float32, the scan's own frame, metres about `origin`. colors: n x 3 uint8, or None.
-        names: K class names; background words are not among them, their points are -1.
+        points: n x 3 float32, metres from `origin` in the scan's own frame. colors: n x 3 uint8, or None.
+        names: K class names, without background words, whose points are -1.
         labels: n int64 class ids, -1 where unlabelled.
-        confidence: n float32 in [0, 1]: share of the views that agree, or probability.
+        confidence: n float32 in [0, 1]: share of agreeing views, or probability.
         phrases: P phrases, and `similarity`: m x P float32 cosines of the features' places with them.
-        regions: best places for each phrase. texts: texts behind each phrase, each with whether it counts as base.
-        scale: similarities at the two ends of all heat maps' colours, see `query.heat_scale`.
+        regions: best places for each phrase. texts: texts behind each phrase, each with True if it counts as base.
+        scale: similarities at the two ends of the heat maps' colours, see `query.heat_scale`.
         features: features for further queries.
-        objects: n int64 object numbers, -1 for none; None unless asked for. object_names: class of each object.
-        origin: 3. rotation: 3 x 3, turns points upright.
-        lines: findings about the scan. about: facts for the summary.
+        objects: n int64 object numbers, -1 for none; None unless requested. object_names: class of each object.
+        origin: 3. rotation: 3 x 3, rotates points upright.
+        lines: findings about the scan, to print. about: facts for the summary.
     """
 
     name: str
@@ -64,7 +64,7 @@ class SegmentationResult:
     about: dict = field(default_factory=dict)
 
     def heat(self, phrase: str | int) -> np.ndarray:
-        """Return the fit of each point to a phrase (its text or number), n float32."""
+        """Return how well each point fits a phrase (given by text or number), n float32."""
         column = phrase if isinstance(phrase, int) else self.phrases.index(phrase)
         return self.similarity[self.features.row, column]
 
@@ -73,7 +73,7 @@ class SegmentationResult:
         return np.full(self.points.shape, 128, np.uint8) if self.colors is None else self.colors
 
     def classes(self) -> list[ClassSummary]:
-        """List every class that has points, the largest first."""
+        """List all classes with points, the largest first."""
         found = []
         for label in np.unique(self.labels[self.labels >= 0]):
             chosen = self.labels == label

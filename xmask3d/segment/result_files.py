@@ -19,27 +19,28 @@ from xmask3d.visualize.cloud import class_palette, label_palette, write_ply
 from xmask3d.visualize.overview import heat_colors, write_overview
 from xmask3d.visualize.page import HeatMap, write_page
 
-MAX_HEATS = 20  # phrases whose heat maps are written as clouds; the page shows all
-PARTIAL = ".part-result"  # files that are not complete yet
+MAX_HEATS = 20  # largest number of heat maps written as clouds; the page shows all
+PARTIAL = ".part-result"  # folder of incomplete files
 
 
 def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
-    """Write everything about a result, and remove the files of the result that was there before.
+    """Write all files of a result, and remove the files of an earlier result.
 
-    `labels.ply` (colour, label and confidence of every point), the scan's own file with labels (`labelled.*` with its
-    materials and textures, or `fused.ply` of a recording), `labels.csv`, `heat_<phrase>.ply` of the first `MAX_HEATS`
-    phrases, `objects.ply` and `objects.csv` where there are objects, `overview.png`, `scene.html`, `summary.json`.
+    These are `labels.ply` (colour, label and confidence of every point), the scan's own file with labels (`labelled.*`
+    with its materials and textures, or `fused.ply` for a recording), `labels.csv`, `heat_<phrase>.ply` for the first
+    `MAX_HEATS` phrases, `objects.ply` and `objects.csv` if there are objects, `overview.png`, `scene.html` and
+    `summary.json`.
 
     Returns:
         The files, in that order.
     """
-    partial = folder / PARTIAL  # a process that is killed meanwhile leaves the files of before
+    partial = folder / PARTIAL  # if the process is killed meanwhile, the earlier files remain
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     earlier = _listed(folder)
     try:
         names = _write_files(result, partial, lambda name: name in earlier or not (folder / name).exists())
-        for name in earlier:  # they would be taken for a part of the new result
+        for name in earlier:  # they would look like a part of the new result
             if name not in names:
                 (folder / name).unlink(missing_ok=True)
         for name in names:
@@ -51,18 +52,18 @@ def write_result(result: SegmentationResult, folder: Path) -> list[Path]:
 
 
 def _listed(folder: Path) -> list[str]:
-    """Return the files in the folder's summary that are there, and in the folder."""
+    """Return the files listed in the folder's summary that exist inside the folder."""
     named, inside = earlier_summary(folder).get("files"), folder.resolve()
     texts = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     return [name for name in texts if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)]
 
 
 def _write_files(result: SegmentationResult, folder: Path, is_free: Callable[[str], bool]) -> list[str]:
-    """Write all files; returns their names, that of the summary, which lists them, last.
+    """Write all files, and return their names; the summary, which lists the others, comes last.
 
     Args:
-        is_free: tells of a name whether a file may take it; a scan's own file, its materials and textures take the
-            place of nothing but an earlier result.
+        is_free: function that is true for a name that may be used. The scan's own file, its materials and textures only
+            replace files of an earlier result.
     """
     palette = class_palette(result.names)
     colors = palette[result.labels]
@@ -80,7 +81,7 @@ def _write_files(result: SegmentationResult, folder: Path, is_free: Callable[[st
         write_ply(files[-2], position, label_palette(int(result.objects.max(initial=0)) + 1)[result.objects],
                   result.objects)  # fmt: skip
         _write_objects(files[-1], result)
-    # Of places, not of points: of 200 classes and many points that would be gigabytes.
+    # Values per place instead of per point, which would take gigabytes for 200 classes and many points.
     texts = result.texts or [[] for _ in result.phrases]
     heats = [
         HeatMap(name, values, result.features.row, result.scale, said)

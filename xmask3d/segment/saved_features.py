@@ -1,6 +1,6 @@
-"""Mean features of a scan's points, saved in one file, so that any words can be queried later.
+"""Mean features of a scan's points, saved in one file for later queries.
 
-Plain NumPy: a question to a saved file should not wait for torch to be imported.
+This module uses plain NumPy, so that a query on a saved file need not wait for the import of torch.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from xmask3d.models.gate import allowed_classes, gate, is_gateable, log_softmax,
 from xmask3d.seal import UNSEALED, check_seal, sealed
 
 FORMAT = "xmask3d-features-1"
-CHUNK = 65_536  # rows compared at once
+CHUNK = 65_536  # rows compared at a time
 EARLIER = {"looks": "view_count"}  # names of arrays in files of earlier versions
 
 
@@ -28,18 +28,18 @@ class PointFeatures:
     """Features of the places of a scan, and the place of each point.
 
     Attributes:
-        points: n x 3 float32, the scan's own frame. colors: n x 3 uint8.
-        row: n int32, place of each point (of its nearest seen neighbour where no view saw it).
+        points: n x 3 float32, in the scan's own frame. colors: n x 3 uint8.
+        row: n int32, place of each point; an unseen point has that of its nearest seen neighbour.
         fused: m x D float16, mean of the normalised fused features, of length 1. clip: m x D float16, mean of the
             normalised CLIP embeddings of the masks on the place, of length 1, or 0 where there was none.
-        base: m float16, mean probability of being of a base class. view_count: m int32, views that saw it.
+        base: m float16, mean probability of being base. view_count: m int32, number of views that saw the place.
         about: strings: scan, model, views, clip (source of the text tower), temperature, base_ratio, novel_ratio,
-            rotation, origin, of a cloud or mesh its file and units a metre, regions ("none", "votes" or "gate"), and
-            joined by newlines base_names and names of the model's benchmark and templates of class names.
-        part: n int32, part of the cloud that each point is in: points that are in one region in every division of the
-            cloud, see `xmask3d.geometry.superpoints`. place_part: m int32, that of each place. part_regions: P x number
-            of divisions int32, regions of each part. All three are empty where regions are not used.
-        source: file that they were read from, for messages.
+            rotation, origin, regions ("none", "votes" or "gate"); for a cloud or mesh, its file and units per metre;
+            and, joined by newlines, base_names and names of the model's benchmark, and templates of class names.
+        part: n int32, part of the cloud of each point; points of a part share a region in every division of the cloud,
+            see `xmask3d.geometry.superpoints`. place_part: m int32, part of each place. part_regions: P x (number of
+            divisions) int32, regions of each part. All three are empty if regions are not used.
+        source: file that the features were read from, for messages.
     """
 
     points: np.ndarray
@@ -73,7 +73,7 @@ class PointFeatures:
                 about.pop("seal", None)
                 if about.pop("format", None) != FORMAT:
                     raise UserError(f"{path}: no features of a scan (made with --save-features)")
-                names = file.keys()  # the file is no mapping
+                names = file.keys()  # the content is no mapping
                 arrays = {EARLIER.get(name, name): file.get_tensor(name) for name in names}
                 return cls(**arrays, about=about, source=str(path))._checked()
         except (SafetensorError, OSError, TypeError, ValueError) as error:
@@ -85,7 +85,7 @@ class PointFeatures:
         return PointFeatures(self.points[:0], self.colors[:0], self.row[:0], fused, clip, base, view_count, self.about)
 
     def _checked(self) -> "PointFeatures":
-        """Return itself. Raises `ValueError` where arrays do not fit together or hold what is no number."""
+        """Return the features. Raises `ValueError` if arrays do not fit together or contain NaN or infinity."""
         points, places = len(self.points), self.fused.shape
         shapes = {"points": (points, 3), "colors": (points, 3), "clip": places,
                   "base": places[:1], "view_count": places[:1]}  # fmt: skip
@@ -107,17 +107,17 @@ class PointFeatures:
 
     @property
     def own_colors(self) -> np.ndarray | None:
-        """Colours of the scan, n x 3 uint8; None for a scan without, which is of one grey here."""
+        """Colours of the scan, n x 3 uint8; None if all points are of the one grey that stands for no colours."""
         return self.colors if self.colors.size and np.ptp(self.colors) else None
 
     def fact(self, name: str) -> str:
-        """Return an entry of `about`. Raises `UserError` where it is missing."""
+        """Return an entry of `about`. Raises `UserError` if it is missing."""
         if name not in self.about:
             raise UserError(f"{self.source}: no {name} in them; segment the scan again")
         return self.about[name]
 
     def numbers(self, name: str, count: int) -> np.ndarray:
-        """Return the numbers in an entry of `about`. Raises `UserError` where they are none or not so many."""
+        """Return the numbers in an entry of `about`. Raises `UserError` if they are invalid or of another count."""
         try:
             numbers = np.array(self.fact(name).split(), float).reshape(count)
         except ValueError as error:
@@ -127,7 +127,7 @@ class PointFeatures:
         return numbers
 
     def similarities(self, text: np.ndarray, novel: np.ndarray) -> np.ndarray:
-        """Return the cosine of every place with texts, the model's and CLIP's weighted as for labels.
+        """Return the cosine of every place with texts; those of model and CLIP are weighted as for labels.
 
         Args:
             text: T x D embeddings. novel: T bool.
@@ -141,13 +141,13 @@ class PointFeatures:
         return out
 
     def label(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the best text for every point, by region where the features have regions.
+        """Choose the best text for every point, or for every region if the features have regions.
 
         Args:
             text: T x D embeddings. novel: T bool.
 
         Returns:
-            n int64 rows of `text`, and n float32: probability of being right.
+            n int64 rows of `text`, and n float32 probabilities of being right.
         """
         if len(self.part_regions):
             return self._label_regions(text, novel)
@@ -160,12 +160,12 @@ class PointFeatures:
         return labels[self.row], sureness[self.row]
 
     def _label_regions(self, text: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Let all places of a region choose together; see `label`."""
+        """Choose one text for all places of a region; see `label`."""
         gated, parts = self.about.get("regions") == "gate" and bool(is_gateable(novel)), len(self.part_regions)
         votes, evidence = np.zeros((parts, len(text))), np.zeros((parts, 4))
         for rows, scores, base, odds, covered in self._scores(text, novel):
             view_count = self.view_count[rows].astype(np.float64)[:, None]
-            # Without a gate kinds weigh the same; the region decides between them.
+            # Without the gate both kinds have the same weight; the region decides between them.
             scores = soft_gate(scores, np.full_like(base, 0.5), novel) if gated else self._gated(scores, base, novel)
             votes += sum_regions(self.place_part[rows], view_count * np.exp(log_softmax(scores)), parts)
             if gated:
@@ -175,12 +175,12 @@ class PointFeatures:
         weights = clip_alone(int(novel.sum()), int((~novel).sum())) if by_clip else self._gate_weights
         gate = GateEvidence(evidence, weights) if gated else None
         labels, shares = label_regions(votes, list(self.part_regions.T), novel, gate, self._calibration)
-        nearest = self.place_part[self.row]  # of points in regions that no view shows
+        nearest = self.place_part[self.row]  # label of points in regions that no view shows
         part = np.where(labels[self.part] < 0, nearest, self.part)
         return labels[part], shares[part].astype(np.float32)
 
     def _gated(self, scores: np.ndarray, base: np.ndarray, novel: np.ndarray) -> np.ndarray:
-        """Gate scores as those of views (`inference.class_scores`); a place has no mask to share with."""
+        """Gate scores as for views (`inference.class_scores`), except that a place does not share a mask."""
         gating = self.about.get("gate", "hard")
         if gating == "none":
             return scores
@@ -191,7 +191,7 @@ class PointFeatures:
     def _scores(
         self, text: np.ndarray, novel: np.ndarray
     ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield in parts: rows, log scores before the gate, base probability, CLIP's log odds, rows that have these."""
+        """Yield in parts: rows, log scores before the gate, base probability, CLIP's log odds, and rows with odds."""
         gateable, by_clip = bool(is_gateable(novel)), self.about.get("gate") == "clip"
         ratio, temperature = self._ratios(novel), np.float32(self.numbers("temperature", 1)[0])
         for rows, model, clip, covered in self._cosines(text):
@@ -218,7 +218,7 @@ class PointFeatures:
         return np.where(novel, novel_ratio, base_ratio).astype(np.float32)
 
     def _cosines(self, text: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield rows in parts: cosines with the model's and CLIP's features, and whether CLIP's is present."""
+        """Yield rows in parts: cosines with the model's and CLIP's features, and True for rows with CLIP's features."""
         text = text.astype(np.float32)
         text = (text / np.maximum(np.linalg.norm(text, axis=1, keepdims=True), 1e-12)).T
         for start in range(0, len(self.fused), CHUNK):

@@ -18,11 +18,11 @@ class SavedLabels:
 
     Attributes:
         title: name of the scan.
-        points: n x 3 float64 metres, the scan's own frame, about `origin`.
+        points: n x 3 float64 metres from `origin`, in the scan's own frame.
         labels: n int64 class ids, -1 unlabelled. confidence: n in [0, 1].
-        names: class names. words: what they were asked by, with synonyms.
-        origin: 3. rotation: 3 x 3, turns points upright.
-        objects: n object numbers, -1 for none; None where objects were not separated. object_names: class of each.
+        names: class names. words: queries behind the names, with synonyms.
+        origin: 3. rotation: 3 x 3, rotates points upright.
+        objects: n object numbers, -1 for none; None if objects were not separated. object_names: class of each.
     """
 
     title: str
@@ -38,7 +38,7 @@ class SavedLabels:
 
 
 def read_labels(folder: Path) -> SavedLabels | None:
-    """Read the labels in a result's folder; None where there are none.
+    """Read the labels in a result's folder; None if there are none.
 
     Raises:
         UserError: one of the two files is damaged, or they do not fit together.
@@ -68,7 +68,7 @@ def read_labels(folder: Path) -> SavedLabels | None:
         raise UserError(f"{folder / SUMMARY}: damaged ({error}); delete it, or segment the scan again") from error
     objects, object_names = _read_objects(folder, len(points))
     return SavedLabels(
-        title=Path(str(said.get("scan", folder.name))).name,  # names files of exports
+        title=Path(str(said.get("scan", folder.name))).name,  # used in file names of exports
         points=points - origin,
         labels=labels,
         confidence=confidence,
@@ -82,7 +82,7 @@ def read_labels(folder: Path) -> SavedLabels | None:
 
 
 def _read_objects(folder: Path, count: int) -> tuple[np.ndarray | None, list[str]]:
-    """Read the object number of each of `count` points, and the class of each object; None where there are none."""
+    """Read the object number of each of `count` points, and the class of each object; None if there are none."""
     ply, table = folder / "objects.ply", folder / "objects.csv"
     if not ply.is_file() or not table.is_file():
         return None, []

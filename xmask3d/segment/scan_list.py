@@ -1,4 +1,4 @@
-"""List of scans: their folders of results, those that are finished, and one summary of all."""
+"""List of scans: their result folders, the finished ones among them, and a summary of all."""
 
 import hashlib
 import json
@@ -14,15 +14,15 @@ from xmask3d.guarded import read_text
 from xmask3d.seal import is_sound, read_sealed_json, sealed_json
 from xmask3d.segment.folder import OWNER, earlier_summary
 
-FAILED = ".failed.json"  # reason for which a scan could not be segmented
+FAILED = ".failed.json"  # file with the reason why a scan could not be segmented
 OVERVIEW = "scans.json"  # summary of all scans of a list
 
 
 def read_list(path: Path) -> list[Path]:
-    """Read the paths of scans, one a line; empty lines and those that begin with # are left out, as are repetitions.
+    """Read the paths of scans, one per line; empty lines, lines that begin with # and repetitions are skipped.
 
     Raises:
-        UserError: no such file, or nothing in it.
+        UserError: the file does not exist or is empty.
     """
     lines = [line.strip() for line in read_text(path, "a list of scans, one path a line").splitlines()]
     paths = {os.path.abspath(line): Path(line) for line in lines if line and not line.startswith("#")}
@@ -32,7 +32,7 @@ def read_list(path: Path) -> list[Path]:
 
 
 def folder_names(paths: Iterable[Path]) -> list[str]:
-    """Name a folder for each scan: its own name, with as many of the folders above it as tell it from the others."""
+    """Name a folder for each scan: its own name, with as many parent folders as make it unique."""
     places = [Path(os.path.abspath(path)) for path in paths]
     parts = [[*place.parts[1:-1], place.name if place.is_dir() else place.stem] for place in places]
     lengths = [1] * len(parts)
@@ -44,7 +44,7 @@ def folder_names(paths: Iterable[Path]) -> list[str]:
             break
         for i in longer:
             lengths[i] += 1
-    for i, name in enumerate(names):  # room.ply beside a folder called room
+    for i, name in enumerate(names):  # such as room.ply beside a folder called room
         if count[name] > 1:
             names[i] = f"{name}-{places[i].suffix.strip('.') or 'folder'}"
     return names
@@ -56,7 +56,7 @@ class ListedScan:
 
     Attributes:
         path: path of the scan. folder: folder of its results.
-        asked: digits that change with the scan's files and with everything else that its results depend on.
+        asked: digest of the scan's files and of everything else that its results depend on.
     """
 
     path: Path
@@ -65,17 +65,17 @@ class ListedScan:
 
     @classmethod
     def make(cls, path: Path, folder: Path, question: object) -> "ListedScan":
-        """Make the scan of a question, which is anything that JSON holds."""
+        """Make the scan from a path and the settings that its results depend on, which must fit into JSON."""
         content = json.dumps([os.path.abspath(path), _state(path), question], sort_keys=True)
         return cls(path, folder, hashlib.sha256(content.encode()).hexdigest())
 
     @property
     def is_interrupted(self) -> bool:
-        """True where work on it was begun and neither ended nor failed, as by a process that was killed."""
+        """True if work on the scan began but neither ended nor failed, for example because the process was killed."""
         return (self.folder / OWNER).is_file()
 
     def is_finished(self) -> bool:
-        """Return True where the results of this very question are all there, those with a digest undamaged."""
+        """Return True if all results for these settings exist, and those with a digest are undamaged."""
         summary = self._summary()
         if summary is None:
             return False
@@ -83,12 +83,12 @@ class ListedScan:
         return all(file.is_file() and is_sound(file) is not False for file in files)
 
     def fail(self, reason: str) -> None:
-        """Keep the reason for which the scan could not be segmented."""
+        """Save the reason why the scan could not be segmented."""
         atomic_write(self.folder / FAILED, sealed_json({"asked": self.asked, "reason": reason}), sync=False)
         (self.folder / OWNER).unlink(missing_ok=True)
 
     def entry(self) -> dict[str, object]:
-        """Return the scan's part of the overview; nothing in it depends on when and where the work was done."""
+        """Return the scan's part of the overview, which does not depend on the time or machine of the work."""
         known: dict[str, object] = {"scan": str(self.path), "folder": self.folder.name}
         summary = self._summary()
         if summary is not None:
@@ -105,10 +105,10 @@ class ListedScan:
 
 
 def write_overview(out: Path, scans: list[ListedScan]) -> dict[str, int]:
-    """Write the overview of all scans; returns how many are in which state.
+    """Write the overview of all scans, and return the number of scans in each state.
 
-    Every process that ends writes it. It is collected again after it was written, until nothing new has come: so of
-    processes that end at the same time none leaves an overview behind that lacks what another one did.
+    Every process writes the overview at its end, and collects it again until it no longer changes. If several processes
+    end at the same time, the overview is therefore still complete.
     """
     written = None
     while (entries := [scan.entry() for scan in scans]) != written:
@@ -120,12 +120,12 @@ def write_overview(out: Path, scans: list[ListedScan]) -> dict[str, int]:
 def _read(path: Path) -> dict:
     try:
         return read_sealed_json(path) if path.is_file() else {}
-    except UserError:  # damaged: the scan is segmented again
+    except UserError:  # damaged, so the scan is segmented again
         return {}
 
 
 def _state(path: Path) -> list:
-    """Return size and time of a file, or the times of a folder and all folders in it, which change with their lists."""
+    """Return size and time of a file, or the times of a folder and its sub-folders, which change with their content."""
     if path.is_dir():
         return sorted([folder, os.stat(folder).st_mtime_ns] for folder, _, _ in os.walk(path))
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []

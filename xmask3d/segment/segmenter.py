@@ -1,4 +1,4 @@
-"""Segmentation of a scan by any words, in a few lines of Python.
+"""Segmentation of a scan by any vocabulary, in a few lines of Python.
 
 >>> from xmask3d import Segmenter
 >>> segmenter = Segmenter.from_pretrained("runs/rooms-B15N4/checkpoints/best.pt")
@@ -49,22 +49,22 @@ from xmask3d.segment.vocabulary import Reference, Vocabulary, benchmark_vocabula
 from xmask3d.segment.wording import local_clip, understand
 from xmask3d.splits import Benchmark, load_benchmark
 
-IMAGE_MULTIPLE = 32  # pixels; sides of pictures are multiples of it
-PIXELS = 300_000  # of the pictures that go through the networks at once on a CPU: one of 512 x 512, four of 256 x 256
+IMAGE_MULTIPLE = 32  # sides of pictures are multiples of this number of pixels
+PIXELS = 300_000  # largest number of pixels at once on a CPU: one picture of 512 x 512, or four of 256 x 256
 
 
 class Segmenter:
     """Loaded model that answers queries about scans.
 
     Args:
-        model, clip_text: results of `build_model`, weights loaded.
+        model, clip_text: results of `build_model`, with weights loaded.
         config, benchmark: configuration and benchmark of the model.
         device: device of the computation; a GPU if there is one, by default.
         source: source of the model, for summaries.
-        batch_size: views at once; falls by itself when memory runs out.
-        regions: "none", "votes" or "gate", see `xmask3d.inference.region_labels`; by default as the model is evaluated,
-            but "votes" where that is without regions.
-        gate_weights: weights of head and CLIP in the gate of regions; by default fixed ones.
+        batch_size: number of views at once; it is reduced automatically when memory runs out.
+        regions: "none", "votes" or "gate", see `xmask3d.inference.region_labels`. The default is that of the model's
+            evaluation, or "votes" if that has no regions.
+        gate_weights: weights of head and CLIP in the gate of regions; fixed ones by default.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Segmenter:
         self.config, self.benchmark, self.source = config, benchmark, source
         self.checkpoint: Path | None = None
         self.reference = Reference.of(benchmark)
-        # An own scan is no benchmark: it gains by regions where the model's published scores are without them, too.
+        # A user's scan is no benchmark: it benefits from regions even if the published scores are without them.
         self._regions = regions or config.evaluate.regions.replace("none", "votes")
         self._gate_weights = gate_weights or open_gate(config)
         self._labeller = ScanLabeller(
@@ -111,13 +111,13 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a model by its name, see `find_source`: "shipped", "newest", a file or folder, "org/name" of the hub.
 
-        Parts that its configuration names by dotted path are imported, which runs their code, if the caller gives the
-        configuration or sets `trust_code`. `image_size` is the longer side of pictures as the networks see them, and
-        `precision` the type of the frozen networks, where they are not to be those of training.
+        Parts that the configuration names by dotted path are imported, which runs their code, but only if the caller
+        gives the configuration or sets `trust_code`. `image_size` (the longer side of the networks' input pictures) and
+        `precision` (the dtype of the frozen networks) replace the values used in training.
 
         Raises:
-            UserError: missing or damaged file, one that does not fit its configuration, or a configuration that names
-                code without being trusted.
+            UserError: a file is missing, damaged or does not fit its configuration, or a configuration names code
+                without being trusted.
         """
         source = find_source(model, config)
         settings = load_config(source.config, trusted=trust_code or config is not None)
@@ -134,21 +134,21 @@ class Segmenter:
         segmenter.checkpoint = source.checkpoint
         return segmenter
 
-    from_checkpoint = from_pretrained  # its earlier name
+    from_checkpoint = from_pretrained  # the earlier name of from_pretrained
 
     def push_to_hub(self, repo: str, private: bool = False, token: str | None = None) -> str:
         """Upload weights in half precision, configuration and model card to the Hugging Face hub.
 
         Args:
-            repo: "org/name", made when missing.
-            private: hide a new one from others.
+            repo: "org/name", created if missing.
+            private: make a new repository private.
             token: access token; that of `hf auth login` by default.
 
         Returns:
-            Its address; `from_pretrained(repo)` and `--model repo` take it.
+            The address; the model can be used as `from_pretrained(repo)` and `--model repo`.
 
         Raises:
-            UserError: a model that only this machine has the frozen networks of, no connection, or no permission.
+            UserError: the frozen networks exist only on this machine, or there is no connection or no permission.
         """
         with tempfile.TemporaryDirectory() as folder:
             about = self.checkpoint and about_checkpoint(self.checkpoint, self.config)
@@ -158,9 +158,9 @@ class Segmenter:
     def vocabulary(
         self, queries: Sequence[str], background: Sequence[str] = (), classes: str | None = None
     ) -> Vocabulary:
-        """Return the classes that points may be given: a class list's, or the words typed.
+        """Return the classes for the points: those of a class list, or the queries.
 
-        A single phrase names no classes; masks are then distinguished by the benchmark's own classes.
+        A single phrase does not name classes; masks are then compared with the benchmark's own classes.
         """
         if classes is not None:
             own = self.benchmark.name.partition("/")[0]
@@ -190,20 +190,21 @@ class Segmenter:
 
         Args:
             scan: an open scan or the path of one.
-            queries: several words label every point with one of them ("a|b" are synonyms); a single phrase gives a heat
-                map and the places that fit it best.
+            queries: several queries label every point with one of them ("a|b" are synonyms); a single phrase gives a
+                heat map and the places that fit it best.
             background: words whose points count as unlabelled.
-            classes: a shipped class list in place of words, such as "scannet20".
+            classes: name of a shipped class list that replaces the queries, such as "scannet20".
             objects: also separate objects.
-            corrections: clicks on this or other scans, by which labels are corrected.
-            options: options for reading the scan, where it is a path.
-            state: file that keeps the state of unfinished work.
+            corrections: clicks on this or other scans that correct labels.
+            options: options for reading the scan, if it is given as a path.
+            state: file for the state of unfinished work.
             report: called with the number of finished views and of all views.
-            settle: share of labels, such as 0.02; views are left out once those before them changed no more of them.
-            fast: label by the 3D branch alone; no picture is read.
+            settle: share of labels, such as 0.02; once a round of views changes no more than this, the rest is left
+                out.
+            fast: label with the 3D branch alone, without reading pictures.
 
         Raises:
-            UserError: nothing to look for, or a scan that cannot be read.
+            UserError: there is no query, or the scan cannot be read.
         """
         clip = local_clip(self.config.model.clip)
         asked = understand([queries] if isinstance(queries, str) else queries, clip)
@@ -214,8 +215,8 @@ class Segmenter:
         start = time.monotonic()
         scan = scan if isinstance(scan, Scan) else open_scan(scan, options)
         vocabulary = self.vocabulary(queries, background, classes)
-        # Masks compete by the benchmark's own classes, whatever the words: features, and so answers, do not depend on
-        # which words were asked first.
+        # Masks always compete by the benchmark's own classes, so that features, and therefore answers, do not depend on
+        # the queries that came first.
         prompts = self.benchmark.test_prompts(self.config.evaluate.prompts)
         text = self.clip_text.encode_classes(prompts, self.config.evaluate.templates)
         weights = weights_digest(self.model.state_dict())
@@ -254,7 +255,7 @@ class Segmenter:
     def query(
         self, features: PointFeatures, queries: Sequence[str] | str, background: Sequence[str] = ()
     ) -> SegmentationResult:
-        """Answer further words from features alone; only the text encoder runs."""
+        """Answer further queries from features alone; only the text encoder runs."""
         return query_features(features, queries, self.encode, background)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -262,14 +263,14 @@ class Segmenter:
         return self.clip_text(texts).float().cpu().numpy()
 
     def _confidence(self, scan: Scan, text: torch.Tensor) -> float:
-        """Return the mean probability of the likeliest class, of those that masks compete by."""
+        """Return the mean probability of the most likely class among those by which masks compete."""
         fused = torch.from_numpy(self._labeller.run(scan, text).features.means()[1].astype(np.float32))
         scale = self.model.mask_decoder.post_mask_embed.temperature().detach().cpu().float()
         similarity = fused @ torch.nn.functional.normalize(text.float().cpu(), dim=-1).T
         return float((scale * similarity).softmax(-1).amax(-1).mean())
 
     def _features(self, scan: Scan, labelled: Labelled, weights: str) -> PointFeatures:
-        """Make the features that are saved. Args: weights: digest of the model's weights."""
+        """Make the features to save; `weights` is the digest of the model's weights."""
         row, fused, clip, base, view_count = labelled.features.means()
         parts = self._parts(scan, row)
         row = scan.upsample(fill_unseen(scan.scene.points, row).astype(np.int32))
@@ -297,10 +298,10 @@ class Segmenter:
         return PointFeatures(scan.points, colors, row, fused, clip, base, view_count, about, *parts)
 
     def _parts(self, scan: Scan, row: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return part of each point and of each place, and regions of each part; nothing where regions are not used.
+        """Return the part of each point and of each place, and the regions of each part; empty without regions.
 
         Args:
-            row: place of each of the networks' points, -1 where no view saw it.
+            row: place of each of the networks' points, -1 for unseen points.
         """
         if self._regions == "none":
             return ()
@@ -312,10 +313,10 @@ class Segmenter:
 
 
 def with_image_size(config: Config, longer: int) -> Config:
-    """Let pictures have another longer side, in whole multiples of 32 pixels; their proportions stay.
+    """Set the longer side of pictures to a multiple of 32 pixels, and keep their proportions.
 
     Raises:
-        UserError: less than 32 pixels.
+        UserError: the size is below 32 pixels.
     """
     if longer < IMAGE_MULTIPLE:
         raise UserError(f"--image-size {longer}: at least {IMAGE_MULTIPLE} pixels are needed")
@@ -327,7 +328,7 @@ def with_image_size(config: Config, longer: int) -> Config:
 
 
 def views_at_once(config: Config, device: torch.device) -> int:
-    """Return the batch size of evaluation; on a CPU less where pictures are large, since memory runs out unheard."""
+    """Return evaluation's batch size; on a CPU less for large pictures, since memory runs out without an error."""
     if device.type != "cpu":
         return config.evaluate.batch_size
     return min(config.evaluate.batch_size, max(PIXELS // math.prod(config.data.image_size), 1))
@@ -345,7 +346,7 @@ def pick_device(device: torch.device | str | None) -> torch.device:
 
 
 def scan_key(scan: Scan) -> str:
-    """Return a key that distinguishes a scan, and its reading, from all others, for resuming."""
+    """Return a key that identifies a scan and the way it was read, for resuming."""
     digest = hashlib.blake2b(repr((scan.name, scan.scene.view_names, scan.fingerprint)).encode())
     for values in (scan.scene.points, scan.scene.colors):
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -353,7 +354,7 @@ def scan_key(scan: Scan) -> str:
 
 
 def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled, structure: Collection[str] = ()) -> None:
-    """Separate objects; names of `structure`, such as walls, are no part of objects of another name."""
+    """Separate objects; classes in `structure`, such as walls, never belong to an object of another class."""
     points, features = scan.scene.points, result.features
 
     def kept(values: np.ndarray) -> np.ndarray:
@@ -371,7 +372,7 @@ def add_objects(result: SegmentationResult, scan: Scan, labelled: Labelled, stru
 
 
 def _first_of(values: np.ndarray, kept_index: np.ndarray, count: int) -> np.ndarray:
-    """Select values of all points for the points that the networks see."""
+    """Select, from values of all points, those of the points that the networks see."""
     back = np.full(count, -1, values.dtype)
     back[kept_index[::-1]] = values[::-1]
     return back

@@ -1,4 +1,4 @@
-"""Up of a cloud where its geometry is unsure: the network is surer of a room that stands upright."""
+"""Choice of a cloud's up axis if its geometry is ambiguous: the network is more confident about an upright room."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,15 +10,15 @@ from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.gravity import NAMES, rotation_to_z
 from xmask3d.scan.scan import Scan
 
-SPACING = 0.04  # metres between the points that are asked about
-WEIGHT = 12.0  # of the mean confidence, beside the logarithm of the geometry's probability
+SPACING = 0.04  # metres between the points to classify
+WEIGHT = 12.0  # weight of the mean confidence, relative to the logarithm of the geometry's probability
 
 
 def settle_up(scan: Scan, confidence: Callable[[Scan], float]) -> None:
-    """Turn a scan whose up is unsure to the guess for which geometry and network together speak most.
+    """Rotate a scan with an uncertain up axis to the best guess by geometry and network together.
 
     Args:
-        scan: changed in place; `lines` says what was done.
+        scan: scan to change in place; its `lines` report the change.
         confidence: mean confidence of the network in a scan without views.
     """
     if not len(scan.guesses):

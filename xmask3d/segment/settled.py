@@ -1,4 +1,4 @@
-"""Views in an order of which any beginning shows the whole scan, and an end once further ones change few labels."""
+"""Order of views in which the first ones already show the complete scan, and a stop once labels hardly change."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from xmask3d.data.datasets import SceneViews
 from xmask3d.scan.coverage import cells_of, rank_views
 from xmask3d.segment.feature_accumulator import FeatureAccumulator
 
-ROUNDS = 10  # in which all views are looked at; labels are compared after each
+ROUNDS = 10  # number of rounds for all views; labels are compared after each round
 
 
 def by_worth(views: SceneViews) -> list[int]:
-    """Order the views of a scan by what each sees that those before it do not; those of no use are the last."""
+    """Order the views of a scan by how much each adds to those before it; useless ones come last."""
 
     def seen(row: int) -> np.ndarray:
         sample = views[row]
@@ -24,24 +24,24 @@ def by_worth(views: SceneViews) -> list[int]:
 
 
 class Settling:
-    """Watch over the labels of a scan's places by the classes of the model's benchmark.
+    """Test whether the labels of a scan's places, by the classes of the model's benchmark, still change.
 
-    Those classes stand for any words, so that features do not depend on which words were asked first.
+    These classes are used whatever the query, so that features do not depend on the query that came first.
     """
 
     def __init__(self, features: FeatureAccumulator, text: Tensor, share: float) -> None:
-        """Note the labels at the beginning, or where stopped work goes on.
+        """Store the labels at the beginning, or at the point where work resumes.
 
         Args:
             features: features of the places so far.
             text: K x D embeddings.
-            share: share of the places up to which changes of a round are too few to go on.
+            share: share of the places; if a round changes no more than this, the labels have settled.
         """
         self._text, self._share = F.normalize(text.float().cpu(), dim=-1), share
         self._labels = self._label(features)
 
     def has_settled(self, features: FeatureAccumulator) -> bool:
-        """Return True if few labels differ from those at the call before; a place that is new to sight counts too."""
+        """Return True if few labels changed since the previous call; places seen for the first time are changes."""
         before, self._labels = self._labels, self._label(features)
         return int((self._labels != before).sum()) <= self._share * len(before)
 

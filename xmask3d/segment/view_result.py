@@ -1,4 +1,4 @@
-"""Opening of the viewer on what a path holds: a result with its labels, saved features, or a scan."""
+"""Opening of the viewer on a path, which may be a result with its labels, saved features, or a scan."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneV
     """Serve a result's folder (labels, and queries where its features are), features (queries), or a scan (colours).
 
     Raises:
-        UserError: none of these, a damaged file of a result, or nothing can be served there.
+        UserError: the path is none of these, a file of the result is damaged, or the address cannot be served.
     """
     file, folder = features_file(path), path if path.is_dir() else path.parent
     if file.is_file() and not is_archive(file) and file.suffix.lower() not in (*SUFFIXES, ".sens", ".pth"):
@@ -35,7 +35,7 @@ def open_viewer(path: Path, host: str = "127.0.0.1", port: int = 8080) -> SceneV
 
 
 def _view_labels(saved: SavedLabels, host: str, port: int) -> SceneViewer:
-    """View a result whose features are gone."""
+    """View a result whose features no longer exist."""
     return SceneViewer(
         saved.points @ saved.rotation.T,
         np.full(saved.points.shape, 128, np.uint8),

@@ -1,4 +1,4 @@
-"""Live viewer in the browser: a cloud, its classes, and a text box that answers words from saved features."""
+"""Live viewer in the browser: a cloud, its classes, and a text box for queries on saved features."""
 
 import io
 import threading
@@ -31,14 +31,14 @@ except ImportError as error:
     raise missing_extra("the viewer", "view") from error
 
 MAX_POINTS = 1_000_000
-MAX_NAME = 60  # characters of the name of a thing
-MAX_SIGNS = 60  # objects whose name stands in the scene
-MAX_TEXT = 2000  # characters of a question
-SIZES = (0.2, 4.0)  # of a point, in spacings
-PAUSE = 0.7  # seconds without a key stroke after which words are answered
+MAX_NAME = 60  # largest length of an object's name, in characters
+MAX_SIGNS = 60  # largest number of objects whose names are shown in the scene
+MAX_TEXT = 2000  # largest length of a query, in characters
+SIZES = (0.2, 4.0)  # size of a point, in multiples of the spacing
+PAUSE = 0.7  # seconds after the last key stroke before a query is answered
 PRESETS = {"corner": (-1, -1, 0.9), "top": (0, -0.01, 1.6), "front": (0, -1.6, 0.3), "side": (1.6, 0, 0.3)}
-ROOM_HEIGHT, BELOW_CEILING = 1.5, 0.8  # metres from which the upper fifth is not shown at first
-ZOOM = 0.95  # of half the scene's diagonal, from which it fills the picture
+ROOM_HEIGHT, BELOW_CEILING = 1.5, 0.8  # height in metres from which the upper fifth is hidden at first
+ZOOM = 0.95  # distance from which the scene fills the picture, as a multiple of half its diagonal
 
 
 class SceneViewer:
@@ -46,19 +46,19 @@ class SceneViewer:
 
     Args:
         points: n x 3 metres, z up. colors: n x 3 uint8.
-        labels: n class ids, -1 unlabelled; None for none. names: K class names.
+        labels: n class ids, -1 unlabelled; None without labels. names: K class names.
         confidence: n in [0, 1], or None.
-        features: features of the same points, for queries; None without.
-        load_text: makes the text encoder at the first query.
-        words: query words behind `names`, with their synonyms; the names themselves by default.
-        rotation: 3 x 3, that turned the scan's own frame upright. origin: 3. Positions are shown in that frame.
-        objects: n object numbers, -1 for none; None for none at all. object_names: class of each object.
-        title: shown in the panel.
-        corrections: file that keeps corrections by clicks; None for none.
+        features: features of the same points, for queries; None for no queries.
+        load_text: function that makes the text encoder at the first query.
+        words: queries behind `names`, with their synonyms; the names themselves by default.
+        rotation: 3 x 3, rotation of the scan's own frame to upright. origin: 3. Positions are shown in the own frame.
+        objects: n object numbers, -1 for none; None without objects. object_names: class of each object.
+        title: title shown in the panel.
+        corrections: file for corrections by clicks; None to save none.
         host, port: address of the server; another port is taken if that one is in use.
 
     Raises:
-        UserError: nothing can be served there.
+        UserError: the address cannot be served.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class SceneViewer:
 
     @property
     def port(self) -> int:
-        """Port that is served."""
+        """Port of the server."""
         return self._server.get_port()
 
     def stop(self) -> None:
@@ -137,7 +137,7 @@ class SceneViewer:
             self.stop()
 
     def ask(self, text: str) -> None:
-        """Answer words: several separated by commas label every point, a single phrase gives a heat map."""
+        """Answer a query: several words, separated by commas, label every point; a single phrase gives a heat map."""
         words = [word.strip() for word in text.split(",") if word.strip()]
         if not words:
             return
@@ -175,7 +175,7 @@ class SceneViewer:
             self.update()
 
     def correct(self, row: int, name: str) -> None:
-        """Say of a point, and so of places alike, what it is; `row` counts the points that are drawn."""
+        """Correct the label of a point, and thereby of similar places; `row` is its index among the drawn points."""
         if self._features is None or self._corrections is None:
             self._info.content = "No saved features here; segment the scan first."
             return
@@ -190,7 +190,7 @@ class SceneViewer:
             self._keep()
 
     def undo(self) -> None:
-        """Take back the last correction."""
+        """Undo the last correction."""
         with self._lock:
             if self._corrections:
                 self._corrections.remove()
@@ -198,7 +198,7 @@ class SceneViewer:
                 self._keep()
 
     def _keep(self) -> None:
-        """Save the corrections; a folder that takes none is a line in the panel."""
+        """Save the corrections; if the folder is not writable, a line in the panel says so."""
         try:
             if self._file is not None and self._corrections is not None:
                 self._corrections.save(self._file)
@@ -206,7 +206,7 @@ class SceneViewer:
             self._info.content += f"\n\nNot kept after this session: {plain(str(error))}"
 
     def _learn(self, earlier: np.ndarray) -> int:
-        """Label again by the corrections; returns the number of points that changed."""
+        """Apply the corrections to the labels again, and return the number of points that changed."""
         self._labels, self._names = self._corrected()
         self._build_legend()
         self._mode.value = "labels"  # type: ignore[misc]  # viser types its handles as read-only
@@ -221,7 +221,7 @@ class SceneViewer:
         return labels[self._kept], names
 
     def update(self) -> None:
-        """Draw the cloud by the state of the panel."""
+        """Draw the cloud according to the panel."""
         with self._lock:
             shown = self._shown()
             if self._mode.value == "heat map" and self._heat is not None:
@@ -244,13 +244,13 @@ class SceneViewer:
             )
 
     def _shown(self) -> np.ndarray:
-        """Return the points that are below the cut and of a ticked class."""
+        """Return the points below the cut whose class is ticked."""
         with self._lock:
             boxes = np.array([box.value for box in self._ticks], bool)
             return (self._points[:, 2] <= self._cut.value) & boxes[self._labels]
 
     def explain(self, row: int) -> str:
-        """Describe a point as Markdown; `row` counts the points that are drawn."""
+        """Describe a point as Markdown; `row` is its index among the drawn points."""
         label = int(self._labels[row])
         name = self._names[label] if label >= 0 else "unlabelled"
         if self._objects is not None and self._objects[row] >= 0:
@@ -275,7 +275,7 @@ class SceneViewer:
         return "\n".join(lines)
 
     def nearest_to_ray(self, origin: np.ndarray, direction: np.ndarray) -> int | None:
-        """Return the first drawn point that a ray from the eye meets, or None if it meets none."""
+        """Return the first drawn point on a ray from the eye, or None."""
         offset, direction = self._points - origin, direction / np.linalg.norm(direction)
         along = offset @ direction
         away = np.linalg.norm(offset - along[:, None] * direction, axis=1)
@@ -318,7 +318,7 @@ class SceneViewer:
         self._signs = [] if self._objects is None else self._add_signs(self._objects)
 
     def _add_signs(self, objects: np.ndarray) -> list:
-        """Put the names of the largest objects into the scene, each on the point nearest to the object's middle."""
+        """Show the names of the largest objects in the scene, each at the point nearest to the object's middle."""
         counts = np.bincount(objects[objects >= 0], minlength=len(self._object_titles))
         signs = []
         for chosen in np.argsort(-counts)[:MAX_SIGNS]:
@@ -342,7 +342,7 @@ class SceneViewer:
         (control.on_click if hasattr(control, "on_click") else control.on_update)(changed)
 
     def _build_legend(self) -> None:
-        """Build one check box per class that occurs, with its colour and share."""
+        """Build a check box for each class that occurs, with its colour and share."""
         for box in self._ticks:
             self._guard.forget(box)
         self._folder.remove()
@@ -377,13 +377,13 @@ class SceneViewer:
             self._later.put("click", lambda: explain(event))
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the newer name is missing in older versions of viser
+            warnings.simplefilter("ignore")  # older versions of viser do not have the newer name
             self._server.scene.on_pointer_event("click")(clicked)  # type: ignore[arg-type]  # coroutines may be given
 
     def _look_from(self, client: viser.ClientHandle | None, preset: str) -> None:
         if client is None or not len(self._points):
             return
-        # A few points far away must not make the room tiny.
+        # A few distant points must not make the room tiny.
         middle, reach = (self._low + self._high) / 2, ZOOM * float(np.linalg.norm(self._high - self._low)) / 2
         client.camera.position = tuple(middle + reach * np.array(PRESETS[preset]))
         client.camera.look_at = tuple(middle)

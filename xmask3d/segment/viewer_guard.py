@@ -1,9 +1,9 @@
-"""Guard of the live viewer: accepts connections and messages of its own page only.
+"""Guard of the live viewer: accepts only connections and messages from its own page.
 
-A browser lets any web page open a WebSocket to a server of this machine, and a name that an attacker owns may point to
-it. viser accepts all of them, and lets a client set any attribute of a control, send files, and ask for a public
-tunnel. Here a handshake must come from the page that this server serves, and only messages of that page's own controls
-reach viser.
+A browser lets any web page open a WebSocket to a server of this machine, and an attacker's domain name may point to
+this machine. viser accepts all such connections, and lets a client set any attribute of a control, send files, and
+request a public tunnel. With this guard, a handshake must come from the page of this server, and only messages of that
+page's own controls reach viser.
 """
 
 import http
@@ -27,21 +27,21 @@ from websockets.http11 import Request, Response
 from xmask3d.errors import UserError
 
 MAX_MESSAGE = 16 << 20
-"""Bytes of a message. The largest is a picture that the page has drawn."""
+"""Largest size of a message, in bytes. The largest message is a picture drawn by the page."""
 
 MAX_CLIENTS = 32
 EVERYWHERE = ("", "0.0.0.0", "::")
 
 Rule = Callable[[Any], bool]
 
-_lock = threading.Lock()  # `serve` is replaced while one server starts
+_lock = threading.Lock()  # held because `serve` is replaced while a server starts
 
 
 class Guard:
     """Rules of one server.
 
     Args:
-        host: address that is served, as the user gave it.
+        host: address of the server, as given by the user.
     """
 
     def __init__(self, host: str) -> None:
@@ -54,15 +54,15 @@ class Guard:
         self._values[control._impl.uuid] = rule
 
     def forget(self, control: Any) -> None:
-        """Reject further values of a control that is gone."""
+        """Reject values for a control that no longer exists."""
         self._values.pop(control._impl.uuid, None)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Guard the server of viser that is started in this context.
+        """Guard the viser server that is started in this context.
 
         Raises:
-            UserError: the server was started in another way, and would be open to every web page.
+            UserError: the server was started in an unknown way, and would be open to every web page.
         """
         serve, guarded = websockets.asyncio.server.serve, []
 
@@ -100,10 +100,10 @@ class Guard:
         return process
 
     def serves(self, host: str, address: tuple[str, int]) -> bool:
-        """Return whether a `Host` header names the address that is served.
+        """Return True if a `Host` header names the address of the server.
 
         Args:
-            host: the header.
+            host: value of the header.
             address: IP address and port of this machine at which the connection arrived.
         """
         try:
@@ -140,7 +140,7 @@ class Guard:
         return handle
 
     def takes(self, message: Any) -> bool:
-        """Return whether a client's message is one that the served page sends."""
+        """Return True if a client's message is of a kind that the page sends."""
         try:
             content = msgspec.msgpack.decode(message)
             rules = _MESSAGES[content.pop("type")]
@@ -169,17 +169,17 @@ def _ip(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def number(low: float = -1e9, high: float = 1e9) -> Rule:
-    """Make a rule: a finite number between two."""
+    """Make a rule for finite numbers between two limits."""
     return lambda value: type(value) in (int, float) and math.isfinite(value) and low <= value <= high
 
 
 def text(longest: int) -> Rule:
-    """Make a rule: text of at most so many characters."""
+    """Make a rule for text with a largest number of characters."""
     return lambda value: isinstance(value, str) and len(value) <= longest
 
 
 def one_of(*options: Any) -> Rule:
-    """Make a rule: one of these values, of the same type."""
+    """Make a rule for values that equal one of a list, including the type."""
     return lambda value: any(type(value) is type(option) and value == option for option in options)
 
 
@@ -212,4 +212,4 @@ _MESSAGES: dict[str, dict[str, Rule]] = {
     },
     "GetRenderResponseMessage": {"payload": lambda value: isinstance(value, bytes), "render_uuid": text(100)},
 }  # fmt: skip
-"""Fields of the messages that the page sends. Uploads, the request for a tunnel and all others are dropped."""
+"""Fields of the messages that the page sends. All others, such as uploads and requests for a tunnel, are dropped."""

@@ -1,4 +1,4 @@
-"""Texts of the viewer: names of objects, the colour bar of a heat map, and what Markdown must not run."""
+"""Texts of the viewer: names of objects, the colour bar of a heat map, and escapes for Markdown."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from xmask3d.visualize.overview import HEAT, HEAT_RANGE
 
 
 def number_objects(names: Sequence[str]) -> list[str]:
-    """Name objects by their class and a number among its kind: "chair 1", "chair 2"."""
+    """Name objects by their class and a number within it: "chair 1", "chair 2"."""
     seen: Counter = Counter()
     titles = []
     for name in names:
@@ -20,7 +20,7 @@ def number_objects(names: Sequence[str]) -> list[str]:
 
 
 def heat_bar(values: np.ndarray | None, scale: tuple[float, float] | None = None) -> str:
-    """Return the colour bar of a heat map as HTML; empty for none. `scale`: see `heat_colors`."""
+    """Return the colour bar of a heat map as HTML, or an empty string; see `heat_colors` for `scale`."""
     if values is None or not len(values):
         return ""
     low, high = scale or np.percentile(values, HEAT_RANGE)
@@ -32,11 +32,11 @@ def heat_bar(values: np.ndarray | None, scale: tuple[float, float] | None = None
 
 
 def plain(text: str) -> str:
-    """Escape text for Markdown: viser's browser side runs HTML, and older ones braces as code too."""
+    """Escape text for Markdown, because viser's page interprets HTML and, in older versions, runs braces as code."""
     return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
 
 
 def named(text: str) -> str:
-    """Return the name in words such as "a workbench"."""
+    """Return the name of an object in a phrase such as "a workbench"."""
     words = text.split()
     return " ".join(words[1:] if len(words) > 1 and words[0].lower() in ("a", "an", "the") else words)

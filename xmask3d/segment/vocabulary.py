@@ -14,14 +14,14 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Classes that points can be given, K in all, each with one or more texts.
+    """Classes for points, K in all, each with one or more texts.
 
     Attributes:
-        names: K class names; the last is "background" where background words were given.
+        names: K class names; the last is "background" if there are background words.
         texts: T texts to encode, all synonyms of all classes.
         class_of_text: T class ids.
-        is_base: T bool, whether a text is a base class of the checkpoint.
-        has_background: whether the last class collects background words.
+        is_base: T bool, true for texts that are base classes of the checkpoint.
+        has_background: true if the last class collects background words.
     """
 
     names: tuple[str, ...]
@@ -41,14 +41,14 @@ class Vocabulary:
         return np.array(self.class_of_text, np.int64)
 
     def texts_of_classes(self) -> list[list[tuple[str, bool]]]:
-        """Return the texts of each class, each with whether it is a base class of the checkpoint."""
+        """Return the texts of each class, each with True if it is a base class of the checkpoint."""
         found: list[list[tuple[str, bool]]] = [[] for _ in self.names]
         for text, group, is_base in zip(self.texts, self.class_of_text, self.is_base, strict=True):
             found[group].append((text, is_base))
         return found
 
     def merge(self, text_scores: np.ndarray) -> np.ndarray:
-        """Return the largest score of each class's texts: ... x T to ... x K."""
+        """Return the largest score among the texts of each class: ... x T to ... x K."""
         merged = np.full((*text_scores.shape[:-1], len(self.names)), -np.inf, text_scores.dtype)
         for text, group in enumerate(self.class_of_text):
             np.maximum(merged[..., group], text_scores[..., text], out=merged[..., group])
@@ -57,7 +57,7 @@ class Vocabulary:
 
 @dataclass
 class Reference:
-    """Classes of the checkpoint's benchmark, which decide which words are base and are compared with other words."""
+    """Classes of the checkpoint's benchmark; they decide which words are base, and compete with other words."""
 
     names: list[str]
     base_names: list[str]
@@ -67,7 +67,7 @@ class Reference:
         self._base = {_plain(name) for name in self.base_names}
 
     def knows(self, word: str) -> bool:
-        """Return True where a word is one of the base classes, in singular or plural."""
+        """Return True if a word is one of the base classes, in singular or plural."""
         plain = _plain(word)
         return plain in self._base or (plain.endswith("s") and plain[:-1] in self._base)
 
@@ -78,15 +78,15 @@ class Reference:
 
 
 def parse_queries(queries: Sequence[str], reference: Reference, background: Sequence[str] = ()) -> Vocabulary:
-    """Turn words as typed into a vocabulary.
+    """Make a vocabulary of words as typed.
 
     Args:
-        queries: one class each; "a|b|c" is one class, named a, with three synonyms.
-        reference: decides which texts are base.
-        background: words whose points count as unlabelled, each perhaps with synonyms.
+        queries: one per class; "a|b|c" is one class, named a, with three synonyms.
+        reference: benchmark classes that decide which texts are base.
+        background: words whose points count as unlabelled, possibly with synonyms.
 
     Raises:
-        UserError: no query, an empty one, or a word in two classes.
+        UserError: there is no query, a query is empty, or two classes share a word.
     """
     groups = [_synonyms(query) for query in queries]
     if not groups:
@@ -121,10 +121,10 @@ def benchmark_vocabulary(benchmark: Benchmark, prompt_list: str | None = None) -
 
 
 def class_list(name: str) -> list[str]:
-    """Return names of a shipped class list, such as "scannet20"; a split after a slash is ignored.
+    """Return the names of a shipped class list, such as "scannet20"; a split after a slash is ignored.
 
     Raises:
-        UserError: unknown list, naming the known ones.
+        UserError: the list is unknown; the message names the known ones.
     """
     list_name = name.partition("/")[0]
     path = class_lists() / f"{list_name}.yaml"

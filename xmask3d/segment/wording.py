@@ -1,4 +1,4 @@
-"""Words as typed, and what was meant: lists in one query, plurals, words that the text encoder never learned."""
+"""Interpretation of queries as typed: lists in one query, plurals, and words that the text encoder never learned."""
 
 import re
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from xmask3d.weights import clip_folder
 
 NONSENSE = ("zxcv", "flurb", "wug", "mnbv", "plugh", "foo bar", "vqxk", "lorem ipsum", "blicket", "dax", "uvw rst",
             "and so on", "nothing", "anything", "of", "kjhg poiu", "tove", "mome raths", "snark", "hjkl")  # fmt: skip
-"""Texts that fit no place but by chance."""
+"""Texts that fit places only by chance."""
 
 SMALL = frozenset(("a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "off", "on", "or", "out",
                    "over", "that", "the", "to", "under", "up", "with"))  # fmt: skip
-"""Words that name nothing by themselves."""
+"""Words that do not name anything by themselves."""
 
 
 @dataclass
 class Wording:
-    """Queries as they were understood.
+    """Queries as understood.
 
     Attributes:
-        queries: classes or a phrase; synonyms are separated by "|".
-        notes: sentences on what was understood otherwise than written, or never learned.
-        unlearned: queries of which no word that names something was learned.
+        queries: classes or a phrase, with synonyms separated by "|".
+        notes: sentences about queries that were changed, and about words that were never learned.
+        unlearned: queries without a single learned word that names something.
     """
 
     queries: list[str]
@@ -35,14 +35,14 @@ class Wording:
 
 
 def understand(queries: Sequence[str], clip: Path | None) -> Wording:
-    """Find what was meant by queries.
+    """Interpret queries as typed.
 
     Args:
-        queries: as typed.
-        clip: folder of the CLIP that is asked; None for one that has learned every word.
+        queries: queries as typed.
+        clip: folder of the CLIP model; None if it has learned every word.
 
     Raises:
-        UserError: a query that is no text.
+        UserError: a query is not a text.
     """
     found = Wording([])
     for query in queries:
@@ -64,12 +64,12 @@ def understand(queries: Sequence[str], clip: Path | None) -> Wording:
 
 
 def is_learned(query: str, clip: Path | None, *, every: bool = False) -> bool:
-    """Return True where the text encoder learned a word of the query that names something; else it answers noise.
+    """Return True if the text encoder learned a word of the query that names something; otherwise it answers noise.
 
     Args:
         query: a word, a phrase, or synonyms.
         clip: see `understand`.
-        every: every such word must be learned, of which there must be one.
+        every: require every word that names something to be learned, and at least one such word.
     """
     if clip is None or not (clip / WORDS_FILE).is_file():
         return True
@@ -79,13 +79,13 @@ def is_learned(query: str, clip: Path | None, *, every: bool = False) -> bool:
 
 
 def local_clip(source: str) -> Path | None:
-    """Return the folder of a CLIP by its source in a configuration; None for one that is no folder here."""
+    """Return the folder of the CLIP model that a configuration names; None if that is not a local folder."""
     folder = clip_folder() if source == "shipped" else Path(source)
     return folder if folder.is_dir() else None
 
 
 def _singular_query(query: str, clip: Path | None, notes: list[str]) -> str:
-    """Replace plurals that were never learned by singulars that were."""
+    """Replace plurals that were never learned by learned singulars."""
     if clip is None:
         return query
     for word in unknown_words(query, clip):
@@ -98,11 +98,11 @@ def _singular_query(query: str, clip: Path | None, notes: list[str]) -> str:
 
 
 def _singulars(word: str) -> list[str]:
-    """Return what a word may be the plural of."""
+    """Return the possible singulars of a word."""
     endings = (("ves", "f"), ("ies", "y"), ("es", ""), ("s", ""))
     return [word.removesuffix(end) + new for end, new in endings if word.endswith(end) and len(word) > len(end) + 2]
 
 
 def _replace(query: str, word: str, other: str) -> str:
-    """Replace a whole word, in any letters."""
+    """Replace a complete word, whatever its case."""
     return re.sub(rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])", other, query, flags=re.IGNORECASE)

@@ -16,8 +16,9 @@ PALETTE = (
     (105, 180, 255), (135, 30, 30), (60, 150, 75), (195, 210, 240), (105, 15, 150), (165, 195, 135), (45, 30, 255),
     (180, 255, 210), (120, 105, 210), (45, 75, 105), (165, 255, 120), (150, 195, 180), (90, 15, 195),
 )  # fmt: skip
-"""Colours at least 20 apart in CIELAB from each other and from `UNLABELLED`, for normal sight, protanopia and
-deuteranopia (simulated after Machado et al., 2009); found by greedy packing of the space that all three share."""
+"""Colours that differ by at least 20 in CIELAB from each other and from `UNLABELLED`, for normal sight, protanopia and
+deuteranopia (simulated after Machado et al., 2009). They were found by greedy packing of the space common to all
+three."""
 
 KNOWN = {
     "chair": 0, "desk": 1, "bathtub": 2, "sofa": 3, "couch": 3, "door": 4, "counter": 5, "picture": 6, "painting": 6,
@@ -27,11 +28,11 @@ KNOWN = {
     "pillow": 19, "rug": 11, "carpet": 11, "stairs": 8, "person": 17, "beam": 5, "column": 18, "board": 13,
     "clutter": 9,
 }  # fmt: skip
-"""Places in `PALETTE` of well-known class names; those that hardly meet in one room share one."""
+"""Indices into `PALETTE` of well-known class names; classes that rarely occur in the same room share one."""
 
 
 def label_palette(num_classes: int) -> np.ndarray:
-    """Choose colours by number; beyond those of `PALETTE` they repeat.
+    """Choose colours by number; they repeat beyond the length of `PALETTE`.
 
     Returns:
         (K + 1) x 3 uint8; the last row, dark grey, is for ignored and unknown points (also reached by index -1).
@@ -40,9 +41,10 @@ def label_palette(num_classes: int) -> np.ndarray:
 
 
 def class_palette(names: Sequence[str]) -> np.ndarray:
-    """Choose colours by name: well-known classes have the same in every scan, others what is left.
+    """Choose colours by name: well-known classes have the same colour in every scan, others take the remaining ones.
 
-    No two of up to `len(PALETTE)` classes share a colour. With more, colours repeat, and classes are to be numbered.
+    Up to `len(PALETTE)` classes all have different colours. With more classes colours repeat, so classes should be
+    numbered.
 
     Args:
         names: K class names.
@@ -74,11 +76,11 @@ def write_ply(
     """Write a binary PLY that MeshLab, CloudCompare and Blender open in colour, with its digest in a comment.
 
     Args:
-        path: its folder is made when missing.
-        points: n x 3 metres; of float64, as map coordinates need, they are kept as double, else as float.
+        path: file to write; its folder is created if missing.
+        points: n x 3 metres, written as double if they are float64 (which map coordinates need), otherwise as float.
         colors: n x 3 uint8.
-        labels: n class ids, kept as the vertex property `label` (int).
-        confidence: n in [0, 1], kept as the vertex property `confidence` (float).
+        labels: n class ids, written as the vertex property `label` (int).
+        confidence: n in [0, 1], written as the vertex property `confidence` (float).
     """
     number = "f8" if points.dtype == np.float64 else "f4"
     columns: list[tuple[str, str, np.ndarray]] = [(axis, number, points[:, i]) for i, axis in enumerate("xyz")]

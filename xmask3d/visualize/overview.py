@@ -16,9 +16,9 @@ HEAT = np.array(
     [[48, 18, 59], [70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34],
      [210, 49, 5]]
 )  # fmt: skip
-BAR_STEPS = 6  # values beside a heat map
-HEAT_RANGE = (1, 99.5)  # percentiles of the values that the two ends of the colours stand for, where no scale is given
-HEAT_STEPS = 1024  # shades; more than a byte a colour can tell apart
+BAR_STEPS = 6  # values beside the colour bar of a heat map
+HEAT_RANGE = (1, 99.5)  # percentiles of the values at the two ends of the colours, if no scale is given
+HEAT_STEPS = 1024  # shades; more than one byte per colour can distinguish
 
 
 def heat_colors(values: np.ndarray, scale: tuple[float, float] | None = None) -> np.ndarray:
@@ -26,7 +26,7 @@ def heat_colors(values: np.ndarray, scale: tuple[float, float] | None = None) ->
 
     Args:
         values: n.
-        scale: values at the two ends; by default their own 1st and 99.5th percentile.
+        scale: values at the two ends; by default the 1st and 99.5th percentile of the values.
     """
     values = np.nan_to_num(np.asarray(values, np.float32))
     low, high = scale or (np.percentile(values, HEAT_RANGE) if len(values) else (0.0, 1.0))
@@ -35,7 +35,7 @@ def heat_colors(values: np.ndarray, scale: tuple[float, float] | None = None) ->
 
 
 def _color_bar(heat: HeatMap) -> tuple[list[str], np.ndarray]:
-    """Return the legend of a heat map's shared scale, values and their colours; nothing without such a scale."""
+    """Return the legend of heat maps with a shared scale: values and their colours; nothing without such a scale."""
     steps = np.linspace(*heat.scale, BAR_STEPS) if heat.scale else np.zeros(0)
     return [f"{value:.2f}" for value in steps], heat_colors(steps, heat.scale)
 
@@ -47,7 +47,7 @@ def _heat_table() -> np.ndarray:
 
 
 def label_colors(labels: np.ndarray, palette: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Colour points by class, n x 3 uint8, shaded by the scan's own brightness so that shapes stay visible.
+    """Colour points by class, n x 3 uint8, shaded by the scan's brightness so that shapes stay visible.
 
     Unlabelled points are grey.
 
@@ -74,7 +74,7 @@ def write_overview(
     """Draw colours, labels and up to three heat maps from three sides.
 
     Args:
-        points: n x 3 metres, z up; everything above 85 % of the height is left out, or ceilings would hide the rest.
+        points: n x 3 metres, z up; points above 85 % of the height are left out, since ceilings would hide the rest.
         colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
         heats: heat maps of the n points.
         size: height and width of each panel.

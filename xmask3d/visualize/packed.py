@@ -1,4 +1,4 @@
-"""Arrays inside a page: compressed and in letters, with their size, so that plain JavaScript unpacks them."""
+"""Arrays inside a page: compressed and encoded as letters, with their size, for unpacking in plain JavaScript."""
 
 import base64
 import zlib
@@ -10,8 +10,8 @@ def pack(values: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[st
     """Compress the bytes of an array (raw deflate), for `unpack` of `words.js`.
 
     Args:
-        values: of any shape and type; little-endian numbers.
-        strategy: zlib's; Huffman codes alone suit noise, and are several times as fast.
+        values: little-endian numbers of any shape and type.
+        strategy: strategy of zlib; Huffman codes alone suit noise, and are several times as fast.
     """
     content = np.ascontiguousarray(values).tobytes()
     deflate = zlib.compressobj(6, zlib.DEFLATED, -15, 9, strategy)

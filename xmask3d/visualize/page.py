@@ -1,4 +1,4 @@
-"""HTML page of a scene that opens without a server: points, labels, objects and heat maps in a small WebGL viewer."""
+"""HTML page of a scene that opens without a server: a small WebGL viewer of points, labels, objects and heat maps."""
 
 import html
 import json
@@ -16,20 +16,20 @@ from xmask3d.visualize.packed import pack
 MAX_POINTS = 400_000
 MAX_BYTES = 24_000_000
 SHOWN = (1.0, 99.0)
-"""Percentiles of the positions that the first view is to hold; a few points far away must not make a room tiny."""
+"""Percentiles of the positions in the first view, since a few distant points must not make a room tiny."""
 
 
 @dataclass
 class HeatMap:
-    """Fit of points to a phrase.
+    """Heat map: fit of points to a phrase.
 
     Attributes:
         name: the phrase.
-        values: n; or m, of the places that points share.
-        row: n, the place of each point; None where every point has a value of its own.
-        scale: values at the two ends of the colours, the same for maps that are to be compared; by default the values'
-            own 1st and 99.5th percentile.
-        texts: texts behind the name, each with whether it counts as a base class; a page that answers words computes
+        values: n values of points, or m values of places that points share.
+        row: n, place of each point; None if every point has a value of its own.
+        scale: values at the two ends of the colours, equal for maps to be compared; by default the 1st and 99.5th
+            percentile of the values.
+        texts: texts behind the name, each with True if it counts as a base class; a page that answers words computes
             the values from them.
     """
 
@@ -40,7 +40,7 @@ class HeatMap:
     texts: Sequence[tuple[str, bool]] = ()
 
     def of_points(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Return the values of chosen points, by default of all n."""
+        """Return the values of some points, by default of all n."""
         return self.values[chosen] if self.row is None else self.values[self.row[chosen]]
 
 
@@ -49,7 +49,7 @@ class PageWords:
     """Text tower and features of a page that answers new words.
 
     Attributes:
-        content: as JSON takes it, with arrays packed; see `words.js`.
+        content: content for JSON, with packed arrays; see `words.js`.
         row: place of each of the page's points, int32.
     """
 
@@ -80,19 +80,19 @@ def write_page(
 
     Args:
         points: n x 3 metres. colors: n x 3 uint8. labels: n class ids, -1 unlabelled. names: K class names.
-        heats: one heat map of the n points a phrase.
+        heats: one heat map of the n points per phrase.
         confidence: n in [0, 1].
         objects: n object numbers, -1 for none. object_names: class of each object.
-        words: makes the text tower and features from the indices of the points that the page holds, or returns None
-            where they cannot travel; without them the page shows the given heat maps only.
-        title, facts: shown on the page.
-        origin: 3, added to positions that are shown in numbers, which are those of `points`.
-        rotation: 3 x 3, turns points so that z is up.
+        words: function that makes the text tower and features from the indices of the points in the page, or returns
+            None if they are too large; without them the page shows the given heat maps only.
+        title, facts: texts shown on the page.
+        origin: 3, added to positions of `points` that are shown as numbers.
+        rotation: 3 x 3, rotates points so that z is up.
         start: first display: "colors", "labels", "objects" or the name of a heat map.
-        max_points: larger clouds are thinned evenly.
+        max_points: number of points to which larger clouds are thinned evenly.
 
     Returns:
-        How many points the page holds.
+        Number of points in the page.
     """
     each = 3 * 2 + 3 + 2 + 1 + 2 * (objects is not None) + len(heats)
     kept = thin_rows(len(points), min(max_points, MAX_BYTES // each))
@@ -133,21 +133,22 @@ def write_page(
     page = folder.joinpath("scene.html").read_text(encoding="utf-8")
     for name in ("words.js", "scene.js", "controls.js"):
         page = page.replace(f"__{name}__", folder.joinpath(name).read_text(encoding="utf-8"))
-    data = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # nothing in it can end the script
+    # escaped, so that nothing in it can end the script
+    data = json.dumps(content, allow_nan=False).replace("<", "\\u003c")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page.replace("__TITLE__", html.escape(title)).replace("__DATA__", data), encoding="utf-8")
     return len(kept)
 
 
 def thin_rows(count: int, limit: int) -> np.ndarray:
-    """Choose at most `limit` of `count` rows, in order, spread at random so that no pattern shows."""
+    """Choose at most `limit` of `count` rows, in order and at random so that no pattern shows."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, limit, replace=False))
 
 
 def _heat(heat: HeatMap, kept: np.ndarray, is_live: bool) -> dict:
-    """Convert values to bytes between the ends of their scale, unless the page can compute them."""
+    """Convert values to bytes on their scale, unless the page can compute them."""
     values = np.nan_to_num(heat.of_points(kept).astype(np.float64))
     low, high = heat.scale or ((float(v) for v in np.percentile(values, (1, 99.5))) if len(values) else (0.0, 1.0))
     high = max(high, low + 1e-6)

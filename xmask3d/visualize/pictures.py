@@ -20,17 +20,17 @@ def render_cloud(
     elevation: float = 62.0,
     azimuth: float = 30.0,
 ) -> np.ndarray:
-    """Draw a cloud from above and aside: parallel projection, square splats, the nearest point wins.
+    """Draw a cloud obliquely from above: parallel projection and square splats, of which the nearest is visible.
 
     Args:
         points: n x 3 metres, z up.
         colors: n x 3 uint8.
         size: height and width in pixels.
         elevation: degrees above the horizon; 90 is a bird's-eye view.
-        azimuth: degrees that the cloud is turned about z.
+        azimuth: rotation of the cloud about z in degrees.
 
     Returns:
-        height x width x 3 uint8, white where nothing is.
+        height x width x 3 uint8, white where there are no points.
     """
     height, width = size
     picture = np.full((height, width, 3), BACKGROUND, np.uint8)
@@ -47,7 +47,8 @@ def render_cloud(
     pixel = (rows * width + columns).reshape(len(points), -1)
     nearest_last = np.argsort(depth, kind="stable")
     front = np.full(height * width, -1)
-    front[pixel[nearest_last]] = nearest_last[:, None]  # of repeated pixels the last, nearest, one stays
+    # where pixels repeat, the last one is written, which is the nearest
+    front[pixel[nearest_last]] = nearest_last[:, None]
     flat = picture.reshape(-1, 3)
     flat[front >= 0] = colors[front[front >= 0]]
     return picture
@@ -90,7 +91,7 @@ def side_by_side(
     names: Sequence[str] = (),
     colors: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Place titled pictures of one size in a row, with a legend below.
+    """Place titled pictures of equal size in a row, with a legend below.
 
     Args:
         panels: (title, h x w x 3 uint8) each.
@@ -144,7 +145,7 @@ def compare_labels(
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Write h x w x 3 uint8 as PNG; the folder is made when missing."""
+    """Write h x w x 3 uint8 as PNG; the folder is created if missing."""
     atomic_write(path, Image.fromarray(picture).save, sync=False)
 
 
@@ -154,7 +155,7 @@ def save_bar_chart(
     """Draw one bar per class, novel ones in another colour.
 
     Args:
-        path: PNG.
+        path: PNG file to write.
         names, values: K each, values in [0, 1].
         novel: K bool.
         quantity: name of the values.
@@ -163,7 +164,7 @@ def save_bar_chart(
 
     figure = Figure(figsize=(max(6.0, 0.32 * len(names) + 2), 4.2), layout="constrained")
     axes = figure.subplots()
-    order = np.argsort(novel, kind="stable")  # base first
+    order = np.argsort(novel, kind="stable")  # base classes first
     places = np.arange(len(names))
     for is_novel, color, label in [(False, "#4878a8", "base"), (True, "#d9822b", "novel")]:
         chosen = novel[order] == is_novel
@@ -189,7 +190,7 @@ def _view_axes(points: np.ndarray, elevation: float, azimuth: float) -> tuple[np
 
 
 def _splat_radius(points: np.ndarray, extent: float) -> int:
-    """Return half the side of a splat in pixels so that neighbouring points touch; `extent` is metres per pixel."""
+    """Return half the side of a splat, in pixels, at which neighbours touch; `extent` is metres per pixel."""
     if len(points) < 2:
         return 2
     some = points[:: max(1, len(points) // 500)]

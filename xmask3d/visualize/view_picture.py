@@ -22,10 +22,11 @@ def draw_view(
     predicted: np.ndarray,
     names: Sequence[str],
 ) -> np.ndarray:
-    """Draw image, predicted masks in the colours of their classes, truth and prediction of the points, side by side.
+    """Draw image, predicted masks in the colours of their classes, and truth and prediction of points side by side.
 
     Args:
-        image: H x W x 3 uint8, stretched to the network's input; the picture has the shape of the frame again.
+        image: H x W x 3 uint8, stretched to the size of the network's input; the result has the shape of the frame
+            again.
         mask_logits: Q x h x w. class_logits: Q x (K + 1), null last.
         pixels: N x 2 (row, column) on the frame grid.
         frame_size: height and width of the frame grid.
@@ -51,14 +52,14 @@ def draw_view(
 
 
 def disjoint_masks(mask_logits: Tensor, class_logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Query that owns each pixel: the largest class probability times mask probability, where that mask covers it.
+    """Find the query that owns each pixel: the largest class times mask probability, if the mask covers the pixel.
 
     Args:
         mask_logits: Q x h x w. class_logits: Q x (K + 1).
         size: height and width of the result.
 
     Returns:
-        height x width int64, -1 where no mask is.
+        height x width int64, -1 where there is no mask.
     """
     resized = F.interpolate(mask_logits[None], size, mode="bilinear", align_corners=False)[0]
     scores = class_logits.softmax(-1).amax(-1)[:, None, None]
