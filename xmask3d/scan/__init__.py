@@ -1,1 +1,1 @@
-"""Reading of a user's own scan: detection of its form, checks, and conversion to points and posed views."""
+"""Reading of a user's own scan: detection of its format, checks, and conversion to points and posed views."""

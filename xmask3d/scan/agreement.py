@@ -1,7 +1,7 @@
 """Agreement of a recording's poses, intrinsics and depth unit with its depth maps, and choice of the best reading.
 
-Pixels of one frame are lifted with its depth, moved by the poses and seen in another frame: under the right reading
-their distance equals that frame's depth, except where something hides them.
+Pixels of one frame are lifted with its depth, moved by the poses and projected into another frame. Under the right
+reading their distance equals that frame's depth, except where something occludes them.
 """
 
 import itertools
@@ -14,13 +14,13 @@ from xmask3d.geometry.camera import scale_matrix
 from xmask3d.scan.intrinsics import ASSUMED, GIVEN
 from xmask3d.scan.recording import CONVENTIONS, Calibration, Recording, camera_to_world, resample
 
-GROUPS = 12  # places along the recording
-SPREAD = (0, 1, 3, 6)  # frames of a place, in steps of at most 5
-GRID = (120, 160)  # depth maps are looked at in this size
+GROUPS = 12  # number of places along the recording
+SPREAD = (0, 1, 3, 6)  # number of frames at each place, in steps of at most 5
+GRID = (120, 160)  # size to which depth maps are reduced
 SAMPLES = 300  # pixels lifted per frame
-TOLERANCE = 0.03  # share of the depth by which two frames may differ
-GOOD = 0.6  # agreement from which a reading needs no remark
-MARGIN = 0.04  # by how much a less likely reading must be better to be chosen
+TOLERANCE = 0.03  # allowed difference between two frames, as a share of the depth
+GOOD = 0.6  # smallest agreement at which a reading needs no remark
+MARGIN = 0.04  # factor by which a less likely reading must be better to be chosen
 FOCAL_FACTORS = np.geomspace(0.45, 2.2, 21)
 
 
@@ -29,10 +29,10 @@ class Verdict:
     """Result of the check.
 
     Attributes:
-        calibration: the reading chosen.
+        calibration: the chosen reading.
         agreement: share of points that both frames of a pair measured and that agree within 3 % of the distance.
-        overlap: share of lifted points that fall into the other frame at all.
-        lines: findings in words; warnings begin with "warning:".
+        overlap: share of lifted points that fall into the other frame.
+        lines: findings, one sentence each; warnings begin with "warning:".
     """
 
     calibration: Calibration
@@ -55,17 +55,18 @@ class _Probe:
 
 @dataclass(frozen=True)
 class _Score:
-    reach: float  # agreeing points over all lifted ones; what candidates compete in
+    reach: float  # agreeing points over all lifted ones, by which candidates are compared
     agreement: float  # agreeing points over those that both frames measured
     overlap: float
-    contrast: float  # grey difference of agreeing points over that of unrelated ones; 0 is equal, 1 unrelated
+    # grey difference of agreeing points over that of unrelated ones: 0 for equal pictures, 1 for unrelated ones
+    contrast: float
 
 
 def check_recording(recording: Recording) -> Verdict:
-    """Choose the reading of a recording under which its frames agree best, and say how well they do.
+    """Choose the reading of a recording under which its frames agree best, and report how well they agree.
 
     Raises:
-        UserError: no depth at all.
+        UserError: there is no depth at all.
     """
     probe = _read_probe(recording)
     units = _plausible_units(recording, probe)
@@ -95,14 +96,14 @@ def check_recording(recording: Recording) -> Verdict:
 
 
 def color_contrast(recording: Recording) -> float:
-    """Measure how much colours of one place differ between frames under the likeliest reading: 0 equal, 1 unrelated."""
+    """Measure how much colours of a place differ between frames under the likeliest reading: 0 equal, 1 unrelated."""
     try:
         probe = _read_probe(recording)
-    except UserError:  # no frame sees anything
+    except UserError:  # no frame has any depth
         return 1.0
     calibration = _calibration(recording, 0, recording.units[0], recording.conventions[0])
     score = _score(probe, calibration, recording)
-    return score.contrast or 1.0  # 0 where hardly anything agrees
+    return score.contrast or 1.0  # 0 if hardly anything agrees
 
 
 def _calibration(recording: Recording, number: int, unit: float, convention: str) -> Calibration:
@@ -136,7 +137,7 @@ def _read_probe(recording: Recording) -> _Probe:
     for frame in index:
         try:
             raw, picture = recording.load_depth(frame), recording.load_color(frame)
-        except UserError:  # reported where all frames are read
+        except UserError:  # reported later, when all frames are read
             raw, picture = np.zeros(recording.depth_size), np.zeros((*recording.color_size, 3))
         rows, columns = resample(recording.depth_size, GRID)
         depth.append(raw[rows][:, columns])
@@ -212,7 +213,7 @@ def _describe(
 def _try_focals(
     probe: _Probe, recording: Recording, best: Calibration, score: _Score, lines: list[str]
 ) -> tuple[Calibration, _Score]:
-    """Search for a focal length under which the frames agree; use it, loudly, when it is clearly better."""
+    """Search for a focal length under which the frames agree; if it is clearly better, use it with a warning."""
     found, found_score = best, score
     for factor in FOCAL_FACTORS:
         scale = np.diag([factor, factor, 1.0])

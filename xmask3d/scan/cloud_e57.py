@@ -15,7 +15,7 @@ def read_e57(path: Path, units: float | None) -> Raw:
 
     Args:
         path: the file.
-        units: units a metre where they are known; E57 is in metres.
+        units: units per metre, if known; E57 is in metres.
     """
     try:
         import pye57
@@ -33,7 +33,7 @@ def read_e57(path: Path, units: float | None) -> Raw:
             if all(f"color{name}" in scan for name in ("Red", "Green", "Blue")):
                 colors.append(np.stack([scan[f"color{name}"] for name in ("Red", "Green", "Blue")], 1))
     except Exception as error:
-        # libe57's errors have no common base.
+        # libe57's errors have no common base class.
         raise UserError(f"{path}: cannot be read as E57 ({' '.join(str(error).split())[:100]})") from error
     notes = [f"{len(points)} scans of the file joined by their poses"] if len(points) > 1 else []
     joined = np.concatenate(points) if points else np.zeros((0, 3))

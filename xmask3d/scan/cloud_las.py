@@ -18,7 +18,7 @@ def read_las(path: Path, units: float | None) -> Raw:
 
     Args:
         path: the file.
-        units: units a metre where they are known.
+        units: units per metre, if known.
     """
     try:
         import laspy
@@ -29,9 +29,9 @@ def read_las(path: Path, units: float | None) -> Raw:
         with tempfile.TemporaryDirectory() as folder:
             plain = _unpacked(path, Path(folder)) if compressed else path
             las = laspy.read(str(plain))
-        with np.errstate(all="ignore"):  # a damaged scale; what it gives is refused as no measurement
+        with np.errstate(all="ignore"):  # a damaged scale; the resulting points are refused later
             points = np.stack([las.x, las.y, las.z], 1)
-    except Exception as error:  # those of laspy and its back ends have no common base
+    except Exception as error:  # errors of laspy and its back ends have no common base class
         raise UserError(f"{path}: cannot be read as LAS ({str(error)[:100]})") from error
     names = set(las.point_format.dimension_names)
     colors = None
@@ -40,7 +40,7 @@ def read_las(path: Path, units: float | None) -> Raw:
     return Raw(points, colors, [], units)
 
 
-# Unpacks a LAZ file within the address space that is given.
+# Script that unpacks a LAZ file within a given address space.
 UNPACK = """
 import sys
 try:
@@ -54,7 +54,7 @@ laspy.read(sys.argv[1]).write(sys.argv[2])
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
-    """Unpack a LAZ file in a process of its own: on damaged data the unpacker aborts its process, or never ends."""
+    """Unpack a LAZ file in a separate process, because damaged data make the unpacker abort or never end."""
     plain, size = folder / "unpacked.las", path.stat().st_size
     command = [sys.executable, "-c", UNPACK, str(path), str(plain), str((4 << 30) + 200 * size)]
     with suppress(subprocess.TimeoutExpired):
@@ -65,7 +65,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
 
 
 def _check_header(path: Path) -> bool:
-    """Return True for compressed points, whatever the name; `ValueError` for counts that the file cannot hold."""
+    """Return True for compressed points, whatever the file name; `ValueError` for counts that do not fit the file."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = file.read(375)
@@ -78,6 +78,6 @@ def _check_header(path: Path) -> bool:
         extended, points = struct.unpack_from("<IQ", header, 243)
     if header_size + 54 * records > start or start > size or 60 * extended > size:
         raise ValueError("a damaged header")
-    if points > 20 * size:  # compressed ones take two bytes or more
+    if points > 20 * size:  # a compressed point takes two bytes or more
         raise ValueError(f"{points} points in {size} bytes")
     return bool(header[104] & 0x80)

@@ -1,4 +1,4 @@
-"""Surfaces as points: meshes of few vertices sampled, in the colours of their vertices, textures or materials."""
+"""Points of surfaces: meshes with few vertices are sampled, with colours of vertices, textures or materials."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,19 @@ from xmask3d.scan.units import guess_units
 
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
 MAX_SAMPLED = 5_000_000
-GREY = 128  # of the parts without colour of a mesh whose other parts have one
+GREY = 128  # colour of parts without colour, in a mesh whose other parts have one
 
 
 @dataclass
 class Surface:
-    """A part of a mesh that has one material.
+    """Part of a mesh with a single material.
 
     Attributes:
         vertices: n x 3.
         faces: m x 3 indices of vertices.
         colors: n x 3 uint8 of the vertices, or m x 3 of the faces (see `by_face`), or None.
-        by_face: whether the colours are the faces'.
-        uv: n x 2 places on the texture, or None.
+        by_face: true if the colours are those of the faces.
+        uv: n x 2 texture coordinates, or None.
         texture: a picture, or None.
         plain: 3 uint8, colour of the material, or None.
     """
@@ -75,12 +75,12 @@ def _look_up(texture: Any, uv: np.ndarray) -> np.ndarray:
 
 
 def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None = None) -> Raw:
-    """Read a mesh by trimesh; where there are points too, the meshes are drawn cameras, and the points are the scan.
+    """Read a mesh by trimesh; if there are points too, the meshes depict cameras, and the points are the scan.
 
     Args:
         path: PLY, STL, OFF, glTF.
-        units: units a metre where they are known.
-        vertex_colors: n x 3 uint8 of its vertices where they have been read.
+        units: units per metre, if known.
+        vertex_colors: n x 3 uint8 colours of the vertices, if already read.
     """
     import trimesh
 
@@ -98,19 +98,19 @@ def read_mesh(path: Path, units: float | None, vertex_colors: np.ndarray | None 
     except UserError:
         raise
     except Exception as error:
-        # trimesh's loaders raise nearly anything on damaged files.
+        # trimesh's loaders raise all kinds of errors on damaged files.
         raise UserError(f"{path}: cannot be read as a mesh ({' '.join(str(error).split())[:100]})") from error
     if not surfaces:
         points = np.concatenate([np.zeros((0, 3)), *(part.vertices for part in parts if hasattr(part, "vertices"))])
         return Raw(points, vertex_colors, [], units)
     if suffix == ".ply" and assets.missing:
         for surface in surfaces:
-            surface.texture = None  # trimesh makes one up
+            surface.texture = None  # trimesh invents one
     return sample(surfaces, units, missing_notes(assets, surfaces))
 
 
 def missing_notes(assets: Assets, surfaces: list[Surface]) -> list[str]:
-    """Write sentences on what a mesh needs for its colours and lacks: files, or places on a texture."""
+    """Return sentences on missing parts of a mesh's colours: files, or texture coordinates."""
     notes = [f"warning: {name.strip()}, which the file names for its colours, is missing" for name in assets.missing]
     if any(surface.texture is not None and surface.uv is None for surface in surfaces):
         notes.append("warning: the texture cannot be used, since the file has no texture coordinates for it")
@@ -139,7 +139,7 @@ def _surface(mesh: Any, vertex_colors: np.ndarray | None) -> Surface:
 
 
 def appearance(uv: Any, material: Any, count: int) -> tuple[np.ndarray | None, Any, np.ndarray | None]:
-    """Return places on the texture, the texture, and the plain colour of a material; None where it has none."""
+    """Return texture coordinates, the texture, and the plain colour of a material; None for each that is missing."""
     texture = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
     plain = getattr(material, "baseColorFactor", None)
     if plain is None and "kd" in getattr(material, "kwargs", {}):
@@ -149,7 +149,7 @@ def appearance(uv: Any, material: Any, count: int) -> tuple[np.ndarray | None, A
 
 
 def _off_colors(data: bytes, count: int) -> np.ndarray | None:
-    """Read colours of the vertices of an OFF file without comments, n x 3 uint8 or None, which trimesh drops."""
+    """Read the vertex colours of an OFF file without comments, n x 3 uint8 or None, because trimesh drops them."""
     words = [line.split() for line in data.splitlines()]
     kind = words[0][0].upper().partition(b"OFF")[0]
     rows = words[1 if len(words[0]) > 1 or not words[0][0].upper().endswith(b"OFF") else 2 :][:count]
@@ -161,11 +161,11 @@ def _off_colors(data: bytes, count: int) -> np.ndarray | None:
 
 
 def is_sparse(points: np.ndarray, units: float | None) -> bool:
-    """Return whether a mesh has too few vertices to represent its surface.
+    """Return True if a mesh has too few vertices to represent its surface.
 
     Args:
         points: n x 3.
-        units: units a metre where they are known.
+        units: units per metre, if known.
     """
     points = points[np.isfinite(points).all(1)]
     if not 0 < len(points) <= 200_000:
@@ -176,11 +176,11 @@ def is_sparse(points: np.ndarray, units: float | None) -> bool:
 
 
 def sample(surfaces: list[Surface], units: float | None, notes: list[str]) -> Raw:
-    """Take the vertices, or points on the faces where the vertices are few.
+    """Return the vertices, or points sampled on the faces if there are few vertices.
 
     Args:
         surfaces: one surface or more.
-        units: units a metre where they are known.
+        units: units per metre, if known.
         notes: notes on the file so far.
     """
     import trimesh
@@ -209,7 +209,7 @@ def sample(surfaces: list[Surface], units: float | None, notes: list[str]) -> Ra
 
 
 def _joined(parts: list[tuple[np.ndarray | None, int]]) -> np.ndarray | None:
-    """Join colours of all parts, grey where one has none, or None where none has any."""
+    """Join the colours of all parts, grey for parts without colours; None if no part has any."""
     if all(colors is None for colors, _ in parts):
         return None
     return np.concatenate([np.full((n, 3), GREY, np.uint8) if colors is None else colors for colors, n in parts])

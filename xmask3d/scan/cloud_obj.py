@@ -1,4 +1,4 @@
-"""OBJ: meshes with their materials, and vertices alone, which mesh readers ignore."""
+"""OBJ: meshes with their materials, and files with vertices alone, which mesh readers ignore."""
 
 import io
 import re
@@ -14,11 +14,11 @@ from xmask3d.scan.mesh_files import Assets, from_the_start
 
 
 def read_obj(path: Path, units: float | None) -> Raw:
-    """Read a mesh, or vertices alone (`v x y z`, perhaps with `r g b`).
+    """Read a mesh, or vertices alone (`v x y z`, possibly with `r g b`).
 
     Args:
         path: the file.
-        units: units a metre where they are known.
+        units: units per metre, if known.
     """
     try:
         data = path.read_bytes().replace(b"\r\n", b"\n")
@@ -40,7 +40,7 @@ def read_obj(path: Path, units: float | None) -> Raw:
     except UserError:
         raise
     except Exception as error:
-        # trimesh's loaders raise nearly anything on damaged files.
+        # trimesh's loaders raise all kinds of errors on damaged files.
         raise UserError(f"{path}: cannot be read as OBJ ({' '.join(str(error).split())[:100]})") from error
     return Raw(table[:, :3], to_bytes(table[:, 3:6]) if table.shape[1] == 6 else None, [], units)
 

@@ -16,7 +16,7 @@ def read_pcd(path: Path, units: float | None) -> Raw:
 
     Args:
         path: the file.
-        units: units a metre where they are known.
+        units: units per metre, if known.
     """
     try:
         with path.open("rb") as stream:
@@ -38,7 +38,7 @@ def read_pcd(path: Path, units: float | None) -> Raw:
 
 
 def _viewpoint(header: dict[str, list[str]]) -> np.ndarray | None:
-    """Return the camera's pose of the line VIEWPOINT (place, quaternion w x y z), None for that of a default."""
+    """Return the camera's pose from the line VIEWPOINT (position, quaternion w x y z); None for the default pose."""
     try:
         values = np.array(header.get("VIEWPOINT", []), float)
     except ValueError:
@@ -49,14 +49,14 @@ def _viewpoint(header: dict[str, list[str]]) -> np.ndarray | None:
 
 
 def _grid(header: dict[str, list[str]], count: int) -> tuple[int, int] | None:
-    """Return height and width of an organised cloud, whose points are in the order of an image's pixels."""
+    """Return height and width of an organised cloud, with points in the order of an image's pixels."""
     sides = [header.get(name, ["1"])[0] for name in ("HEIGHT", "WIDTH")]
     height, width = (int(side) if side.isdigit() else 1 for side in sides)
     return (height, width) if min(height, width) > 1 and height * width == count else None
 
 
 def _pcd_colors(table: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Return colours of a field that packs their bytes, or of three fields."""
+    """Return colours from a field with packed bytes, or from three fields."""
     packed = next((name for name in ("rgb", "rgba") if name in table), None)
     if packed is not None:
         return unpack_colors(table[packed])
@@ -79,7 +79,7 @@ def _pcd_header(stream) -> dict[str, list[str]]:
 
 
 def _count(word: str, data: bytes) -> int:
-    """Return the number of points in a header; each takes a byte at least, and compressed at least a hundredth."""
+    """Return a header's number of points, checked: a point takes a byte, compressed at least a hundredth of one."""
     count = int(word)
     if not 0 <= count <= 100 * len(data):
         raise ValueError(f"{count} points in {len(data)} bytes")
@@ -113,7 +113,7 @@ def _pcd_table(data: bytes, columns: list[tuple[str, str, int]], form: str, coun
 def _pcd_ascii(values: np.ndarray, kind: str) -> np.ndarray:
     floats = values.astype(np.float64)
     if kind == "f4" and np.all(floats == np.floor(floats)) and np.abs(floats).max(initial=0) > 1 << 20:
-        return floats.astype(np.uint32)  # colours written as the integer that their bits mean
+        return floats.astype(np.uint32)  # colours written as the integer value of their bits
     return floats.astype(kind)
 
 
@@ -136,7 +136,7 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
         place += 1
         if start < 0:
             raise ValueError("damaged compressed data")
-        for i in range(length + 2):  # may overlap what it writes
+        for i in range(length + 2):  # source and target may overlap
             out.append(out[start + i])
     if len(out) != size:
         raise ValueError("damaged compressed data")

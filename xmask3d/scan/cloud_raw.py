@@ -1,10 +1,10 @@
-"""Points and colours as a file has them, and the range that its colour numbers are in."""
+"""Points and colours as stored in a file, and the range of its colour values."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-HIGH = 0.98  # quantile of the numbers above 0 that decides their range: a few outliers do not
+HIGH = 0.98  # quantile of the positive values that determines their range, so that a few outliers do not
 
 
 class Raw(NamedTuple):
@@ -12,13 +12,13 @@ class Raw(NamedTuple):
 
     Attributes:
         points: n x 3.
-        colors: n x 3 uint8, or None where the file has none.
+        colors: n x 3 uint8, or None if the file has none.
         notes: findings and corrections, one sentence each.
-        units: units a metre, where they were given or had to be known.
-        painted: the colours are a mesh's, where a single one may be meant.
-        pose: 4 x 4 of the camera, camera to cloud, where the file states one.
-        grid: height and width of the image whose pixels the points are in the order of.
-        unitless: the numbers have no scale, as those of reconstructions from pictures.
+        units: units per metre, if they were given or had to be determined.
+        painted: the colours are those of a mesh, where a single colour may be intended.
+        pose: 4 x 4 camera-to-cloud pose, if the file states one.
+        grid: height and width of an image, if points are in the order of its pixels.
+        unitless: the coordinates have no scale, like those of reconstructions from pictures.
     """
 
     points: np.ndarray
@@ -34,9 +34,9 @@ class Raw(NamedTuple):
 def to_bytes(colors: np.ndarray) -> np.ndarray:
     """Convert colours to uint8, from numbers in 0..1, 0..255 or 0..65535.
 
-    A high quantile decides which of these is meant, and what lies above is clipped: one number a hair above 1, or one
-    white point of 65535 among bytes, would else make a room black. Numbers that are not finite become 0. Where many are
-    below 0 and none of the others far above 1, they are in -1..1, as in processed data sets.
+    A high quantile decides which range it is, and higher values are clipped; otherwise a single value slightly above 1,
+    or a single white point of 65535 among bytes, would make a room black. Values that are not finite become 0. If many
+    are below 0 and none is far above 1, the range is -1..1, as in processed data sets.
 
     Args:
         colors: any shape.
@@ -56,13 +56,13 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
 
 
 def unpack_colors(words: np.ndarray) -> np.ndarray:
-    """Return n x 3 uint8 colours of n numbers of four bytes that hold red, green and blue, whatever their type."""
+    """Return n x 3 uint8 colours from n four-byte numbers of any type that hold red, green and blue."""
     words = np.ascontiguousarray(words.reshape(-1).astype(words.dtype.str)).view(np.uint32)
     return np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8)
 
 
 def single_color(colors: np.ndarray) -> tuple[int, ...] | None:
-    """Find the one colour that all but at most one of a thousand points have, or None.
+    """Find the single colour of all points, except for at most one in a thousand, or return None.
 
     Args:
         colors: n x 3 uint8.

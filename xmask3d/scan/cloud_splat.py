@@ -1,4 +1,4 @@
-"""Gaussian splats: PLY as trainers, CloudCompare and SuperSplat (compressed) write it, and .splat."""
+"""Gaussian splats: PLY files of trainers, CloudCompare and SuperSplat (compressed), and .splat files."""
 
 from pathlib import Path
 
@@ -7,20 +7,21 @@ import numpy as np
 from xmask3d.errors import UserError
 from xmask3d.scan.cloud_raw import Raw
 
-FAINT = 0.1  # opacity below which a splat is taken for no surface
-BULK = (5, 95)  # percentiles between which the scene is, whatever floats around it
-AROUND = 0.5  # of the extent of the bulk, by which a scene may reach beyond it
-CHUNK = 256  # splats of SuperSplat's compressed PLY that share one range
+FAINT = 0.1  # smallest opacity at which a splat counts as surface
+BULK = (5, 95)  # percentiles of the bulk of the scene, without floating splats
+AROUND = 0.5  # share of the bulk's extent by which the scene may extend beyond it
+CHUNK = 256  # number of splats that share a range in SuperSplat's compressed PLY
 HARMONIC = 0.28209479  # constant of spherical harmonics of degree 0
-SPLAT = np.dtype([("xyz", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("turn", "u1", 4)])  # antimatter15's
+# record of antimatter15's format
+SPLAT = np.dtype([("xyz", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("turn", "u1", 4)])
 
 
 def splats_of_ply(elements: dict[str, np.ndarray], units: float | None) -> Raw | None:
-    """Return the splats of a PLY, or None where it holds none.
+    """Return the splats of a PLY file, or None if it has none.
 
     Args:
-        elements: rows by the name of their element.
-        units: units a metre where they are known.
+        elements: rows under the name of their element.
+        units: units per metre, if known.
     """
     vertex = elements["vertex"]
     if {"packed_position", "packed_color"} <= set(vertex.dtype.names or ()) and "chunk" in elements:
@@ -40,8 +41,8 @@ def read_splat(path: Path, units: float | None) -> Raw:
     """Read a .splat file.
 
     Args:
-        path: the file, 32 bytes a splat.
-        units: units a metre where they are known.
+        path: the file, with 32 bytes per splat.
+        units: units per metre, if known.
     """
     data = path.read_bytes()
     if len(data) % SPLAT.itemsize:
@@ -51,7 +52,7 @@ def read_splat(path: Path, units: float | None) -> Raw:
 
 
 def plain_name(name: str) -> str:
-    """Return a field's name as trainers write it; CloudCompare puts scalar_ before it."""
+    """Return a field's name as trainers write it, without CloudCompare's prefix scalar_."""
     for prefix in ("scalar_", "scal_"):
         name = name.removeprefix(prefix)
     return name
@@ -62,7 +63,7 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(chunks: np.ndarray, vertex: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return positions, colours and opacities (0..1) of a compressed PLY: 11 + 10 + 11 bits and 4 bytes a splat."""
+    """Return positions, colours and opacities (0..1) of a compressed PLY: 11 + 10 + 11 bits and 4 bytes per splat."""
     of = np.arange(len(vertex)) // CHUNK
     if len(chunks) * CHUNK < len(vertex):
         raise ValueError(f"{len(chunks)} chunks for {len(vertex)} packed splats")
@@ -81,7 +82,7 @@ def _between(chunks: np.ndarray, name: str, of: np.ndarray, part: np.ndarray) ->
 
 
 def _kept(points: np.ndarray, colors: np.ndarray, opacity: np.ndarray, units: float | None) -> Raw:
-    """Leave out splats that can hardly be seen and those that float far outside the scene, with a note.
+    """Remove splats that are hardly visible or float far outside the scene, with a note.
 
     Args:
         points: n x 3. colors: n x 3 in 0..1. opacity: n in 0..1.

@@ -1,4 +1,4 @@
-"""Clouds as lines of numbers: columns found by their titles, or by what their numbers can be."""
+"""Clouds as lines of numbers, whose columns are identified by titles or by their values."""
 
 import re
 import warnings
@@ -19,23 +19,23 @@ TITLES = {
     "g": "g green gf colorg colourg diffusegreen",
     "b": "b blue bf colorb colourb diffuseblue",
 }
-"""Titles of columns, in small letters without spaces and signs."""
+"""Titles of columns, in lower case without spaces and punctuation."""
 DEGREES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
-"""Titles of columns that are places on the globe."""
+"""Titles of columns with geographic coordinates."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
-SAMPLE = 100_000  # lines that are looked at to tell what a column is
-FEW = 100  # different whole numbers that a column of labels has at most
+SAMPLE = 100_000  # number of lines from which columns are identified
+FEW = 100  # largest number of different integers in a column of labels
 
 
 def read_text(path: Path, units: float | None) -> Raw:
-    """Read lines of x y z, with colours and other numbers in any order beside them.
+    """Read lines of x y z, together with colours and other numbers in any order.
 
-    Numbers are parted by spaces, tabs, commas or semicolons, and may have a decimal comma where a comma does not part
-    them. Lines of one number, which say how many points follow, are passed over.
+    Numbers are separated by spaces, tabs, commas or semicolons; they may have a decimal comma if commas do not separate
+    them. Lines of a single number, which state how many points follow, are skipped.
 
     Args:
         path: the file.
-        units: units a metre where they are known.
+        units: units per metre, if known.
     """
     try:
         encoding = "utf-16" if path.open("rb").read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -54,7 +54,7 @@ def read_text(path: Path, units: float | None) -> Raw:
                 if len(head) == 50:
                     break
         with path.open(encoding=encoding, errors="replace") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns of a file without data; said below in better words
+            warnings.simplefilter("ignore")  # numpy warns about a file without data; the error below is clearer
             comma, parting = _separators(head)
             table = np.loadtxt(_rows(file, len(titles) - 1, comma, parting), ndmin=2, comments=("#", "//"))
     except (OSError, ValueError) as error:
@@ -73,7 +73,7 @@ def read_text(path: Path, units: float | None) -> Raw:
     if named:
         position, color, notes = named
     else:
-        first = int(width > 3 and len(table) > 2 and bool((np.diff(table[:, 0]) == 1).all()))  # numbers the lines
+        first = int(width > 3 and len(table) > 2 and bool((np.diff(table[:, 0]) == 1).all()))  # numbers of the lines
         color, notes = _by_numbers(table[:, first:], path.suffix.lower() == ".pts")
         position, color = [first, first + 1, first + 2], [column + first for column in color]
         if first:
@@ -84,7 +84,7 @@ def read_text(path: Path, units: float | None) -> Raw:
 
 
 def _count(line: str) -> int:
-    """Count the numbers of a line; 0 where it holds anything else but a comment."""
+    """Count the numbers in a line; 0 if it contains anything else except a comment."""
     words = _split(re.split("#|//", line)[0], ";,")
     return len(words) if all(NUMBER.fullmatch(word) for word in words) else 0
 
@@ -94,7 +94,7 @@ def _split(line: str, parting: str) -> list[str]:
 
 
 def _separators(lines: list[str]) -> tuple[bool, str]:
-    """Detect whether numbers have a decimal comma, and the separators besides spaces."""
+    """Detect the decimal comma, and the separators besides spaces."""
     semicolons = any(";" in line for line in lines)
     words = [word for line in lines for word in _split(line, ";")]
     inside = all(re.fullmatch(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?|[-+]?nan", word, re.IGNORECASE) for word in words)
@@ -115,7 +115,7 @@ def _rows(lines: Iterator[str], skip: int, comma: bool, parting: str) -> Iterato
 
 
 def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] | None:
-    """Find columns of x y z, those of r g b (or none), and a note; None where the titles do not name them."""
+    """Find the columns x y z and r g b (or none) by titles, and a note; None if the titles do not name them."""
     line = re.sub(r"\(.*?\)|\[.*?\]", "", line.strip().lstrip("#/!% "))
     for parting in (";", ",", "\t", r"\s"):
         names = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in re.split(f"{parting}+", line.strip(" \t;,\n"))]
@@ -137,7 +137,7 @@ def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] 
 
 
 def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], list[str]]:
-    """Find columns of r g b (or none) after x y z, and a note on how the columns are read where that is a guess."""
+    """Find the columns r g b (or none) after x y z by their values, and a note if that is a guess."""
     width = table.shape[1]
     rows = table[:: max(1, len(table) // SAMPLE)]
     rows = rows[np.isfinite(rows).all(1)]
@@ -172,14 +172,14 @@ def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], li
 
 
 def _are_normals(values: np.ndarray) -> bool:
-    """Return True for directions: n x 3 finite numbers, nearly all of length 1, and no plain red, green, blue."""
+    """Return True for normals: n x 3 finite numbers, nearly all of length 1, but not only pure red, green and blue."""
     unit = np.abs(np.linalg.norm(values, axis=1) - 1) < 0.02
-    zero = (values == 0).all(1)  # of places where none was found
+    zero = (values == 0).all(1)  # zeros stand for points without a normal
     return bool(unit.any() and (unit | zero).mean() > 0.95 and not np.isin(values, (0, 1)).all())
 
 
 def _are_colors(values: np.ndarray) -> bool:
-    """Return True for possible colours: n x 3 finite numbers, none below 0, and whole or about 0..1."""
+    """Return True for possible colours: n x 3 finite numbers, none below 0, that are integers or about 0..1."""
     if values.min() < 0:
         return False
     whole = (values == np.rint(values)).all()
@@ -187,7 +187,7 @@ def _are_colors(values: np.ndarray) -> bool:
 
 
 def _is_label(rows: np.ndarray, rest: list[int]) -> bool:
-    """Return True where the last of some columns holds few whole numbers, fewer than another has."""
+    """Return True if the last of some columns has few different integers, fewer than another column has."""
     last = rows[:, rest[-1]]
     different = len(np.unique(last))
     more = max(len(np.unique(rows[:, i])) for i in rest[:-1])

@@ -1,4 +1,4 @@
-"""Point clouds from files of many formats; units and irregularities are corrected."""
+"""Point clouds from files of many formats, with units and irregularities corrected."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from xmask3d.seal import has_seal
 MESHES = (".stl", ".off", ".glb", ".gltf")
 SUFFIXES = (".ply", ".pcd", ".las", ".laz", ".e57", ".obj", *MESHES, ".splat", *TEXT_SUFFIXES)
 REACH = 1e5
-"""Metres from its middle within which a scan lies; numbers of points beyond are errors of a device or a program."""
+"""Largest distance of a scan's points from its middle, in metres; points beyond it are a device's errors."""
 RECONSTRUCTED = ("fused.ply", "sparse_pc.ply", "points3D.ply", "meshed-poisson.ply", "meshed-delaunay.ply")
 """Names of the clouds and meshes that COLMAP and nerfstudio make from pictures."""
 
@@ -36,12 +36,13 @@ class Cloud:
 
     Attributes:
         points: n x 3 float32, finite, in metres about `origin`.
-        colors: n x 3 uint8, or None where the file has none.
-        origin: 3 float64, added to the points to get the file's position in metres (0 but for map coordinates).
+        colors: n x 3 uint8, or None if the file has none.
+        origin: 3 float64, to be added to the points for the file's positions in metres (0 except for map coordinates).
         units_per_metre: divisor of the file's numbers.
         notes: findings and corrections, one sentence each.
         file: the file, or None for points from elsewhere.
-        camera: 3 x 3 axes (x right, y down, z forward) of the camera that took the whole cloud, where that shows.
+        camera: 3 x 3 axes (x right, y down, z forward) of the camera that took the complete cloud, if it can be
+            determined.
     """
 
     points: np.ndarray
@@ -54,7 +55,7 @@ class Cloud:
 
 
 def map_origin(centre: np.ndarray) -> np.ndarray:
-    """Return 3 float64 whole metres as origin: 0, but near a centre so far away that float32 loses millimetres.
+    """Return the origin, 3 float64: 0, or integer metres if the centre is so far that float32 loses millimetres.
 
     Args:
         centre: 3 metres.
@@ -63,15 +64,15 @@ def map_origin(centre: np.ndarray) -> np.ndarray:
 
 
 def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndarray | None = None) -> Cloud:
-    """Read a cloud or mesh, drop points that are NaN or infinite, and bring it to metres.
+    """Read a cloud or mesh, drop points that are NaN or infinite, and convert it to metres.
 
     Args:
-        units_per_metre: number of file units in one metre; when None guessed from the extent, or for reconstructions
-            from pictures alone from the height.
-        origin: 3 float64 metres to count positions from; found by `map_origin` when None.
+        units_per_metre: number of file units in one metre; None to guess it from the extent or, for reconstructions
+            from pictures alone, from the height.
+        origin: 3 float64 metres from which positions are measured; None to use `map_origin`.
 
     Raises:
-        UserError: unknown format, damaged file, or no point left.
+        UserError: the format is unknown, the file is damaged, or no point is left.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -113,7 +114,7 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
 
 
 def _is_reconstructed(path: Path) -> bool:
-    """Return True for clouds of COLMAP and nerfstudio, by their names; `fused.ply` of a result is in metres."""
+    """Return True for clouds of COLMAP and nerfstudio, judged by their names; a result's `fused.ply` is in metres."""
     return path.name in RECONSTRUCTED and not has_seal(path)
 
 
@@ -154,7 +155,8 @@ def _read_ply(path: Path, units: float | None) -> Raw:
         if splats is not None:
             return splats
         columns = {plain_name(name.lower()): vertex[name] for name in names}
-        columns |= {name.lower(): vertex[name] for name in names}  # before a program's own field of the same name
+        # takes precedence over a program's own field of the same name
+        columns |= {name.lower(): vertex[name] for name in names}
         points = np.stack([columns[axis] for axis in "xyz"], 1)
         with path.open("rb") as file:
             textured = b"TextureFile" in file.read(4096)
@@ -176,6 +178,6 @@ def _read_ply(path: Path, units: float | None) -> Raw:
 
 
 def _cover(faces: np.ndarray, count: int) -> bool:
-    """Return True where faces use at least half of the vertices: a few stray ones beside points are no surface."""
+    """Return True if faces use at least half of the vertices, since a few stray faces among points are no surface."""
     names = [name for name in ("vertex_indices", "vertex_index") if name in (faces.dtype.names or ())]
     return 2 * (len(np.unique(faces[names[0]])) if names else 3 * len(faces)) >= count

@@ -1,12 +1,12 @@
-"""Choice of the frames that together see the scan best: greedy cover of coarse voxels."""
+"""Choice of the frames that together cover the scan best: a greedy cover of coarse voxels."""
 
 import heapq
 from collections.abc import Callable
 
 import numpy as np
 
-CELL = 0.15  # metres; one look at a voxel of this size counts
-WORTH = np.array([1.0, 0.4, 0.15, 0.05, 0.02, 0.0])  # of seeing a voxel for the first, second, ... time
+CELL = 0.15  # edge of the coarse voxels, in metres
+WORTH = np.array([1.0, 0.4, 0.15, 0.05, 0.02, 0.0])  # value of seeing a voxel for the first, second, ... time
 
 
 def cells_of(points: np.ndarray, cell: float = CELL) -> np.ndarray:
@@ -17,7 +17,7 @@ def cells_of(points: np.ndarray, cell: float = CELL) -> np.ndarray:
 
 
 def choose_views(count: int, load_cells: Callable[[int], np.ndarray], wanted: int) -> np.ndarray:
-    """Pick `wanted` of `count` views so that as much as possible is seen, and seen more than once where views remain.
+    """Choose `wanted` of `count` views so that they cover as much as possible, and the rest cover it again.
 
     Args:
         load_cells: view -> keys of the coarse voxels it sees.
@@ -29,10 +29,10 @@ def choose_views(count: int, load_cells: Callable[[int], np.ndarray], wanted: in
 
 
 def rank_views(count: int, load_cells: Callable[[int], np.ndarray], wanted: int) -> np.ndarray:
-    """Choose as `choose_views`, in the order of choice: any first part of the result sees much for its length.
+    """Choose as in `choose_views`, in the order of choice, so that the first views already cover much.
 
-    A lazy greedy maximum of a sum that only loses from further looks; it reaches at least 63 % of the best cover. Views
-    that see nothing that was not seen five times are left out.
+    This is a lazy greedy maximisation of a submodular sum, which reaches at least 63 % of the best cover. Views are
+    left out if all that they see has been seen five times.
     """
     cells = [load_cells(view) for view in range(count)]
     names, inverse = np.unique(np.concatenate([np.zeros(0, np.int64), *cells]), return_inverse=True)

@@ -1,4 +1,4 @@
-"""Decisions about a recording: the user's options, metres a unit, and the cloud that its frames are labelled on."""
+"""Decisions about a recording: the user's options, its scale, and the cloud on which its frames are labelled."""
 
 import hashlib
 from dataclasses import replace
@@ -21,7 +21,7 @@ from xmask3d.scan.size import scale_by_height
 def find_scale(
     recording: Recording, calibration: Calibration, world: np.ndarray, options: ScanOptions
 ) -> tuple[float, str]:
-    """Return metres a unit of a recording without a scale, as given or from the height of what its frames see."""
+    """Return the metres per unit of a recording without a scale, as given or from the height of the scene."""
     if options.scale is not None:
         return options.scale, f"{options.scale:g} metres a unit, as given"
     frames = Frames(recording, calibration, world, np.inf)
@@ -32,7 +32,7 @@ def find_scale(
 
 
 def fingerprint(calibration: Calibration, world: np.ndarray, farthest: float) -> str:
-    """Return a key that distinguishes readings of the same frames."""
+    """Return a key that identifies the reading of the frames."""
     digest = hashlib.blake2b(repr((calibration.units_per_metre, calibration.convention, farthest)).encode())
     for matrix in (calibration.color, calibration.depth, world):
         digest.update(np.ascontiguousarray(matrix, np.float64).tobytes())
@@ -55,7 +55,7 @@ def with_options(recording: Recording, options: ScanOptions) -> Recording:
 
 
 def warn_of_options(recording: Recording, chosen: Recording, verdict: Verdict) -> list[str]:
-    """Warn where the user's options make frames disagree and the files' own values do not."""
+    """Warn if frames disagree under the user's options, but agree under the files' own values."""
     if chosen is recording or not verdict.agreement < GOOD:
         return []
     found = check_recording(recording)
@@ -78,7 +78,7 @@ def cloud_of(
     lines: list[str],
     unitless: float | None,
 ) -> Cloud:
-    """Return the cloud beside the frames if they see it, else one fused from the frames; about the frames' origin."""
+    """Return the cloud beside the frames if they see it, else one fused from them, relative to their origin."""
     if recording.cloud is not None:
         own = 1.0 if recording.rendered else None  # its unit is that of the poses
         cloud = read_cloud(recording.cloud, options.units_per_metre or unitless or own, origin)

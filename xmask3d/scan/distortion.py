@@ -1,4 +1,4 @@
-"""Distortion of lenses, undone on pictures and depth maps, which are read as a pinhole camera's afterwards."""
+"""Removal of lens distortion from pictures and depth maps, which are then read as those of a pinhole camera."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,9 +11,9 @@ class Lens(NamedTuple):
     """Distortion as OpenCV defines it.
 
     Attributes:
-        radial: up to 6 parameters k1 ... k6; of a fisheye k1 ... k4.
+        radial: up to 6 parameters k1 ... k6; for a fisheye k1 ... k4.
         tangential: p1, p2.
-        fisheye: the radial parameters are of the angle to the axis, not of its tangent.
+        fisheye: the radial parameters apply to the angle to the axis instead of its tangent.
     """
 
     radial: tuple[float, ...]
@@ -21,7 +21,7 @@ class Lens(NamedTuple):
     fisheye: bool = False
 
     def bend(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the place, in units of the focal length, at which the lens shows what a pinhole shows at x, y."""
+        """Map x, y of a pinhole camera to the position in the lens's picture, all in units of the focal length."""
         k, square = (*self.radial, *(6 - len(self.radial)) * (0.0,)), x * x + y * y
         if self.fisheye:
             r = np.maximum(np.sqrt(square), 1e-9)
@@ -42,7 +42,7 @@ def lens_of_colmap(model: str, values: list[float]) -> Lens | None:
 
     Args:
         model: name of the model.
-        values: its parameters after the pinhole's.
+        values: the model's parameters after those of the pinhole.
 
     Raises:
         KeyError: the model's distortion is not known here.
@@ -63,11 +63,11 @@ def lens_of_colmap(model: str, values: list[float]) -> Lens | None:
 def undistorted(
     load: Callable[[int], np.ndarray], lenses: list[Lens | None], matrices: list[np.ndarray]
 ) -> Callable[[int], np.ndarray]:
-    """Wrap a loader of pictures or depth maps so that it returns what a pinhole camera would have seen; 0 outside.
+    """Wrap a loader of pictures or depth maps so that it returns those of a pinhole camera; 0 outside.
 
     Args:
-        load: number of the frame to h x w or h x w x 3.
-        lenses: one a frame, or None where it is a pinhole.
+        load: maps the number of a frame to h x w or h x w x 3.
+        lenses: one per frame, None for a pinhole.
         matrices: n x (3 x 3) pinhole matrices at the size of the pictures.
     """
 
@@ -84,9 +84,9 @@ def undistorted(
     return load_straight
 
 
-@lru_cache(maxsize=4)  # frames of a camera share it; those of colour and of depth differ
+@lru_cache(maxsize=4)  # frames of a camera share it; colour and depth differ
 def _pixels(lens: Lens, matrix: tuple[float, ...], height: int, width: int) -> np.ndarray:
-    """Return the number of the nearest pixel seen at each place of the straight picture, h x w; -1 outside."""
+    """Return the nearest pixel of the lens's picture for each pixel of the undistorted one, h x w; -1 outside."""
     fx, _, cx, _, fy, cy = matrix[:6]
     x, y = np.meshgrid((np.arange(width) - cx) / fx, (np.arange(height) - cy) / fy)
     x, y = lens.bend(x, y)

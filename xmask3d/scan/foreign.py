@@ -1,4 +1,4 @@
-"""Files that hold no scan that can be read, and the way from them to one that can."""
+"""Files that are no readable scan, with advice on how to convert them to one."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,16 +43,16 @@ _KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((".7z", ".rar"), "an archive that is not opened here: unpack it, or pack it as .zip"),
 )
 WAYS = {suffix: way for suffixes, way in _KINDS for suffix in suffixes}
-"""By the suffix: the kind of file, and the way out."""
+"""Kind of file and advice, by suffix."""
 
 
 def foreign(path: Path) -> str | None:
-    """Describe a file of a known kind that holds no scan, with the way out, or return None."""
+    """Describe a file of a known kind that is no readable scan, with advice, or return None."""
     return WAYS.get(path.suffix.lower())
 
 
 def without_depth(paths: Iterable[Path]) -> str | None:
-    """Describe files that are no scan together, such as pictures without depth, or return None."""
+    """Describe files that do not form a scan together, such as pictures without depth, or return None."""
     suffixes = [path.suffix.lower() for path in paths]
     heic = sum(suffix in (".heic", ".heif") for suffix in suffixes)
     pictures = sum(suffix in PICTURES for suffix in suffixes)

@@ -14,12 +14,12 @@ from xmask3d.errors import UserError, first_line, missing_extra
 from xmask3d.guarded import MAX_PIXELS, open_picture, read_array, read_arrays, read_text, reading
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
-MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # how some recorders on Windows print numbers that are none
-MAX_NUMBERS = 1 << 26  # bytes of a text file of poses
-TOO_DEEP = 1e6  # a kilometre in millimetres
-NO_DEPTH = 65535  # what Kinect recorders write where they measured nothing, beside 0
-RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, beside heat_*.ply and what its summary.json lists
-LARGEST_ARRAYS = 1 << 30  # bytes that the arrays of one .npz file may unpack to
+MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # notations of some Windows programs for NaN and infinity
+MAX_NUMBERS = 1 << 26  # largest size of a text file of poses, in bytes
+TOO_DEEP = 1e6  # largest depth value, a kilometre in millimetres
+NO_DEPTH = 65535  # values besides 0 that Kinect recorders write for missing measurements
+RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, besides heat_*.ply and the files in its summary.json
+LARGEST_ARRAYS = 1 << 30  # largest unpacked size of the arrays in an .npz file, in bytes
 
 
 def read_color(path: Path) -> np.ndarray:
@@ -29,7 +29,7 @@ def read_color(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """Read a depth map as written, h x w: integers of some unit, or floats; 0 where nothing was measured."""
+    """Read a depth map as written, h x w: integers in some unit, or floats; 0 where nothing was measured."""
     suffix = path.suffix.lower()
     if suffix in {".npy", ".npz"}:
         depth = read_values(path)
@@ -49,12 +49,12 @@ def read_depth(path: Path) -> np.ndarray:
         raise UserError(f"{path}: a depth map has height and width, this has the shape {depth.shape}")
     if np.issubdtype(depth.dtype, np.floating):
         depth = depth.astype(np.float32)
-        return np.where((depth > 0) & (depth < TOO_DEEP), depth, np.float32(0))  # neither NaN nor infinite
+        return np.where((depth > 0) & (depth < TOO_DEEP), depth, np.float32(0))  # not NaN or infinite
     return np.where((depth <= 0) | (depth == NO_DEPTH), 0, depth).astype(np.float32)
 
 
 def read_values(path: Path) -> np.ndarray:
-    """Read the array of a .npy file; of a .npz file its only one, or that named depth."""
+    """Read the array of a .npy file, or the only one of a .npz file, or the one named depth."""
     if path.suffix.lower() == ".npy":
         return read_array(path)
     arrays = read_arrays(path, most=LARGEST_ARRAYS)
@@ -64,14 +64,14 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def list_files(folder: Path, pattern: str) -> list[Path]:
-    """List files below a folder in order, without hidden ones: macOS leaves ._NAME beside NAME, and __MACOSX."""
+    """List files below a folder in order, without hidden ones and those of macOS (._NAME and __MACOSX)."""
     found = sorted(path for path in folder.glob(pattern) if path.is_file())
     return [path for path in found if not any(part.startswith((".", "__MACOSX"))
                                               for part in path.relative_to(folder).parts)]  # fmt: skip
 
 
 def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List files of a folder with these suffixes, in order, without those of a result that was written into it."""
+    """List files of a folder with these suffixes, in order, except those of a result written into it."""
     found = [path for path in list_files(folder, "*") if path.suffix.lower() in suffixes]
     if not (folder / "summary.json").is_file():
         return found
@@ -99,7 +99,7 @@ def _read_exr(path: Path) -> np.ndarray:
 
 
 def _read_pfm(path: Path) -> np.ndarray:
-    """Read a grey PFM: a head of four words, then float32 from the lowest row on, big-endian where the scale is +."""
+    """Read a grey PFM: a header of four words, then float32 from the lowest row up, big-endian if scale > 0."""
     with reading(path, "a depth map in PFM"):
         data = path.read_bytes()
         head = re.match(rb"Pf\s+(\d{1,6})\s+(\d{1,6})\s+([-+]?[\d.]+)\s", data)
@@ -121,7 +121,7 @@ def _read_colmap_depth(path: Path) -> np.ndarray:
 
 
 def _read_record3d_depth(path: Path) -> np.ndarray:
-    """Read a depth map of a .r3d file: float32 metres, packed by LZFSE, of the size that the metadata state."""
+    """Read a depth map of a .r3d file: float32 metres, compressed by LZFSE, in the size stated by the metadata."""
     try:
         import lzfse
     except ImportError as error:
@@ -149,7 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def text_of(path: Path) -> str:
-    """Read the text of a small file, whatever bytes are in its names and comments."""
+    """Read the text of a small file, whatever the encoding of its names and comments."""
     return read_text(path, "text", errors="replace", most=MAX_NUMBERS)
 
 
@@ -160,14 +160,14 @@ def read_numbers(path: Path) -> np.ndarray:
 
 
 def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Read a pinhole matrix 3 x 3 and, where the file has it, the (height, width) it belongs to.
+    """Read a 3 x 3 pinhole matrix and, if the file states it, the (height, width) of its pictures.
 
     Text: 3 x 3, 4 x 4, or `fx fy cx cy` (also after `width height`). JSON: Open3D's `intrinsic_matrix` (by columns),
     or keys fx, fy, cx, cy (RealSense: ppx, ppy), or a matrix under K / camera_matrix; width and height under w / h or
     their full names.
 
     Raises:
-        UserError: anything else.
+        UserError: the content has another form.
     """
     if path.suffix == ".json":
         content = guarded.read_json(path)
@@ -215,7 +215,7 @@ def _intrinsics_of_json(path: Path, content: Any) -> tuple[np.ndarray, tuple[int
 
 
 def _yaml_values(text: str) -> dict[str, Any]:
-    """Read values of OpenCV's YAML (RTAB-Map, ROS: camera_matrix; ORB-SLAM: Camera.fx), which YAML readers refuse."""
+    """Read OpenCV's YAML (RTAB-Map, ROS: camera_matrix; ORB-SLAM: Camera.fx), which YAML parsers refuse."""
     values: dict[str, Any] = {}
     matrix = re.search(r"camera_matrix:.*?data:\s*\[([^\]]*)\]", text, re.DOTALL)
     if matrix:
@@ -227,7 +227,7 @@ def _yaml_values(text: str) -> dict[str, Any]:
 
 
 def _checked(matrix: np.ndarray, path: Path) -> np.ndarray:
-    """Accept the matrix, its transpose or a negative fy (rows counted upwards); refuse what is no pinhole matrix."""
+    """Return a checked pinhole matrix; its transpose and a negative fy (rows counted upwards) are accepted too."""
     matrix = matrix if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6 else matrix.T
     if matrix[1, 1] < 0 < matrix[0, 0]:
         matrix = np.where([[False] * 3, [False, True, False], [False] * 3], -matrix, matrix)

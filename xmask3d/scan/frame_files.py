@@ -1,4 +1,4 @@
-"""Picture files of a recording: roles (colour, depth, pose), matching of frames, and loading."""
+"""Picture files of a recording: their roles (colour, depth, pose), matching of frames, and loading."""
 
 import contextlib
 import re
@@ -19,7 +19,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 DEPTHS = {".png", ".npy", ".npz", ".exr", ".tif", ".tiff", ".pgm", ".pfm"}
 ARRAYS = {".npy", ".npz", ".exr", ".pfm", ".bin", ".depth"}
 CALIBRATIONS = {".yaml", ".yml", ".pincam", ".json", ".txt", ".csv"}
-# Words in file and folder names, and what a file of that name holds.
+# Words in file and folder names, and the role of files with these names.
 ROLES = {
     "depth": {"depth", "depths", "depthimage", "depthimages", "disparity"},
     "color": {"color", "colors", "colour", "rgb", "image", "images", "img", "photo", "photos", "frames", "wide"},
@@ -30,21 +30,21 @@ ROLES = {
 ROLE_WORDS = set().union(*ROLES.values())
 CALIBRATION_FOLDERS = {"calib", "calibration", "intrinsic", "intrinsics"}
 SHALLOW = "warning: depth pictures have 8 bits; that is a preview, not a measurement: export depth as 16-bit PNG"
-RENDERED = 320 * 240  # pixels of rendered depth maps
-SIZED = 5  # files that are read to find out the size of all
+RENDERED = 320 * 240  # number of pixels of rendered depth maps
+SIZED = 5  # number of files to read to determine the size of all
 TRAJECTORIES = ("groundtruth.txt", "traj.txt", "trajectory.txt", "poses.txt", "pose.txt", "camera_poses.txt",
                 "odometry.csv", "CameraTrajectory.txt", "KeyFrameTrajectory.txt")  # fmt: skip
 
 
 @dataclass
 class FrameFiles:
-    """Picture files of a folder by role, each keyed by its frame.
+    """Picture files of a folder by role, keyed by their frames.
 
     Attributes:
         calibration: files with the intrinsics of one frame each.
-        repeated: roles where folders have the same frames.
+        repeated: roles for which several folders have the same frames.
         unclear: reasons why frames of one folder cannot be distinguished, one sentence each.
-        lossy: pictures that are named depth but are compressed so that values are lost.
+        lossy: pictures named depth whose compression loses values.
         notes: files that were ignored, one sentence each.
     """
 
@@ -58,7 +58,7 @@ class FrameFiles:
     notes: list[str] = field(default_factory=list)
 
     def add(self, role: str, names: dict[Path, str]) -> None:
-        """Add files of a role, but for those whose frame already has one."""
+        """Add files of a role, except for frames that already have one."""
         files, twice = getattr(self, role), []
         for path, name in names.items():
             first = files.setdefault(name, path)
@@ -71,7 +71,7 @@ class FrameFiles:
                               f"{twice[0][0]}, and are not used")  # fmt: skip
 
     def pair(self, found: dict[str, list[Path]]) -> None:
-        """Tell the frames of all files by their names."""
+        """Assign all files to frames by their names."""
         keyed = {role: name_keys(paths, ROLE_WORDS) for role, paths in found.items()}
         color, depth = keyed["color"][0], keyed["depth"][0]
         kind = best_kind(color, depth)
@@ -86,12 +86,12 @@ class FrameFiles:
 
 
 def words_of(text: str) -> list[str]:
-    """Return words and numbers of a name in lower case: "depthMap_007" -> depthmap, 007."""
+    """Return the words and numbers of a name in lower case: "depthMap_007" -> depthmap, 007."""
     return [word for word in re.split(r"[^a-zA-Z0-9]+|(?<=[a-zA-Z])(?=\d)", text.lower()) if word]
 
 
 def _role(path: Path, root: Path) -> str | None:
-    """Return the role of a file by the words of its name, else of the folders above it; depth_to_color holds depth."""
+    """Return the role of a file by its name, or else by its parent folders; depth_to_color means depth."""
     for part in (path.stem, *reversed(path.relative_to(root).parent.parts)):
         words = words_of(part)
         kept = {*(words[: words.index("to")] if "to" in words[1:] else words), part.lower()}
@@ -129,7 +129,7 @@ def collect_files(folder: Path) -> FrameFiles:
             found["color"].append(path)
         elif role is None and suffix in PICTURES:
             unknown.append(path)
-    if not (found["color"] and found["depth"]):  # no telling names: 16-bit pictures are depth, the others colour
+    if not (found["color"] and found["depth"]):  # names say nothing: 16-bit pictures are depth, the others colour
         for path in unknown:
             try:
                 role = "depth" if path.suffix.lower() in DEPTHS and _is_deep(path) else "color"
@@ -144,10 +144,10 @@ def collect_files(folder: Path) -> FrameFiles:
 def recording_of_files(
     kind: str, folder: Path, names: list[str], colors: list[Path], depths: list[Path], poses: np.ndarray
 ) -> Recording:
-    """Make a recording of picture files whose frames match, one of each kind per pose.
+    """Make a recording of picture files with matching frames, one of each kind per pose.
 
     Args:
-        depths: empty where depth is to be rendered, on a grid as large as the networks look at.
+        depths: depth files; empty if depth is to be rendered, in the size of the networks' input.
     """
     color_size = _size(colors, formats.read_color)
     if not depths:
@@ -187,7 +187,7 @@ def _without_depth(
 
 
 def _is_shallow(path: Path) -> bool:
-    """Return True where a depth map has 8 bits only, as pictures of depth for the eye have."""
+    """Return True if a depth map has only 8 bits, as pictures of depth for viewing have."""
     if path.suffix.lower() in ARRAYS:
         return False
     try:
@@ -198,7 +198,7 @@ def _is_shallow(path: Path) -> bool:
 
 
 def _raw_type(paths: list[Path]) -> np.dtype:
-    """Return the type of the first depth map that can be read."""
+    """Return the dtype of the first readable depth map."""
     for path in paths:
         if path.suffix.lower() in {".npy", ".npz"}:
             with contextlib.suppress(UserError):
@@ -207,14 +207,14 @@ def _raw_type(paths: list[Path]) -> np.dtype:
 
 
 def _size(paths: list[Path], read: Callable[[Path], np.ndarray]) -> tuple[int, int]:
-    """Return the height and width of most of a few files; raises the first one's `UserError` if none can be read."""
+    """Return the most common height and width of a few files; raises the first `UserError` if none is readable."""
     sizes: list[tuple[int, int]] = []
     first: UserError | None = None
     for sample in (paths[:: max(1, len(paths) // SIZED)][:SIZED], paths[:SIZED]):
         for path in sample:
             try:
                 height, width = read(path).shape[:2]
-            except UserError as error:  # reported where all frames are read
+            except UserError as error:  # reported later, when all frames are read
                 first = first or error
                 continue
             sizes.append((height, width))

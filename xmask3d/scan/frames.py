@@ -1,4 +1,4 @@
-"""Frames of a recording, in the form of the networks, the fusion and the choice of views."""
+"""Frames of a recording, in the form needed by the networks, the fusion and the choice of views."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Frames:
 
     Args:
         world: n x 4 x 4 camera-to-world poses, y down, z forward.
-        farthest: metres beyond which depth is not believed.
+        farthest: largest depth in metres that is trusted.
     """
 
     def __init__(self, recording: Recording, calibration: Calibration, world: np.ndarray, farthest: float) -> None:
@@ -37,15 +37,15 @@ class Frames:
         self._world = world
         self._scene = ""
         self._turns = np.zeros(len(recording), int)
-        self.damaged: dict[int, str] = {}  # frames that could not be read, and why
-        self._whole: set[int] = set()  # frames of which both pictures were read
+        self.damaged: dict[int, str] = {}  # frames that could not be read, with reasons
+        self._whole: set[int] = set()  # frames with both pictures read
         self._frame_of = {name: i for i, name in enumerate(recording.names)}
 
     def turn(self, rotation: np.ndarray, scene: str) -> int:
-        """Return upright pictures and poses in the upright frame from now on, under the name of the scene.
+        """Use upright pictures and poses from now on, and the name of the scene.
 
         Returns:
-            How many pictures are turned by quarter turns.
+            Number of pictures that are rotated by quarter turns.
         """
         upright = np.eye(4)
         upright[:3, :3] = rotation
@@ -54,7 +54,7 @@ class Frames:
         return int((self._turns > 0).sum())
 
     def view_names(self, frame: int) -> list[str]:
-        """List the views of a frame: its name, or with the part's number where its picture is cut."""
+        """List the views of a frame: its name, with the number of the part if its picture is cut."""
         name, parts = self._recording.names[frame], len(self._boxes(frame))
         return [name] if parts == 1 else [f"{name}#{part}" for part in range(parts)]
 
@@ -63,7 +63,7 @@ class Frames:
         return crop_boxes(size if self._turns[frame] % 2 == 0 else (size[1], size[0]), GRID)
 
     def view(self, name: str) -> View:
-        """Return one view in the form of the networks."""
+        """Return one view in the form needed by the networks."""
         whole = name in self._frame_of
         frame_name, _, part = (name, "", "0") if whole else name.rpartition("#")
         frame = self._frame_of[frame_name]
@@ -83,7 +83,7 @@ class Frames:
         )
 
     def is_whole(self, frame: int) -> bool:
-        """Return True where colour and depth of a frame can be read; the reason why not is kept in `damaged`."""
+        """Return True if colour and depth of a frame are readable; otherwise `damaged` keeps the reason."""
         if frame not in self.damaged and frame not in self._whole:
             try:
                 self._recording.load_color(frame)
@@ -94,7 +94,7 @@ class Frames:
         return frame in self._whole
 
     def for_fusion(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return depth, points and colours of a frame, on a grid of the depth camera; empty if damaged."""
+        """Return depth, points and colours of a frame on the grid of the depth camera; empty if damaged."""
         size = self._recording.depth_size
         grid = size if size[0] * size[1] <= GRID[0] * GRID[1] else GRID
         try:
@@ -109,7 +109,7 @@ class Frames:
         matrix = self._calibration.depth_of(frame)[:]
         points = lift(depth, scale_matrix(matrix, size, grid), self._world[frame])
         color = self._calibration.color_of(frame)
-        # Pixels of the depth camera in the colour picture; both look from the same place.
+        # Pixels of the depth camera in the colour picture, assuming that both cameras are in the same place.
         v = np.round((rows - matrix[1, 2]) / matrix[1, 1] * color[1, 1] + color[1, 2]).astype(int)
         u = np.round((columns - matrix[0, 2]) / matrix[0, 0] * color[0, 0] + color[0, 2]).astype(int)
         outside_v, outside_u = (v < 0) | (v >= picture.shape[0]), (u < 0) | (u >= picture.shape[1])
@@ -132,7 +132,7 @@ class Frames:
     def agreement_with(self, points: np.ndarray, frames: np.ndarray) -> float:
         """Measure the share of a cloud's points in view, at or before the measured depth, that lie on it (5 %).
 
-        Frames whose depth is damaged are passed over.
+        Frames with damaged depth are skipped.
         """
         sample = points[:: max(1, len(points) // 50_000)]
         on = before = 0

@@ -1,4 +1,4 @@
-"""Fusion of posed depth maps to one cloud: averages on a voxel grid, weighted by each measurement's confidence."""
+"""Fusion of posed depth maps to a cloud: averages on a voxel grid, weighted by confidence."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import numpy as np
 
 from xmask3d.errors import UserError
 
-OFFSET = 1 << 20  # voxel coordinates lie in -2^20 .. 2^20: 20 km at 2 cm
-JUMP = 0.04  # depth steps between neighbouring pixels beyond this share are edges, where sensors invent points
+OFFSET = 1 << 20  # voxel coordinates are in -2^20 .. 2^20, 20 km at 2 cm
+JUMP = 0.04  # larger steps between neighbouring pixels, as a share of the depth, are edges, where sensors invent points
 
 
 @dataclass
@@ -17,7 +17,7 @@ class FusedCloud:
 
     Attributes:
         points: n x 3 float32 metres. colors: n x 3 float32 in [-1, 1].
-        weight: n float32, sum of measurement weights. frames: n int32, in how many frames a voxel was measured.
+        weight: n float32, sum of measurement weights. frames: n int32, number of frames that measured a voxel.
         voxel_size: edge of the voxels in metres.
     """
 
@@ -29,7 +29,7 @@ class FusedCloud:
 
 
 def measurement_weight(depth: np.ndarray) -> np.ndarray:
-    """Weight each pixel of a depth map (h x w, metres) by 1/z^2 as of structured light, 0 at edges and gaps."""
+    """Weight each pixel of a depth map (h x w, metres) by 1/z^2, as for structured light; 0 at edges and gaps."""
     weight = np.zeros_like(depth)
     known = depth > 0
     weight[known] = 1 / np.maximum(depth[known], 0.3) ** 2
@@ -43,16 +43,17 @@ def measurement_weight(depth: np.ndarray) -> np.ndarray:
 
 
 class VoxelFusion:
-    """Fusion of frames into a sparse grid; memory grows with the occupied voxels, not with the frames."""
+    """Fusion of frames into a sparse grid; memory grows with the occupied voxels, not with the number of frames."""
 
     def __init__(self, voxel_size: float = 0.02, max_voxels: int = 8_000_000):
         self.voxel_size = voxel_size
         self.max_voxels = max_voxels
         self.keys = np.zeros(0, np.int64)
-        self.sums = np.zeros((0, 8), np.float32)  # weight, frames, weighted offset in the voxel, weighted colour
+        # weight, number of frames, weighted offset in the voxel, weighted colour
+        self.sums = np.zeros((0, 8), np.float32)
 
     def add(self, points: np.ndarray, colors: np.ndarray, weight: np.ndarray) -> None:
-        """Add measurements of one frame: n x 3 metres, n x 3 in [-1, 1], n confidences (0: ignored)."""
+        """Add the measurements of a frame: n x 3 metres, n x 3 in [-1, 1], n confidences (0 is ignored)."""
         use = (weight > 0) & np.isfinite(points).all(1)
         points, colors, weight = points[use], colors[use], weight[use].astype(np.float32)[:, None]
         cells = np.floor(points.astype(np.float64) / self.voxel_size)
@@ -69,7 +70,7 @@ class VoxelFusion:
             self._coarsen()
 
     def _coarsen(self) -> None:
-        """Double the voxels' edge; accumulated features move to the parent's centre."""
+        """Double the edge of the voxels; accumulated values are moved to the parent's centre."""
         cells = _unpack(self.keys)
         parents = np.floor_divide(cells, 2)
         shift = ((cells + 0.5) - (parents * 2 + 1)) * self.voxel_size
@@ -101,9 +102,10 @@ def fuse(
     """Fuse frames into one cloud.
 
     Args:
-        frames: their numbers.
-        load: frame -> depth h x w metres (0 unknown), points h x w x 3 world, picture h x w x 3 uint8 on that grid.
-        voxel_size: metres; doubled as often as `max_voxels` needs.
+        frames: numbers of the frames.
+        load: maps a frame to depth h x w in metres (0 unknown), points h x w x 3 in world coordinates, and the picture
+            h x w x 3 uint8 on the same grid.
+        voxel_size: metres; doubled until there are at most `max_voxels`.
 
     Raises:
         UserError: no frame has a measurement.
@@ -114,7 +116,8 @@ def fuse(
         colors = picture.reshape(-1, 3).astype(np.float32) / 127.5 - 1
         fusion.add(points.reshape(-1, 3), colors, measurement_weight(depth).ravel())
         count += 1
-    # With many frames a voxel measured once is mostly noise at an edge; with few it may be all there is.
+    # With many frames, a voxel measured once is mostly noise at an edge; with few frames it may be the only
+    # measurement.
     typical = float(np.median(fusion.sums[:, 1])) if len(fusion.sums) else 0
     cloud = fusion.result(min_frames=2 if typical >= 4 else 1)
     if not len(cloud.points):
@@ -133,7 +136,7 @@ def _unpack(keys: np.ndarray) -> np.ndarray:
 
 
 def _merge(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the rows of equal keys; keys come back ascending."""
+    """Sum the rows of equal keys; the returned keys are ascending."""
     order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))

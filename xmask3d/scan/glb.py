@@ -1,4 +1,4 @@
-"""Check of glTF files before a mesh library relies on their content."""
+"""Check of glTF files, made before a mesh library relies on their content."""
 
 import base64
 import json
@@ -11,16 +11,16 @@ from xmask3d.errors import UserError
 from xmask3d.guarded import check_picture, read_json, reading
 
 UPRIGHT = "xmask3d: upright"
-"""Name of the node by which a scan that was no GLB stands upright in viewers; its own frame is without it."""
+"""Name of the node that makes a scan from another format upright in viewers; it is no part of the scan's own frame."""
 MAX_VERTICES = 50_000_000
-"""Vertices of all meshes, each as often as nodes place it."""
+"""Largest number of vertices of all meshes, counted as often as nodes place them."""
 
 
 def check_gltf(path: Path) -> dict[str, Any]:
-    """Return the description in a .glb or .gltf file; refuse a scene that is no tree, or that few bytes make endless.
+    """Return the description in a .glb or .gltf file; refuse a scene that is no tree, or is endless in few bytes.
 
     Raises:
-        UserError: damaged, nodes with two parents, or more numbers than the file and its buffers have bytes.
+        UserError: the file is damaged, a node has two parents, or there are more numbers than bytes.
     """
     with reading(path, f"a {path.suffix[1:].upper()} file"):
         content = _description(path)
@@ -53,7 +53,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _length(path: Path, uri: str) -> int:
-    """Return the length of a buffer that lies in a file beside; 0 for one inside the file itself."""
+    """Return the length of a buffer in a separate file; 0 for a buffer inside the file itself."""
     if not uri or uri.startswith("data:"):
         return 0
     buffer = path.parent / unquote(uri).replace("\\", "/")
@@ -63,7 +63,7 @@ def _length(path: Path, uri: str) -> int:
 
 
 def _picture(path: Path, image: dict[str, Any], content: dict[str, Any]) -> bytes:
-    """Return the bytes of a texture inside the file or its buffers, none where it is a file of its own."""
+    """Return the bytes of a texture inside the file or its buffers, none if it is a file of its own."""
     if "bufferView" not in image:
         uri = str(image.get("uri", ""))
         return _inside(uri) if uri.startswith("data:") else b""
@@ -72,7 +72,7 @@ def _picture(path: Path, image: dict[str, Any], content: dict[str, Any]) -> byte
     if uri and uri.startswith("data:"):
         return _inside(uri)[start : start + view["byteLength"]]
     with open(path.parent / unquote(uri).replace("\\", "/") if uri else path, "rb") as stream:
-        if not uri:  # the second chunk
+        if not uri:  # content of the second chunk
             start += 28 + struct.unpack("<12xI", stream.read(16))[0]
         stream.seek(start)
         return stream.read(view["byteLength"])

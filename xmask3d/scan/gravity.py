@@ -1,4 +1,4 @@
-"""Up direction of a scan: the networks were trained with z up, and scans come with any axis."""
+"""Up direction of a scan: the networks were trained with z up, but a scan may have any axis up."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ from scipy.spatial import cKDTree
 
 from xmask3d.scan.upright import Places, evidence
 
-SAMPLE = 20_000  # points whose normals are looked at
-FEW = 8_000  # of them that are weighed where there are no cameras
+SAMPLE = 20_000  # number of points for which normals are estimated
+FEW = 8_000  # number of them that are evaluated if there are no cameras
 NEIGHBOURS = 16
 ALIGNED = np.cos(np.radians(12))
 NAMES = {"z": (0, 0, 1), "-z": (0, 0, -1), "y": (0, 1, 0), "-y": (0, -1, 0), "x": (1, 0, 0), "-x": (-1, 0, 0)}
 
 
-# How much likelier files have this axis up than another, as logarithms: of laser scanners, of graphics, of cameras.
+# Log probability that this axis is up, relative to others: as in files of laser scanners, of graphics, of cameras.
 USUAL = {"z": 1.0, "y": 0.7, "-y": 0.7}
 SURE = 0.8  # probability
 GUESSES = 4
-HELD = 8.0  # weight of the cosine to the up of the one camera that took a cloud
-PART = 0.5  # weight of the evidence of rooms for a part of one
-SMALL = 2.5  # metres; what is smaller is a part of a room
-TILTED = 35  # degrees from an axis that a user names, within which surfaces may be the level ones
-SLIGHT = 1.0  # degrees that are no tilt
-STRAIGHT = np.cos(np.radians(50))  # to the up of the camera
+HELD = 8.0  # weight of the cosine to the up direction of the camera that took a cloud
+PART = 0.5  # weight of the evidence of rooms for a part of a room
+SMALL = 2.5  # metres; a smaller cloud is a part of a room
+TILTED = 35  # largest angle between an axis named by the user and the normal of level surfaces, in degrees
+SLIGHT = 1.0  # smallest tilt, in degrees
+STRAIGHT = np.cos(np.radians(50))  # angle to the camera's up direction
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Gravity:
         up: 3 float64, unit.
         rotation: 3 x 3, maps the scan's frame to one with z up.
         words: description of the finding.
-        guesses: k x 4, likely ups and the logarithms of their probabilities, where the finding is unsure.
+        guesses: k x 4, likely up directions and their log probabilities, if the finding is uncertain.
     """
 
     up: np.ndarray
@@ -52,15 +52,15 @@ def find_up(
 ) -> Gravity:
     """Estimate the up direction of a cloud.
 
-    Floors, ceilings and table tops share one normal. Cameras that are held straight, or on their side, have one axis
-    level; of directions that fit alike an axis of the scan's frame is preferred, z first. Without cameras the
-    geometry of rooms decides, see `evidence`.
+    Floors, ceilings and table tops share a normal. A camera held straight or on its side has a level axis. Among
+    directions that fit equally well, axes of the scan's frame are preferred, z first. Without cameras the geometry of
+    rooms decides, see `evidence`.
 
     Args:
         points: n x 3 float, finite.
         cameras: m x 3 x 3 rotations, camera (x right, y down) to world.
-        known: key of `NAMES` where the recorder fixes it.
-        camera: 3 x 3 axes of the one camera that took the whole cloud, which people hold about straight; see
+        known: key of `NAMES`, if the recorder fixes the axis.
+        camera: 3 x 3 axes of the camera that took the complete cloud, which people hold roughly straight; see
             `camera_of`.
     """
     places, unsure, guesses = find_places(points), "", np.zeros((0, 4))
@@ -83,9 +83,9 @@ def find_up(
 def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) -> np.ndarray:
     """Find the direction that suits cameras and surfaces best.
 
-    A camera held straight has its right axis level and its down axis down; one held on its side the other way round,
-    which alone fits any wall that a standing camera looks along, so it is believed less. A sweep of the cameras
-    decides most; where there is none, floors, looking down and the lowness of rooms do.
+    A camera held straight has a level right axis and a down axis that points down. For a camera held on its side it is
+    the other way round; that also fits any wall that a standing camera looks along, so it counts less. A sweep of the
+    cameras is the strongest evidence; without one it is floors, cameras that look down, and rooms that are low.
     """
     right, down, ahead = (cameras[:, :, axis].astype(np.float64) for axis in range(3))
     heights = {name: _height(points, np.array(NAMES[name], float)) for name in "xyz"} if len(points) else {}
@@ -109,7 +109,7 @@ def _with_cameras(points: np.ndarray, normals: np.ndarray, cameras: np.ndarray) 
 
 
 def find_places(points: np.ndarray) -> Places:
-    """Estimate normals at a sample of the points; no places for tiny clouds."""
+    """Estimate normals at a sample of the points; the sample is empty for tiny clouds."""
     if len(points) < 4 * NEIGHBOURS:
         return Places(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, bool))
     generator = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def find_places(points: np.ndarray) -> Places:
 
 
 def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
-    """Return the mode of the normals within a cone around a guess, or the guess where there are too few."""
+    """Return the mode of the normals within a cone around a guess, or the guess if there are too few."""
     up = guess
     for width in (cone, ALIGNED, np.cos(np.radians(5))):
         along = normals @ up
@@ -135,7 +135,7 @@ def _sharpen(normals: np.ndarray, guess: np.ndarray, cone: float) -> np.ndarray:
 
 
 def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarray, str, np.ndarray]:
-    """Find the direction for which the geometry speaks most; where it hardly does also words, and guesses."""
+    """Find the direction best supported by the geometry; if the support is weak, also a remark and guesses."""
     none = np.zeros((0, 4))
     places = Places(*(values[:: max(1, len(places.points) // FEW)] for values in places))
     normals = places.normals[places.flat]
@@ -161,7 +161,7 @@ def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarr
 
 
 def refine(points: np.ndarray, up: str) -> Gravity:
-    """Take an axis that the user names for about up, and find the tilt by the surfaces that are nearly level.
+    """Take an axis named by the user as roughly up, and find the tilt from surfaces that are nearly level.
 
     Args:
         points: n x 3 float, finite.
@@ -189,7 +189,7 @@ def _usual(direction: np.ndarray) -> float:
 
 
 def find_modes(normals: np.ndarray, most: int = 6) -> list[np.ndarray]:
-    """Find axes that many of the normals share, the commonest first."""
+    """Find axes that many of the normals share, the most common first."""
     modes: list[np.ndarray] = []
     left, trials = normals, normals[:: max(1, len(normals) // 80)]
     while len(modes) < most and len(trials):
@@ -199,7 +199,7 @@ def find_modes(normals: np.ndarray, most: int = 6) -> list[np.ndarray]:
         mode = _sharpen(normals, trials[counts.argmax()], ALIGNED)
         modes.append(mode)
         left, trials = (values[np.abs(values @ mode) < np.cos(np.radians(15))] for values in (left, trials))
-    # Where the floor is missing, up is what two walls have in common.
+    # If the floor is missing, up is the direction in which two walls meet.
     for a, b in itertools.combinations(modes[:4], 2):
         common = np.cross(a, b)
         length = float(np.linalg.norm(common))
@@ -214,7 +214,7 @@ def _height(points: np.ndarray, axis: np.ndarray) -> float:
 
 
 def rotation_to_z(up: np.ndarray) -> np.ndarray:
-    """Return the smallest rotation that takes `up` to z."""
+    """Return the smallest rotation from `up` to z."""
     axis = np.cross(up, (0, 0, 1))
     sine, cosine = np.linalg.norm(axis), up[2]
     if sine < 1e-9:

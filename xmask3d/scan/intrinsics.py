@@ -1,4 +1,4 @@
-"""Intrinsics and depth unit that a recording's files state."""
+"""Intrinsics and depth unit stated in a recording's files."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ FOCALS = ((525.0, "Kinect, 525 pixels at 640 x 480"), (585.0, "Kinect depth, 585
 
 
 def stated_units(folder: Path) -> tuple[float, ...] | None:
-    """Find units per metre that a file of the recording states (3RScan, Replica, ScanNet's info files)."""
+    """Find the units per metre stated in a file of the recording (3RScan, Replica, ScanNet's info files)."""
     for path in _info_files(folder):
         keys = r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?"
         found = re.search(rf"{keys}\s*[=:]\s*({formats.NUMBER.pattern})", formats.text_of(path))
@@ -36,10 +36,10 @@ def _info_files(folder: Path) -> list[Path]:
 def find_intrinsics(
     folder: Path, color_size: tuple[int, int], depth_size: tuple[int, int]
 ) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]], list[str]]:
-    """Find candidates for the intrinsics of colour and depth pictures, the likeliest first (description, 3 x 3).
+    """Find candidates for the intrinsics of colour and depth pictures, the most likely first (description, 3 x 3).
 
     Returns:
-        Those of colour, those of depth, and notes about files that are not understood.
+        Candidates for colour, candidates for depth, and notes about files that were not understood.
     """
     found: dict[str, list[tuple[str, np.ndarray, tuple[int, int] | None]]] = {"color": [], "depth": [], "": []}
     notes = []
@@ -71,7 +71,7 @@ def _intrinsics_files(folder: Path) -> list[Path]:
 def frame_intrinsics(
     paths: list[Path], color_size: tuple[int, int], depth_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read intrinsics of colour and depth pictures, n x 3 x 3 each, from one file a frame."""
+    """Read intrinsics of colour and depth pictures, n x 3 x 3 each, from one file per frame."""
     color: list[np.ndarray] = []
     depth: list[np.ndarray] = []
     for path in paths:
@@ -82,7 +82,7 @@ def frame_intrinsics(
 
 
 def _natural_size(matrix: np.ndarray, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """Guess the size of the pictures that a matrix belongs to: a principal point lies near the middle."""
+    """Guess the size of the pictures for a matrix, since the principal point is near the middle."""
     natural = (round(2 * matrix[1, 2] + 1), round(2 * matrix[0, 2] + 1))
     near = min(sizes, key=lambda s: abs(s[0] - natural[0]) + abs(s[1] - natural[1]))
     return near if abs(near[1] - natural[1]) / near[1] < 0.25 else natural
@@ -108,7 +108,7 @@ def _candidates(
     size: tuple[int, int],
     sizes: tuple[tuple[int, int], ...],
 ) -> list[tuple[str, np.ndarray]]:
-    """Return matrices rescaled to pictures of `size` from the size that they seem to belong to."""
+    """Return matrices rescaled to pictures of `size` from the size for which they seem to be made."""
     candidates = []
     for words, matrix, stated in found:
         origin = stated or _natural_size(matrix, sizes)

@@ -16,14 +16,14 @@ from xmask3d.scan.reconstructions import find_colmap, find_nerfstudio, geometry_
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.trajectories import read_pose, read_trajectory, seconds
 
-MAX_TIME_GAP = 0.03  # seconds between colour, depth and pose that still count as one moment (TUM)
+MAX_TIME_GAP = 0.03  # largest difference in time, in seconds, of colour, depth and pose of a frame (TUM)
 
 
 def find_recording(folder: Path) -> Recording | None:
     """Find the recording in a folder, or None when it holds no posed colour and depth frames.
 
     Raises:
-        UserError: it looks like a recording of a known form but a part of it is missing, with what and where.
+        UserError: it is a recording of a known form, but a part is missing; the message says which one and where.
     """
     for attempt in (find_record3d, find_polycam, find_scanner_app, find_nerfstudio, find_colmap, _tum, _plain):
         recording = attempt(folder)
@@ -76,10 +76,10 @@ def _plain(folder: Path) -> Recording | None:
 def _posed(
     folder: Path, files: FrameFiles, frames: list[str], notes: list[str], geometry: Path | None = None
 ) -> Recording:
-    """Make a recording of frames that have a pose.
+    """Make a recording of the frames with a pose.
 
     Args:
-        geometry: cloud or mesh beside them from which depth is to be rendered.
+        geometry: cloud or mesh beside the frames from which depth is to be rendered.
     """
     kind, names, poses, inverse = _plain_poses(folder, files, frames, notes)
     kind = kind if geometry is None else f"posed pictures beside {geometry.name}"
@@ -101,7 +101,7 @@ def _posed(
 def _plain_poses(
     folder: Path, files: FrameFiles, frames: list[str], notes: list[str]
 ) -> tuple[str, list[str], np.ndarray, bool]:
-    """Find the kind in words, frames that have a pose, their poses, and whether these are known for world-to-camera."""
+    """Find a description, the frames with a pose, their poses, and True if these are known to be world-to-camera."""
     kind = "a folder of colour, depth and pose files"
     names = [frame for frame in frames if frame in files.pose]
     if names:
@@ -143,7 +143,7 @@ def _plain_poses(
 
 
 def _rows_of(frames: list[str], keys: np.ndarray) -> np.ndarray:
-    """Find the row of each frame's number in a column, -1 where it has none; times may differ by `MAX_TIME_GAP`."""
+    """Find the row of each frame's number in a column, -1 if missing; times may differ by `MAX_TIME_GAP`."""
     numbers = np.array([frame_order(frame)[0] for frame in frames])
     row_of = {_number_name(key): row for row, key in enumerate(keys)}
     rows = np.array([row_of.get(_number_name(number), -1) for number in numbers])
@@ -154,13 +154,13 @@ def _rows_of(frames: list[str], keys: np.ndarray) -> np.ndarray:
 
 
 def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
-    """Derive frame numbers of a trajectory whose lines have none, from the names of all frames with pictures."""
+    """Derive frame numbers for a trajectory without numbers, from the names of all frames with pictures."""
     numbers = np.sort([frame_order(name)[0] for name in names])
     if len(numbers) == count and np.isfinite(numbers).all():
         return numbers
     if numbers[0] == 0 or not np.isfinite(numbers).all():
         return np.arange(count, dtype=float)
-    if numbers[-1] == count:  # no line for the last frame if the first line were frame 0
+    if numbers[-1] == count:  # if the first line were frame 0, the last frame would have no line
         return np.arange(count, dtype=float) + 1
     raise UserError(
         f"{path}: {count} poses without frame numbers for pictures {numbers[0]:g} to {numbers[-1]:g}, so it cannot be "
@@ -169,7 +169,7 @@ def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
 
 
 def shortened(notes: list[str], limit: int = 5) -> list[str]:
-    """Return at most `limit` notes, and the number of the others: thousands of frames may have the same fault."""
+    """Return at most `limit` notes and the number of the others, since thousands of frames may have the same fault."""
     return notes if len(notes) <= limit else [*notes[:limit], f"... and {len(notes) - limit} more of these"]
 
 
@@ -229,7 +229,7 @@ def _tum(folder: Path) -> Recording | None:
 
 
 def _tum_list(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Read times in seconds and files of a list; titles above it and backslashes of Windows are understood."""
+    """Read times in seconds and files of a list, which may have titles above it and backslashes of Windows."""
     lines = [line.strip() for line in formats.text_of(path).splitlines()]
     rows = [re.split(r"[\s,;]+", line, maxsplit=1) for line in lines if line and not line.startswith("#")]
     if rows and not formats.NUMBER.match(rows[0][0]):
@@ -252,7 +252,7 @@ def _nearest(times: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _cloud_beside(folder: Path, notes: list[str]) -> Path | None:
-    """Find the one point cloud or mesh in the folder; none, with a note, where there are several."""
+    """Find the only point cloud or mesh in the folder; none, with a note, if there are several."""
     found = formats.point_clouds(folder, {".ply", ".pcd"})
     preferred = [path for path in found if path.name.endswith("_vh_clean_2.ply")]
     if len(found) > 1 and not preferred:

@@ -1,4 +1,4 @@
-"""Meshes as trimesh loads them: in a form that it reads rightly, and with no file beside them that was not checked."""
+"""Loading of meshes by trimesh, in a form that it reads correctly and only with checked files beside them."""
 
 import io
 import os
@@ -15,24 +15,24 @@ from xmask3d.guarded import check_picture
 from xmask3d.scan.glb import UPRIGHT, check_gltf
 
 PROGRAMS = (b"%!", b"\xc5\xd0\xd3\xc6")
-"""Beginnings of PostScript, for which Pillow starts an interpreter."""
+"""First bytes of PostScript files, for which Pillow would start an interpreter."""
 
 COMPRESSION = {
     "KHR_draco_mesh_compression": "DracoPy",
     "EXT_meshopt_compression": None,
     "KHR_meshopt_compression": None,
 }
-"""Extensions of glTF that compress geometry, with the package by which they are read, if any."""
+"""Extensions of glTF that compress geometry, with the package that reads them, if any."""
 
 
 @dataclass
 class Assets:
-    """Resolver for trimesh of the files that a mesh names, searched beside it and below.
+    """Resolver that finds, for trimesh, the files named by a mesh, in its folder and below.
 
     Attributes:
         folder: folder of the mesh.
-        missing: names of those that are not there.
-        refused: reasons against those that are, which trimesh would pass over.
+        missing: names of missing files.
+        refused: reasons for refusing existing files, which trimesh would otherwise silently skip.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Assets:
     def find(self, name: str) -> Path | None:
         """Find a file by its name in the mesh, inside the folder, or return None.
 
-        A backslash parts folders too, and a path of another machine counts by its last part.
+        A backslash separates folders too, and of a path from another machine only the last part is used.
         """
         inside = self.folder.resolve()
         parts = name.strip().strip('"').replace("\\", "/")
@@ -53,7 +53,7 @@ class Assets:
         return None
 
     def get(self, name: str) -> bytes:
-        """Read a file; pictures are checked, since trimesh decodes any format and size: some start foreign programs."""
+        """Read a file and check pictures, since trimesh decodes any format, even those that start other programs."""
         path = self.find(name)
         if path is not None:
             try:
@@ -69,7 +69,7 @@ class Assets:
 
 
 def _checked(path: Path) -> bytes:
-    """Read a file that a mesh names, which is a picture, materials or numbers."""
+    """Read a file named by a mesh, which is a picture, materials or numbers."""
     content = path.read_bytes()
     if path.suffix.lower() not in (".mtl", ".bin"):
         check_picture(content, str(path))
@@ -79,11 +79,11 @@ def _checked(path: Path) -> bytes:
 
 
 def load(path: Path) -> tuple[Any, Assets]:
-    """Load a mesh, scene or cloud by trimesh; returns it with the files it names.
+    """Load a mesh, scene or cloud by trimesh, and return it with the files that it names.
 
     Raises:
-        UserError: compressed geometry without its package, or a file beside it that is not to be opened.
-        Exception: damaged files make trimesh's loaders raise nearly anything.
+        UserError: the geometry is compressed and the package for it is missing, or a file beside it must not be opened.
+        Exception: trimesh's loaders raise all kinds of errors on damaged files.
     """
     import trimesh
 
@@ -106,7 +106,7 @@ def load(path: Path) -> tuple[Any, Assets]:
 
 
 def _refuse_compressed(path: Path, content: dict[str, Any]) -> None:
-    """Refuse compressed geometry without the package that reads it: trimesh would continue with zeros."""
+    """Refuse compressed geometry if the package for it is missing, since trimesh would continue with zeros."""
     for name in COMPRESSION.keys() & set(content.get("extensionsUsed", [])):
         package = COMPRESSION[name]
         try:
@@ -117,7 +117,7 @@ def _refuse_compressed(path: Path, content: dict[str, Any]) -> None:
 
 
 def _plain_header(data: bytes, assets: Assets) -> bytes:
-    """Make a header of PLY ASCII, for which trimesh takes it, and drop textures that are missing."""
+    """Convert the header of a PLY to ASCII, as which trimesh decodes it, and drop missing textures."""
     end = data.index(b"end_header")
     lines = data[:end].decode("latin-1").encode("ascii", "replace").splitlines(keepends=True)
     for line in list(lines):
@@ -131,14 +131,14 @@ def _plain_header(data: bytes, assets: Assets) -> bytes:
 
 
 def without_comments(data: bytes) -> bytes:
-    """Drop comments and empty lines of an OFF file: trimesh may take the line after a comment for another."""
+    """Drop comments and empty lines of an OFF file, since trimesh may misread the line after a comment."""
     return b"\n".join(line for line in (line.split(b"#")[0].strip() for line in data.splitlines()) if line)
 
 
 def from_the_start(data: bytes) -> bytes:
-    """Replace indices that count back from the last vertex, texture place or normal so far, by those from the start.
+    """Replace indices relative to the latest vertex, texture coordinate or normal by absolute ones.
 
-    trimesh counts them from the end of the file, which gives another shape where vertices follow.
+    trimesh counts relative indices from the end of the file, which changes the shape if vertices follow.
     """
     if not re.search(rb"^[ \t]*f[ \t].*-", data, re.MULTILINE):
         return data

@@ -8,20 +8,21 @@ from xmask3d.scan.gravity import NAMES
 from xmask3d.scan.recording import CONVENTIONS
 
 UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0, "ft": 1 / 0.3048, "in": 1 / 0.0254}
-SMALLEST_VOXEL = 0.001  # metres; smaller ones would reach less than a kilometre, and no depth camera sees that sharp
+# metres; a grid of smaller voxels would span less than a kilometre, and no depth camera is that precise
+SMALLEST_VOXEL = 0.001
 
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """Options of a user for reading a scan; None is "find out".
+    """Options of a user for reading a scan; None means that the value is determined automatically.
 
     Attributes:
         views: use at most this many views.
-        depth_scale: units of the depth files per metre. farthest: metres beyond which depth is not believed.
+        depth_scale: units of the depth files per metre. farthest: largest depth in metres that is trusted.
         intrinsics: fx, fy, cx, cy of the colour pictures.
         poses: "camera-to-world" or "world-to-camera" (also with ", y up").
         unit: key of `UNITS`, of a point cloud. up: "z", "y", "x" or with a minus.
-        scale: metres a unit of a cloud, or of the poses (and depth) of a recording without a scale.
+        scale: metres per unit of a cloud, or of the poses (and depth) of a recording without a scale.
         voxel_size: metres between points of a fused cloud.
         max_points: larger clouds are thinned to a coarser spacing; results are copied back to every point.
     """
@@ -39,15 +40,15 @@ class ScanOptions:
 
     @property
     def units_per_metre(self) -> float | None:
-        """Units of a cloud in one metre, or None where they are to be found out."""
+        """Units of a cloud in one metre, or None to determine them automatically."""
         return 1 / self.scale if self.scale is not None else UNITS[self.unit] if self.unit else None
 
     def unused(self, what: str, *names: str) -> list[str]:
-        """Return a warning for each of some options that was given and has no effect on a kind of scan.
+        """Return a warning for each given option, among some, that has no effect on a kind of scan.
 
         Args:
             what: the kind of scan, for the warnings.
-            names: attributes.
+            names: names of the options.
         """
         given = [name for name in names if getattr(self, name) != getattr(ScanOptions(), name)]
         return [f"warning: --{name.replace('_', '-')} has no effect on {what}" for name in given]

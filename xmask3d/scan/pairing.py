@@ -1,4 +1,4 @@
-"""Pairing of colour, depth, pose and calibration files of one frame, by complete names, else by a number."""
+"""Pairing of colour, depth, pose and calibration files of a frame, by complete names or else by a number."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,12 +12,13 @@ WORDS = re.compile(r"\d+(?:\.\d+)?|[a-z]+")
 
 @dataclass(frozen=True)
 class NameKeys:
-    """Keys of a file's frame; files of one frame have the same key of one kind.
+    """Keys of a file's frame; files of the same frame share a key of one kind.
 
     Attributes:
-        whole: words and numbers of the name without those that name its role.
-        varying: the same without words that all files of the role have in one place (i0 and d0 of Matterport3D).
-        number: the last number that distinguishes the files of a folder whose names differ in numbers only.
+        whole: words and numbers of the name, without those that name its role.
+        varying: the same without words that all files of the role have at the same position (i0 and d0 of
+            Matterport3D).
+        number: last number that distinguishes the files of a folder, if their names differ in numbers only.
     """
 
     whole: str
@@ -29,7 +30,7 @@ KINDS = ("whole", "varying", "number")
 
 
 def frame_order(key: str) -> tuple[float, str]:
-    """Sort frames by their number, others by name with the numbers in it in order."""
+    """Sort frames by their number, others by name, comparing the numbers in it by value."""
     try:
         return float(key), key
     except ValueError:
@@ -37,7 +38,7 @@ def frame_order(key: str) -> tuple[float, str]:
 
 
 def name_keys(paths: Sequence[Path], role_words: set[str]) -> tuple[dict[Path, NameKeys], list[str]]:
-    """Return keys of the files of one role, and the reason why numbers do not distinguish some of them."""
+    """Return the keys of the files of a role, and the reason if numbers do not distinguish some of them."""
     words = {path: [_plain(w) for w in WORDS.findall(path.stem.lower()) if w not in role_words] for path in paths}
     shortest = min((len(row) for row in words.values()), default=0)
     constant = {
@@ -59,9 +60,9 @@ def _plain(word: str) -> str:
 
 
 def _numbers(paths: Sequence[Path], role_words: set[str]) -> tuple[dict[Path, str], list[str]]:
-    """Find the last number in each name that distinguishes the files of a folder whose names differ in numbers only.
+    """Find the last number in each name that distinguishes the files of a folder, if names differ in numbers only.
 
-    It is given without leading zeros; it is the name itself where there is no number.
+    The number is returned without leading zeros; if there is none, the name itself is returned.
     """
     alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in paths:
@@ -82,7 +83,7 @@ def _numbers(paths: Sequence[Path], role_words: set[str]) -> tuple[dict[Path, st
 
 
 def best_kind(first: Mapping[Path, NameKeys], second: Mapping[Path, NameKeys]) -> str:
-    """Choose the kind of key that most files of two roles have in common; the whole name among equals."""
+    """Choose the kind of key that most files of two roles have in common; in a tie, the complete name."""
 
     def common(kind: str) -> int:
         return len({getattr(key, kind) for key in first.values()} & {getattr(key, kind) for key in second.values()})
@@ -91,7 +92,7 @@ def best_kind(first: Mapping[Path, NameKeys], second: Mapping[Path, NameKeys]) -
 
 
 def twice_by_number(keys: Mapping[Path, NameKeys]) -> str | None:
-    """Find two files of a folder that a number alone would take for one frame, in words."""
+    """Describe two files of a folder that a number alone would assign to the same frame."""
     seen: dict[tuple[Path, str], Path] = {}
     for path, key in keys.items():
         first = seen.setdefault((path.parent, key.number), path)
@@ -103,7 +104,7 @@ def twice_by_number(keys: Mapping[Path, NameKeys]) -> str | None:
 def frame_names(
     color: dict[Path, NameKeys], depth: dict[Path, NameKeys], kind: str
 ) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Name frames, one per file: by the number where it distinguishes complete frames, else by the picture's name."""
+    """Name frames, one per file: by the number if it distinguishes complete frames, else by the picture's name."""
     keys = {path: getattr(key, kind) for path, key in (color | depth).items()}
     complete = {keys[path] for path in color} & {keys[path] for path in depth}
     number_of = {keys[path]: key.number for path, key in (depth | color).items()}
@@ -111,7 +112,7 @@ def frame_names(
     counts = Counter(number_of[key] for key in complete)
     if max(counts.values(), default=0) > 1:
         names = stem_of
-    else:  # files without a partner do not take the number of a complete frame
+    else:  # files without a partner must not take the number of a complete frame
         names = {key: number if key in complete or number not in counts else stem_of[key]
                  for key, number in number_of.items()}  # fmt: skip
     return {path: names[keys[path]] for path in color}, {path: names[keys[path]] for path in depth}
@@ -120,7 +121,7 @@ def frame_names(
 def names_by(
     keys: Mapping[Path, NameKeys], frames: Mapping[Path, str], frame_keys: Mapping[Path, NameKeys]
 ) -> dict[Path, str]:
-    """Find the frames that further files (poses, calibrations) belong to; others are left out."""
+    """Assign further files (poses, calibrations) to their frames, and leave out the others."""
     kind = best_kind(keys, frame_keys)
     known: dict[str, set[str]] = defaultdict(set)
     for path, name in frames.items():

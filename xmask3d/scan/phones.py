@@ -39,7 +39,7 @@ def find_polycam(folder: Path) -> Recording | None:
 
 
 def find_scanner_app(folder: Path) -> Recording | None:
-    """Find 3D Scanner App's "all data": frame_N.jpg, frame_N.json, depth_N.png; few frames have depth and a picture."""
+    """Find 3D Scanner App's "all data": frame_N.jpg, frame_N.json, depth_N.png; only some frames have all three."""
     frames = []
     for path in formats.list_files(folder, "frame_*.json"):
         content = formats.read_json(path)
@@ -56,7 +56,7 @@ def find_scanner_app(folder: Path) -> Recording | None:
 
 
 def _numbers(path: Path, content: dict[str, Any], keys: Sequence[str]) -> np.ndarray:
-    """Read numbers under keys of a JSON file, one after the other."""
+    """Read the numbers under some keys of a JSON file, one after the other."""
     try:
         return np.concatenate([np.atleast_1d(np.array(content[key], float)).ravel() for key in keys])
     except (KeyError, TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ def _numbers(path: Path, content: dict[str, Any], keys: Sequence[str]) -> np.nda
 
 
 def find_record3d(folder: Path) -> Recording | None:
-    """Find Record3D's "EXR + JPG" export: metadata.json, rgb/N.jpg, depth/N.exr (npy or png where converted)."""
+    """Find Record3D's "EXR + JPG" export: metadata.json, rgb/N.jpg, depth/N.exr (npy or png if converted)."""
     base = folder / "EXR_RGBD" if (folder / "EXR_RGBD").is_dir() else folder
     path = next((p for p in (base / "metadata.json", folder / "metadata.json", base / "metadata") if p.is_file()), None)
     if path is None or not ((base / "rgb").is_dir() or (base / "rgbd").is_dir()):
@@ -104,10 +104,10 @@ def find_record3d(folder: Path) -> Recording | None:
 
 
 def _phone(recording: Recording) -> Recording:
-    """Set up to y, as in ARKit's level world, unless the cameras turned about another axis of the world."""
+    """Set the up axis to y, as in ARKit's level world, unless the cameras rotated about another axis."""
     world = camera_to_world(recording.poses, recording.conventions[0])
     right, down = world[:, :3, 0], world[:, :3, 1]
     held = [axis for axis in (0, 2) if (right[:, axis] ** 2).mean() < 0.04 and abs(down[:, axis].mean()) > 0.6]
-    swept = np.linalg.norm(right.mean(0)) < 0.8  # cameras that look one way alone are level about two axes
+    swept = np.linalg.norm(right.mean(0)) < 0.8  # cameras that only look in one direction are level about two axes
     recording.up = None if held and swept else "y"
     return recording

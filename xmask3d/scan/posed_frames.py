@@ -1,4 +1,4 @@
-"""Frames as apps and reconstruction programs list them, each with its files, pose and intrinsics, as a recording."""
+"""Recordings from the frame lists of apps and reconstruction programs, with files, pose and intrinsics per frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class PosedFrame:
     Attributes:
         pose: 4 x 4 as written.
         matrix: 3 x 3 pinhole matrix of a picture of `size`.
-        size: (height, width); None for that of the colour pictures.
-        lens: distortion of colour and depth, which is undone; None for a pinhole.
+        size: (height, width); None for the size of the colour pictures.
+        lens: distortion of colour and depth, to be removed; None for a pinhole.
     """
 
     color: Path
@@ -37,11 +37,11 @@ class PosedFrame:
 def recording_of_frames(
     kind: str, folder: Path, frames: Sequence[PosedFrame], convention: str, geometry: Path | None = None
 ) -> Recording:
-    """Make a recording of the frames of which colour and depth exist.
+    """Make a recording of the frames with both colour and depth.
 
     Args:
-        convention: key of `CONVENTIONS` that the format states; the others stay candidates.
-        geometry: cloud or mesh from which depth is rendered where there is none.
+        convention: key of `CONVENTIONS` that the format states; the others remain candidates.
+        geometry: cloud or mesh from which missing depth is rendered.
 
     Raises:
         UserError: no frame has both.

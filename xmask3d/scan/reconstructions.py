@@ -14,7 +14,7 @@ from xmask3d.scan.posed_frames import PosedFrame, partner_depths, recording_of_f
 from xmask3d.scan.recording import Recording
 from xmask3d.scan.trajectories import quaternion_poses
 
-# COLMAP's camera models in the order of their numbers: parameters before the distortion, and all parameters.
+# COLMAP's camera models in the order of their ids: number of parameters before the distortion, and of all parameters.
 MODELS = {
     "SIMPLE_PINHOLE": (3, 3), "PINHOLE": (4, 4), "SIMPLE_RADIAL": (3, 4), "RADIAL": (3, 5), "OPENCV": (4, 8),
     "OPENCV_FISHEYE": (4, 8), "FULL_OPENCV": (4, 12), "FOV": (4, 5), "SIMPLE_RADIAL_FISHEYE": (3, 4),
@@ -22,16 +22,16 @@ MODELS = {
 }  # fmt: skip
 GEOMETRY = (".ply", ".obj", ".glb", ".pcd", ".las", ".laz", ".stl", ".off", ".e57")
 BEST = ("mesh_aligned_0.05.ply", "_vh_clean_2.ply", "fused.ply", "meshed-poisson.ply", "sparse_pc.ply")
-"""Ends of names of clouds and meshes, the best for its purpose first."""
-BENT = 0.02  # distortion parameters above this move pixels that matter
-UNKNOWN = "not known"  # lens of a model whose distortion cannot be undone here
-# 3 x 3, (height, width), the lens
+"""Endings of the names of clouds and meshes, the most suitable first."""
+BENT = 0.02  # larger distortion parameters move pixels noticeably
+UNKNOWN = "not known"  # stands for a lens whose distortion cannot be removed here
+# matrix 3 x 3, (height, width), lens
 Camera = tuple[np.ndarray, tuple[int, int], Lens | str | None]
-Posed = tuple[str, int, np.ndarray]  # file name, number of the camera, 4 x 4 world to camera
+Posed = tuple[str, int, np.ndarray]  # file name, id of the camera, 4 x 4 world to camera
 
 
 def find_nerfstudio(folder: Path) -> Recording | None:
-    """Find nerfstudio's transforms.json (Instant-NGP's too): camera-to-world with y up, depth in millimetres."""
+    """Find transforms.json of nerfstudio or Instant-NGP: camera-to-world with y up, depth in millimetres."""
     path = folder / "transforms.json"
     if not path.is_file():
         return None
@@ -51,7 +51,7 @@ def find_nerfstudio(folder: Path) -> Recording | None:
         named = folder / str(content.get("ply_file_path", "")).replace("\\", "/")
         geometry = named if named.is_file() else geometry_beside(folder)
         if geometry is not None and not any(frame.color.is_file() for frame in frames):
-            return None  # the cloud alone
+            return None  # use the cloud alone
     recording = recording_of_frames(kind, folder, frames, "camera-to-world, y up", geometry)
     recording.unitless = recording.rendered
     scale = content.get("depth_unit_scale_factor")
@@ -88,7 +88,7 @@ def _listed_frames(folder: Path, content: dict[str, Any], listed: list[Any]) -> 
 
 
 def _lens(values: dict[str, Any]) -> Lens | None:
-    """Return the distortion that a frame of transforms.json states, or None."""
+    """Return the distortion stated for a frame of transforms.json, or None."""
     k1, k2, k3, k4, p1, p2 = (float(values.get(key, 0)) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
     if not any((k1, k2, k3, k4, p1, p2)):
         return None
@@ -98,7 +98,7 @@ def _lens(values: dict[str, Any]) -> Lens | None:
 
 
 def find_colmap(folder: Path) -> Recording | None:
-    """Find a COLMAP model, text or binary, with depth maps (named as the pictures, or in stereo/depth_maps)."""
+    """Find a COLMAP model, text or binary, with depth maps (named like the pictures, or in stereo/depth_maps)."""
     places = [
         (base, model)
         for base in (folder / place for place in ("dense/0", "dense", "", "colmap", "dslr", "iphone"))
@@ -144,7 +144,7 @@ def dense_clouds(folder: Path) -> list[Path]:
 
 
 def geometry_beside(folder: Path) -> Path | None:
-    """Find the one cloud or mesh in a folder or just below; of several one with a name that data sets give the best."""
+    """Find the only cloud or mesh in a folder or just below; if there are several, the one best named."""
     below = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[:1] not in "._"]
     for places in ([folder], below):
         found = [path for place in places for path in formats.point_clouds(place, GEOMETRY)]
@@ -175,7 +175,7 @@ def _colmap_frames(base: Path, folder: Path, cameras: dict[int, Camera], images:
 
 
 def _model(folder: Path) -> tuple[dict[int, Camera], list[Posed]]:
-    """Read cameras and posed pictures of a model, text where both forms are there."""
+    """Read cameras and posed pictures of a model, from text if there are both forms."""
     text = (folder / "images.txt").is_file() and (folder / "cameras.txt").is_file()
     readers: tuple[tuple[str, Callable], ...] = (
         (("cameras.txt", _text_cameras), ("images.txt", _text_images))
@@ -221,7 +221,7 @@ def _text_cameras(path: Path) -> dict[int, Camera]:
 
 
 def _text_images(path: Path) -> list[Posed]:
-    """Read posed pictures; the line after each lists its points, and may be empty or lost."""
+    """Read posed pictures; the line after each lists its points, and may be empty or missing."""
     images = []
     for line in formats.text_of(path).splitlines():
         row = line.split(maxsplit=9)

@@ -1,4 +1,4 @@
-"""Recording: posed colour and depth frames as they lie on disk, and the calibration under which they are read."""
+"""Recording: posed colour and depth frames as stored on disk, and the calibration for reading them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ class Calibration:
     """Calibration of a recording.
 
     Attributes:
-        color, depth: 3 x 3 pinhole matrices of the colour and the depth pictures, or n x 3 x 3, one a frame.
+        color, depth: 3 x 3 pinhole matrices of the colour and the depth pictures, or n x 3 x 3, one per frame.
         units_per_metre: number of depth units in one metre.
         convention: key of `CONVENTIONS`.
     """
@@ -53,19 +53,20 @@ class Recording:
     """Posed RGB-D frames.
 
     Attributes:
-        kind: description of the kind.
-        path: the folder or file.
+        kind: description of the kind of recording.
+        path: folder or file of the recording.
         names: n frame names, in order.
-        load_color, load_depth: frame number -> h x w x 3 uint8, and h x w float32 as written (0 unknown).
+        load_color, load_depth: map a frame number to h x w x 3 uint8, and to h x w float32 as written (0 unknown).
         poses: n x 4 x 4 as written, finite.
         color_size, depth_size: (height, width) of the pictures.
-        color_matrices, depth_matrices: candidates for the intrinsics, the likeliest first; (words, 3 x 3 or n x 3 x 3).
-        units: candidates for units per metre, the likeliest first.
-        conventions: candidates for the pose convention, the likeliest first.
-        up: axis of the world that points up, where the recorder fixes it.
-        unitless: poses and depth have no scale, as those of reconstructions from pictures.
-        cloud: a point cloud that lies beside the frames, or None.
-        rendered: there are no depth maps; they are rendered from the cloud.
+        color_matrices, depth_matrices: candidates for the intrinsics, the most likely first; (description, 3 x 3 or n x
+            3 x 3).
+        units: candidates for the units per metre, the most likely first.
+        conventions: candidates for the pose convention, the most likely first.
+        up: axis of the world that points up, if the recorder fixes it.
+        unitless: poses and depth have no scale, like those of reconstructions from pictures.
+        cloud: point cloud beside the frames, or None.
+        rendered: there are no depth maps, so they are rendered from the cloud.
         notes: irregularities, one sentence each.
     """
 
@@ -108,7 +109,7 @@ class Recording:
         )
 
     def without_lost_frames(self) -> "Recording":
-        """Leave out frames whose pose is not finite or no rigid motion, with a note; a last row of 0 is completed."""
+        """Leave out frames whose pose is not finite or not rigid, with a note; a last row of zeros is corrected."""
         poses, last = self.poses.copy(), np.array([0, 0, 0, 1.0])
         poses[~poses[:, 3].any(1), 3] = last
         finite = np.isfinite(poses).all((1, 2))
@@ -128,7 +129,7 @@ class Recording:
 
 
 def resample(size: tuple[int, int], out: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns (nearest pixels) that resize a picture of `size` to `out`, as for `scale_matrix`."""
+    """Return the rows and columns of nearest pixels that resize a picture of `size` to `out`, as in `scale_matrix`."""
     rows = np.clip(np.round((np.arange(out[0]) + 0.5) * size[0] / out[0] - 0.5), 0, size[0] - 1).astype(int)
     columns = np.clip(np.round((np.arange(out[1]) + 0.5) * size[1] / out[1] - 0.5), 0, size[1] - 1).astype(int)
     return rows, columns

@@ -1,4 +1,4 @@
-"""Depth maps of a cloud or a mesh: points as discs that close the gaps between them, faces by rays."""
+"""Depth maps of a cloud or a mesh: points are drawn as discs that close the gaps between them, faces by rays."""
 
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -9,23 +9,23 @@ from xmask3d.geometry.ply import read_header
 from xmask3d.geometry.voxels import quantise
 from xmask3d.scan.mesh_files import load
 
-NEIGHBOUR = 5  # nearest neighbour whose distance decides the size of a point's disc
-DISC = 0.75  # radius of a disc over that distance: gaps close, edges hardly grow
-LARGEST = 3.0  # times the median radius that a disc may have: a lone point hides little
-MOST_PIXELS = 40  # radius of a disc close to the camera
-CLOSEST = 0.02  # share of the scene's size before the camera in which nothing is drawn
-MOST_POINTS = 600_000  # more than that are thinned
-SAMPLED = 400_000  # points sampled on a mesh where no rays can be cast
-OUTSIDE = 0.5  # of a disc's radius by which the discs at a pixel lie to one side where it is beyond their edge
-SAME_SURFACE = 0.02  # share of the depth within which discs are one surface
+NEIGHBOUR = 5  # the distance of this neighbour determines the size of a point's disc
+DISC = 0.75  # ratio of a disc's radius to that distance, which closes gaps and hardly widens edges
+LARGEST = 3.0  # largest radius of a disc, as a multiple of the median, so that a lone point hides little
+MOST_PIXELS = 40  # largest radius of a disc close to the camera
+CLOSEST = 0.02  # points closer to the camera than this share of the scene's size are not drawn
+MOST_POINTS = 600_000  # more points than this are thinned
+SAMPLED = 400_000  # points sampled on a mesh if rays cannot be cast
+OUTSIDE = 0.5  # if the discs at a pixel lie to one side by this share of their radius, the pixel is beyond their edge
+SAME_SURFACE = 0.02  # discs within this share of the depth belong to one surface
 MESHES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 
 
 class DepthRenderer(Protocol):
-    """Geometry that is seen by cameras."""
+    """Renderer of depth maps of a geometry."""
 
     def depth(self, pose: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Return the depth of every pixel, h x w float32, 0 where nothing is seen.
+        """Return the depth of every pixel, h x w float32, 0 where nothing is visible.
 
         Args:
             pose: 4 x 4 camera to world, y down, z forward.
@@ -35,7 +35,7 @@ class DepthRenderer(Protocol):
 
 
 class PointRenderer:
-    """Points drawn as discs as wide as the gaps about them, each pixel the mean of the discs of its nearest surface.
+    """Renderer of points as discs as wide as the gaps around them; a pixel is the mean of its nearest surface's discs.
 
     Args:
         points: n x 3.
@@ -64,7 +64,7 @@ class PointRenderer:
         shades = np.stack([np.ones(len(z)), z, column, row, reach], 1)
         count = height * width
         first, front = _nearest_surface(discs, z, radius, shades, count)
-        # Beyond an edge all discs lie on one side; in a gap of a surface they lie about it.
+        # Beyond an edge all discs are on one side of the pixel; in a gap of a surface they are all around it.
         off = np.hypot(
             first[:, 2] - np.tile(np.arange(width), height), first[:, 3] - np.repeat(np.arange(height), width)
         )
@@ -76,7 +76,7 @@ class PointRenderer:
 
 
 class _Discs(NamedTuple):
-    """Pixels of discs: the pixel, the disc, and a weight that falls from the middle."""
+    """Pixels of discs: the pixel, the disc, and a weight that decreases from the middle."""
 
     pixel: np.ndarray
     disc: np.ndarray
@@ -89,10 +89,11 @@ class _Discs(NamedTuple):
 def _nearest_surface(
     discs: _Discs, z: np.ndarray, radius: np.ndarray, values: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean values of the discs of the nearest surface at each of `count` pixels, and whether each disc is of it.
+    """Return mean values of the nearest surface's discs at each of `count` pixels, and True for each such disc.
 
     Args:
-        z, radius: depth and radius of each disc. values: one row a disc, the first 1; 0 where there is no surface.
+        z, radius: depth and radius of each disc.
+        values: one row per disc, whose first value is 1; the result is 0 where there is no surface.
     """
     front = np.full(count, np.inf, np.float32)
     np.minimum.at(front, discs.pixel, z[discs.disc])
@@ -104,7 +105,7 @@ def _nearest_surface(
 
 
 def _discs(column: np.ndarray, row: np.ndarray, reach: np.ndarray, size: tuple[int, int]) -> _Discs:
-    """Return the pixels of all discs, `reach` pixels wide about their middle."""
+    """Return the pixels of all discs, up to `reach` pixels from their middle."""
     parts = []
     whole = np.ceil(reach).astype(int)
     for radius in np.unique(whole):
@@ -124,7 +125,7 @@ def _discs(column: np.ndarray, row: np.ndarray, reach: np.ndarray, size: tuple[i
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:
-    """Keep one point a voxel, voxels as large as needed for `MOST_POINTS`."""
+    """Keep one point per voxel, with voxels large enough to leave at most `MOST_POINTS`."""
     spacing = float(np.ptp(points, axis=0).max()) / 2000
     while len(points) > MOST_POINTS:
         points = points[quantise(np.floor(points.astype(np.float64) / spacing)).first_point]
@@ -133,7 +134,7 @@ def _thinned(points: np.ndarray) -> np.ndarray:
 
 
 class RayRenderer:
-    """Faces seen by rays, which embreex casts.
+    """Renderer of faces with rays cast by embreex.
 
     Args:
         vertices: n x 3. faces: m x 3.
@@ -154,7 +155,7 @@ class RayRenderer:
         rotation, origin = pose[:3, :3].astype(np.float32), pose[:3, 3].astype(np.float32)
         across = ((np.arange(size[1]) - matrix[0, 2]) / matrix[0, 0]).astype(np.float32)[:, None] * rotation[:, 0]
         down = ((np.arange(size[0]) - matrix[1, 2]) / matrix[1, 1]).astype(np.float32)[:, None] * rotation[:, 1]
-        # z = 1 in the camera's frame, so the distance along such a ray is the depth.
+        # z = 1 in the camera's frame, so the distance along the ray equals the depth.
         rays = np.ascontiguousarray((across + down[:, None] + rotation[:, 2]).reshape(-1, 3))
         starts = np.ascontiguousarray(np.broadcast_to(origin, rays.shape))
         hits = self._scene.run(starts, rays, query="INTERSECT", output=1)
@@ -176,12 +177,12 @@ def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     loaded, _ = load(path)
     mesh = loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
     if not isinstance(mesh, trimesh.Trimesh) or 2 * len(mesh.faces) < len(mesh.vertices):
-        return None  # a few stray faces beside points are no surface
+        return None  # a few stray faces among points are no surface
     return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
 
 
 def renderer_of_faces(vertices: np.ndarray, faces: np.ndarray) -> DepthRenderer:
-    """Return a renderer of a mesh: rays where embreex is installed, else points sampled densely on its faces."""
+    """Return a renderer of a mesh: by rays if embreex is installed, else by points sampled densely on its faces."""
     try:
         return RayRenderer(vertices, faces)
     except ImportError:

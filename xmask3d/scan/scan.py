@@ -1,4 +1,4 @@
-"""Access to any scan: its form, its irregularities, and its points and views in the form of the networks."""
+"""Access to any scan: detects its format and irregularities, and gives points and views to the networks."""
 
 import shutil
 import weakref
@@ -30,8 +30,8 @@ from xmask3d.scan.sources import archive_name, find_scan, is_archive, unpack
 from xmask3d.scan.views import lift
 from xmask3d.scan.without_depth import with_rendered_depth
 
-ALL_VIEWS_UP_TO = 120  # a longer recording is thinned to the views that cover it best
-CANDIDATE_FRAMES = 600  # frames looked at when choosing and fusing
+ALL_VIEWS_UP_TO = 120  # a longer recording is reduced to the views that cover it best
+CANDIDATE_FRAMES = 600  # frames considered for the choice of views and for fusion
 
 
 @dataclass
@@ -41,15 +41,15 @@ class Scan:
     Attributes:
         name, kind: name of the scan and description of its kind.
         scene: points for the networks, metres, z up, with the names of the views to use.
-        points: n x 3 float32, every point in the scan's own frame (metres, about `origin`).
+        points: n x 3 float32, every point in the scan's own frame, in metres from `origin`.
         colors: n x 3 uint8 or None. origin: 3 float64.
-        kept_index: n int64, row of `scene.points` that stands for each point; None if they are the same.
+        kept_index: n int64, row of `scene.points` that represents each point; None if the points are the same.
         rotation: 3 x 3, from the scan's frame to z up.
         lines: findings, one sentence each; warnings begin with "warning:".
-        frame_count: frames that the recording has.
-        guesses: k x 4, likely ups in the scan's frame and the logarithms of their probabilities, where up is unsure.
-        fingerprint: distinguishes readings of the same frames: calibration, poses, farthest depth.
-        file: the cloud or mesh that the points are of, or None. units_per_metre: numbers of it in one metre.
+        frame_count: number of frames in the recording.
+        guesses: k x 4, likely up directions in the scan's frame and their log probabilities, if up is uncertain.
+        fingerprint: key that identifies the reading of the frames: calibration, poses, farthest depth.
+        file: cloud or mesh that the points come from, or None. units_per_metre: units of that file per metre.
     """
 
     name: str
@@ -86,14 +86,14 @@ class Scan:
         return self.load_view(view)
 
     def caption(self, scene: str, view: str) -> None:
-        """Return no sentence."""
+        """Return no caption."""
 
     def sources(self, scene: str) -> list[Path]:
-        """Return no files: results identify a scan by `fingerprint`."""
+        """Return no files, because results identify a scan by `fingerprint`."""
         return []
 
     def visibility_files(self, scene: str, view: str) -> list[Path]:
-        """Return no files: visibility is not kept."""
+        """Return no files, because visibility is not cached."""
         return []
 
     def upsample(self, values: np.ndarray) -> np.ndarray:
@@ -115,10 +115,10 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
     Args:
         path: a scene of a processed data set (its .pth file or its folder of views), a folder of a recording, a .sens
             file, a point cloud, a folder that holds one of these somewhere, or an archive of it; "example" is the
-            recording that comes with the package, where nothing here has that name.
+            recording that comes with the package, unless there is a path of that name.
 
     Raises:
-        UserError: no readable scan; the message lists the known forms.
+        UserError: the path is no readable scan; the message lists the known forms.
     """
     path, options = scan_path(path), options or ScanOptions()
     options.check()
@@ -130,7 +130,7 @@ def open_scan(path: Path | str, options: ScanOptions | None = None) -> Scan:
 
 
 def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
-    """Open a file or folder that lies `inside` so many archives."""
+    """Open a file or folder; `inside` is the number of archives around it."""
     if is_archive(path):
         if inside > 1:
             raise UserError(f"{path}: an archive in an archive in an archive; unpack the outer ones")
@@ -139,7 +139,7 @@ def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
             scan = _open(folder, options, inside + 1)
         except BaseException as error:
             shutil.rmtree(folder.parent, ignore_errors=True)
-            if isinstance(error, UserError):  # not the name of a folder that is gone
+            if isinstance(error, UserError):  # instead of the name of a temporary folder
                 raise UserError(str(error).replace(str(folder), str(path))) from error
             raise
         weakref.finalize(scan, shutil.rmtree, folder.parent, True)
@@ -158,7 +158,7 @@ def _open(path: Path, options: ScanOptions, inside: int = 0) -> Scan:
 
 
 def check_exists(path: Path) -> None:
-    """Raise `UserError` where a path names neither a file or folder nor a scene of a processed data set."""
+    """Raise `UserError` if a path is neither a file or folder nor a scene of a processed data set."""
     if not scan_path(path).exists() and _processed_paths(path) is None:
         raise UserError(f"{path}: no such file or folder")
 
@@ -176,7 +176,7 @@ def _processed_paths(path: Path) -> tuple[Path, str, str] | None:
 
 
 def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> Scan:
-    """Open a data set's scene as evaluation does: every view and, up to `max_points`, every point as it is."""
+    """Open a data set's scene as evaluation does: every view and, up to `max_points`, every point unchanged."""
     benchmark_free = _PointsReader(root, split)
     ignored = ("depth_scale", "farthest", "intrinsics", "poses", "unit", "scale", "up", "voxel_size")
     lines = [f"scene of a processed data set in {root} ({split})", *options.unused("a processed scene", *ignored)]
@@ -204,7 +204,7 @@ def _open_processed(root: Path, split: str, name: str, options: ScanOptions) -> 
 
 
 class _PointsReader(ScanNetReader):
-    """Reader of the data set without its labels, which need a benchmark."""
+    """Reader of the data set without labels, which would need a benchmark."""
 
     def __init__(self, root: Path, split: str) -> None:
         from xmask3d.splits import Benchmark
@@ -251,7 +251,7 @@ def _finish(
     options: ScanOptions,
     frame_count: int = 0,
 ) -> Scan:
-    """Turn the cloud upright and, where it is very large, work on a part of its points."""
+    """Rotate the cloud upright and, if it is very large, select a part of its points."""
     points = cloud.points
     colors = np.zeros(points.shape, np.float32)
     if cloud.colors is not None:
@@ -269,7 +269,7 @@ def _finish(
 def _thin_out(
     points: np.ndarray, options: ScanOptions, lines: list[str]
 ) -> tuple[np.ndarray | None, np.ndarray | slice]:
-    """Return each point's stand-in (None: itself) and the points to keep; `lines` reports if they are fewer."""
+    """Return each point's representative (None for itself) and the points to keep; `lines` reports a reduction."""
     if len(points) <= options.max_points:
         return None, slice(None)
     kept_index, kept, spacing = _thin(points, options.max_points)
@@ -278,7 +278,7 @@ def _thin_out(
 
 
 def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Keep one point per voxel, voxels as large as needed: row of each point's stand-in, the stand-ins, the spacing."""
+    """Keep one point per voxel of sufficient size: return each point's representative, those kept, and the spacing."""
     spacing = 0.01
     while True:
         voxels = quantise(np.floor(points.astype(np.float64) / spacing))
@@ -289,7 +289,7 @@ def _thin(points: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, float
 
 def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     asked = with_options(recording, options)
-    if recording.rendered and options.unit:  # the cloud's, and so that of the poses
+    if recording.rendered and options.unit:  # scale of the cloud, and therefore of the poses
         options = replace(options, unit=None, scale=1 / UNITS[options.unit])
     ignored = options.unused("frames without a cloud", "unit") if recording.cloud is None else []
     if recording.rendered:
@@ -301,7 +301,8 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     if stand[0] * stand[1] < 0:
         lines.append("warning: pictures stand and depth maps lie, or the reverse: one kind was turned; turn it back")
     notes = sorted(recording.notes, key=lambda note: not note.startswith("warning:"))
-    warned = sum(note.startswith("warning:") for note in notes)  # files not understood are named before what is guessed
+    # notes on files that were not understood come before guesses
+    warned = sum(note.startswith("warning:") for note in notes)
     lines += [*ignored, *notes[:warned], *verdict.lines, *warn_of_options(recording, asked, verdict), *notes[warned:]]
     recording, calibration = asked, verdict.calibration
     world = camera_to_world(recording.poses, calibration.convention).copy()

@@ -11,12 +11,12 @@ from xmask3d.scan.recording import Recording
 
 
 def open_sens(path: Path) -> Recording:
-    """Index a .sens file; pictures are decoded when asked for, so any length fits in memory.
+    """Index a .sens file; pictures are decoded on demand, so a file of any length fits into memory.
 
     The file stays open for as long as the recording is used.
 
     Raises:
-        UserError: damaged, of an unknown version, or without a complete frame.
+        UserError: the file is damaged, of an unknown version, or has no complete frame.
     """
     source = SensFile(path)
     header, places = source.header, source.index()

@@ -1,20 +1,20 @@
-"""Scale of reconstructions from pictures, which have none: the height of a room gives it."""
+"""Scale of reconstructions from pictures, which have none; it is estimated from the height of a room."""
 
 import numpy as np
 
 from xmask3d.scan.gravity import find_up
 
 ROOM = 2.6  # metres from floor to ceiling
-ROOMS = (1.2, 4.0)  # metres; a height in between, of a room or what was seen of it, is taken for metres already
+ROOMS = (1.2, 4.0)  # metres; if the height of the scene is between these, its units are taken as metres
 SAMPLE = 50_000
 
 
 def scale_by_height(points: np.ndarray, cameras: np.ndarray | None = None) -> tuple[float, str]:
-    """Estimate metres a unit of a reconstruction that has no scale of its own, and say how.
+    """Estimate the metres per unit of a reconstruction without a scale, and describe the estimate.
 
     Args:
         points: n x 3, finite.
-        cameras: m x 3 x 3 rotations, camera (x right, y down) to world, where they are known.
+        cameras: m x 3 x 3 rotations, camera (x right, y down) to world, if known.
     """
     points = points[:: max(1, len(points) // SAMPLE)].astype(np.float64)
     extent = float(np.ptp(np.percentile(points, (1, 99), axis=0), axis=0).max()) if len(points) else 0.0

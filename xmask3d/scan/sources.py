@@ -1,4 +1,4 @@
-"""Search for the scan that a path leads to: through archives and nested folders, among several clouds."""
+"""Search for a scan below a path: through archives and nested folders, and among several clouds."""
 
 import shutil
 import tempfile
@@ -19,20 +19,21 @@ from xmask3d.scan.recording import Recording
 from xmask3d.scan.sensor_streams import open_sens
 
 ARCHIVES = (".zip", ".r3d", ".tar", ".tgz", ".tar.gz")
-IN_FOLDERS = [suffix for suffix in SUFFIXES if suffix not in (".txt", ".csv")]  # these hold many other things
-DEEP = 4  # folders below each other that are searched
-MANY = 2000  # folders that are searched
-LARGEST, DENSEST = 1 << 38, 200  # bytes that an archive may unpack to, and how many times its own size beyond 1 GiB
+IN_FOLDERS = [suffix for suffix in SUFFIXES if suffix not in (".txt", ".csv")]  # these contain many other things
+DEEP = 4  # depth to which folders are searched
+MANY = 2000  # largest number of folders to search
+# largest unpacked size of an archive in bytes, and its largest ratio to the packed size beyond 1 GiB
+LARGEST, DENSEST = 1 << 38, 200
 MEMBERS = 2_000_000
 
 
 def is_archive(path: Path) -> bool:
-    """Return True for a file whose name says that it packs others."""
+    """Return True for a file with the name of an archive."""
     return path.is_file() and path.name.lower().endswith(ARCHIVES)
 
 
 def archive_name(archive: Path) -> str:
-    """Return the name of an archive without its suffix; never an empty one, nor one that leads elsewhere."""
+    """Return the name of an archive without its suffix; it is never empty and never leads to another folder."""
     suffix = max((suffix for suffix in ARCHIVES if archive.name.lower().endswith(suffix)), key=len)
     return archive.name[: -len(suffix)].strip(".") or "scan"
 
@@ -41,10 +42,10 @@ def unpack(archive: Path) -> Path:
     """Unpack an archive into a new temporary folder, which the caller removes.
 
     Returns:
-        The folder, named as the archive, inside the temporary one.
+        The folder inside the temporary one, named like the archive.
 
     Raises:
-        UserError: damaged, or it would write elsewhere or unpack to much more than its size.
+        UserError: the archive is damaged, would write elsewhere, or would unpack to much more than its size.
     """
     place = Path(tempfile.mkdtemp(prefix="xmask3d-scan-"))
     try:
@@ -68,14 +69,14 @@ def unpack(archive: Path) -> Path:
 
 
 def find_scan(folder: Path, notes: list[str]) -> Recording | Path:
-    """Find the one recording, cloud or archive in a folder or, if there is none, in the folders below.
+    """Find the only recording, cloud or archive in a folder or, if there is none, in the folders below.
 
     Args:
         folder: a folder.
-        notes: gets a sentence on each choice.
+        notes: list to which a sentence on each choice is added.
 
     Raises:
-        UserError: none, several, or one that is incomplete.
+        UserError: there is no scan, there are several, or it is incomplete.
     """
     if (folder / "scannet_3d").is_dir():
         raise UserError(f"{folder}: a data set of many scenes; name one, such as {folder}/scannet_2d/<scene>")
@@ -107,7 +108,7 @@ def find_scan(folder: Path, notes: list[str]) -> Recording | Path:
         if place != folder:
             notes.append(f"the scan is in {place.relative_to(folder)}")
         if isinstance(found, Recording) and found.path.is_dir():
-            found.path = folder  # names the scan
+            found.path = folder  # this name is the scan's
         return found
     if problem is not None:
         raise problem
@@ -115,7 +116,7 @@ def find_scan(folder: Path, notes: list[str]) -> Recording | Path:
 
 
 def _unwrapped(folder: Path) -> Path:
-    """Go down from a folder that holds one folder and no file, to where files of a recording may lie together."""
+    """Descend through folders that contain a single folder and no file, to the files of a recording."""
     for _ in range(DEEP):
         inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         if len(inside) != 1 or not inside[0].is_dir() or inside[0].is_symlink():
@@ -141,7 +142,7 @@ def _scan_in(folder: Path, notes: list[str]) -> Recording | Path | None:
 
 
 def _one_of(folder: Path, clouds: list[Path], notes: list[str]) -> Path:
-    """Choose a cloud: of one scan in several formats that with most likely all of its points and colours."""
+    """Choose a cloud; among several formats of one scan, the one most likely to have all points and colours."""
     clouds = sorted(clouds, key=lambda path: IN_FOLDERS.index(path.suffix.lower()))
     formats = {path.suffix.lower() for path in clouds}
     if len({path.name.split(".")[0].lower() for path in clouds}) > 1 or len(formats) < len(clouds):

@@ -1,4 +1,4 @@
-"""Camera poses in text files: one a file, or a whole trajectory in one, with or without titles over the columns."""
+"""Camera poses in text files: one per file, or a complete trajectory, with or without titles of columns."""
 
 import re
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from xmask3d.errors import UserError
 from xmask3d.scan.formats import MICROSOFT_NAN, NUMBER, read_numbers, read_values, text_of
 
 QUATERNION = ("qx", "qy", "qz", "qw")
-# Titles that say which frame or which moment a line is of.
+# Titles of columns that identify the frame or the time of a line.
 MOMENTS = {"frame", "id", "index", "frame_id", "timestamp", "time", "t", "stamp"}
-TIME_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # times since 1970 above this are in parts of a second
+TIME_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # larger times since 1970 are in fractions of a second
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Trajectory:
 
     Attributes:
         poses: n x 4 x 4 as written.
-        keys: columns (n each) that may say which frame or moment a pose is of, none where lines have no such number.
-        inverse: the format is known for world-to-camera poses.
+        keys: columns (n each) that may identify the frame or time of a pose; empty if lines have no such number.
+        inverse: the format is known to have world-to-camera poses.
     """
 
     poses: np.ndarray
@@ -43,7 +43,7 @@ def read_pose(path: Path) -> np.ndarray:
 
 
 def matrix_of(values: np.ndarray) -> np.ndarray:
-    """Return 4 x 4 from its 16 numbers, or from the first 12 of them."""
+    """Return a 4 x 4 matrix from its 16 numbers, or from the first 12 of them."""
     pose = np.eye(4)
     pose.ravel()[: len(values)] = values
     return pose
@@ -51,7 +51,7 @@ def matrix_of(values: np.ndarray) -> np.ndarray:
 
 def quaternion_poses(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
     """Convert translations n x 3 and quaternions n x 4 (x, y, z, w), normalised here, to n x 4 x 4 poses."""
-    with np.errstate(invalid="ignore"):  # a quaternion of zeros is a lost pose
+    with np.errstate(invalid="ignore"):  # a quaternion of zeros means a lost pose
         x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
     poses = np.tile(np.eye(4), (len(translation), 1, 1))
     poses[:, 0, :3] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], 1)
@@ -67,14 +67,14 @@ def _has_unit_length(quaternions: np.ndarray) -> bool:
 
 
 def _seven(table: np.ndarray) -> np.ndarray:
-    """Return poses of 7 numbers a row: the four that have length 1 are the quaternion, the first four or the last."""
+    """Return poses from 7 numbers per row; the quaternion is the first or last four, whichever has length 1."""
     if _has_unit_length(table[:, :4]) and not _has_unit_length(table[:, 3:]):
         return quaternion_poses(table[:, 4:], table[:, :4])
     return quaternion_poses(table[:, :3], table[:, 3:])
 
 
 def _axis_angle_poses(table: np.ndarray) -> np.ndarray:
-    """Return poses of rows of an axis times its angle, and a translation (ARKitScenes)."""
+    """Return poses from rows of an axis times its angle, and a translation (ARKitScenes)."""
     half = np.linalg.norm(table[:, :3], axis=1, keepdims=True) / 2
     return quaternion_poses(table[:, 3:], np.hstack([table[:, :3] * np.sinc(half / np.pi) / 2, np.cos(half)]))
 
@@ -88,12 +88,12 @@ def seconds(times: np.ndarray) -> np.ndarray:
 def read_trajectory(path: Path) -> Trajectory:
     """Read all poses of one file.
 
-    Understands Redwood / Open3D `.log` (three integers, then 4 x 4), TUM (`time tx ty tz qx qy qz qw` a line),
-    ARKitScenes' `.traj`, one matrix of 12 or 16 numbers a line, perhaps after the frame's number, 4 x 4 and 3 x 4
-    matrices below each other, 7 numbers a line, and any table whose titles name x, y, z, qx, qy, qz and qw.
+    The known formats are Redwood / Open3D `.log` (three integers, then 4 x 4), TUM (`time tx ty tz qx qy qz qw` per
+    line), ARKitScenes' `.traj`, one matrix of 12 or 16 numbers per line (possibly after the frame's number), 4 x 4 and
+    3 x 4 matrices below each other, 7 numbers per line, and any table whose titles name x, y, z, qx, qy, qz and qw.
 
     Raises:
-        UserError: anything else.
+        UserError: the file has another format.
     """
     rows, titles = _table(path)
     widths = {len(row) for row in rows}
@@ -109,7 +109,7 @@ def read_trajectory(path: Path) -> Trajectory:
 
 
 def _table(path: Path) -> tuple[list[list[float]], list[str]]:
-    """Read lines of numbers, and the titles of the columns where a line names them (also in a comment)."""
+    """Read lines of numbers, and the titles of the columns if a line (or a comment) names them."""
     rows: list[list[float]] = []
     titles: list[str] = []
     for line in MICROSOFT_NAN.sub("nan", text_of(path)).splitlines():
@@ -132,7 +132,7 @@ def _short_titles(words: list[str]) -> list[str]:
 
 
 def _reader_of(width: int, count: int, titles: list[str], suffix: str) -> Callable[[np.ndarray], Trajectory] | None:
-    """Choose the reader of a table of that many columns and rows, or None where such a table is not known."""
+    """Choose the reader for a table by its numbers of columns and rows, or None if such a table is not known."""
     if len(titles) == width and {"x", "y", "z", *QUATERNION} <= set(titles):
         place, turn = ([titles.index(name) for name in names] for names in (("x", "y", "z"), QUATERNION))
         moments = [column for column, title in enumerate(titles) if title in MOMENTS]
@@ -142,7 +142,8 @@ def _reader_of(width: int, count: int, titles: list[str], suffix: str) -> Callab
     readers: dict[int, Callable[[np.ndarray], Trajectory]] = {
         7: lambda t: Trajectory(_seven(t)),
         8: lambda t: Trajectory(_seven(t[:, 1:]), (t[:, 0],)),
-        9: lambda t: Trajectory(_seven(t[:, 1:8]), (t[:, 0], t[:, 8])),  # RTAB-Map: the last number is the frame's
+        # RTAB-Map: the last column is the frame's number
+        9: lambda t: Trajectory(_seven(t[:, 1:8]), (t[:, 0], t[:, 8])),
         12: lambda t: Trajectory(np.stack([matrix_of(row) for row in t])),
         13: lambda t: Trajectory(np.stack([matrix_of(row[1:]) for row in t]), (t[:, 0],)),
     }
@@ -153,7 +154,7 @@ def _reader_of(width: int, count: int, titles: list[str], suffix: str) -> Callab
 
 
 def _stacked(table: np.ndarray) -> Trajectory:
-    """Read matrices below each other: 4 x 4 where every fourth line is a last row, else 3 x 4."""
+    """Read matrices below each other: 4 x 4 if every fourth line is the last row of a pose, else 3 x 4."""
     complete = len(table) % 4 == 0 and np.allclose(np.nan_to_num(table[3::4, :3]), 0, atol=1e-6)
     parts = table.reshape(-1, 16 if complete or len(table) % 3 else 12)
     return Trajectory(np.stack([matrix_of(row) for row in parts]))

@@ -1,14 +1,14 @@
-"""Unit of a cloud, from its extent."""
+"""Unit of a cloud, guessed from its extent."""
 
 import numpy as np
 
 
 def guess_units(points: np.ndarray, notes: list[str]) -> float:
-    """Guess units a metre: millimetres or centimetres where the extent is no room's or building's in metres.
+    """Guess the units per metre: millimetres or centimetres if the extent does not suit a room or building in metres.
 
     Args:
         points: n x 3, finite.
-        notes: gets a sentence where the guess is not metres, or may be wrong.
+        notes: list to which a sentence is added if the guess is not metres, or may be wrong.
     """
     low, high = np.percentile(points[:: max(1, len(points) // 100_000)], (1, 99), axis=0)
     longest, shortest = float((high - low).max()), float((high - low).min())

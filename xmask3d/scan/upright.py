@@ -1,10 +1,10 @@
-"""Evidence of a cloud's geometry for the direction that is up, where no camera says it.
+"""Evidence for the up direction from a cloud's geometry, used if there are no cameras.
 
-The surfaces of a room share three normals or so; up is one of these, or its opposite. Nine measurements of the room as
-it would stand are weighed: it is as high as rooms are and lower than wide, its floor is seen all over, seats and tables
-are above the floor and not below the ceiling, nothing hangs in the upper middle, edges and legs are vertical. The
-weights are those of a multinomial logistic regression over 30 furnished rooms of Rooms, complete and cut in parts,
-with and without ceilings and floors (`tools/studies/upright.py`).
+The surfaces of a room share about three normals, and up is one of these or its opposite. For each candidate, nine
+measurements of the room are weighed: rooms have a typical height and are lower than wide, the floor is visible
+everywhere, seats and tables are near the floor rather than the ceiling, nothing hangs in the upper middle, and edges
+and legs are vertical. The weights come from a multinomial logistic regression on 30 furnished rooms of Rooms, complete
+and in parts, with and without ceilings and floors (`tools/studies/upright.py`).
 """
 
 from typing import NamedTuple
@@ -13,10 +13,10 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 ALIGNED, LEVEL = np.cos(np.radians(12)), np.sin(np.radians(12))
-CELL = 0.2  # metres between columns of a room's plan
-REACH = 250.0  # metres from the middle of a plan to its end
-END = 0.15  # metres of the floor's and the ceiling's layer
-HIGH, SPREAD = 2.6, 0.25  # metres of a room's height and its standard deviation
+CELL = 0.2  # metres between the columns of a room's plan
+REACH = 250.0  # half the size of a plan, in metres
+END = 0.15  # thickness of the floor's and the ceiling's layer, in metres
+HIGH, SPREAD = 2.6, 0.25  # mean and standard deviation of a room's height, in metres
 WEIGHTS = {
     "height": 0.93, "floor": 0.54, "ceiling": 0.53, "ends": 3.01, "seats": 19.05, "hanging": -8.43, "upper": -6.79,
     "flatness": -3.25, "edges": 17.06,
@@ -28,7 +28,7 @@ class Places(NamedTuple):
 
     Attributes:
         points: n x 3 metres.
-        normals: n x 3, unit; of edges and noise the direction of least spread.
+        normals: n x 3 unit vectors; for edges and noise, the direction of least variance.
         flat: n bool; False for edges and noise.
     """
 
@@ -38,21 +38,21 @@ class Places(NamedTuple):
 
 
 def evidence(places: Places, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Weigh how well each axis and its opposite would be up.
+    """Score each axis and its opposite as the up direction.
 
     Args:
-        places: the sample.
+        places: sample of the cloud.
         axes: m unit vectors, the normals that most surfaces share.
 
     Returns:
-        2 m x 3 directions, and their scores: logarithms of probabilities but for a constant.
+        2 m x 3 directions, and their scores: log probabilities up to a constant.
     """
     directions, values = measurements(places, axes)
     return directions, values @ np.array(list(WEIGHTS.values()))
 
 
 def measurements(places: Places, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return each axis and its opposite, 2 m x 3, and what `WEIGHTS` names of the room that has it up, 2 m x 9."""
+    """Return each axis and its opposite, 2 m x 3, and the measurements of the room with that axis up, 2 m x 9."""
     lowest = min(_extent(places.points @ axis) for axis in axes)
     directions, values = [], []
     for axis in axes:
@@ -75,7 +75,7 @@ class _Plan:
         first /= np.linalg.norm(first)
         place = points @ np.stack([first, np.cross(axis, first)], 1)
         middle = np.median(place, axis=0)
-        place = place.clip(middle - REACH, middle + REACH)  # one stray point far away would make the plan huge
+        place = place.clip(middle - REACH, middle + REACH)  # a single stray point far away would make the plan huge
         self._columns = tuple(np.floor((place - place.min(0)) / CELL).astype(int).T + 2)
         self._shape = tuple(int(column.max()) + 3 for column in self._columns)
         self._seen = self._cells(np.ones(len(points), bool))
@@ -90,7 +90,7 @@ class _Plan:
         return float(self._cells(chosen).sum() / self._seen.sum())
 
     def measure(self, places: Places, up: np.ndarray) -> dict[str, float]:
-        """Measure the room that would stand upright along `up`."""
+        """Measure the room as it stands if `up` points up."""
         heights = places.points @ up
         low, high = np.percentile(heights, (0.5, 99.5))
         height = max(high - low, 1e-6)

@@ -1,13 +1,14 @@
-"""The camera from which a cloud was taken, where the cloud itself tells: its frame, or the order of its points."""
+"""Camera that took a cloud, determined from the cloud itself: its coordinate frame, or the order of its points."""
 
 import numpy as np
 
-FRUSTUM = np.array([1.4, 1.1])  # tangents of half the angles that depth cameras see at most, across and down
-FAR = 8.0  # metres; the median depth of a room that a camera sees
-BIN = 0.01  # of the tangents; in one bin a single view sees one depth
-SINGLE = 0.05  # of the depth, by which points of a bin may differ
-SHARE = 0.75  # of the bins that are to show a single depth
-VOLUME = np.array([1.5, 1.5, -0.3])  # the camera in the frame of fused fragments, as Open3D's integration places it
+# tangents of half the largest viewing angles of depth cameras, horizontally and vertically
+FRUSTUM = np.array([1.4, 1.1])
+FAR = 8.0  # metres; range of the median depth of a room seen by a camera
+BIN = 0.01  # size of a bin in tangents; a single view has one depth per bin
+SINGLE = 0.05  # allowed difference of points in a bin, as a share of the depth
+SHARE = 0.75  # smallest share of bins with a single depth
+VOLUME = np.array([1.5, 1.5, -0.3])  # position of the camera in fused fragments, as placed by Open3D's integration
 
 
 def camera_of(
@@ -31,7 +32,7 @@ def camera_of(
 
 
 def _sees_all(points: np.ndarray, pose: np.ndarray) -> bool:
-    """Return True where points lie in a camera's view, one behind each other nearly nowhere."""
+    """Return True if all points are in a camera's view and hardly any is behind another."""
     local = (points[:: max(1, len(points) // 100_000)] - pose[:3, 3]) @ pose[:3, :3]
     depth = local[:, 2]
     ahead = depth > 0.05
@@ -51,7 +52,7 @@ def _sees_all(points: np.ndarray, pose: np.ndarray) -> bool:
 
 
 def _of_grid(grid: np.ndarray) -> np.ndarray | None:
-    """Return the axes of the camera whose image the points are in the order of."""
+    """Return the axes of the camera, for points in the order of its image's pixels."""
     sides = []
     for steps in (np.diff(grid, axis=1), np.diff(grid, axis=0)):
         steps = steps[np.isfinite(steps).all(-1)]

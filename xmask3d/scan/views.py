@@ -1,4 +1,4 @@
-"""Frames of a recording on the frame grid: pictures resized, depth brought onto colour, tall pictures cut in parts."""
+"""Frames of a recording on the frame grid: resizes pictures, maps depth onto colour, and divides tall pictures."""
 
 import math
 
@@ -8,16 +8,16 @@ from PIL import Image
 from xmask3d.geometry.camera import Intrinsics, scale_matrix
 from xmask3d.scan.recording import Calibration, Recording
 
-SQUEEZE = 1.45  # how much wider or narrower than the grid a picture may be before it is cut in parts
+SQUEEZE = 1.45  # a picture whose aspect ratio differs more than this from the grid's is cut in parts
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def crop_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
-    """Return the parts of a picture (height, width) that become views: one, but more for tall or wide pictures.
+    """Return the parts of a picture (height, width) that become views; tall or wide pictures have several.
 
-    A picture taken with an upright phone would be squeezed to half its width on a lying grid; two overlapping parts
-    of it keep the shapes that the networks know.
+    A portrait picture would be squeezed to half its width on a landscape grid; two overlapping parts keep the shapes
+    that the networks know.
     """
     height, width = size
     ratio = (width / height) / (grid[1] / grid[0])
@@ -31,14 +31,14 @@ def crop_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
 
 
 def quarter_turns(rotation: np.ndarray, up: np.ndarray) -> int:
-    """Return quarter turns (counter-clockwise, as `numpy.rot90`) that make a camera's picture stand upright.
+    """Return the quarter turns (counter-clockwise, as in `numpy.rot90`) that make a camera's picture upright.
 
     Args:
         rotation: 3 x 3, camera (x right, y down) to world.
         up: 3, unit.
 
     Returns:
-        0 for a camera that looks nearly straight up or down.
+        Number of quarter turns; 0 for a camera that looks nearly straight up or down.
     """
     across, along = float(rotation[:, 0] @ up), -float(rotation[:, 1] @ up)
     if max(abs(across), abs(along)) < 0.35:
@@ -84,10 +84,10 @@ def image_on_grid(picture: np.ndarray, box: Box, grid: tuple[int, int]) -> np.nd
 
 
 def depth_on_grid(depth: np.ndarray, depth_matrix: np.ndarray, matrix: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return depth (h x w) seen through the intrinsics of the grid; nearest measurement, 0 outside of it.
+    """Return depth (h x w) resampled to the intrinsics of the grid; nearest measurement, 0 outside of it.
 
-    Colour and depth cameras are taken to share their centre, as registered recordings do; sizes and focal lengths may
-    differ.
+    Colour and depth cameras are assumed to be in the same place, as in registered recordings; sizes and focal lengths
+    may differ.
     """
     rows, columns = (
         np.round((np.arange(grid[axis]) - matrix[1 - axis, 2]) / matrix[1 - axis, 1 - axis]

@@ -1,4 +1,4 @@
-"""Posed pictures without depth, beside a cloud or mesh of the same place: their depth is rendered from it."""
+"""Posed pictures without depth beside a cloud or mesh of the same place, from which their depth is rendered."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,15 +12,15 @@ from xmask3d.scan.clouds import read_cloud
 from xmask3d.scan.recording import CONVENTIONS, Recording, camera_to_world
 from xmask3d.scan.render import DepthRenderer, PointRenderer, read_faces, renderer_of_faces
 
-PROBED = 12  # frames by which the pose convention is chosen, in runs of three
-MARGIN = 0.05  # by how much another convention must be better than the stated one
-RIGHT = 0.35  # contrast below which no other convention is tried
-UNRELATED = 0.5  # contrast from which pictures and geometry hardly fit
+PROBED = 12  # frames for the choice of the pose convention, in runs of three
+MARGIN = 0.05  # factor by which another convention must be better than the stated one
+RIGHT = 0.35  # with a smaller contrast no other convention is tried
+UNRELATED = 0.5  # with a larger contrast pictures and geometry hardly match
 KEPT = 700  # depth maps kept in memory
 
 
 def with_rendered_depth(recording: Recording) -> Recording:
-    """Return the same recording with depth rendered from its cloud, under the convention in which pictures agree.
+    """Return the recording with depth rendered from its cloud, under the convention in which pictures agree.
 
     Raises:
         UserError: the cloud cannot be read.
@@ -49,10 +49,10 @@ def with_rendered_depth(recording: Recording) -> Recording:
 
 
 def _renderer(path: Path, origin: np.ndarray) -> tuple[DepthRenderer, str]:
-    """Return a renderer of a file about an origin, in the file's unit, and what it draws."""
+    """Return a renderer of a file relative to an origin, in the file's unit, and a description of it."""
     try:
         mesh = read_faces(path)
-    except Exception as error:  # trimesh's loaders raise nearly anything on damaged files
+    except Exception as error:  # trimesh's loaders raise all kinds of errors on damaged files
         raise UserError(f"{path}: cannot be read as a mesh ({' '.join(str(error).split())[:100]})") from error
     if mesh is None:
         return PointRenderer(read_cloud(path, 1.0, origin).points), "the points"

@@ -1,1 +1,1 @@
-"""Writers that give a scan's own file back with labels: everything it held is kept, fields are added."""
+"""Writers of a scan's own file with labels: its content is kept, and fields are added."""

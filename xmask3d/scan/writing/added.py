@@ -1,4 +1,4 @@
-"""Labels that are added to the vertices of a file, and the names and colours under which they are written."""
+"""Labels to add to the vertices of a file, and the names and colours under which they are written."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -20,9 +20,9 @@ class Added:
         labels: n int32 class ids, -1 unlabelled.
         confidence: n float32 in [0, 1].
         names: class names.
-        palette: (K + 1) x 3 uint8, colours of the classes, the last of unlabelled vertices.
+        palette: (K + 1) x 3 uint8, colours of the classes; the last one is for unlabelled vertices.
         objects: n int32 object numbers, -1 for none, or None.
-        paint: colour the file by class even where it has colours of its own.
+        paint: use the colours of classes even if the file has colours of its own.
     """
 
     labels: np.ndarray
@@ -43,19 +43,19 @@ class Added:
         return replace(self, labels=self.labels[rows], confidence=self.confidence[rows], objects=objects)
 
     def columns(self, taken: Collection[str]) -> dict[str, np.ndarray]:
-        """Return the columns to add by a name that is free in a file."""
+        """Return the columns to add, under names that are free in a file."""
         columns = {"label": self.labels.astype("i4"), "confidence": self.confidence.astype("f4")}
         if self.objects is not None:
             columns["object"] = self.objects.astype("i4")
         return {free_name(name, taken): values for name, values in columns.items()}
 
     def remarks(self) -> list[str]:
-        """Return lines that say what the labels mean, and the mark for the file's digest."""
+        """Return lines that explain the labels, and the placeholder for the file's digest."""
         return [SEAL, *(f"label {number} {' '.join(name.split())}" for number, name in enumerate(self.names))]
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """Return a name that is not taken: a file's own labels, perhaps the truth, stay as they are."""
+    """Return a name that is not taken, so that a file's own labels, which may be the truth, are kept."""
     candidates = [name, f"xmask3d_{name}", *(f"xmask3d_{name}_{number}" for number in range(2, 100))]
     return next(candidate for candidate in candidates if candidate not in taken)
 
@@ -65,7 +65,7 @@ def widen(rows: np.ndarray | list[bytes], columns: list[np.ndarray], order: str 
 
     Args:
         rows: n x k uint8, the bytes of binary rows, or n lines of text without their ends.
-        columns: n numbers each.
+        columns: columns of n numbers each.
         order: byte order of binary rows.
     """
     if isinstance(rows, list):

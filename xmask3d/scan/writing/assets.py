@@ -1,4 +1,4 @@
-"""Materials and textures that a mesh names, copied along with it."""
+"""Copies of the materials and textures that a mesh names."""
 
 import re
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from xmask3d.files import atomic_write
 from xmask3d.scan.mesh_files import Assets
 
 TEXTURE = re.compile(r"^\s*(?:map_\w+|bump|disp|norm)\s+(?:-\S+\s+\S+\s+)*(.+?)\s*$", re.MULTILINE)
-"""Line of a material that names a picture."""
+"""Pattern of lines of a material that name a picture."""
 
 
 def copy_assets(source: Path, folder: Path, names: Iterable[str]) -> None:
-    """Copy files that a mesh names, and the textures of its materials, to where a copy of the mesh is written.
+    """Copy the files that a mesh names, and the textures of its materials, beside a copy of the mesh.
 
     Args:
-        source: the mesh. What lies beside or below it is copied to the same place beside or below the copy.
+        source: the mesh; files in its folder and below are copied to the same relative paths.
         folder: folder of the copy.
         names: names in the mesh.
     """
@@ -25,7 +25,7 @@ def copy_assets(source: Path, folder: Path, names: Iterable[str]) -> None:
         return
     waiting, found = list(names), dict[Path, bytes]()
     for name in waiting:
-        with suppress(OSError):  # of a name that no system takes, or a file that may not be read
+        with suppress(OSError):  # for a name that is not valid, or a file that may not be read
             path = assets.find(name)
             if path is not None and path not in found:
                 found[path] = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A scan's own file, or a copy of it in another format, with labels for its vertices."""
+"""Writing of a scan's own file, or a copy in another format, with labels for its vertices."""
 
 import tempfile
 from collections.abc import Callable
@@ -16,32 +16,32 @@ from xmask3d.scan.writing.plain import cloud_file, convert
 WRITERS: dict[str, ModuleType] = {
     ".ply": ply, ".pcd": pcd, ".las": las, ".laz": las, ".obj": obj, ".glb": glb,
 }  # fmt: skip
-"""Formats that are written with labels."""
+"""Formats that can be written with labels."""
 PARTS = (".ply", ".pcd", ".las", ".laz")
-"""Formats of which a part of the vertices is written with all their fields."""
+"""Formats in which some of the vertices can be written with all their fields."""
 
 LabelsAt = Callable[[np.ndarray], Added]
-"""Places, n x 3 in a file's unit, to their labels."""
+"""Function that maps positions, n x 3 in a file's unit, to their labels."""
 
 
 def suffix_back(source: Path) -> str:
-    """Return the suffix under which a file is given back: its own, or PLY where that holds no fields."""
+    """Return the suffix for the labelled copy of a file: its own, or PLY if that format has no fields."""
     return source.suffix.lower() if source.suffix.lower() in WRITERS else ".ply"
 
 
 def write_back(source: Path, target: Path, labels_at: LabelsAt, rotation: np.ndarray | None = None) -> str | None:
-    """Write a file with labels, in the format that the target's suffix names.
+    """Write a file with labels, in the format of the target's suffix.
 
     Args:
-        rotation: 3 x 3, turns the file's numbers z up, by which a GLB of another file stands upright; as they are where
-            None.
+        rotation: 3 x 3, rotates the file's coordinates to z up, so that a GLB made of another file is upright; None for
+            no rotation.
 
     Returns:
-        None, or a sentence on what of the file could not be kept.
+        None, or a sentence about parts of the file that could not be kept.
 
     Raises:
         UserError: a package is missing.
-        ValueError, KeyError: the file cannot be written this way.
+        ValueError, KeyError: the file cannot be written in this way.
     """
     suffix = target.suffix.lower()
     if suffix == source.suffix.lower() or {suffix, source.suffix.lower()} == {".las", ".laz"}:
@@ -63,8 +63,8 @@ def write_cloud(
 
     Args:
         points: n x 3 metres.
-        colors: n x 3 uint8, or None: those of the classes.
-        rotation: 3 x 3, turns points z up, by which a GLB stands upright; as they are where None.
+        colors: n x 3 uint8, or None for the colours of the classes.
+        rotation: 3 x 3, rotates points to z up, so that a GLB is upright; None for no rotation.
     """
     if target.suffix.lower() in (".las", ".laz"):
         las.write_cloud(target, points, added.colors if colors is None else colors, added)
@@ -77,11 +77,11 @@ def write_cloud(
 
 
 def write_parts(source: Path, folder: Path, labels_at: LabelsAt, name_of: Callable[[int], str]) -> list[Path]:
-    """Write one file an object, each with all that the scan's file says of its vertices and faces.
+    """Write one file per object, with all data of the scan's file on its vertices and faces.
 
     Args:
-        labels_at: labels with objects.
-        name_of: number of an object to the name of its file without a suffix.
+        labels_at: function for labels with objects.
+        name_of: function from an object's number to the name of its file without suffix.
     """
     suffix = source.suffix.lower()
     written = []

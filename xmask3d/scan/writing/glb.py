@@ -1,7 +1,7 @@
-"""GLB with labels: attributes `_LABEL` and `_CONFIDENCE` beside those of every primitive, all else as it was.
+"""GLB with labels: adds the attributes `_LABEL` and `_CONFIDENCE` to every primitive, and keeps everything else.
 
-What the file said of itself (`asset.extras`) is kept there under `before`. A scan that was no GLB stands upright in
-viewers, whose y axis is up, by a node above all others; its numbers stay the scan's own.
+The file's own metadata (`asset.extras`) are kept there under `before`. For a scan from another format, a node above all
+others makes it upright in viewers, whose y axis is up; the coordinates remain those of the scan.
 """
 
 import json
@@ -17,16 +17,16 @@ from xmask3d.scan.writing.added import SEAL, Added
 from xmask3d.seal import sealed
 
 FLOAT, BYTE = 5126, 5121
-Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # turns z up into glTF's y up
+Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # rotates z up to glTF's y up
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-LARGEST = {"i1": 127, "u1": 255, "<i2": 32767, "<u2": 65535}  # of positions that are stored as normalised integers
+LARGEST = {"i1": 127, "u1": 255, "<i2": 32767, "<u2": 65535}  # divisors for positions stored as normalised integers
 
 
 def positions(path: Path) -> np.ndarray:
-    """Read the places of the vertices of all primitives, n x 3 float64, in the order of meshes, as the scene has them.
+    """Read the vertices of all primitives, n x 3 float64, in the order of meshes and in the frame of the scene.
 
     Raises:
-        ValueError, KeyError: a form that is not read here, such as compressed geometry.
+        ValueError, KeyError: the form is not supported here, such as compressed geometry.
     """
     content, binary = _read(path)
     worlds = _worlds(content)
@@ -39,15 +39,15 @@ def positions(path: Path) -> np.ndarray:
 
 
 def write(source: Path, target: Path, added: Added) -> None:
-    """Write a file again with attributes added to its primitives."""
+    """Write a copy of a file with attributes added to its primitives."""
     _write(target, *_labelled(*_read(source), added))
 
 
 def stand_upright(path: Path, rotation: np.ndarray) -> None:
-    """Put a node above all others of a file that turns it, so that viewers show it upright.
+    """Add a node above all others of a file that rotates it, so that viewers show it upright.
 
     Args:
-        rotation: 3 x 3, turns the file's numbers z up.
+        rotation: 3 x 3, rotates the file's coordinates to z up.
     """
     content, binary = _read(path)
     world = np.eye(4)
@@ -60,7 +60,7 @@ def stand_upright(path: Path, rotation: np.ndarray) -> None:
 
 
 def _labelled(content: dict[str, Any], binary: bytes, added: Added) -> tuple[dict[str, Any], bytearray]:
-    """Return the description and the numbers of a file with attributes added to its primitives."""
+    """Return the description and the binary data of a file with attributes added to its primitives."""
     body, start = bytearray(binary), 0
     done: dict[int, dict[str, int]] = {}
     for mesh in content["meshes"]:
@@ -126,7 +126,7 @@ def _numbers(content: dict[str, Any], binary: bytes, number: int) -> np.ndarray:
 
 
 def _worlds(content: dict[str, Any]) -> dict[int, np.ndarray]:
-    """Return the place of each mesh in the scene, 4 x 4; of one that is placed several times, the first."""
+    """Return the 4 x 4 transform of each mesh in the scene; the first one if it is placed several times."""
     nodes, worlds = content.get("nodes", []), {}
     parents = {child: number for number, node in enumerate(nodes) for child in node.get("children", [])}
     for number, node in enumerate(nodes):
@@ -153,7 +153,7 @@ def _local(node: dict[str, Any]) -> np.ndarray:
 
 
 def _append(content: dict[str, Any], body: bytearray, values: np.ndarray, shape: str, kind: int) -> int:
-    """Append numbers to the buffer; returns the accessor."""
+    """Append numbers to the buffer, and return the accessor."""
     body += bytes(-len(body) % 4)
     view = {"buffer": 0, "byteOffset": len(body), "byteLength": values.nbytes, "target": 34962}
     body += values.tobytes()

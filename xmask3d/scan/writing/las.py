@@ -14,25 +14,25 @@ USER = "xmask3d"
 
 
 def positions(path: Path) -> np.ndarray:
-    """Read the places of the points, n x 3 float64 in the file's unit."""
+    """Read the positions of the points, n x 3 float64 in the file's unit."""
     las = _read(path)
     return np.stack([las.x, las.y, las.z], 1).astype(np.float64)
 
 
 def write(source: Path, target: Path, added: Added) -> None:
-    """Write a file again with extra dimensions: its classification, whose codes have fixed meanings, is left alone."""
+    """Write a copy with extra dimensions; its classification, whose codes have fixed meanings, does not change."""
     _write(target, _read(source), added)
 
 
 def write_part(source: Path, target: Path, added: Added, kept: np.ndarray) -> None:
-    """Write some points, n bool, with all their dimensions; `added` are the labels of all."""
+    """Write some points, n bool, with all their dimensions; `added` has the labels of all points."""
     las = _read(source)
     las.points = las.points[kept]
     _write(target, las, added.of(kept))
 
 
 def write_cloud(target: Path, points: np.ndarray, colors: np.ndarray, added: Added) -> None:
-    """Write points of another format: millimetres, colours in 16 bits.
+    """Write points of another format, with millimetre resolution and 16-bit colours.
 
     Args:
         points: n x 3 metres.
@@ -63,7 +63,7 @@ def _read(path: Path) -> Any:
     laspy = _laspy(path)
     try:
         return laspy.read(str(path))
-    except Exception as error:  # those of laspy and its back ends have no common base
+    except Exception as error:  # errors of laspy and its back ends have no common base class
         raise ValueError(str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""OBJ with labels: every line of the file, faces in groups by class, and a table of the vertices' labels beside it."""
+"""OBJ with labels: all lines of the file, faces in groups by class, and a separate table of the vertices' labels."""
 
 import csv
 import io
@@ -14,15 +14,16 @@ from xmask3d.seal import sealed
 
 
 def positions(path: Path) -> np.ndarray:
-    """Read the places of the vertices, n x 3 float64 in the file's unit."""
+    """Read the positions of the vertices, n x 3 float64 in the file's unit."""
     lines = [line.split()[1:4] for line in path.read_bytes().splitlines() if line.lstrip()[:2] in (b"v ", b"v\t")]
     return np.array(lines, np.float64).reshape(-1, 3)
 
 
 def write(source: Path, target: Path, added: Added) -> None:
-    """Write a file again: `g` lines tell the class of faces, vertices without colours and materials get the class's.
+    """Write a copy with `g` lines for the classes of faces; without colours and materials, use those of the classes.
 
-    Where it is painted, materials of the classes take the place of its own; else the files it names are copied along.
+    If the labels are to be painted, materials of the classes replace the file's own; otherwise the files it names are
+    copied.
     """
     lines = [line.rstrip(b"\r") for line in source.read_bytes().split(b"\n")]
     own = any(line.lstrip().startswith(b"usemtl") for line in lines)
@@ -60,7 +61,7 @@ def write(source: Path, target: Path, added: Added) -> None:
 
 
 def _label_of_face(corners: list[bytes], seen: int, added: Added) -> int:
-    """Return the class that most corners have, of several the surest; -1, the last name, for unlabelled."""
+    """Return the most common class of the corners, in a tie the most confident one; -1 if unlabelled."""
     rows = [int(corner.split(b"/")[0]) for corner in corners]
     rows = [row - 1 if row > 0 else seen + row for row in rows]
     votes: dict[int, float] = {}

@@ -31,7 +31,7 @@ class PcdRows:
 
     @classmethod
     def read(cls, path: Path) -> "PcdRows":
-        """Read header and rows. Raises `ValueError`, `KeyError` where they do not fit together."""
+        """Read header and rows. Raises `ValueError` or `KeyError` if they do not fit together."""
         data = path.read_bytes()
         end = re.search(rb"^DATA[^\n]*\n", data, re.MULTILINE)
         if end is None:
@@ -57,7 +57,7 @@ class PcdRows:
         return cls(header, fields, np.frombuffer(body, np.uint8, count * sum(sizes)).reshape(count, -1))
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column of one number a row, n; `name` is in small letters."""
+        """Return a column with one number per row, n; `name` is in lower case."""
         names = [field[0].lower() for field in self.fields]
         number = names.index(name)
         if isinstance(self.rows, list):
@@ -69,19 +69,19 @@ class PcdRows:
 
 
 def positions(path: Path) -> np.ndarray:
-    """Read the places of the points, n x 3 float64 in the file's unit."""
+    """Read the positions of the points, n x 3 float64 in the file's unit."""
     table = PcdRows.read(path)
     return np.stack([table.column(axis) for axis in "xyz"], 1).astype(np.float64)
 
 
 def write(source: Path, target: Path, added: Added) -> None:
-    """Write a file again with fields added; compressed data become plain binary."""
+    """Write a copy of a file with added fields; compressed data become plain binary."""
     table = PcdRows.read(source)
     write_rows(target, table, added, None)
 
 
 def write_part(source: Path, target: Path, added: Added, kept: np.ndarray) -> None:
-    """Write some points, n bool, with all their fields; `added` are the labels of all."""
+    """Write some points, n bool, with all their fields; `added` has the labels of all points."""
     table = PcdRows.read(source)
     rows = [line for line, keep in zip(table.rows, kept, strict=True) if keep] if isinstance(
         table.rows, list) else table.rows[kept]  # fmt: skip
@@ -92,13 +92,13 @@ def write_rows(target: Path, table: PcdRows, added: Added, count: int | None) ->
     """Write rows with the fields of labels.
 
     Args:
-        count: number of points where it is another than the header's.
+        count: number of points, if it differs from that in the header.
     """
     columns = added.columns([name for name, _, _ in table.fields])
     if not {"rgb", "rgba", "r", "red"} & {name.lower() for name, _, _ in table.fields}:
         red, green, blue = added.colors.astype(np.uint32).T
         columns["rgb"] = ((red << 16) | (green << 8) | blue).astype(np.uint32).view(np.float32)
-        if isinstance(table.rows, list):  # as text the bits would be a number that few programs take
+        if isinstance(table.rows, list):  # as text the bits would be a number that few programs accept
             columns["rgb"] = columns["rgb"].view(np.uint32)
     more = {
         "FIELDS": columns.keys(),

@@ -1,4 +1,4 @@
-"""Files without labels, to which the writers add them: meshes by trimesh, clouds in the form each format knows."""
+"""Files without labels, to which the writers add them: meshes by trimesh, and clouds in each format's own form."""
 
 import re
 from copy import copy
@@ -11,12 +11,12 @@ from xmask3d.geometry.ply import write_elements
 from xmask3d.scan.mesh_files import load
 
 MESHES = (".ply", ".obj", ".glb")
-"""Formats in which meshes are written."""
+"""Formats in which meshes can be written."""
 READ = (*MESHES, ".gltf", ".stl", ".off")
 
 
 def load_mesh(path: Path) -> Any:
-    """Read a mesh with its texture; several parts are joined. Raises `ValueError` where there are no faces."""
+    """Read a mesh with its texture, joining several parts. Raises `ValueError` if there are no faces."""
     import trimesh
 
     if path.suffix.lower() not in READ:
@@ -29,10 +29,10 @@ def load_mesh(path: Path) -> Any:
 
 
 def export_mesh(mesh: Any, folder: Path, suffix: str, name: str) -> Path:
-    """Write a mesh in a folder; PLY takes the colours of its texture at the vertices.
+    """Write a mesh into a folder; a PLY gets the colours of the texture at its vertices.
 
     Args:
-        name: name of the material and the texture of an OBJ, which lie beside others once they are copied.
+        name: name of the material and the texture of an OBJ, which must be unique once they are copied.
     """
     path, name = folder / f"mesh{suffix}", re.sub(r"\W+", "_", name)
     more: dict[str, str] = {}
@@ -50,13 +50,13 @@ def export_mesh(mesh: Any, folder: Path, suffix: str, name: str) -> Path:
 
 
 def convert(source: Path, folder: Path, suffix: str, name: str) -> tuple[Path, str | None]:
-    """Write a mesh of another format in a folder; returns the file and a sentence on what is lost.
+    """Convert a mesh to another format in a folder; return the file and a sentence about what is lost.
 
     Args:
         name: see `export_mesh`.
 
     Raises:
-        ValueError: no mesh, or a format that holds none.
+        ValueError: the file has no mesh, or the format cannot hold one.
     """
     if suffix not in MESHES:
         raise ValueError(f"{suffix[1:].upper()} holds no faces")
@@ -66,7 +66,7 @@ def convert(source: Path, folder: Path, suffix: str, name: str) -> tuple[Path, s
 
 
 def cloud_file(folder: Path, suffix: str, points: np.ndarray, colors: np.ndarray | None) -> Path:
-    """Write points alone, and their colours where they have any.
+    """Write points alone, with their colours if they have any.
 
     Args:
         points: n x 3 metres.

@@ -1,4 +1,4 @@
-"""PLY with labels: clouds, meshes with whatever their faces hold, and splats, all else byte for byte."""
+"""PLY with labels for clouds, meshes and splats; everything else in the file is kept byte for byte."""
 
 import re
 from pathlib import Path
@@ -16,16 +16,16 @@ NAMES = {code: name for name, code in KINDS.items()}
 
 
 def positions(path: Path) -> np.ndarray:
-    """Read the places of the vertices, n x 3 float64 in the file's unit. Raises `ValueError`, `KeyError`."""
+    """Read the positions of the vertices, n x 3 float64 in the file's unit. Raises `ValueError`, `KeyError`."""
     vertex = read_elements(path)["vertex"]
     return np.stack([vertex[axis] for axis in "xyz"], 1).astype(np.float64)
 
 
 def write(source: Path, target: Path, added: Added) -> None:
-    """Write a file again with columns added to its vertices; its textures are copied along.
+    """Write a copy of a file with columns added to its vertices, and copy its textures.
 
     Raises:
-        ValueError: vertices of a form that is not written here.
+        ValueError: the vertices have a form that is not supported here.
     """
     with source.open("rb") as file:
         order, elements, newline, start = read_header(file)
@@ -68,12 +68,12 @@ def _textures(header: bytes) -> list[str]:
 
 
 def has_looks(header: bytes) -> bool:
-    """Return whether a header names colours, a texture or the colours of splats."""
+    """Return True if a header names colours, a texture or the colours of splats."""
     return any(word in header for word in (b" red\n", b" red\r", b"diffuse_red", b"TextureFile", b" r\n", b"f_dc_0"))
 
 
 def write_part(source: Path, target: Path, added: Added, kept: np.ndarray) -> None:
-    """Write some vertices with all their columns, and the faces among them with all theirs.
+    """Write some vertices with all their columns, and the faces between them with all of theirs.
 
     Args:
         added: labels of all vertices.
