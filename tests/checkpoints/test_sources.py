@@ -50,7 +50,8 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_is_taken_only_where_it_scored_better(shipped: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     source = find_source(runs=runs)
-    assert source.words == "the shipped small model (scannet20/B15N4, 7 training steps)" and source.hint == ""
+    training = "3750 training steps on 500 clean rooms, then 974 on rooms that look like scans"
+    assert source.words == f"the shipped small model (scannet20/B15N4: {training})" and source.hint == ""
     save_run(runs / "short", 0.4)
     save_run(runs / "other", 0.9, "scannet20/B12N7")
     assert best_metrics(runs / "short" / "checkpoints") == {"fused_hiou": 0.4}

@@ -15,7 +15,7 @@ from xmask3d.config import load_config
 from xmask3d.errors import UserError
 from xmask3d.files import newest, sha256_of
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY
-from xmask3d.weights import SHIPPED
+from xmask3d.weights import SHIPPED, TRAINING
 
 SCORE = "fused_hiou"
 """Score of a validation by which models of one benchmark are compared."""
@@ -82,9 +82,8 @@ def _shipped(config: Path | str | None) -> Source:
             "no shipped model in this installation; train one (sh scripts/quickstart.sh) and name it with "
             "--model newest, or name any with --model"
         )
-    about = read_about(path)
-    how = f" ({about['benchmark']}, {about['step']} training steps)" if "step" in about else ""
-    return Source(path, _config_of(path, config), f"the shipped small model{how}")
+    benchmark = read_about(path).get("benchmark", "")
+    return Source(path, _config_of(path, config), f"the shipped small model ({benchmark}: {TRAINING})")
 
 
 def _by_score(config: Path | str | None, runs: Path | None) -> Source:
