@@ -4,7 +4,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:
-    """Support `from xmask3d import Segmenter` without the cost of torch for users who need no networks."""
+    """Support `from xmask3d import Segmenter` without importing torch for users who need no networks."""
     if name == "Segmenter":
         from xmask3d.segment.segmenter import Segmenter
 

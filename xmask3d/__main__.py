@@ -1,4 +1,4 @@
-"""The `xmask3d` command by `python -m xmask3d`, which torchrun starts too."""
+"""The `xmask3d` program as `python -m xmask3d`, which torchrun can start too."""
 
 from xmask3d.cli.main import main
 

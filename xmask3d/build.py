@@ -1,4 +1,4 @@
-"""Composition root, from a configuration to networks, losses and data: the only place that turns keys into sizes."""
+"""Composition root: makes networks, losses and data from a configuration; the only place that turns keys into sizes."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ from xmask3d.resources import find_file
 from xmask3d.splits import Benchmark
 from xmask3d.weights import clip_folder, diffusion_folder
 
-POINT_NETWORKS = ("point_encoder.", "binary_head.")  # learn at a rate of their own
+POINT_NETWORKS = ("point_encoder.", "binary_head.")  # parts with a learning rate of their own
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Assembly:
     """Model and the text encoder that makes its classifier.
 
     Attributes:
-        model: the network; its frozen parts are loaded.
+        model: the network, with loaded frozen parts.
         clip_text: encodes class names and captions; shares CLIP with the model.
     """
 
@@ -62,7 +62,7 @@ def build_model(config: Config) -> Assembly:
     """Build the network of `config.model` around the frozen CLIP and diffusion networks that it names.
 
     Raises:
-        UserError: weights that are missing or do not fit, naming the file and where to get it.
+        UserError: weights are missing or do not fit; the message names the file and where to get it.
     """
     sizes = config.model
     clip, tokenizer = open_clip_model(sizes.clip)
@@ -99,15 +99,15 @@ def assemble(
 
     Args:
         sizes: sizes of the trainable parts.
-        diffusion: features, and the embedding of the empty prompt, 1 x T x context_dim; None where the configuration
-            names image features of its own.
-        mask_clip: embeds masks.
-        null_embedding: 1 x D, the encoding of "", initial value of the null class; D is the width of the joint space.
+        diffusion: features, and the embedding of the empty prompt, 1 x T x context_dim; None if the configuration names
+            other image features.
+        mask_clip: network that embeds masks.
+        null_embedding: 1 x D, embedding of "" and initial value of the null class; D is the size of embeddings.
         frame_size: height and width of the grid that the points' pixels are on.
         backend: back end of sparse convolution.
     """
     width = null_embedding.shape[-1]
-    # In this order, which decides the random weights that a seed gives each part.
+    # The order matters, since it determines the random weights of each part for a given seed.
     point_encoder = _point_network(sizes, width)
     binary_head = BinaryHead(_mink_unet(sizes.binary_unet), sizes.binary_unet.out_channels)
     image_features, conditioner = _image_features(sizes, width, diffusion)
@@ -151,7 +151,7 @@ def assemble(
 def make_optimizer(model: nn.Module, lr_3d: float, lr_others: float, weight_decay: float) -> torch.optim.AdamW:
     """Make AdamW with two groups: the two 3D networks, and everything else that trains (paper section 4.1).
 
-    Weight decay acts on all parameters, biases and norms included, as published.
+    Weight decay acts on all parameters, including biases and norms, as published.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     point = [parameter for name, parameter in named if name.startswith(POINT_NETWORKS)]
@@ -178,9 +178,9 @@ def build_criterion(config: Config, benchmark: Benchmark) -> Criterion:
 
 
 def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference", labelled: bool = True) -> list[Loss]:
-    """Make the losses of the paper with the weights of a configuration, then those that it names by dotted path.
+    """Make the paper's losses with the weights of a configuration, then the losses it names by dotted path.
 
-    Without labels, losses of regions take the place of those of labels, and their weights.
+    Without labels, losses on regions replace those on labels, with the same weights.
     """
     masks = (SetLoss if labelled else RegionSetLoss)(
         loss.mask_class, loss.mask, loss.dice, loss.no_object, loss.num_points
@@ -206,7 +206,7 @@ def make_losses(loss: LossConfig, supervision: NovelSupervision = "reference", l
 
 
 def dataset_spec(config: Config) -> DatasetSpec:
-    """Return facts about the data set of `data.layout`: one that comes with the program, or that of a dotted path."""
+    """Return the specification of the data set `data.layout`: a built-in one, or that of a dotted path."""
     layout = config.data.layout
     if layout in LAYOUTS:
         return LAYOUTS[layout]
@@ -234,14 +234,14 @@ def build_reader(config: Config, benchmark: Benchmark, split: str) -> SceneReade
 
 
 def training_view_settings(config: Config, benchmark: Benchmark) -> ViewSettings:
-    """Return settings of training samples: published bounds are exclusive; novel labels need supervision to count."""
+    """Return settings of training samples. Published bounds are exclusive; novel labels only count with supervision."""
     data = config.data
     counted = benchmark.base if config.train.novel_supervision == "none" else None
     augmentation = Augmentation(
         rotate=data.rotate,
         shape=data.augment_shape,
         color=data.augment_color,
-        shift=0,  # the training step moves the whole batch
+        shift=0,  # the training step shifts the complete batch
     )
     return _view_settings(config, filter=_exclusive_filter(config, counted), augmentation=augmentation)
 
@@ -257,7 +257,7 @@ def validation_view_settings(config: Config) -> ViewSettings:
 
 
 def scene_view_settings(config: Config) -> ViewSettings:
-    """Return settings of evaluation: as of a scan, unless the published filter by truth and rotations are asked for."""
+    """Return settings of evaluation: those of a user's scan, unless the published protocol is requested."""
     labelled = config.data.min_labelled if config.protocol == "reference" else 0
     scan = scan_view_settings(config)
     return replace(
@@ -269,7 +269,7 @@ def scene_view_settings(config: Config) -> ViewSettings:
 
 
 def scan_view_settings(config: Config) -> ViewSettings:
-    """Return settings of the user's own scan, whose damaged views are left out."""
+    """Return settings for a user's own scan, whose damaged views are left out."""
     return _view_settings(
         config,
         filter=ViewFilter(config.data.min_points, config.evaluate.max_points),
@@ -325,7 +325,7 @@ def build_validation_views(config: Config, benchmark: Benchmark) -> ValidationVi
 
 
 def evaluation_settings(config: Config) -> EvaluationSettings:
-    """Return decisions by which the views of a scene become votes."""
+    """Return the settings for turning the views of a scene into votes."""
     evaluate = config.evaluate
     return EvaluationSettings(
         scene_view_settings(config),
@@ -339,7 +339,7 @@ def evaluation_settings(config: Config) -> EvaluationSettings:
 
 
 def label_settings(config: Config, names: tuple[int, int] | None = None) -> LabelSettings:
-    """Return decisions by which outputs of views become labels and votes; `names`: numbers of novel and base ones."""
+    """Return the settings for labels and votes of views; `names` are the numbers of novel and base classes."""
     evaluate = config.evaluate
     regions = "none" if config.protocol == "reference" else evaluate.regions
     head = evaluate.gate in ("hard", "soft") or (evaluate.gate == "none" and regions == "gate")
@@ -358,7 +358,7 @@ def label_settings(config: Config, names: tuple[int, int] | None = None) -> Labe
 
 
 def build_labeller(config: Config, assembly: Assembly, benchmark: Benchmark, accelerator: Accelerator) -> Labeller:
-    """Build a labeller by all classes of a benchmark, whose names (or sentences) are encoded in each template."""
+    """Build a labeller for all classes of a benchmark, whose names (or sentences) are encoded with each template."""
     evaluate = config.evaluate
     clip_text = assembly.clip_text.to(accelerator.device)
     text = clip_text.encode_classes(benchmark.test_prompts(evaluate.prompts), evaluate.templates)
@@ -395,7 +395,7 @@ def _point_network(sizes: ModelConfig, width: int) -> PointNetwork:
 def _image_features(
     sizes: ModelConfig, width: int, diffusion: tuple[DiffusionFeatures, Tensor] | None
 ) -> tuple[ImageFeatures, nn.Module | None]:
-    """Build the image features, and the condition that checkpoints know by a path of its own."""
+    """Build the image features, and the conditioner, which has a separate path in checkpoints."""
     if path := sizes.image_features:
         return _own_part("model.image_features", path, sizes.image_features_options, ImageFeatures, width), None
     assert diffusion is not None, "the built-in features need a diffusion model"
@@ -410,10 +410,10 @@ def _image_features(
 
 
 def _own_part(key: str, path: str, options: dict[str, Any], contract: type, width: int) -> Any:
-    """Make a network that the configuration names by dotted path.
+    """Make a network named by dotted path in the configuration.
 
     Raises:
-        UserError: it cannot be imported, does not take the options, or does not fit its contract.
+        UserError: it cannot be imported, does not accept the options, or does not fulfil its contract.
     """
     make = import_dotted(path, key)
     try:

@@ -1,4 +1,4 @@
-"""Network of a configuration without any weight file: its names and shapes, or random numbers for timing."""
+"""Network of a configuration without weight files: for names and shapes, or with random numbers for timing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ PROMPT_TOKENS, PROMPT_WIDTH = 77, 768
 
 
 def build_untrained(config: Config, device: str = "meta") -> XMask3D:
-    """Build the trainable parts of `config.model` around Stable Diffusion 1 and CLIP ViT-L/14 without their weights.
+    """Build the trainable parts of `config.model` around Stable Diffusion 1 and CLIP ViT-L/14 without weights.
 
     Args:
-        config: its `model.diffusion` is not read, and of `model.clip` only the name of a model of open_clip's.
-        device: "meta" for a network of names and shapes only, which takes no memory; "cpu" for random weights.
+        config: configuration; `model.diffusion` is ignored, and `model.clip` only counts if it names a model of
+            open_clip.
+        device: "meta" for names and shapes only, which takes no memory; "cpu" for random weights.
     """
     clip_config = named_config(config.model.clip.partition("/")[0]) or named_config(CLIP)
     assert clip_config is not None
@@ -49,10 +50,10 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
 
 
 def network_of(config: Config) -> XMask3D:
-    """Build the network that published checkpoints fit, without weights unless a folder gives the sizes of its CLIP.
+    """Build the network that published checkpoints fit; it has no weights, unless a folder gives CLIP's sizes.
 
     Raises:
-        UserError: the configuration names networks of its own.
+        UserError: the configuration names other networks.
     """
     for key in ("image_features", "point_network"):
         if path := getattr(config.model, key):
@@ -61,10 +62,10 @@ def network_of(config: Config) -> XMask3D:
 
 
 def has_own_sizes(config: Config) -> bool:
-    """Return True where the foundation models are small ones in folders, so that no published checkpoint fits."""
+    """Return True if the foundation models are small ones in folders, which no published checkpoint fits."""
     return config.model.clip == "shipped" or find_file(config.model.clip).is_dir()
 
 
 def trainable_values(model: XMask3D) -> int:
-    """Count the numbers that train."""
+    """Count the trained numbers."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -29,7 +29,7 @@ from xmask3d.seal import sealed_yaml
 log = logging.getLogger(__name__)
 
 RENAMED = {"train.keep_encodings": "train.feature_cache"}
-"""Keys of earlier versions, and their names now."""
+"""Keys of earlier versions, and their present names."""
 
 Side = Annotated[int, Field(gt=0, le=1 << 14)]
 """Height or width of a picture in pixels."""
@@ -82,7 +82,7 @@ class UNetConfig(Section):
     out_channels: PositiveInt = Field(256, description="output channels")
 
 
-# Channels that are normalised in 32 groups.
+# Numbers of channels that are normalised in 32 groups.
 Grouped = Annotated[PositiveInt, Field(multiple_of=32)]
 
 
@@ -346,12 +346,12 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
     Args:
         path: a file, or the name of a shipped configuration, such as "rooms/B15N4".
         overrides: `key=value` each, the value in YAML.
-        trusted: its dotted paths may be imported, which runs code; false for one that was found beside weights, which
-            may be somebody else's.
+        trusted: allow the import of its dotted paths, which runs code; false for a configuration found beside weights,
+            which may be somebody else's.
 
     Raises:
-        UserError: missing file, bad YAML, unknown key (with the nearest known one and its line), wrong type, or a
-            dotted path in a configuration that is not trusted.
+        UserError: the file is missing, the YAML is invalid, a key is unknown (with the nearest known one and its line),
+            a type is wrong, or a configuration that is not trusted has a dotted path.
     """
     path = find_configuration(path)
     content, lines = read_with_includes(path, ())
@@ -404,7 +404,7 @@ def _drop_keys_of_earlier_versions(content: dict) -> None:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration, every key with its value, sealed; `load_config` reads it back equal."""
+    """Write the resolved configuration, every key with its value, sealed, so that `load_config` reads it back equal."""
     atomic_write(path, sealed_yaml(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
 
 

@@ -1,4 +1,4 @@
-"""Files of configurations: YAML over the files that it includes, with the line of every key."""
+"""Files of configurations: YAML that overrides the files it includes, with the line of every key."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from xmask3d.seal import check_seal
 
 
 def read_with_includes(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict[tuple[str, ...], str]]:
-    """Read a file over its includes, and for each key the place where it was written; `seen`: files that include it."""
+    """Read a file over its includes, and the position of each key; `seen` are the files that include it."""
     path = path.resolve()
     if path in seen:
         raise UserError(f"{path}: includes itself")
     text = read_text(path, "a configuration in YAML, see config/", most=MAX_YAML)
     check_seal(path, "delete its first and its last line if it was changed on purpose, else copy it again")
     content, node = parse_yaml(text, str(path))
-    if content is None and path.name == "config.yaml":  # what a run or an export wrote, cut off
+    if content is None and path.name == "config.yaml":  # a truncated file of a run or an export
         raise UserError(f"{path}: empty, so damaged; copy it or make it again")
     content = content or {}
     if not isinstance(content, dict):
@@ -58,7 +58,7 @@ def _merge(below: dict, above: dict) -> dict:
 
 
 def assign(content: dict, keys: list[str], value: Any, override: str) -> None:
-    """Set the value of nested keys; `override` is how they were given."""
+    """Set the value of nested keys; `override` is the text by which they were given."""
     for key in keys[:-1]:
         content = content.setdefault(key, {})
         if not isinstance(content, dict):
@@ -67,7 +67,7 @@ def assign(content: dict, keys: list[str], value: Any, override: str) -> None:
 
 
 def where(keys: tuple[str, ...], lines: dict[tuple[str, ...], str], default: str) -> str:
-    """Return the place where nested keys, or the nearest group around them, were written."""
+    """Return the position of nested keys, or of the nearest group around them."""
     for end in range(len(keys), 0, -1):
         if keys[:end] in lines:
             return lines[keys[:end]]

@@ -11,32 +11,32 @@ import time
 from collections.abc import Callable, Sequence
 
 PATIENCE = 5.0
-"""Seconds that a process other than the first lets pass before it reports: mostly the first has the same to say, and
-all are ended once it has."""
+"""Seconds that processes other than the first wait before they report an error: usually the first one reports the same,
+and then ends all of them."""
 
 
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
             errno.EFBIG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # fmt: skip
-"""Of the system, which a user can fix."""
+"""Errors of the system that a user can fix."""
 
 
 class UserError(Exception):
-    """A mistake in input, data or setup: one line that says what, where and what to do; exit code 1."""
+    """Mistake in input, data or setup, described in one line: what, where and what to do; exit code 1."""
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """Return the first line of an error's message, cut short; its type where it says nothing."""
+    """Return the first line of an error's message, shortened; if it is empty, the error's type."""
     text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
     return text.splitlines()[0][:most]
 
 
 def some(names: Sequence[object], most: int = 4) -> str:
-    """Join the first few of some names."""
+    """Join the first few names of a list."""
     return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 class WriteError(UserError):
-    """A file that the system does not let be written: never a fault of the data that were being read."""
+    """Error that the system does not let a file be written, which is never a fault of the data being read."""
 
 
 def missing_extra(what: str, extra: str) -> UserError:
@@ -44,13 +44,13 @@ def missing_extra(what: str, extra: str) -> UserError:
 
     Args:
         what: operation that is impossible, such as "LAS files".
-        extra: name of the extra in pyproject.toml that brings the package.
+        extra: name of the extra in pyproject.toml that installs the package.
     """
     return UserError(f"{what}: needs a package that is not installed: pip install 'xmask3d[{extra}]'")
 
 
 def printable(text: str) -> str:
-    """Write control characters, which names of files may hold, as escapes: they would steer a terminal."""
+    """Escape control characters, which file names may contain and which would control a terminal."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
 
 
@@ -76,20 +76,20 @@ LOST = {
     "Connection closed by peer": "another process of the run is gone, and says why itself; start again to resume",
     "Connection reset by peer": "another process of the run is gone, and says why itself; start again to resume",
 }
-"""What torch and Python say of a process that is gone, and what it means to a user."""
+"""Messages of torch and Python about a process that is gone, and their meaning for a user."""
 
 
 def _end_helpers() -> None:
-    """Kill loader processes that a failure left behind: they leave signals to this process, which would wait for them.
+    """Kill loader processes left behind by a failure; they ignore signals, and this process would wait for them.
 
-    The iterator that would end them is held by the traceback of the failure until after that wait.
+    The iterator that would end them is referenced by the failure's traceback until after that wait.
     """
-    used = sys.modules.get("multiprocessing")  # importing it takes longer than most commands' answers
+    used = sys.modules.get("multiprocessing")  # importing it takes longer than most commands
     helpers = [process for process in used.active_children() if process.daemon] if used else []
     if not helpers:
         return
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call their end another failure
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as another failure
     for process in helpers:
         process.kill()
         process.join()
@@ -98,12 +98,14 @@ def _end_helpers() -> None:
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit with its code; a `UserError` becomes one line on stderr, not a traceback.
 
-    So do refusals of the system that no check foresees: a full disk, a file or folder that may not be written, or one
-    where the other is expected, and the end of another process, of which torch tells in many lines.
+    The same holds for unforeseen refusals of the system: a full disk, a file or folder without write permission, a file
+    in place of a folder or the reverse, and the end of another process, which torch reports in many lines.
     """
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read by torch: the CPU does what Apple's GPU cannot
+    # read by torch: the CPU replaces missing operations of Apple's GPU
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console of few characters prints escapes for the others
+        # a console with a limited encoding prints escapes for other characters
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and digests of files."""
+"""Writing of files completely or not at all, and digests of files."""
 
 import hashlib
 import os
@@ -22,11 +22,11 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 PART = ".part-"
-"""Begin of the names of temporary files. Nothing looks at hidden files, and `remove_leftovers` finds them."""
+"""Prefix of the names of temporary files. They are hidden, so nothing reads them, and `remove_leftovers` finds them."""
 
 BLOCK = 1 << 20
 AHEAD = 60_000_000_000
-"""Nanoseconds by which the clocks of two machines that share a disk may differ."""
+"""Largest difference between the clocks of two machines that share a disk, in nanoseconds."""
 
 
 def atomic_write(
@@ -36,20 +36,22 @@ def atomic_write(
     sync: bool = True,
     advice: str = "make room or choose another folder",
 ) -> None:
-    """Write a file under a temporary name beside it, sync it, and rename it: it appears complete or not at all.
+    """Write a file under a temporary name beside it, sync it, and rename it, so that it is complete or absent.
 
-    A file that was there stays as it was until then. The temporary name is unique, so that processes that write the
-    same file do not meet, and has the suffix of `path`, by which numpy and Pillow choose the format. Temporary files of
-    processes that were killed are removed from a folder before a process writes its first file there.
+    An existing file does not change until then. The temporary name is unique, so that processes writing the same file
+    do not collide, and has the suffix of `path`, by which numpy and Pillow choose the format. Before a process writes
+    its first file to a folder, temporary files of killed processes are removed from it.
 
     Args:
-        path: path of the file; folders above it are made.
-        content: text (UTF-8, line ends as they are), bytes, or what writes the file at the path it is given.
-        sync: wait until the disk has it; not worth it for thousands of files that are cheap to make again.
+        path: path of the file; missing folders are created.
+        content: text (UTF-8, with line ends unchanged), bytes, or a function that writes the file at a given path.
+        sync: wait until the file is on the disk, which is not worth it for thousands of files that are cheap to make
+            again.
         advice: advice for a user whose disk refuses to write.
 
     Raises:
-        WriteError: the system refuses (full disk, file too large, read only …): says why. The temporary file is gone.
+        WriteError: the system refuses (full disk, file too large, read only …); the message says why. The temporary
+            file is removed.
     """
     path = Path(path)
     part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(8)}{path.suffix}")
@@ -57,19 +59,19 @@ def atomic_write(
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_orphans(path.parent)
         with open(part, "xb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777  # as the user's umask has it
+            mode = os.fstat(file.fileno()).st_mode & 0o777  # permissions by the user's umask
             if not callable(content):
                 file.write(content.encode() if isinstance(content, str) else content)
         if callable(content):
             content(part)
-        part.chmod(mode)  # safetensors lets nobody but the owner read
+        part.chmod(mode)  # safetensors makes files readable by the owner alone
         if sync:
             _sync(part)
         _rename(part, path)
         if sync:
             _sync_folder(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:
-        # numpy, torch and safetensors turn errors of the system into their own, which do not say why.
+        # numpy, torch and safetensors replace errors of the system by their own, which do not state the reason.
         refusal = getattr(error, "strerror", None) or _refusal(part)
         if refusal is None and not isinstance(error, SafetensorError):
             raise
@@ -81,16 +83,16 @@ def atomic_write(
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder for one writer; the system lets go of it when the process ends, however it ends.
+    """Lock a folder for one writer; the system releases the lock when the process ends, however it ends.
 
-    Where the system has no such locks (Windows, some network disks) nothing is held, which is printed.
+    If the system has no such locks (Windows, some network disks), nothing is locked, and a line says so.
 
     Args:
-        folder: folder to hold, made when missing.
-        what: work that is going on there, for the message to whoever comes second.
+        folder: folder to lock, created if missing.
+        what: work in progress there, for the message to a second process.
 
     Raises:
-        UserError: another process holds the folder, or it cannot be made.
+        UserError: another process has locked the folder, or it cannot be created.
     """
     without = f"warning: {folder}: no locks on this system or disk; start no second process there ({what})"
     if fcntl is None:
@@ -105,10 +107,11 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         raise WriteError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
     try:
         try:
-            # Not `flock`, whose locks the loader processes of a training that was killed would keep for seconds more.
+            # Not `flock`, because the loader processes of a killed training would keep its locks for some seconds.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(descriptor).st_nlink:
-                raise BlockingIOError  # the one before removed the file meanwhile; another may hold a new one
+                # the previous holder removed the file meanwhile, and another process may have locked a new one
+                raise BlockingIOError
         except (BlockingIOError, PermissionError) as error:
             raise UserError(
                 f"{folder}: another process is at work there ({what}); wait for it, or choose another folder"
@@ -124,7 +127,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed, from a folder that nobody else writes to meanwhile."""
+    """Remove temporary files of killed writers from a folder that nobody else writes to meanwhile."""
     for path in folder.glob(f"{PART}*"):
         if path.is_file():
             path.unlink(missing_ok=True)
@@ -132,15 +135,15 @@ def remove_leftovers(folder: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """Return digits that tell apart machines, and containers, which share a disk but not the numbers of processes."""
+    """Return an identifier of the machine or container, since they may share a disk but not process ids."""
     space = os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else 0
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 @cache
 def _remove_orphans(folder: Path) -> None:
-    """Remove temporary files of processes of this machine that are gone, once per process and folder."""
-    if os.name == "nt":  # its `os.kill` ends processes
+    """Remove temporary files of this machine's ended processes, once per process and folder."""
+    if os.name == "nt":  # on Windows `os.kill` would end processes
         return
     for path in folder.glob(f"{PART}{_machine()}-*-*"):
         number = path.name[len(PART) :].split("-")[1]
@@ -150,18 +153,18 @@ def _remove_orphans(folder: Path) -> None:
             with suppress(OSError):
                 path.unlink()
         except OSError:
-            pass  # another user's, and alive
+            pass  # the process of another user is alive
 
 
 def newest(paths: Sequence[Path], advice: str) -> Path:
-    """Return the file that was written last.
+    """Return the most recently written file.
 
     Args:
         paths: at least one file.
-        advice: advice for a user of whose files nobody can tell which is the newest.
+        advice: advice for the user if the newest file cannot be determined.
 
     Raises:
-        UserError: two were written at the same time, as copies may be, or the last one in the future.
+        UserError: two files have the same time, as copies may have, or the last one has a time in the future.
     """
     *others, last = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
     if others and others[-1].stat().st_mtime_ns == last.stat().st_mtime_ns:
@@ -181,7 +184,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _refusal(part: Path) -> str | None:
-    """Return the reason for which the system takes no more bytes of a file; None if it does."""
+    """Return the reason why the system cannot write more bytes to a file, or None."""
     try:
         with open(part, "ab") as file:
             file.write(bytes(BLOCK))
@@ -193,7 +196,7 @@ def _refusal(part: Path) -> str | None:
 
 
 def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:  # Windows syncs only what is open for writing
+    with open(path, "rb+") as file:  # Windows only syncs files that are open for writing
         os.fsync(file.fileno())
 
 
@@ -204,12 +207,12 @@ def _rename(source: Path, target: Path) -> None:
         except PermissionError:
             if os.name != "nt":
                 raise
-            time.sleep(wait)  # Windows refuses while another process, such as a virus scanner, has the file open
+            time.sleep(wait)  # Windows refuses as long as another process, such as a virus scanner, has the file open
     return os.replace(source, target)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; Windows has no such call."""
+    """Make a rename durable, except on Windows, which has no such call."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,1 +1,1 @@
-"""Checkpoint files: a run's own, the published container, conversion, export."""
+"""Checkpoint files: those of runs, published ones, conversion and export."""

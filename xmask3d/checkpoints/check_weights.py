@@ -1,4 +1,4 @@
-"""Inventory of a configuration's weights: those present, and sources and places of the others; reads headers only."""
+"""Inventory of a configuration's weights: those present, and where to get and put the others. Reads only headers."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Finding:
     """State of one weight file or folder.
 
     Attributes:
-        what: it is for. there: whether it can be used. detail: what it is, or what is wrong.
-        get: source of the weights. put: place for them.
+        what: purpose of the weights. there: true if they can be used. detail: description, or what is wrong.
+        get: source of missing weights. put: place for them.
     """
 
     what: str
@@ -61,7 +61,8 @@ def check_weights(config: Config, checkpoint: Path | None = None) -> list[Findin
     """Search for CLIP, Stable Diffusion, the embedding of the empty prompt, and a checkpoint.
 
     Args:
-        checkpoint: checkpoint to check; by default the published one, for a benchmark that has one on its own data.
+        checkpoint: checkpoint to check; by default the published one, if there is one for the benchmark on its own
+            data.
     """
     findings = [_clip(config.model.clip)]
     if not config.model.image_features:
@@ -121,7 +122,7 @@ def _clip_folder(path: Path) -> str:
     if file is None:
         raise UserError(f"{path}: no CLIP weights; expected {' or '.join(CLIP_FILES)}")
     with open_tensors(file) as tensors:
-        # The stem of the shipped one comes from a package.
+        # The stem of the shipped CLIP comes from a package.
         wanted = [name for name in model.state_dict() if not name.startswith("visual.conv1.") or name in tensors.names]
         missing = [name for name in wanted if name not in tensors.names]
     if missing:
@@ -134,7 +135,7 @@ def _clip_file(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
-            # OpenAI's own archive: its directory stands at the end, so it is whole.
+            # OpenAI's own archive: its directory is at the end, so the file is complete.
             return f"OpenAI's archive, {sum('/data/' in name or '/constants/' in name for name in names)} tensors"
     with open_tensors(path) as tensors:
         if "visual.proj" not in tensors.names or "text_projection" not in tensors.names:
@@ -199,7 +200,7 @@ def _checkpoint_content(config: Config, path: Path) -> str:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     about = read_about(path) if path.suffix == ".safetensors" else {}
-    if "from_sha256" in about:  # exported, with the benchmark it was trained on
+    if "from_sha256" in about:  # an exported file, which names the benchmark of its training
         _check_benchmark(path, about.get("benchmark"), config)
         return f"exported model, step {about.get('step', 'unknown')}"
     if path.suffix == ".safetensors":

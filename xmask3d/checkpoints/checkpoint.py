@@ -1,9 +1,9 @@
 """Checkpoints that survive kills, full disks and damage.
 
 A checkpoint is one `torch.save` file of tensors, numbers, strings, lists and dicts, always read with
-`weights_only=True`. Beside it lies its SHA-256 in the format of `sha256sum`. Both are written to a temporary file,
-synced and renamed, the digest first: a file that bears its final name is complete. A folder of a run holds
-`step-00000300.pt` for the newest few steps and `best.pt`, a hard link to the best so far.
+`weights_only=True`. Its SHA-256 is in a separate file beside it, in the format of `sha256sum`. Both are written to a
+temporary file, synced and renamed, the digest first, so that a file with its final name is complete. The folder of a
+run has `step-00000300.pt` for the newest few steps and `best.pt`, a hard link to the best one so far.
 """
 
 import hashlib
@@ -35,15 +35,15 @@ from xmask3d.seal import beside, check_archive, check_seal, read_sealed_json, se
 log = logging.getLogger(__name__)
 
 FORMAT = "xmask3d-checkpoint-1"
-# Leads what a weight file may hold of an optimiser.
+# Prefix of the optimiser's tensors in a weight file.
 OPTIMIZER_PREFIX = "optimizer."
-GATE_ENTRY = "region_gate"  # of an exported file's metadata
+GATE_ENTRY = "region_gate"  # key in an exported file's metadata
 STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 
 @dataclass
 class Checkpoint:
-    """State of a run that is complete enough to resume as if it had never stopped.
+    """Complete state of a run, from which it resumes as if it had never stopped.
 
     Attributes:
         step: optimiser steps done since the start of the run.
@@ -72,9 +72,9 @@ class CheckpointFolder:
     """Folder of the checkpoints of one run, newest few and best.
 
     Args:
-        folder: made when missing.
-        keep: number of newest checkpoints that are kept.
-        milestones: steps whose checkpoint is never removed.
+        folder: folder of the checkpoints, created if missing.
+        keep: number of newest checkpoints to keep.
+        milestones: steps whose checkpoints are never removed.
     """
 
     def __init__(self, folder: Path, keep: int = 2, milestones: frozenset[int] = frozenset()) -> None:
@@ -90,7 +90,7 @@ class CheckpointFolder:
         return sorted(found, key=_step_of, reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then remove those no longer wanted; earlier ones stay good if writing fails.
+        """Write a checkpoint, then remove those no longer needed; if writing fails, earlier ones stay intact.
 
         Raises:
             UserError: the disk is full or not writable; names the newest checkpoint that is intact.
@@ -103,12 +103,12 @@ class CheckpointFolder:
         return path
 
     def load_newest(self) -> tuple[Path, Checkpoint] | None:
-        """Load the newest checkpoint that is complete, or None where there is none at all.
+        """Load the newest complete checkpoint, or None if there are no checkpoints.
 
-        A damaged one is named on stderr and the one before it is tried.
+        A damaged checkpoint is reported on stderr, and the one before it is tried.
 
         Raises:
-            UserError: there are checkpoints, and every one is damaged.
+            UserError: there are checkpoints, but all of them are damaged.
         """
         paths = self.paths()
         for path in paths:
@@ -121,9 +121,9 @@ class CheckpointFolder:
         return None
 
     def mark_best(self, step: int, score: float) -> bool:
-        """Link the checkpoint of `step` as best.pt if `score` beats the best so far; returns whether it did.
+        """Link the checkpoint of `step` as best.pt if `score` is the best so far; return True in that case.
 
-        Called again after a kill in the midst of it, it completes what was begun: the score is recorded last.
+        If it is called again after a kill in between, it completes the work, since the score is recorded last.
         """
         path = self.folder / f"step-{step:08d}.pt"
         record = self.folder / "best.json"
@@ -136,13 +136,13 @@ class CheckpointFolder:
         return True
 
     def _prune(self, step: int) -> None:
-        """Remove checkpoints older than the newest `keep`, and those later than `step`: damaged, so skipped."""
+        """Remove checkpoints older than the newest `keep`, and those later than `step`, which are damaged."""
         for path in [path for path in self.paths() if _step_of(path) > step]:
             path.unlink(missing_ok=True)
         self.tidy(step)
 
     def tidy(self, step: int) -> None:
-        """Remove what a kill may have left: checkpoints older than the newest `keep`, lone digests, temporary files."""
+        """Remove leftovers of a killed process: checkpoints beyond the newest `keep`, lone digests, temporary files."""
         older = [path for path in self.paths() if _step_of(path) <= step][self.keep :]
         for path in [path for path in older if _step_of(path) not in self.milestones]:
             path.unlink(missing_ok=True)
@@ -153,7 +153,7 @@ class CheckpointFolder:
 
 
 def _recorded_score(record: Path) -> float:
-    """Return the score of the best checkpoint so far; a record that cannot be read counts as none, with a warning."""
+    """Return the score of the best checkpoint so far; an unreadable record counts as none, with a warning."""
     try:
         return float(read_sealed_json(record)["score"])
     except (UserError, KeyError, TypeError, ValueError):
@@ -162,18 +162,18 @@ def _recorded_score(record: Path) -> float:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, advice: str = "make room") -> None:
-    """Write one checkpoint and its digest, each complete or not at all; the digest first.
+    """Write a checkpoint and its digest, each completely or not at all; the digest first.
 
     Args:
         advice: advice for a user whose disk refuses to write.
 
     Raises:
-        UserError: the disk is full or not writable; the checkpoint does not appear.
+        UserError: the disk is full or not writable; the checkpoint is then not written.
     """
     payload = {"format": FORMAT} | {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
 
     def write(part: Path) -> None:
-        with open(part, "wb") as file:  # given a path, torch would keep the temporary name in the file
+        with open(part, "wb") as file:  # with a path instead, torch would store the temporary name in the file
             torch.save(payload, file)
         atomic_write(beside(path), f"{sha256_of(part)}  {path.name}\n", advice=advice)
 
@@ -181,10 +181,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, advice: str = "make room
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint onto the CPU and check its digest (where the digest file is).
+    """Read a checkpoint onto the CPU and check its digest, if there is a digest file.
 
     Raises:
-        UserError: missing, damaged, or not a checkpoint of a run; names the file.
+        UserError: the file is missing, damaged, or not a checkpoint of a run; the message names it.
     """
     return _as_checkpoint(read_payload(path), path)
 
@@ -192,12 +192,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Load the trained part's state dict: a run's checkpoint, a published one, or weights-only safetensors.
 
-    A checkpoint's averaged weights are preferred where it has them. A published one (a `state_dict` among other things,
-    names led by `module.`) is renamed; what has no name here keeps its own, for `apply_weights` to judge. Of a weight
-    file, what does not belong to the network is left out.
+    If a checkpoint has averaged weights, these are returned. Tensors of a published checkpoint (a `state_dict` among
+    other things, names with the prefix `module.`) are renamed; those unknown here keep their names, which
+    `apply_weights` then handles. Tensors of a weight file that do not belong to the network are left out.
 
     Raises:
-        UserError: missing, damaged or foreign file.
+        UserError: the file is missing, damaged or of another kind.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -218,26 +218,26 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
 
 
 def load_gate(path: Path) -> list[float] | None:
-    """Load the fitted weights of the region gate from a checkpoint of a run or an exported file; None without any."""
+    """Load the fitted weights of the region gate from a run's checkpoint or an exported file; None if it has none."""
     if path.suffix != ".safetensors":
-        return read_payload(path).get("gate")  # of foreign files, anything
+        return read_payload(path).get("gate")  # other files may raise any error
     with safe_open(path, framework="pt") as file:
         return [float(number) for number in (file.metadata() or {}).get(GATE_ENTRY, "").split()] or None
 
 
 def is_of_network_alone(path: Path) -> bool:
-    """Return True for files of this package, which hold the network and no more; others may hold anything beside it."""
+    """Return True for files of this package, which hold only the network; others may hold more."""
     return path.suffix in (".pt", ".safetensors")
 
 
 def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str, strict: bool = True) -> None:
-    """Load a state dict, and describe in one line what does not fit.
+    """Load a state dict, and describe in one line any tensors that do not fit.
 
     Args:
-        strict: unknown tensors are an error; else they are left out.
+        strict: treat unknown tensors as an error; otherwise they are left out.
 
     Raises:
-        UserError: tensors are missing, unknown, of another shape, or hold what is no number; names the first few.
+        UserError: tensors are missing, unknown, of another shape, or contain NaN or infinity; names the first few.
     """
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in weights]
@@ -255,7 +255,7 @@ def apply_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | s
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Return SHA-256 of names, types, shapes and bytes of tensors, in the order of names, as 64 hexadecimal digits."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes of tensors, sorted by name, as hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -264,7 +264,7 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def find_checkpoint(name: str, output: Path) -> Path:
-    """Turn "newest", "best" or a path into the path of a checkpoint; damaged ones are passed over for "newest".
+    """Return the path of a checkpoint for "newest", "best" or a path; "newest" skips damaged ones.
 
     Raises:
         UserError: there is none.
@@ -281,7 +281,7 @@ def find_checkpoint(name: str, output: Path) -> Path:
 
 
 def random_state() -> dict[str, Any]:
-    """Return state of this process's generators (torch on CPU and GPU, numpy, python) as tensors and plain values."""
+    """Return the state of this process's generators (torch on CPU and GPU, numpy, python) as plain values."""
     name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
     return {
         "torch": torch.get_rng_state(),
@@ -303,15 +303,15 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
-    """Read the dict of a `torch.save` file; nothing in it is executed.
+    """Read the dict of a `torch.save` file without executing anything.
 
-    It is checked by the digest beside it, else by the checksums of its archive.
+    The file is verified by the digest beside it, or else by the checksums of its archive.
 
     Args:
-        strict: refuse what is neither a tensor nor plain; else a stand-in takes its place.
+        strict: refuse anything but tensors and plain values; otherwise a stand-in replaces it.
 
     Raises:
-        UserError: missing, damaged or hostile file; names it.
+        UserError: the file is missing, damaged or hostile; the message names it.
     """
     _check_exists(path)
     refuse_foreign(path)
@@ -322,7 +322,7 @@ def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {digest.name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True) if strict else load_inert(path)
-    except Exception as error:  # zip, pickle and system errors alike
+    except Exception as error:  # zip, pickle and system errors
         raise UserError(f"{path}: damaged or foreign checkpoint ({first_line(error)})") from error
     if not isinstance(payload, dict):
         raise UserError(f"{path}: not a checkpoint")
@@ -334,7 +334,7 @@ def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
 
 def _as_checkpoint(payload: dict[str, Any], path: Path) -> Checkpoint:
     names = {f.name for f in fields(Checkpoint)}
-    payload = {"gate": None} | payload  # earlier versions fitted none
+    payload = {"gate": None} | payload  # earlier versions did not fit a gate
     if payload.get("format") != FORMAT or not names <= payload.keys():
         raise UserError(f"{path}: not a training checkpoint of this package")
     return Checkpoint(**{name: payload[name] for name in names})

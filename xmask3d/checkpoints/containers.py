@@ -1,7 +1,8 @@
-"""Checkpoints of others, whatever they hold beside tensors, read without executing anything of it.
+"""Reading of other programs' checkpoints, whatever they hold besides tensors, without executing anything.
 
-A checkpoint is a pickle, which may name any class or function. `torch.load` refuses all but tensors and plain values;
-here harmless stand-ins take the place of the rest, so that a namespace of options keeps nobody from the weights.
+A checkpoint is a pickle, which may name any class or function. `torch.load` refuses everything but tensors and plain
+values. Here harmless stand-ins replace the rest, so that the weights can be read even if a checkpoint holds, for
+example, a namespace of options.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Keys under which trainings of others store the tensors; the innermost counts.
+# Keys under which other programs store the tensors; the innermost one counts.
 STATE_KEYS = ("state_dict", "model", "model_state_dict", "model_state")
 # Subclasses of dict: their items are read, though not their behaviour.
 _DICTS = ("defaultdict", "EasyDict", "CfgNode", "ConfigDict", "AttrDict", "DotDict", "Munch", "Bunch", "Dict")
-# A file that names something of these is hostile or damaged, never a training's.
+# A file that names anything of these modules is hostile or damaged, never written by a training.
 _REFUSED = ("os", "commands", "posix", "nt", "sys", "subprocess", "shutil", "runpy", "importlib", "socket", "ctypes")
 _HARMLESS = ("slice", "range", "frozenset", "object", "list", "dict", "tuple", "int", "float", "str", "bool")
 
 
 class StandIn(list):
-    """Placeholder of an object of an unknown class: it accepts any state from the file, and does nothing."""
+    """Placeholder for an object of an unknown class, which accepts any state from the file and does nothing."""
 
     def __new__(cls, *_: Any) -> StandIn:
         return super().__new__(cls)
@@ -42,7 +43,7 @@ class StandIn(list):
 
 
 class _NumberType(StandIn):
-    """The type of a NumPy number: its code, such as f8, and byte order."""
+    """Type of a NumPy number: its code, such as f8, and byte order."""
 
     code, order = "", "="
 
@@ -71,9 +72,9 @@ def load_inert(path: Path) -> Any:
     """Load a file of `torch.save`, with placeholders for everything that is neither a tensor nor plain.
 
     Raises:
-        Exception: whatever `torch.load` raises for a damaged or hostile file.
+        Exception: any error that `torch.load` raises for a damaged or hostile file.
     """
-    # Files older than torch 1.6 are no archives, and their names cannot be listed: only plain ones are read.
+    # Files older than torch 1.6 are no archives and the names in them cannot be listed, so only plain ones are read.
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
     known: list[Callable | tuple[Callable, str]] = [(_stand_in(name), name) for name in names if _is_harmless(name)]
     with torch.serialization.safe_globals(known):
@@ -94,7 +95,7 @@ def _stand_in(name: str) -> Callable:
 
 
 def find_state(payload: dict[str, Any]) -> dict[str, Any] | None:
-    """Find the dict of tensors in a container: under a usual key, however deep, or the container itself."""
+    """Find the dict of tensors in a container: under a usual key, at any depth, or the container itself."""
     for key in STATE_KEYS:
         inner = payload.get(key)
         if isinstance(inner, dict):
@@ -103,7 +104,7 @@ def find_state(payload: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def plain_values(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Divide the content beside the tensors into plain values, and names of everything else."""
+    """Divide the content besides the tensors into plain values and the names of everything else."""
     single = {k: v.item() if isinstance(v, Tensor) and v.numel() == 1 else v for k, v in values.items()}
     plain = {key: value for key, value in single.items() if isinstance(key, str) and _is_plain(value)}
     return plain, [str(key) for key in values if key not in plain]

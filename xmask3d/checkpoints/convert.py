@@ -1,4 +1,4 @@
-"""Conversion between checkpoints: published, weight files, and those of a run."""
+"""Conversion between published checkpoints, weight files and checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xmask3d.errors import UserError
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.splits import load_benchmark
 
-# Of the published runs: 19216 samples in steps of 64.
+# Steps per epoch of the published runs: 19216 samples in steps of 64.
 PUBLISHED_STEPS = 300
 
 
@@ -39,11 +39,12 @@ def convert(
     steps_per_epoch: int = PUBLISHED_STEPS,
     strict: bool = False,
 ) -> PublishedCheckpoint:
-    """Convert a checkpoint to the kind that the target's suffix names.
+    """Convert a checkpoint to the kind given by the target's suffix.
 
     Args:
-        source: a published checkpoint, a weight file (`.safetensors`) that this wrote, or a checkpoint of a run.
-        target: `.safetensors` for a weight file, `.pt` for a checkpoint from which a training can resume, else
+        source: a published checkpoint, a weight file (`.safetensors`) written by this function, or a checkpoint of a
+            run.
+        target: `.safetensors` for a weight file, `.pt` for a checkpoint from which training can resume, otherwise
             (`.pth.tar`) a published checkpoint.
         config: configuration of the network; the published or the run's own by default. Needed for `.pt`.
         optimizer: also convert the optimiser's state.
@@ -51,10 +52,10 @@ def convert(
         strict: refuse a published checkpoint that holds more than was published, see `read_published`.
 
     Returns:
-        What was read.
+        The content of the source.
 
     Raises:
-        UserError: see `read_published`; or the target is the source, or a run is asked for without its configuration.
+        UserError: see `read_published`; or the target is the source, or the configuration for a `.pt` is missing.
     """
     if target.resolve() == source.resolve():
         raise UserError(f"{target}: source and target are one file")
@@ -69,7 +70,7 @@ def convert(
     else:
         assert config is not None
         run = _to_run(checkpoint, model, config, layout, steps_per_epoch)
-        named = target.with_name(f"step-{run.step:08d}.pt")  # training resumes from the highest number
+        named = target.with_name(f"step-{run.step:08d}.pt")  # training resumes from the highest step
         if target.name != named.name:
             raise UserError(f"{target}: this is step {run.step} of the run; name it {named}")
         save_checkpoint(run, target)
@@ -96,7 +97,7 @@ def _read(
 
 
 def _of_run(run: Checkpoint, source: Path, optimizer: bool) -> tuple[PublishedCheckpoint, XMask3D, Layout]:
-    """Return a run's checkpoint in published terms; the constants come from its configuration."""
+    """Return a run's checkpoint in published form; the constants come from its configuration."""
     config = Config.model_validate(run.config)
     model = network_of(config)
     layout = Layout.of(model)
@@ -146,7 +147,7 @@ def _published_optimizer(state: dict[str, Any], model: XMask3D) -> OptimizerStat
 
 
 def _parameter_names(model: XMask3D) -> list[str]:
-    """Return names of the parameters in the order of the optimiser's indices."""
+    """Return the names of the parameters in the order of the optimiser's indices."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = make_optimizer(model, 1.0, 1.0, 0.0).param_groups
     return [names[parameter] for group in groups for parameter in group["params"]]

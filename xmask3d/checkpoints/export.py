@@ -1,4 +1,4 @@
-"""Export of a trained model to a small folder that can be shipped: half-precision weights, configuration, card."""
+"""Export of a trained model to a small folder for distribution: half-precision weights, configuration and card."""
 
 import json
 from dataclasses import dataclass
@@ -28,12 +28,13 @@ from xmask3d.resources import find_file
 from xmask3d.seal import UNSEALED, read_sealed_json, sealed
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.yaml", "README.md"
-HALF_ERROR = 1e-3  # of a tensor's largest value; a tensor that half precision would change by more stays as it is
+# largest change by half precision, as a share of a tensor's largest value; a tensor with more keeps its dtype
+HALF_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
 class Export:
-    """Record of an export: file, its bytes, number of values, and the largest relative change by rounding."""
+    """Record of an export: file, its size in bytes, number of values, and the largest relative change by rounding."""
 
     path: Path
     size: int
@@ -42,20 +43,20 @@ class Export:
 
 
 def export_model(run: Path, out: Path, checkpoint: str = "best", trust_code: bool = False) -> Export:
-    """Write `model.safetensors`, `config.yaml` and a model card of a run into a folder that `--model` takes.
+    """Write `model.safetensors`, `config.yaml` and a model card of a run into a folder for use with `--model`.
 
-    Weights become float16, except running statistics and whatever float16 cannot hold; paths of the machine that
-    trained are taken out of the configuration.
+    Weights become float16, except running statistics and values that float16 cannot represent. Paths of the machine
+    that trained are removed from the configuration.
 
     Args:
         run: folder of the run, with `config.yaml` and `checkpoints/`.
-        out: made when missing.
-        checkpoint: "best" (the newest where there is no best), "newest", or a file.
+        out: target folder, created if missing.
+        checkpoint: "best" (or the newest if there is no best), "newest", or a file.
         trust_code: import networks that the run's configuration names by dotted path.
 
     Raises:
-        UserError: no run, one that names code without being trusted, a damaged checkpoint, frozen networks that only
-            this machine has, or a folder that cannot be written.
+        UserError: there is no run, it names code without being trusted, the checkpoint is damaged, the frozen networks
+            exist only on this machine, or the folder is not writable.
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: no config.yaml; name the folder of a run, such as runs/rooms-B15N4")
@@ -71,15 +72,15 @@ def write_model(weights: dict[str, Tensor], config: Config, about: dict[str, str
     Args:
         weights: state dict of the network of `config`.
         about: training facts, as `about_checkpoint` returns them.
-        out: made when missing.
+        out: target folder, created if missing.
 
     Raises:
-        UserError: weights of another network, frozen networks that only this machine has, or a folder that cannot be
-            written.
+        UserError: the weights are of another network, the frozen networks exist only on this machine, or the folder is
+            not writable.
     """
-    shipped = portable(config)  # before anything is written, since it may refuse
+    shipped = portable(config)  # called before anything is written, since it may refuse
     rounded = {name: _rounded(name, tensor) for name, tensor in weights.items()}
-    apply_weights(build_model(config).model, rounded, out)  # what is written can be read back
+    apply_weights(build_model(config).model, rounded, out)  # make sure that the result can be read back
     path = out / WEIGHTS_FILE
     atomic_write(path, sealed(lambda part: save_file(rounded, part, metadata=about | UNSEALED)))
     save_config(shipped, out / CONFIG_FILE)
@@ -103,7 +104,7 @@ def portable(config: Config) -> Config:
     """Return the configuration without folders of the machine that trained.
 
     Raises:
-        UserError: CLIP or the diffusion model is a local file, which no other machine has.
+        UserError: CLIP or the diffusion model is a local file, which other machines do not have.
     """
     model = config.model
     for key, value in (("clip", model.clip), ("diffusion", model.diffusion if not model.image_features else "")):
@@ -142,7 +143,7 @@ def about_checkpoint(source: Path, config: Config) -> dict[str, str]:
 
 
 def _evaluation(folder: Path, digest: str) -> dict[str, str]:
-    """Return scores and extent of the newest evaluation of a checkpoint, given its digest; empty without one."""
+    """Return scores and extent of the newest evaluation of a checkpoint, given its digest; empty if there is none."""
     for path in sorted(folder.glob("*/results.json"), key=lambda path: (-path.stat().st_mtime, path)):
         try:
             found = read_sealed_json(path)
@@ -152,7 +153,7 @@ def _evaluation(folder: Path, digest: str) -> dict[str, str]:
                 extent = {"scenes": len(found["scenes"]), "views": found["views"], "protocol": found["protocol"]}
                 return {"evaluation": json.dumps(extent | {"scores": scores})}
         except (UserError, KeyError, TypeError):
-            continue  # a damaged table is no reason against an export
+            continue  # a damaged table is no reason to refuse an export
     return {}
 
 
@@ -165,7 +166,7 @@ def _rounded(name: str, tensor: Tensor) -> Tensor:
 
 
 def _change(tensor: Tensor, rounded: Tensor) -> float:
-    """Return the largest change as a share of the largest value; infinite where a value left the range."""
+    """Return the largest change as a share of the largest value; infinite if a value is out of range."""
     if not tensor.is_floating_point() or not tensor.numel():
         return 0.0
     difference = (rounded.to(tensor.dtype) - tensor).abs().max()

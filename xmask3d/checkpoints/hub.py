@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: fetched by name, and uploaded with a card."""
+"""Models on the Hugging Face hub: downloads by name, and uploads with a card."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 
 
 def fetch_from_hub(repo: str) -> Path:
-    """Return a folder with the files of a model; what was fetched before is used without a network.
+    """Return a folder with the files of a model; files fetched before are used without a network.
 
     Args:
         repo: "org/name".
 
     Raises:
-        UserError: no such model, no permission, no connection and nothing fetched before, or no model of this package.
+        UserError: the model does not exist or is not of this package, permission is missing, or there is no connection
+            and nothing was fetched before.
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
@@ -45,7 +46,7 @@ def push_folder(folder: Path, repo: str, private: bool, token: str | None) -> st
     """Upload a folder of `write_model` in one commit, and return the address of the model.
 
     Raises:
-        UserError: no connection or no permission.
+        UserError: there is no connection or no permission.
     """
     from huggingface_hub import HfApi
 

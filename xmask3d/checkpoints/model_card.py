@@ -1,4 +1,4 @@
-"""Model card of a trained model: data, protocol, scores, use and licence, as the Hugging Face hub shows it."""
+"""Model card of a trained model for the Hugging Face hub: data, protocol, scores, use and licence."""
 
 import json
 
@@ -14,12 +14,12 @@ BRANCHES = {"fused": "fused", "2d": "2D alone", "3d": "3D alone"}
 
 
 def model_card(config: Config, about: dict[str, str], numbers: int) -> str:
-    """Write the card as Markdown, with the front matter that the hub reads.
+    """Write the card as Markdown, with front matter for the hub.
 
     Args:
         config: configuration of the model, without paths of the machine that trained.
         about: training facts, as in the metadata of the weights: benchmark, step, metrics.
-        numbers: count of the trained values.
+        numbers: number of trained values.
     """
     data, train, model = config.data, config.train, config.model
     steps = f"{about['step']} steps of {train.batch_size} views" if "step" in about else "not recorded"

@@ -1,4 +1,4 @@
-"""Names of models, and a check of what was asked for that needs no network and no torch."""
+"""Names of models, and a check of names that needs neither network nor torch."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ _OF_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_of_hub(name: str) -> bool:
-    """Return whether a name that is no path reads as org/name; a misspelt path mostly begins in an existing folder."""
+    """Return True for the form org/name, unless it begins with an existing folder, like a misspelt path."""
     return bool(_OF_HUB.fullmatch(name)) and not Path(name).parent.exists()
 
 
 def check_name(name: str) -> None:
-    """Raise `UserError` for a name that is no model."""
+    """Raise `UserError` for a name that is not a model."""
     known = name in (SHIPPED_NAME, NEWEST_NAME) or name.lower() in PUBLISHED
     if not known and not Path(name).exists() and not is_of_hub(name):
         raise UserError(f"checkpoint {name}: no such file, nor the name of a model; names are shipped, newest, "

@@ -1,6 +1,6 @@
-"""Names of tensors: in a published checkpoint, and in this package's `XMask3D.state_dict()`.
+"""Names of tensors in a published checkpoint, and in this package's `XMask3D.state_dict()`.
 
-Parts keep the published names inside, so little more than their prefixes differ.
+Names inside the parts are the published ones, so that little more than the prefixes differs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIXES = (
     ("classifier.", "category_head."),
     ("fuser.", "criterion.fuser."),
 )
-# Tensors of a published checkpoint that do not train: weights of losses, which the configuration holds here.
+# Tensors of a published checkpoint that do not train: weights of losses, which are in the configuration here.
 CONSTANTS = ("binary_loss_func.pos_weight", "criterion.empty_weight")
 
 _PROJECTION = "backbone.feature_projections."
@@ -38,7 +38,7 @@ _ORDER = (
     "criterion.fuser.",
     "category_head.",
 )
-# What the first of the two published optimiser groups holds; the other has the rest.
+# Parts in the first of the two published optimiser groups; the other group has the rest.
 POINT_GROUP = ("pc_decoder.", "pc_binary_head.")
 
 
@@ -51,7 +51,7 @@ def published_name(name: str) -> str:
     for prefix, published in PREFIXES:
         if name.startswith(prefix):
             name = published + name[len(prefix) :]
-            # A published projection is a sequence of one block.
+            # A published projection is a sequence with a single block.
             return re.sub(rf"^({re.escape(_PROJECTION)}\d+\.)", r"\g<1>0.", name)
     raise KeyError(name)
 
@@ -65,7 +65,7 @@ def package_name(published: str) -> str:
     """Return the name in `XMask3D` of a published tensor, with or without a leading `module.`.
 
     Raises:
-        KeyError: the tensor is none of `XMask3D`'s, such as one of `CONSTANTS`.
+        KeyError: the tensor does not belong to `XMask3D`, such as one of `CONSTANTS`.
     """
     name = published.removeprefix("module.")
     for prefix, published_prefix in PREFIXES:

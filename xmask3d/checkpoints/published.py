@@ -1,9 +1,9 @@
 """Published checkpoints (`.pth.tar`), this package's weight files, and lossless conversion between them.
 
-A published checkpoint is a dict of `epoch`, `state_dict` (names led by `module.`), `optimizer` (AdamW, two groups) and
-`best_iou`. A weight file is safetensors in this package's names; it also carries what else was published: the two
-constants under their published names, the optimiser's tensors as `optimizer.<what>.<name>`, plain values in its
-metadata.
+A published checkpoint is a dict of `epoch`, `state_dict` (names with the prefix `module.`), `optimizer` (AdamW, two
+groups) and `best_iou`. A weight file is a safetensors file with this package's names. It also contains everything else
+that was published: the two constants under their published names, the optimiser's tensors as `optimizer.<what>.<name>`,
+and plain values in its metadata.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "xmask3d-weights-1"
 PREFIX = "module."
-# Version of the modules' state that the published programs expect; of an older one they would rename tensors.
+# Version of the modules' state that the published programs expect; with an older one they would rename tensors.
 MODULE_VERSION = 2
 
 
@@ -42,7 +42,8 @@ class Layout:
     """Required content of a checkpoint of one network.
 
     Attributes:
-        shapes: shapes by published name in published order, constants included; None leaves a constant's length open.
+        shapes: shapes by published name in published order, including constants; None if a constant may have any
+            length.
         groups: published names of the parameters of the two optimiser groups, in order.
     """
 
@@ -51,7 +52,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: XMask3D) -> Layout:
-        """Return the layout of a network, which may be without weights."""
+        """Return the layout of a network, which need not have weights."""
         shapes: dict[str, tuple[int, ...] | None] = {
             published_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()
         }
@@ -84,10 +85,10 @@ class PublishedCheckpoint:
 
     Attributes:
         tensors: tensors by published name, without `module.`.
-        values: everything else that is plain: `epoch`, `best_iou`.
+        values: all other plain values: `epoch`, `best_iou`.
         prefix: prefix of the names in the file.
         versions: versions of the modules' state, as torch keeps them beside a state dict.
-        optimizer: None unless asked for.
+        optimizer: state of the optimiser; None unless requested.
     """
 
     tensors: dict[str, Tensor]
@@ -100,19 +101,19 @@ class PublishedCheckpoint:
 def read_published(
     path: Path, layout: Layout, with_optimizer: bool = False, strict: bool = False
 ) -> PublishedCheckpoint:
-    """Read a published checkpoint; nothing in it is executed.
+    """Read a published checkpoint without executing anything.
 
-    What a training may have stored beside the network is named in the log and left out.
+    Other things that a training may have stored besides the network are named in the log and left out.
 
     Args:
-        path: file that `torch.save` wrote: the container above, or tensors under another usual key, or alone.
+        path: file written by `torch.save`: the container above, or tensors under another usual key or alone.
         layout: layout of the network.
         with_optimizer: read the optimiser's state too.
-        strict: refuse unknown tensors, and any other container than the one above.
+        strict: refuse unknown tensors, and containers other than the one above.
 
     Raises:
-        UserError: missing or damaged file, no checkpoint, or tensors that are missing or of another shape, every one
-            of which is named.
+        UserError: the file is missing, damaged or no checkpoint, or tensors are missing or of another shape; the
+            message names all of them.
     """
     payload = read_payload(path, strict)
     state = find_state(payload)
@@ -155,10 +156,10 @@ def write_published(checkpoint: PublishedCheckpoint, path: Path, layout: Layout)
 
 
 def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
-    """Read a weight file of this package with all that it carries.
+    """Read a weight file of this package completely.
 
     Raises:
-        UserError: missing or damaged file, or tensors that do not fit, all named.
+        UserError: the file is missing or damaged, or tensors do not fit; the message names all of them.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -186,7 +187,7 @@ def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
 
 
 def write_native(checkpoint: PublishedCheckpoint, path: Path) -> None:
-    """Write a weight file, which `load_weights` reads, with all else that the checkpoint holds.
+    """Write a weight file for `load_weights`, together with everything else in the checkpoint.
 
     Raises:
         UserError: the file cannot be written, or the checkpoint holds values that are not plain.
@@ -217,10 +218,10 @@ def check_tensors(tensors: Mapping[str, Any], layout: Layout, source: Path, stri
     """Compare names and shapes with a layout.
 
     Args:
-        strict: unexpected tensors are an error; else one line of the log names them.
+        strict: treat unexpected tensors as an error; otherwise a line of the log names them.
 
     Raises:
-        UserError: naming every tensor that is missing, unexpected or of another shape.
+        UserError: tensors are missing, unexpected or of another shape; the message names all of them.
     """
     missing = [name for name in layout.shapes if name not in tensors]
     unexpected = [name for name in tensors if name not in layout.shapes]
@@ -252,7 +253,7 @@ def _published_or_same(name: str) -> str:
 
 
 def _versions(names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return a version for every module in the path of a name."""
+    """Return the version of every module in the path of a name."""
     modules = {"": None}
     for name in names:
         parts = name.split(".")[:-1]
@@ -285,11 +286,11 @@ def _read_optimizer(content: Any, layout: Layout, path: Path) -> OptimizerState:
 
 
 def _optimizer_dict(optimizer: OptimizerState, layout: Layout) -> dict[str, Any]:
-    """Return the state as `torch.optim.AdamW.state_dict` of the published program has it."""
+    """Return the state in the form of the published program's `torch.optim.AdamW.state_dict`."""
     index = {name: i for i, name in enumerate(name for group in layout.groups for name in group)}
     groups = []
     for options, names in zip(optimizer.groups, layout.groups, strict=True):
-        # JSON knows no tuples, of which the two betas are one.
+        # JSON has no tuples, but the two betas are a tuple.
         plain = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         groups.append(plain | {"params": [index[name] for name in names]})
     state = {index[name]: optimizer.tensors[name] for name in index if name in optimizer.tensors}
@@ -304,6 +305,6 @@ def _optimizer_of_native(found: Mapping[str, Tensor], groups: list[dict[str, Any
         for name in (name for name in found if name.startswith(lead)):
             value: Tensor | int = found[name]
             if what == "step" and not found[name].is_floating_point():
-                value = int(found[name])  # torch before 1.12 counted steps in plain numbers
+                value = int(found[name])  # torch before 1.12 stored steps as plain numbers
             tensors.setdefault(published_name(name.removeprefix(lead)), {})[what] = value
     return OptimizerState(tensors, groups)

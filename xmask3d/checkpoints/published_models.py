@@ -1,4 +1,4 @@
-"""Published models by name: checkpoint, CLIP and Stable Diffusion are fetched, and the checkpoint converted, once."""
+"""Published models by name: fetches checkpoint, CLIP and Stable Diffusion once, and converts the checkpoint."""
 
 import sys
 from pathlib import Path
@@ -11,21 +11,21 @@ from xmask3d.files import locked
 from xmask3d.resources import CACHE, IS_CHECKOUT, REPOSITORY
 
 RATE = 10e6
-"""Bytes a second that the estimate of minutes assumes."""
+"""Assumed bytes per second for the estimate of the time."""
 
 
 def fetch_published(name: str, folder: Path | None = None) -> Path:
     """Return the converted weights of a published model, with their configuration beside them.
 
-    What is missing is fetched, after its size, licence and time are printed; nothing is fetched twice, and a transfer
-    that broke resumes. Afterwards no network is needed.
+    Missing files are fetched after their size, licence and time are printed. Nothing is fetched twice, and an
+    interrupted transfer resumes. Afterwards no network is needed.
 
     Args:
         name: one of `model_names.PUBLISHED`.
-        folder: folder of pre-trained networks; that of `xmask3d download` by default, or one of the user's.
+        folder: folder of pre-trained networks; by default that of `xmask3d download`, or the user's.
 
     Raises:
-        UserError: a download failed, or a file does not hold what was published.
+        UserError: a download failed, or a file has not the published content.
     """
     folder = (folder or pretrained_folder()).resolve()
     weights, settings = folder / name / "model.safetensors", folder / name / "config.yaml"
@@ -52,16 +52,16 @@ def fetch_published(name: str, folder: Path | None = None) -> Path:
 
 
 def pretrained_folder() -> Path:
-    """Return the folder of networks: `pretrained` here or in the repository, else one of the user's."""
+    """Return the folder of networks: `pretrained` here or in the repository, or else in the user's cache folder."""
     here = Path("pretrained")
     return here if here.is_dir() else REPOSITORY / "pretrained" if IS_CHECKOUT else CACHE / "pretrained"
 
 
 def print_plan(name: str, parts: dict[str, tuple[int, str]], folder: Path) -> None:
-    """Print what a model fetches, before it does.
+    """Print the parts of a model to fetch, before fetching them.
 
     Args:
-        parts: bytes and licence of each part by its name.
+        parts: size in bytes and licence of each part, by name.
     """
     total = sum(size for size, _ in parts.values())
     minutes = max(1, round(total / RATE / 60))

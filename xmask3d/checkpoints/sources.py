@@ -1,4 +1,4 @@
-"""Choice of a model by name: the shipped one, a run of one's own, a file or folder, a published one, one of a hub."""
+"""Choice of a model by name: the shipped model, a run of the user's, a file or folder, a published one, or the hub."""
 
 import json
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from xmask3d.resources import IS_CHECKOUT, REPOSITORY
 from xmask3d.weights import SHIPPED, TRAINING
 
 SCORE = "fused_hiou"
-"""Score of a validation by which models of one benchmark are compared."""
+"""Score of a validation by which models of the same benchmark are compared."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Source of a model: weights, configuration, a sentence on how that was chosen, and perhaps a hint."""
+    """Source of a model: weights, configuration, a sentence about the choice, and possibly a hint."""
 
     checkpoint: Path
     config: Path
@@ -36,13 +36,13 @@ def find_source(model: Path | str | None = None, config: Path | str | None = Non
 
     Args:
         model: "shipped"; "newest", the newest run below `runs`; a file, a run's folder, a folder of `xmask3d export`;
-            a published model, such as "scannet20-b15n4"; or "org/name" of the Hugging Face hub. None is the shipped
-            model, or a run of one's own that has the better recorded score on the same benchmark.
-        config: its configuration; by default `config.yaml` of the run, or a YAML file beside the weights.
-        runs: `runs` in the working folder and, from a checkout, in the repository, by default.
+            a published model, such as "scannet20-b15n4"; or "org/name" of the Hugging Face hub. None means the shipped
+            model, or a run of the user's with a better recorded score on the same benchmark.
+        config: configuration of the model; by default `config.yaml` of the run, or a YAML file beside the weights.
+        runs: folders of runs; by default `runs` in the working folder and, in a checkout, in the repository.
 
     Raises:
-        UserError: nothing there, with what to do.
+        UserError: there is no such model; the message says what to do.
     """
     if model is None:
         return _by_score(config, runs)
@@ -87,7 +87,7 @@ def _shipped(config: Path | str | None) -> Source:
 
 
 def _by_score(config: Path | str | None, runs: Path | None) -> Source:
-    """Choose between the shipped model and runs of one's own; a run that cannot be used never stops the choice."""
+    """Choose between the shipped model and the user's runs; an unusable run never stops the choice."""
     found = list(_folders(runs))
     if not (SHIPPED / WEIGHTS_FILE).is_file() and found:
         return find_source(NEWEST_NAME, config, runs)
@@ -105,7 +105,7 @@ def _by_score(config: Path | str | None, runs: Path | None) -> Source:
 
 
 def _is_usable(best: Path, benchmark: str) -> bool:
-    """Return whether the best checkpoint of a run is intact and of a benchmark, with a configuration to be trusted."""
+    """Return True if the best checkpoint of a run is intact, of the benchmark, and has a trustworthy configuration."""
     try:
         digest = best.with_name(f"{best.name}.sha256").read_text(encoding="utf-8").split()[0]
         same = load_config(_config_of(best, None), trusted=False).benchmark == benchmark
@@ -115,7 +115,7 @@ def _is_usable(best: Path, benchmark: str) -> bool:
 
 
 def _metrics(about: dict[str, str]) -> object:
-    """Return the scores in the metadata of an exported file; None where there are none."""
+    """Return the scores in the metadata of an exported file; None if there are none."""
     try:
         return json.loads(about.get("metrics", "{}"))
     except ValueError:
@@ -123,7 +123,7 @@ def _metrics(about: dict[str, str]) -> object:
 
 
 def _score(metrics: object) -> float:
-    """Return the score that models are compared by; minus infinity where none is recorded."""
+    """Return the score by which models are compared; minus infinity if none is recorded."""
     score = metrics.get(SCORE) if isinstance(metrics, dict) else None
     return float(score) if isinstance(score, int | float) else -float("inf")
 
@@ -150,7 +150,7 @@ def _newest_run(runs: Path | None) -> Path | None:
 def _config_of(checkpoint: Path, given: Path | str | None) -> Path:
     if given is not None:
         return Path(given)
-    # An exported model may lie inside the folder of another run.
+    # An exported model may be inside the folder of another run.
     candidates = [
         checkpoint.with_suffix(".yaml"),
         checkpoint.parent / CONFIG_FILE,

@@ -12,7 +12,7 @@ BEST = "best.json"
 
 
 def read_validations(folder: Path) -> dict[int, dict[str, float]]:
-    """Read the scores by name of each validation, by step; none where there is no record of any.
+    """Read the scores of each validation, {step: {name: score}}; empty if there is no record.
 
     A damaged record counts as none, with a warning.
 
@@ -30,7 +30,7 @@ def read_validations(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> None:
-    """Record the results of the validation after `step`, and that it was made.
+    """Record that the validation after `step` was made, with its results.
 
     Raises:
         UserError: the record cannot be written.
@@ -40,7 +40,7 @@ def record_validation(folder: Path, step: int, metrics: dict[str, float]) -> Non
 
 
 def best_metrics(folder: Path) -> dict[str, float]:
-    """Read the scores by name of the checkpoint that was marked as the best; none where that is not recorded.
+    """Read the scores, by name, of the checkpoint marked as the best; empty if there is no record.
 
     Args:
         folder: folder of the run's checkpoints.

@@ -35,14 +35,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run what is missing, seed by seed; returns 0, or the exit code of a training that a signal stopped."""
+    """Run missing trainings seed by seed; return 0, or the exit code of a training that a signal stopped."""
     from xmask3d.config import load_config
 
     variants, seeds = read_variants(options.vary, options.variant), read_seeds(options.seeds)
     plain = load_config(options.config, options.overrides)
     out = options.out or plain.output.with_name(f"{plain.output.name}-ablation")
     cells = {}
-    for seed, (name, changes) in product(seeds, variants.items()):  # all, so that a mistake is found before hours
+    # load all of them, so that a mistake is found before hours of work
+    for seed, (name, changes) in product(seeds, variants.items()):
         place = [f"seed={seed}", f"output={out / name / f'seed-{seed}'}"]
         cells[seed, name] = load_config(options.config, [*options.overrides, *changes, *place])
         check_data_folder(cells[seed, name])
@@ -51,17 +52,17 @@ def run(options: Namespace) -> int:
         print(f"\n== {name}, seed {seed}", flush=True)
         if code := run_cell(config):
             return code
-        if name == list(variants)[-1] and not int(os.environ.get("RANK", 0)):  # of several processes the first
+        if name == list(variants)[-1] and not int(os.environ.get("RANK", 0)):  # only the first of several processes
             text = tabulate(out, list(variants), seeds[: seeds.index(seed) + 1])
             print(f"\n{text}\n\ntable: {out / TABLE}")
     return 0
 
 
 def read_variants(vary: list[str], named: list[list[str]]) -> dict[str, list[str]]:
-    """Return the changes of each variant by its name: all combinations of the values, then those with a name.
+    """Return the changes of each variant by its name: all combinations of values, then the named variants.
 
     Raises:
-        UserError: nothing to vary, a key without values, or a name that is given twice or is no name of a folder.
+        UserError: there is nothing to vary, a key has no values, or a name is given twice or is no valid folder name.
     """
     import json
 
@@ -93,7 +94,7 @@ def read_seeds(text: str) -> list[int]:
 
 
 def run_cell(config: "Config") -> int:
-    """Train one variant with one seed, or go on with it, and evaluate its last checkpoint; returns the exit code."""
+    """Train one variant with one seed, or resume it, evaluate its last checkpoint, and return the exit code."""
     from xmask3d.checkpoints.checkpoint import find_checkpoint
     from xmask3d.engine.evaluate import evaluate
     from xmask3d.engine.train import train
@@ -105,7 +106,7 @@ def run_cell(config: "Config") -> int:
 
 
 def tabulate(out: Path, names: list[str], seeds: list[int]) -> str:
-    """Write and return the table of finished seeds: means with standard deviations, and differences to the first."""
+    """Write and return the table of finished seeds: means with standard deviations, and differences from the first."""
     from xmask3d.files import atomic_write
     from xmask3d.metrics.compare import check_comparable, many_scenes, markdown, paired, read_row
 

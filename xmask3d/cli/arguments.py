@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and checks of their values that import nothing heavy."""
+"""Arguments shared by several commands, and checks of their values without heavy imports."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -32,10 +32,10 @@ def add_overrides(parser: ArgumentParser) -> None:
 
 
 def read_config(options: Namespace) -> "Config":
-    """Load the configuration that a command line names.
+    """Load the configuration named on a command line.
 
     Raises:
-        UserError: a mistake in it, or a key that is overridden twice.
+        UserError: there is a mistake in it, or a key is overridden twice.
     """
     from xmask3d.config import load_config
 
@@ -50,12 +50,12 @@ def read_config(options: Namespace) -> "Config":
 
 
 def check_data_folder(config: "Config") -> None:
-    """Raise `UserError` where the data of a configuration is not there at all."""
+    """Raise `UserError` if there is no data of a configuration at all."""
     from xmask3d.dotted import is_dotted
     from xmask3d.resources import find_file
 
     root = find_file(config.data.root)
-    if not root.is_dir() and not is_dotted(config.data.layout):  # a data set of one's own may need no folder
+    if not root.is_dir() and not is_dotted(config.data.layout):  # a user's own data set may not need a folder
         raise UserError(
             f"data.root {root}: no such folder; make rooms with xmask3d rooms --out {config.data.root}, "
             "get ScanNet with xmask3d download, or name another with data.root=FOLDER"
@@ -63,7 +63,7 @@ def check_data_folder(config: "Config") -> None:
 
 
 def check_diffusion(config: "Config") -> None:
-    """Raise `UserError` where the diffusion model of a configuration is not there."""
+    """Raise `UserError` if the diffusion model of a configuration is missing."""
     from xmask3d.resources import find_file
 
     source = config.model.diffusion
@@ -82,7 +82,7 @@ def add_workers(parser: ArgumentParser) -> None:
 
 
 def check_least(options: Namespace, *names: str) -> None:
-    """Raise `UserError` for the first of some options, by attribute, that is below 1; None counts as any."""
+    """Raise `UserError` for the first of some options (given by attribute) that is below 1; None is valid."""
     for name in names:
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -90,14 +90,14 @@ def check_least(options: Namespace, *names: str) -> None:
 
 
 def named_scan(path: Path) -> Path:
-    """Return the path that a command line names, the package's recording for `example`; print which of two is meant."""
+    """Return the path of a scan; for `example` the package's recording, with a note if a path has that name too."""
     if path == Path(EXAMPLE) and path.exists():
         print(f"{EXAMPLE}: the one in this folder; elsewhere the name stands for the recording of the package")
     return scan_path(path)
 
 
 def add_reading(parser: ArgumentParser) -> None:
-    """Add options for reading a scan; without them everything is found out."""
+    """Add options for reading a scan; without them everything is determined automatically."""
     group = parser.add_argument_group("how to read the scan (found out unless given)")
     group.add_argument("--views", type=int, metavar="N", help="use the N frames that together see most")
     group.add_argument("--depth-scale", type=float, metavar="UNITS", help="units per metre of depth files, as 1000")

@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Caption the training and validation views of a configuration; 1 if one could not be."""
+    """Caption the training and validation views of a configuration; return 1 if a view could not be captioned."""
     check_least(options, "batch")
     if options.model == TEMPLATE:
         refuse_given(options, ["device"], f"is for a model, not for the {TEMPLATE}")
@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
     from xmask3d.splits import load_benchmark
 
     benchmark = load_benchmark(config.benchmark)
-    # The file that is about to be written must not be needed for reading the views.
+    # Reading the views must not need the file that is about to be written.
     config.data.captions = None
     readers = [build_reader(config, benchmark, split) for split in dict.fromkeys((data.train_split, data.val_split))]
     problems: list[str] = []

@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Check weights and data; 1 if anything is wrong or missing."""
+    """Check weights and data; return 1 if anything is wrong or missing."""
     check_least(options, "views", "workers")
     if options.weights:
         refuse_given(options, ["views", "workers"], "is for data, which --weights leaves out")
@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
 
 
 def check_weights(config: "Config", checkpoint: Path | None) -> int:
-    """Print which weights are there, and where to get the others; 1 if one is missing."""
+    """Print which weights are present and where to get the others; return 1 if one is missing."""
     from xmask3d.checkpoints import check_weights as weights
 
     findings = weights.check_weights(config, checkpoint)
@@ -51,11 +51,11 @@ def check_weights(config: "Config", checkpoint: Path | None) -> int:
 
 
 def check_data(config: "Config", views: int | None, workers: int) -> int:
-    """Print the content of both splits, and every problem; 1 if there is one.
+    """Print the content of both splits and every problem; return 1 if there is a problem.
 
     Args:
         views: views to check per scene; None for all.
-        workers: processes.
+        workers: number of processes.
 
     Raises:
         UserError: there is no data at all.

@@ -33,6 +33,6 @@ def run(options: Namespace) -> int:
         print()
         try:
             print("\n".join(paired(rows[0], other)))
-        except UserError as error:  # results alone, without what they were counted from
+        except UserError as error:  # only the results, without the counts behind them
             print(f"no interval of the difference: {error}")
     return 0

@@ -49,12 +49,12 @@ def options_of(command: str) -> list[argparse.Action]:
 
 
 def name_of(action: argparse.Action) -> str:
-    """Return the name to offer of an option: the first of its long ones."""
+    """Return the name of an option to offer: the first long one."""
     return next(name for name in action.option_strings if name.startswith("--"))
 
 
 def bash(shell: str = "bash") -> str:
-    """Write the script for bash, or for zsh, which reads the same by bashcompinit."""
+    """Write the script for bash, or for zsh, which runs the same script by bashcompinit."""
     choices, options = [], []
     for command in COMMANDS:
         actions = options_of(command)

@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print the keys that are asked for, with the values of a configuration where one is named."""
+    """Print the requested keys, with the values of a configuration if one is given."""
     overrides = [word for word in options.asked if "=" in word]
     files = [word for word in options.asked if "=" not in word and ("/" in word or word.endswith((".yaml", ".yml")))]
     keys = [word for word in options.asked if word not in overrides and word not in files]
@@ -51,11 +51,11 @@ def describe(asked: list[str], config: "Config") -> list[str]:
     """Describe keys in lines.
 
     Args:
-        asked: keys and sections; none for all.
-        config: configuration whose values are shown, beside defaults that differ.
+        asked: keys and sections; empty for all.
+        config: configuration whose values are shown, together with differing defaults.
 
     Raises:
-        UserError: an unknown key; names the nearest.
+        UserError: a key is unknown; the message names the nearest one.
     """
     defaults, values = type(config)(), {key: value for key, _, value in walk(config, ())}
     check_keys(asked, list(values))
@@ -86,12 +86,12 @@ def check_keys(asked: list[str], known: list[str]) -> None:
 
 
 def is_below(key: str, name: str) -> bool:
-    """Return whether a key is the one named, or in the section named."""
+    """Return True if a key is the named one, or in the named section."""
     return f"{key}.".startswith(f"{name}.")
 
 
 def walk(section: "BaseModel", above: tuple[str, ...]) -> "Iterator[tuple[str, FieldInfo, Any]]":
-    """Yield every key below a section, dotted, with its field and value; parts after the section's own keys."""
+    """Yield every key below a section, dotted, with its field and value; the section's own keys come first."""
     from pydantic import BaseModel
 
     fields = {name: (field, getattr(section, name)) for name, field in type(section).model_fields.items()}
@@ -111,14 +111,14 @@ def sentence_of(config: "BaseModel", section: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Write a value as a command line takes it."""
+    """Format a value for a command line."""
     if value is None or isinstance(value, bool | list | tuple):
         return json.dumps(value)
     return str(value)
 
 
 def limits_of(field: "FieldInfo") -> str:
-    """Describe the values that a field takes: its choices, or its type and range."""
+    """Describe the valid values of a field: its choices, or its type and range."""
     choices = [value for part in flat(field.annotation) if get_origin(part) is Literal for value in get_args(part)]
     if choices:
         return " | ".join(map(str, choices))
@@ -134,5 +134,5 @@ def limits_of(field: "FieldInfo") -> str:
 
 
 def flat(annotation: Any) -> list[Any]:
-    """Split a union into its types; any other annotation stands for itself."""
+    """Split a union into its types; any other annotation is returned alone."""
     return list(get_args(annotation)) if get_origin(annotation) not in (None, Literal, list, tuple) else [annotation]

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print the findings, section by section; 1 if something needed is broken."""
+    """Print the findings section by section; return 1 if something needed is broken."""
     if options.gpu:
         return _report_on_gpu(options)
     refuse_given(options, ["device", "small", "report"], "is for --gpu")

@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Download what the command line names."""
+    """Download the items named on the command line."""
     from xmask3d.data.download.items import ITEMS, download, names
     from xmask3d.resources import IS_CHECKOUT, REPOSITORY
     from xmask3d.rooms.package import get_furniture

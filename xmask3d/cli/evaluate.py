@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Evaluate, write everything, print the table."""
+    """Evaluate, write all files, and print the table."""
     if options.predictions:
         return run_scoring(options)
     if not options.checkpoint:
@@ -77,7 +77,7 @@ def run(options: Namespace) -> int:
 
 
 def _parse_share(text: str) -> tuple[int, int]:
-    """Parse K/N. Raises `UserError` where it is none."""
+    """Parse K/N. Raises `UserError` if it has another form."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise UserError(f"--share {text}: expected K/N with K from 0 to N - 1, such as 0/8")
@@ -85,8 +85,8 @@ def _parse_share(text: str) -> tuple[int, int]:
 
 
 def run_scoring(options: Namespace) -> int:
-    """Score existing predictions, write everything, print the table."""
-    if options.checkpoint and "=" in options.checkpoint:  # the first override stands where a checkpoint would
+    """Score existing predictions, write all files, and print the table."""
+    if options.checkpoint and "=" in options.checkpoint:  # the first override is in the place of the checkpoint
         options.overrides.insert(0, options.checkpoint)
     elif options.checkpoint:
         raise UserError(f"--predictions: scores files in place of a checkpoint; leave out {options.checkpoint}")

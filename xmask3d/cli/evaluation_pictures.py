@@ -14,10 +14,10 @@ from xmask3d.visualize.pictures import compare_labels, save_bar_chart, save_pict
 
 
 def draw_evaluation(results: Results, reader: SceneReader, scenes: int = 0) -> None:
-    """Write the bar chart of IoU by class, and for some of the scenes a picture and coloured clouds.
+    """Write the bar chart of IoU by class, and a picture and coloured clouds for some of the scenes.
 
     Args:
-        results: results of `xmask3d.engine.evaluate.evaluate`; everything is written in their folder.
+        results: results of `xmask3d.engine.evaluate.evaluate`; all files are written into their folder.
         reader: reader of the same scenes.
         scenes: number of scenes to draw, evenly spaced.
     """

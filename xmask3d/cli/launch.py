@@ -15,14 +15,15 @@ from torch.distributed.run import main
 
 
 def launch(arguments: list[str]) -> int:
-    """Run torchrun; returns an exit code, 128 and the signal's number where a signal ended it."""
+    """Run torchrun and return its exit code, or 128 plus the signal's number if a signal ended it."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # Every process would warn that no parameter was unused so far; in a batch whose masks cover no point some are.
+    # Every process would warn that no parameter was unused so far; some are, if the masks of a batch cover no point.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    # After a signal torchrun kills what has not ended within 30 s: too little for a long step, and then saving.
+    # After a signal, torchrun kills processes that do not end within 30 s, which is too short for a long step plus
+    # saving.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "240")
-    # Else processes that are started again meet in the store of before, where they find the addresses of those that are
-    # gone, and fail or wait for one another.
+    # Otherwise restarted processes would meet in the earlier store, find the addresses of processes that are gone, and
+    # fail or wait for one another.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         main(arguments)

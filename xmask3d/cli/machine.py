@@ -1,4 +1,4 @@
-"""Machine as `xmask3d doctor` finds it: one function per section, each yielding findings."""
+"""Inspection of the machine for `xmask3d doctor`: one function per section, each yielding findings."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ EXTRAS = {
     "pretrain": "pre-training of the stand-ins for CLIP and Stable Diffusion",
     "dev": "the tests of a checkout",
 }
-"""What each extra of the package is for."""
+"""Purpose of each extra of the package."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Finding:
     """Finding about the machine.
 
     Attributes:
-        state: "there", "missing" where all works without it, "broken" where something needed does not work.
+        state: "there"; "missing" if everything works without it; "broken" if something needed does not work.
         text: description of the finding. advice: advice to the user.
     """
 
@@ -43,20 +43,20 @@ class Finding:
     advice: str = ""
 
     def lines(self) -> list[str]:
-        """Describe it for the console."""
+        """Format the finding for the console."""
         mark = {"there": "ok", "missing": "--", "broken": "BROKEN"}[self.state]
         return [f"  {mark:7}{self.text}"] + ([f"         {self.advice}"] if self.advice else [])
 
 
 def find_python() -> Iterator[Finding]:
-    """Find Python and this package."""
+    """Report Python and this package."""
     system = f"{platform.system()} {platform.machine()}"
     yield Finding("there", f"Python {platform.python_version()} on {system}, {sys.prefix}")
     yield Finding("there", f"xmask3d {__version__}, {Path(__file__).parents[1]}")
 
 
 def find_torch() -> Iterator[Finding]:
-    """Find torch, what it computes on, and whether it works."""
+    """Report torch, its devices, and whether it works."""
     try:
         import torch
 
@@ -76,7 +76,7 @@ def find_torch() -> Iterator[Finding]:
 
 
 def find_compiler() -> Iterator[Finding]:
-    """Find a C++ compiler, and build or load the compiled loops."""
+    """Report the C++ compiler, and build or load the compiled loops."""
     from xmask3d.native import compiler
     from xmask3d.native.library import library
 
@@ -93,7 +93,7 @@ def find_compiler() -> Iterator[Finding]:
 
 
 def find_weights() -> Iterator[Finding]:
-    """Find the shipped weights, and the model that `xmask3d segment` uses."""
+    """Report the shipped weights, and the model that `xmask3d segment` uses."""
     from safetensors import SafetensorError, safe_open
 
     from xmask3d import weights
@@ -116,7 +116,7 @@ def find_weights() -> Iterator[Finding]:
 
 
 def find_packages() -> Iterator[Finding]:
-    """Find the packages that are needed, and those of the extras."""
+    """Report the required packages, and those of the extras."""
     try:
         required = metadata.requires("xmask3d") or []
     except metadata.PackageNotFoundError:
@@ -127,7 +127,7 @@ def find_packages() -> Iterator[Finding]:
     for requirement in required:
         named = re.match(r"[\w.-]+", requirement)
         of_extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        # What some platforms do without is not asked for; an extra made of others has nothing of its own.
+        # Packages not available on this platform are not expected; an extra made of others has no packages of its own.
         if named and named.group() != "xmask3d" and (of_extra or ";" not in requirement):
             groups.setdefault(of_extra.group(1) if of_extra else "", []).append(named.group())
     state: Literal["missing", "broken"]
@@ -149,7 +149,7 @@ def find_packages() -> Iterator[Finding]:
 
 
 def find_caches() -> Iterator[Finding]:
-    """Find the folders in which things are kept, and how large they are."""
+    """Report the folders of caches, and their sizes."""
     home = Path.home() / ".cache"
     hub = Path(os.environ.get("HF_HOME") or home / "huggingface")
     places = {
@@ -173,11 +173,11 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "packages": find_packages,
     "caches": find_caches,
 }
-"""The functions that look, by the title under which their findings are printed."""
+"""Functions of the sections, by the titles under which their findings are printed."""
 
 
 def folder_size(folder: Path, left_out: set[Path]) -> int:
-    """Add up the bytes of the files below a folder, without those below some folders; links count as nothing."""
+    """Sum the sizes of the files below a folder, without links and without those below some folders."""
     total = 0
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if Path(root, name) not in left_out]

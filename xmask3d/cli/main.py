@@ -1,4 +1,4 @@
-"""Entry point of the `xmask3d` command: finds the command that is asked for, parses its options and runs it."""
+"""Entry point of the `xmask3d` program: finds the requested command, parses its options and runs it."""
 
 import os
 import sys
@@ -13,16 +13,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, by default this process's, and exit with its code; a mistake becomes one line on stderr."""
     try:
         run_tool(lambda: run(sys.argv[1:] if arguments is None else arguments))
-    except BrokenPipeError:  # the reader of the output, such as `head`, has enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line (without the program's name); returns the exit code.
+    """Run a command line (without the program's name) and return the exit code.
 
     Raises:
-        UserError: a mistake in what was asked for.
+        UserError: the request has a mistake.
     """
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h", "help"):

@@ -1,4 +1,4 @@
-"""Parser of command lines that ignores nothing: an option given twice adds up or is refused."""
+"""Parser of command lines that ignores nothing: an option given twice is either collected or refused."""
 
 import argparse
 import difflib
@@ -12,21 +12,21 @@ class CommandParser(argparse.ArgumentParser):
     """Parser whose errors are one line, with arguments and options in any order."""
 
     def __init__(self, **keywords: Any) -> None:
-        # Abbreviations would make two spellings of one option, and change meaning with every new one.
+        # Abbreviations would be a second spelling of an option, whose meaning changes with every new option.
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **keywords)
 
     def error(self, message: str) -> NoReturn:
-        """Raise `UserError` in place of printing the usage."""
+        """Raise `UserError` instead of printing the usage."""
         raise UserError(f"{' '.join(message.split())}; see {self.prog} --help")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse a command line.
 
         Returns:
-            The options, and as `given` the set of names of those that the command line has.
+            The options, with the names of those on the command line as the set `given`.
 
         Raises:
-            UserError: an unknown option, one that is given twice and can keep one value only, or any other mistake.
+            UserError: an option is unknown, or is given twice but keeps only one value, or there is another mistake.
         """
         for argument in arguments:
             if not argument or (argument.startswith("--") and argument.endswith("=")):
@@ -41,7 +41,7 @@ class CommandParser(argparse.ArgumentParser):
         return options
 
     def _given(self, arguments: Sequence[str]) -> list[argparse.Action]:
-        """Find the options of a command line in order, repetitions included."""
+        """Find the options of a command line in order, including repetitions."""
         known, given = self._option_string_actions, []
         for argument in arguments:
             if argument == "--":
@@ -55,7 +55,7 @@ class CommandParser(argparse.ArgumentParser):
         return given
 
     def _join_negative(self, arguments: Sequence[str]) -> list[str]:
-        """Write `--up -z` as `--up=-z`, for options whose choices have it: argparse takes -z for an option."""
+        """Join `--up -z` to `--up=-z` for options with such choices, since argparse takes -z for an option."""
         joined: list[str] = []
         for argument in arguments:
             action = self._option_string_actions.get(joined[-1]) if joined else None
@@ -67,11 +67,11 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def refuse_given(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
-    """Raise `UserError` for the first of some options that the command line has, since it would have no effect.
+    """Raise `UserError` for the first of some options on the command line, since it would have no effect.
 
     Args:
-        names: names of the options, as attributes.
-        reason: completes the sentence that begins with the option, such as "is for raw ScanNet".
+        names: attributes of the options.
+        reason: end of the sentence that begins with the option, such as "is for raw ScanNet".
     """
     for name in names:
         if name in options.given:

@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Prepare every scene that the command line names; 1 if one failed."""
+    """Prepare every scene named on the command line; return 1 if one failed."""
     check_least(options, "step", "workers")
     if not options.raw.is_dir():
         raise UserError(f"{options.raw}: no such folder; name that of the raw release")

@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Answer, write the answer where that is asked for, and print it."""
+    """Answer the query, write the answer if requested, and print it."""
     start = time.monotonic()
 
     from xmask3d.cli.result_table import print_result
@@ -38,7 +38,7 @@ def run(options: Namespace) -> int:
 
         said = folder.read_summary(options.features) if options.features.is_dir() else {}
         result.about |= {"features": folder.name_features(file, options.out), "words": options.words}
-        result.about |= {"path": said["path"]} if "path" in said else {}  # the folder stays that scan's
+        result.about |= {"path": said["path"]} if "path" in said else {}  # the folder keeps belonging to that scan
         with locked(options.out, "an answer"):
             write_result(result, options.out)
     print_result(result)

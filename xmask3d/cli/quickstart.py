@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the three commands, and print what is next."""
+    """Run the three commands, and print the next steps."""
     if "=" in options.config:
         raise UserError(f"'{options.config}': name the configuration before its changes")
     config = read_config(options)
@@ -62,7 +62,7 @@ def step(title: str, command: list[str], processes: int = 1) -> None:
     """Run a command of `xmask3d` as a user would, and print how long it took.
 
     Raises:
-        UserError: it failed.
+        UserError: the command failed.
     """
     several = ["--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     shown = ["torchrun", *several, "-m", "xmask3d", *command] if several else ["xmask3d", *command]
@@ -79,9 +79,9 @@ def step(title: str, command: list[str], processes: int = 1) -> None:
 
 
 def count_processes(config: "Config") -> int:
-    """Choose how many processes train and evaluate: NPROC if set, one a GPU, else two on a CPU of two or more cores.
+    """Choose the number of processes: NPROC if set, one per GPU, or two on a CPU with several cores.
 
-    The tensors of a small model gain little from more threads in one process.
+    Small models gain little from more threads in a single process.
     """
     asked = os.environ.get("NPROC")
     if asked:

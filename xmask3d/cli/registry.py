@@ -1,6 +1,6 @@
 """Registry of the commands of `xmask3d`: name, purpose and module of each.
 
-Plain Python: `xmask3d --help` and a mistyped command are answered without importing any of them.
+This module is plain Python, so that `xmask3d --help` and mistyped commands are answered without importing any command.
 """
 
 import difflib
@@ -51,20 +51,20 @@ EXAMPLES = """examples:
 
 
 class Command(Protocol):
-    """Module of a command."""
+    """Interface of a command's module."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare arguments; imports nothing that takes time."""
+        """Declare the arguments, without slow imports."""
 
     def run(self, options: Namespace) -> int:
-        """Run the command; returns the exit code. Raises `UserError` for a mistake in the request."""
+        """Run the command and return the exit code. Raises `UserError` for a mistake in the request."""
 
 
 def load_command(name: str) -> Command:
     """Import the module of a command, `xmask3d.cli.<name>`.
 
     Raises:
-        UserError: there is no such command; names the nearest.
+        UserError: there is no such command; the message names the nearest one.
     """
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)

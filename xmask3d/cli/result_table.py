@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def print_result(result: "SegmentationResult") -> None:
-    """Print the table of classes, or the best places of a phrase, after notes on the words and on the files written."""
+    """Print the table of classes or the best places of a phrase, after notes about words and written files."""
     for note in (*result.about.get("wording", ()), *result.about.get("notes", ())):
         print(note)
     if "corrected" in result.about:

@@ -101,7 +101,7 @@ def run(options: Namespace) -> int:
 
 
 def _apply(benchmark: "FixedSet", options: Namespace) -> None:
-    """Set the arguments that make a benchmark set, or as many of its rooms as are asked for."""
+    """Set the arguments of a benchmark set, or of the requested number of its rooms."""
     options.version, options.seed, options.views = benchmark.version, benchmark.seed, benchmark.views
     for name in ("train_rooms", "val_rooms"):
         most = getattr(benchmark, name)

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from xmask3d.metrics.report import PredictionResults
 
 INSTANCE_TRUTH = "instance_gt"
-"""Folder below `data.root` with a folder a split, in which `<scene>.txt` has the object of every point."""
+"""Folder below `data.root` with a folder per split, in which `<scene>.txt` has the object of every point."""
 
 SCORING = (
     "method", "ids", "objects", "class_agnostic", "restricted", "foreground", "background", "absent", "resamples",
     "seed",
 )  # fmt: skip
-"""Options of `add_scoring` that mean nothing without predictions."""
+"""Options of `add_scoring` that have no meaning without predictions."""
 
 
 def add_scoring(parser: ArgumentParser) -> None:
-    """Declare what `--predictions` needs; formats and protocols are explained in docs/scoring.md."""
+    """Declare the options for `--predictions`; docs/scoring.md explains formats and protocols."""
     group = parser.add_argument_group(
         "predictions of any method", "scored in place of a checkpoint; docs/scoring.md has formats and protocols"
     )
@@ -54,10 +54,10 @@ def add_scoring(parser: ArgumentParser) -> None:
 
 
 def score(options: Namespace, config: "Config") -> "PredictionResults":
-    """Score a folder of predictions on the validation split of a configuration, and write everything.
+    """Score a folder of predictions on the validation split of a configuration, and write all files.
 
     Raises:
-        UserError: predictions, truth or options that cannot be used.
+        UserError: predictions, truth or options cannot be used.
     """
     from xmask3d.build import build_reader
     from xmask3d.data.predictions import PredictionFolder, pair_scenes
@@ -108,7 +108,7 @@ def score(options: Namespace, config: "Config") -> "PredictionResults":
 def score_objects(options: Namespace, config: "Config", results: "Results") -> None:
     """Write labels and objects of an evaluation in the format of ScanNet's benchmarks, and score these files.
 
-    Files go in `predictions/` of the evaluation's folder, scores of all scenes in `predictions/scores/`.
+    The files are written to `predictions/` in the evaluation's folder, the scores to `predictions/scores/`.
     """
     import numpy as np
 
@@ -134,7 +134,7 @@ def score_objects(options: Namespace, config: "Config", results: "Results") -> N
 
 
 def write(results: "PredictionResults", folder: Path) -> None:
-    """Write results as text, JSON and CSV, and a bar chart of IoU (of AP where there are no labels) by class."""
+    """Write results as text, JSON and CSV, and a bar chart of IoU by class (of AP if there are no labels)."""
     import numpy as np
 
     from xmask3d.metrics.scores import title_of

@@ -80,10 +80,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def check(options: Namespace) -> None:
-    """Find every mistake that shows without a network and without reading the scan.
+    """Check for mistakes that can be found without a network and without reading the scan.
 
     Raises:
-        UserError: there is one.
+        UserError: there is a mistake.
     """
     if (options.scan is None) == (options.list is None):
         raise UserError("name one scan, or a file of many with --list FILE")
@@ -124,7 +124,7 @@ def check(options: Namespace) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Segment, write the results, print the table."""
+    """Segment the scan or scans, write the results, and print the table."""
     options.scan = options.scan and named_scan(options.scan)
     check(options)
     if options.list:
@@ -153,7 +153,7 @@ def run(options: Namespace) -> int:
 
 
 def load_segmenter(options: Namespace, source: "Source") -> "Segmenter":
-    """Load the model, on the GPU of this process where torchrun started several."""
+    """Load the model, on this process's GPU if torchrun started several processes."""
     import torch
 
     from xmask3d.segment.segmenter import Segmenter
@@ -170,7 +170,7 @@ def load_segmenter(options: Namespace, source: "Source") -> "Segmenter":
 
 
 def _segment(options: Namespace, segmenter: "Segmenter", scan: "Scan", out: Path) -> int:
-    """Label the scan, write the results, print the table; the folder is held."""
+    """Label the scan, write the results and print the table, while holding a lock on the folder."""
     from tqdm import tqdm
 
     from xmask3d.cli.result_table import print_result
@@ -203,7 +203,7 @@ def label_scan(
     report: "Callable[[int, int], None] | None" = None,
     **about: object,
 ) -> "tuple[SegmentationResult, list[Path]]":
-    """Label a scan and write everything about it to a folder, which is held.
+    """Label a scan and write all results to a folder, which is locked.
 
     Args:
         path: path of the scan.

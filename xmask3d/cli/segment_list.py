@@ -1,4 +1,4 @@
-"""Segmentation of a list of scans: shared by processes, resumable, a line for each scan, one overview at the end."""
+"""Segmentation of a list of scans: shared by processes and resumable, with a line per scan and a final overview."""
 
 import os
 import time
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 ANSWER = ("query", "classes", "background", "instances", "regions", "views", "depth_scale", "intrinsics", "poses",
           "unit", "scale", "up", "voxel_size", "settle", "image_size", "precision", "fast")  # fmt: skip
-"""Options that results depend on."""
+"""Options on which results depend."""
 
 
 def segment_list(options: Namespace) -> int:
-    """Segment this process's share of the scans; returns 1 where any of them could not be, else 0."""
+    """Segment this process's share of the scans; return 1 if any of them failed, else 0."""
     from xmask3d.checkpoints.sources import find_source
     from xmask3d.segment import folder
     from xmask3d.segment.scan_list import OVERVIEW, ListedScan, folder_names, read_list, write_overview
@@ -48,14 +48,14 @@ def segment_list(options: Namespace) -> int:
 
 
 def _question(options: Namespace, source: "Source") -> list:
-    """Return everything besides the scan that its results depend on."""
+    """Return all settings, besides the scan, on which its results depend."""
     corrections = options.corrections and sha256_of(options.corrections)
     return [__version__, sha256_of(source.checkpoint), sha256_of(source.config), corrections,
             {name: getattr(options, name) for name in ANSWER}]  # fmt: skip
 
 
 def _segment_all(options: Namespace, source: "Source", todo: list["ListedScan"]) -> int:
-    """Segment scans one after the other; returns how many could not be."""
+    """Segment scans one after the other; return the number of failures."""
     segmenter = load_segmenter(options, source)
     print(f"model: {source.words}" + (f"\n{RENDERED}" if segmenter.config.model.clip == "shipped" else ""), flush=True)
     failed, start = 0, time.monotonic()
@@ -63,7 +63,7 @@ def _segment_all(options: Namespace, source: "Source", todo: list["ListedScan"])
         try:
             with locked(scan.folder, "a segmentation"):
                 said = _segment_one(options, segmenter, scan)
-        except Exception as error:  # whatever a damaged scan raises, the others go on
+        except Exception as error:  # whatever error a damaged scan raises, the others are still segmented
             failed += 1
             lines = without_traceback(error).splitlines() or [""]
             said = (
@@ -75,7 +75,7 @@ def _segment_all(options: Namespace, source: "Source", todo: list["ListedScan"])
 
 
 def _segment_one(options: Namespace, segmenter: "Segmenter", scan: "ListedScan") -> str:
-    """Segment a scan into its folder, which is held; returns what is said of it. A failure is kept there."""
+    """Segment a scan into its folder, which is locked; return the line to print. A failure is recorded there."""
     from xmask3d.scan.scan import open_scan
 
     try:
@@ -88,14 +88,14 @@ def _segment_one(options: Namespace, segmenter: "Segmenter", scan: "ListedScan")
 
 
 def _sum_over_processes(failed: int) -> int:
-    """Wait for the other processes of torchrun, which would end them with the first that fails; returns their sum."""
+    """Sum over all processes, after waiting for them, since torchrun would end all with the first that fails."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return failed
 
     import torch
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=timedelta(days=30))  # the slowest share decides
+    dist.init_process_group("gloo", timeout=timedelta(days=30))  # the slowest process determines the wait
     total = torch.tensor(failed)
     dist.all_reduce(total)
     dist.destroy_process_group()

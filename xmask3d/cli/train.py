@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Train; returns the exit code of `xmask3d.engine.train.train`."""
+    """Train, and return the exit code of `xmask3d.engine.train.train`."""
     config = read_config(options)
     check_data_folder(config)
     check_diffusion(config)

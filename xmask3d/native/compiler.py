@@ -1,9 +1,9 @@
 """Compilation of the C++ sources beside this file, once per machine, and loading of the result.
 
-The library is kept in the user's cache folder under a digest of sources, flags and processor, so that another version
-or another processor that shares the folder has its own. It is written under a temporary name and renamed, behind a
-lock: processes that start together compile once, and none loads half a file. Its OpenMP calls bind to the runtime that
-torch has loaded for all (torch must be imported first), so that both share one pool of threads.
+The library is kept in the user's cache folder under a digest of sources, flags and processor, so that other versions
+and other processors sharing the folder have their own. It is written under a temporary name and renamed while a lock is
+held: processes that start together compile only once, and none loads an incomplete file. Its OpenMP calls bind to the
+runtime that torch has loaded (torch must be imported first), so that both share a pool of threads.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parent / "source"
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-pthread")
-# The first that the compiler accepts is used: not all know OpenMP, and some name the processor by another option.
+# The first flags that the compiler accepts are used: some do not support OpenMP, or name the processor differently.
 _OPTIONAL_FLAGS = (
     ("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ()
 )  # fmt: skip
@@ -34,14 +34,14 @@ _SECONDS = 300
 
 
 class BuildError(Exception):
-    """Error: the library is not available on this machine; one line gives the reason."""
+    """Error that the library is not available on this machine, with the reason in one line."""
 
 
 def load_library() -> ctypes.CDLL:
     """Load the library, compiling it first if no earlier process has.
 
     Raises:
-        BuildError: no compiler, or it or the loader fails.
+        BuildError: there is no compiler, or the compiler or the loader fails.
     """
     name = f"sparse-{_digest()}.so"
     compiled = b""
@@ -56,10 +56,10 @@ def load_library() -> ctypes.CDLL:
                         compiled = compiled or _compile()
                         atomic_write(folder / name, compiled)
             return ctypes.CDLL(str(folder / name))
-        except (OSError, UserError) as error:  # a folder that cannot be written, or is full, or must not hold programs
+        except (OSError, UserError) as error:  # the folder is not writable, is full, or must not contain programs
             log.debug("cannot keep the compiled library in %s: %s", folder, error)
     try:
-        with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
+        with tempfile.TemporaryDirectory() as scratch:  # a loaded library remains usable without its file
             atomic_write(Path(scratch) / name, compiled or _compile(), sync=False)
             return ctypes.CDLL(str(Path(scratch) / name))
     except (OSError, UserError) as error:
@@ -74,7 +74,7 @@ def _cache_folders() -> list[Path]:
 
 
 def _is_own(folder: Path) -> bool:
-    """Return True where nobody else can place a library in the folder for this program to run."""
+    """Return True if nobody else can place a library in the folder for this program to run."""
     state = folder.stat()
     return not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
 
@@ -95,7 +95,7 @@ def _digest() -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Admit one process at a time, where the system and the folder support locks; a lock ends with its process."""
+    """Admit one process at a time, if system and folder support locks; a lock ends with its process."""
     try:
         import fcntl
     except ImportError:
@@ -110,7 +110,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def find_compiler() -> list[str]:
-    """Find the command of the C++ compiler: of the variable CXX, else the first that is there; empty if none is."""
+    """Find the command of the C++ compiler: from the variable CXX, or the first known one; empty if there is none."""
     chosen = os.environ.get("CXX", "").split()
     if not chosen or not shutil.which(chosen[0]):
         chosen = [path for path in map(shutil.which, _COMPILERS) if path][:1]
@@ -118,7 +118,7 @@ def find_compiler() -> list[str]:
 
 
 def _compile() -> bytes:
-    """Compile the library in the system's folder for temporary files, which has room where a cache is full."""
+    """Compile the library in the system's temporary folder, which has space even if the cache is full."""
     chosen = find_compiler()
     if not chosen:
         raise BuildError("no C++ compiler found")
@@ -135,12 +135,12 @@ def _compile() -> bytes:
 
 
 def _run(command: list[str]) -> str:
-    """Run a compiler; empty, or its first error."""
+    """Run a compiler; return an empty string, or its first error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
     except OSError as error:
         return str(error)
-    except subprocess.TimeoutExpired as error:  # other flags would be no quicker
+    except subprocess.TimeoutExpired as error:  # other flags would not be faster
         raise BuildError(f"{command[0]} does not finish in {_SECONDS} s") from error
     if not done.returncode:
         return ""

@@ -1,4 +1,4 @@
-"""Compiled library, and the access of its calls to tensors."""
+"""Compiled library, and addresses of tensors for its calls."""
 
 import functools
 import logging
@@ -18,17 +18,17 @@ def library() -> CDLL:
     """Load the compiled library.
 
     Raises:
-        BuildError: it cannot be had here.
+        BuildError: it is not available on this machine.
     """
     return load_library()
 
 
 def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
-    """Return the reason why loops cannot be used on this machine; empty if they can.
+    """Return the reason why loops cannot be used on this machine, or an empty string.
 
     Args:
         loops: purpose of the loops, for the log.
-        check: compares them with plain code, and raises `BuildError` where they differ.
+        check: function that compares them with plain code, and raises `BuildError` if they differ.
     """
     try:
         library()
@@ -41,10 +41,10 @@ def failure_of(loops: str, check: Callable[[], None] | None = None) -> str:
 
 
 def address(tensor: Tensor | None, offset: int = 0) -> c_void_p:
-    """Return the address of a tensor's numbers, `offset` bytes further on; null for none."""
+    """Return the address of a tensor's numbers plus `offset` bytes; null for None."""
     return c_void_p(None if tensor is None else tensor.data_ptr() + offset)
 
 
 def threads() -> c_int:
-    """Return the number of threads that torch uses, and with it the loops."""
+    """Return the number of threads used by torch and the loops."""
     return c_int(torch.get_num_threads())

@@ -1,7 +1,7 @@
 """Convolutions of 3 x 3 with fewer multiplications: Winograd's minimal filtering F(4x4, 3x3) (arXiv 1509.09308).
 
-A quarter of the multiplications remains, as 36 matrix products; the compiled loops do what surrounds them. In float32
-results differ from a direct sum's by about 2e-6 of their size (a direct sum's own error: 2e-7).
+It needs a quarter of the multiplications, as 36 matrix products; the compiled loops transform inputs and outputs. In
+float32 the relative difference from a direct sum is about 2e-6 (a direct sum's own error is 2e-7).
 """
 
 import functools
@@ -17,11 +17,11 @@ from torch.nn.grad import conv2d_weight
 from xmask3d.native.compiler import BuildError
 from xmask3d.native.library import address, failure_of, library, threads
 
-# Fewer channels or tiles do not pay for the way to the products and back (`python -m tools.benchmark --part features`).
+# With fewer channels or tiles the transforms cost more than they save (`python -m tools.benchmark --part features`).
 _CHANNELS, _TILES = 64, 64
-# Bytes of maps, and of weights, that are in products at a time: they should stay in a cache.
+# Bytes of maps, and of weights, in the products at a time, which should stay in a cache.
 _BYTES = 8 << 20
-TILE = 4  # lines and columns of outputs
+TILE = 4  # rows and columns of outputs per tile
 _G = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64, device="cpu"
 ) / 24  # fmt: skip
@@ -45,7 +45,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def worthwhile(x: Tensor, weight: Tensor) -> bool:
-    """Return True where this method is the faster one for `x`, B x C x H x W, with `weight`, C' x C x 3 x 3, here."""
+    """Return True if this method is faster here for `x`, B x C x H x W, and `weight`, C' x C x 3 x 3."""
     return (
         x.is_cpu
         and x.dtype == weight.dtype == torch.float32
@@ -59,14 +59,14 @@ def worthwhile(x: Tensor, weight: Tensor) -> bool:
 
 
 class Filters:
-    """Weights prepared for the products, all at once or, where the maps are small beside them, a part at a time."""
+    """Weights prepared for the products, all at once or, if they are much larger than the maps, part by part."""
 
     def __init__(self, weight: Tensor, *, turned: bool = False) -> None:
         """Keep the weights to prepare.
 
         Args:
             weight: C' x C x 3 x 3.
-            turned: take the weights of the gradient to the input: those from C' to C, seen from the other side.
+            turned: prepare the weights for the gradient of the input instead: from C' to C, with reversed taps.
         """
         self.weight = weight.detach().transpose(0, 1) if turned else weight.detach()
         self.mixture = _WEIGHTS.flip(1) if turned else _WEIGHTS
@@ -74,7 +74,7 @@ class Filters:
         self._whole: Tensor | None = None
 
     def whole(self) -> Tensor:
-        """Return all prepared weights, 36 x C' x C, which are kept."""
+        """Return all prepared weights, 36 x C' x C, and keep them."""
         if self._whole is None:
             self._whole = self.part(0, self.channels_out)
         return self._whole
@@ -91,13 +91,13 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor) -> N
     """Write a convolution of `x` into `out`.
 
     Args:
-        x: B x C x H x W in float32 on the CPU, with each line in one piece; zeros surround it.
+        x: B x C x H x W in float32 on the CPU, with contiguous rows; it is padded with zeros.
         filters: filters of C' x C x 3 x 3 weights.
         bias: C'.
-        out: B x C' x H' x W with each line in one piece.
+        out: B x C' x H' x W with contiguous rows.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
     """
     channels, (height, width) = x.shape[1], x.shape[2:]
     shapes = filters.channels_in, (len(x), filters.channels_out, width)
@@ -110,7 +110,7 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor | None, out: Tensor) -> N
     tile_rows = -(-lines // TILE)
     rows, per_part = tile_rows, filters.channels_out
     fit = _BYTES // (36 * x.itemsize)
-    # What is smaller as a whole, weights or maps, is there as a whole; of the other a part at a time.
+    # The smaller of weights and maps is transformed completely, the other one part by part.
     if filters.channels_out <= tile_rows * columns:
         filters.whole()
         rows = min(max(fit // (max(channels, filters.channels_out) * columns), 1), tile_rows)
@@ -144,7 +144,7 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(*((x, weight) if ctx.needs_input_grad[1] else ()))
-        ctx.weight = weight  # frozen, it is not to be kept for, nor checked
+        ctx.weight = weight  # for frozen weights, nothing must be saved or checked
         return _whole(x, Filters(weight), bias)
 
     @staticmethod
@@ -168,13 +168,13 @@ def _whole(x: Tensor, filters: Filters, bias: Tensor | None) -> Tensor:
 
 
 def _strides(image: Tensor) -> tuple[c_int64, c_int64]:
-    """Return the numbers between neighbouring planes and between neighbouring lines of C x H x W."""
+    """Return the strides between neighbouring planes and neighbouring rows of C x H x W."""
     return c_int64(image.stride(0)), c_int64(image.stride(1))
 
 
 @functools.cache
 def failure() -> str:
-    """Return the reason why the loops cannot be used on this machine; empty if they can."""
+    """Return the reason why the loops cannot be used on this machine, or an empty string."""
     return failure_of("convolutions of 3 x 3", _check)
 
 
@@ -182,10 +182,10 @@ def _check() -> None:
     """Compare with plain torch on a small case.
 
     Raises:
-        BuildError: they differ, so that the compiler or its flags are at fault.
+        BuildError: the results differ, so the compiler or its flags are at fault.
     """
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(1, 5, 11, 70, generator=generator), torch.randn(3, 5, 3, 3, generator=generator)
     true = F.conv2d(x, weight, padding=1)
-    if not (_whole(x, Filters(weight), None) - true).norm() <= 1e-4 * true.norm():  # nor if it is NaN
+    if not (_whole(x, Filters(weight), None) - true).norm() <= 1e-4 * true.norm():  # also false for NaN
         raise BuildError("the compiled convolutions fail their self-test")
