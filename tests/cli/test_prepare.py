@@ -1,8 +1,6 @@
 """Raw ScanNet recordings to a table of scores, by the commands that a user runs."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +8,9 @@ import pytest
 
 from tests.helpers.command import run_command
 from tests.helpers.raw_scannet import write_raw_scene, write_table
+from tests.helpers.runs import command_run, run
 from tests.helpers.scenes import BoxRoom
 from tests.helpers.tiny import write_config
-from xmask3d.resources import REPOSITORY
 
 
 @pytest.fixture
@@ -28,12 +26,10 @@ def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-def apart(*arguments: object) -> str:
+def apart(log: Path, *arguments: object) -> str:
     """Run a command in a process of its own; returns what it printed."""
-    command = [sys.executable, "-m", "xmask3d", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert run(command_run, [str(argument) for argument in arguments], log=log) == 0, log.read_text()
+    return log.read_text()
 
 
 @pytest.mark.slow
@@ -52,9 +48,11 @@ def test_raw_recordings_become_a_table(tmp_path: Path, here: Callable[..., str])
     assert "views captioned" in here("caption", config, "--model", "template")
     checked = here("check", config, "--workers", 1)
     assert "nothing wrong" in checked and "all weights are there" in checked
-    assert "complete: 1 epochs, 1 steps" in apart("train", config, *settings)
+    assert "complete: 1 epochs, 1 steps" in apart(tmp_path / "train.log", "train", config, *settings)
     output = tmp_path / "evaluation"
-    printed = apart("evaluate", config, "newest", "protocol=reference", *settings, "--out", output)
+    printed = apart(
+        tmp_path / "evaluate.log", "evaluate", config, "newest", "protocol=reference", *settings, "--out", output
+    )
     assert "hIoU" in printed and "protocol reference" in printed
     results = json.loads(next(output.rglob("results.json")).read_text())
     assert results["scenes"] == ["scene0001_00"] and 0 <= results["scores"]["fused"]["hiou"] <= 1

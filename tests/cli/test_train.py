@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.runs import command_run, run
 from tests.helpers.tiny import write_config
 from xmask3d.resources import REPOSITORY
 
@@ -61,8 +62,8 @@ def test_from_training_to_a_table_by_two_processes(tmp_path: Path) -> None:
     trained = command("sh", REPOSITORY / "scripts" / "train.sh", config, "train.epochs=1", **two)
     assert trained.returncode == 0, trained.stderr
     assert "2 process(es) on cpu" in trained.stdout and "complete: 1 epochs, 4 steps" in trained.stdout
-    again = command(sys.executable, "-m", "xmask3d", "train", config, "train.epochs=1")
-    assert again.returncode == 0 and "complete" in again.stdout
+    log = tmp_path / "log"
+    assert run(command_run, ["train", str(config), "train.epochs=1"], log=log) == 0 and "complete" in log.read_text()
     tested = command("sh", REPOSITORY / "scripts" / "eval.sh", config, "newest", "--pictures", 1, "seed=1", **two)
     assert tested.returncode == 0, tested.stderr
     assert "hIoU" in tested.stdout and tested.stdout.count("toilet") == 1

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class BoxRoom:
     kinds = ("bed", "chair", "sofa", "table", "bookshelf", "desk", "refrigerator", "toilet", "otherfurniture")
 
     def __init__(self, seed: int = 0, spacing: float = 0.05) -> None:
-        rng = np.random.default_rng(seed)
+        self.seed, rng = seed, np.random.default_rng(seed)
         self.boxes = [self._furniture(rng, kind, place) for place, kind in enumerate(self.kinds)]
         points, colors, names = [], [], []
         for surface in self._surfaces():
@@ -142,6 +143,14 @@ class BoxRoom:
         return ["wall", "floor", *(box.name for box in self.boxes), "unlabelled"]
 
 
+@lru_cache(maxsize=16)
+def _frame(seed: int, angle: float, size: tuple[int, int]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Pose of a view of a room, and what `render` makes of it; many tests write the same rooms."""
+    room = BoxRoom(seed, spacing=1)
+    pose = room.pose(angle)
+    return pose, room.render(pose, PUBLISHED_INTRINSICS.scaled((240, 320), size), size)
+
+
 def write_room(root: Path, split: str, scene: str, room: BoxRoom, views: int = 3, size: tuple[int, int] = (240, 320)):
     """Write one room in all the folders of the layout, views with stems 0, 20, 40, ..."""
     write_points(root / "scannet_3d" / split / f"{scene}_vh_clean_2.pth", room.points, room.colors, room.labels)
@@ -151,10 +160,8 @@ def write_room(root: Path, split: str, scene: str, room: BoxRoom, views: int = 3
     folder = root / "scannet_2d" / scene
     for name in ("color", "depth", "pose", "label", "label_200"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    intrinsics = PUBLISHED_INTRINSICS.scaled((240, 320), size)
     for i in range(views):
-        pose = room.pose(2 * np.pi * i / views + 0.3)
-        color, depth, kind = room.render(pose, intrinsics, size)
+        pose, (color, depth, kind) = _frame(room.seed, 2 * np.pi * i / views + 0.3, size)
         ids = np.array([CLASSES[name] for name in room.surface_names])[kind]
         stem = str(20 * i)
         Image.fromarray(color).save(folder / "color" / f"{stem}.jpg", quality=95)

@@ -44,8 +44,12 @@ def titles() -> list[dict[str, str]]:
     return [{name: str((index.parent / path).resolve().relative_to(REPOSITORY))} for name, path in found]
 
 
-def build(out: Path) -> None:
+def build(out: Path, module: str = "xmask3d") -> None:
     """Build the pages with mkdocs, which fails on any link that leads nowhere, and the API reference with pdoc.
+
+    Args:
+        out: folder to write the site into.
+        module: package or module of the API reference.
 
     Raises:
         UserError: mkdocs or pdoc is missing or fails; its output is printed.
@@ -66,7 +70,7 @@ def build(out: Path) -> None:
         (source / "api" / "xmask3d.html").touch()  # pdoc writes it afterwards
         (Path(work) / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         _run("mkdocs", "build", "--strict", "--quiet", "-f", f"{work}/mkdocs.yml", "-d", str(out.resolve()))
-    _run("pdoc", "--docformat", "google", "-o", str(out / "api"), "xmask3d")
+    _run("pdoc", "--docformat", "google", "-o", str(out / "api"), module)
 
 
 def _run(module: str, *arguments: str) -> None:

@@ -26,7 +26,7 @@ def test_links_outside_the_site_become_words(tmp_path: Path) -> None:
 def test_the_site_is_built(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     pytest.importorskip("pdoc")
-    site.build(tmp_path / "site")
+    site.build(tmp_path / "site", "xmask3d.models.xmask3d")
     home = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "docs/own_scan/" in home and "API reference" in home
     assert "class XMask3D" in _text(tmp_path / "site" / "api" / "xmask3d" / "models" / "xmask3d.html")
