@@ -169,7 +169,7 @@ def evaluate_scene(
             used += batch.size
     voices = embeddings.log_probabilities(labeller.text, labeller.temperature) if embeddings else None
     evidence, share = gate.summed() if gate else None, labeller.settings.region_clip
-    result = _count(scene, benchmark, votes, binary, used, divisions, evidence, voices, share)
+    result = count_votes(scene, benchmark, votes, binary, used, divisions, evidence, voices, share)
     if settings.instances:
         structure = set(range(benchmark.num_classes)) - set(benchmark.groups.get("instances", ()))
         result.objects = find_objects(
@@ -189,7 +189,7 @@ def _collate_turns(samples: list[tuple[Sample | None, ...]]) -> list[Batch]:
     return [batch for batch in batches if batch is not None]
 
 
-def _count(
+def count_votes(
     scene: Scene,
     benchmark: Benchmark,
     votes: dict[str, SceneVotes],
@@ -200,6 +200,14 @@ def _count(
     voices: Sequence[np.ndarray] | None = None,
     region_clip: float = 0.0,
 ) -> SceneResult:
+    """Label a scene by the votes on its points, and count hits and misses.
+
+    Args:
+        scene: scene with labels.
+        votes: votes of each of `BRANCHES`. binary: votes on base (1) or novel (0).
+        used: number of views that voted.
+        divisions, gate, voices, region_clip: see `label_regions`; without divisions every point has its own votes.
+    """
     assert scene.labels is not None
     truth = torch.from_numpy(np.array(scene.labels))  # a copy, since the arrays of a mapped file are read-only
     labels, counts, shares = {}, {}, {}

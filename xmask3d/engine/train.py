@@ -1,7 +1,7 @@
 """Training from a configuration: assembles the parts of a run and lets a `Trainer` take the steps."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
@@ -43,12 +43,13 @@ from xmask3d.engine.validate import ValidationSettings
 from xmask3d.errors import UserError
 from xmask3d.files import locked
 from xmask3d.losses.criterion import Criterion
+from xmask3d.losses.loss import Loss
 from xmask3d.metrics.scores import check_headlines
 from xmask3d.resources import find_file
 from xmask3d.splits import load_benchmark
 
 
-def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) -> int:
+def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None, losses: Sequence[Loss] = ()) -> int:
     """Train `config`'s model in `config.output`, from the newest intact checkpoint there if there is one.
 
     It runs in one process or in several started by torchrun. All of them share `config.train.batch_size` and must see
@@ -57,6 +58,7 @@ def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) ->
 
     Args:
         draw_view: draws a view for TensorBoard at validations; None for no pictures.
+        losses: losses beside those of the configuration, for those that need more than a weight.
 
     Returns:
         Exit code: 0 if the run is complete, even if it already was; 143 after SIGTERM and 130 after SIGINT, once the
@@ -68,11 +70,12 @@ def train(config: Config, draw_view: Callable[..., np.ndarray] | None = None) ->
     """
     first = int(os.environ.get("RANK", 0)) == 0  # number of processes that share the folder
     with locked(config.output, "a training") if first else nullcontext():
-        return _train(config, draw_view)
+        return _train(config, draw_view, losses)
 
 
-def _train(config: Config, draw_view: Callable[..., np.ndarray] | None) -> int:
+def _train(config: Config, draw_view: Callable[..., np.ndarray] | None, losses: Sequence[Loss]) -> int:
     trainer = open_trainer(config, draw_view)
+    trainer.criterion.losses += losses
     if trainer.step >= trainer.total_steps and not trainer.owes_validation:
         trainer.accelerator.print(f"complete: {config.train.epochs} epochs, {trainer.step} steps, in {config.output}")
         return 0
