@@ -1,13 +1,13 @@
 """Hand-written catalogue: the class of each model of the furniture library.
 
-Written by hand, model by model: names alone mislead ("Desk lamp" is no desk, "Table tennis" no table, "Toilet brush" no
-toilet). What is not listed is not used.
+It is written by hand, model by model, because names alone mislead ("Desk lamp" is no desk, "Table tennis" no table,
+"Toilet brush" no toilet). Models that are not listed are not used.
 """
 
 CLASS_NAMES = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
                "counter", "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub",
                "otherfurniture")  # fmt: skip
-"""The 20 class names of the ScanNet benchmark; a class id is a position here."""
+"""The 20 class names of the ScanNet benchmark; a class id is an index into this list."""
 
 CLASS_IDS = {name: index for index, name in enumerate(CLASS_NAMES)}
 
@@ -34,7 +34,7 @@ _KINDS_OF_CLASS = {
 }
 
 CLASS_OF_KIND = {kind: name for name, kinds in _KINDS_OF_CLASS.items() for kind in kinds.split(", ")}
-"""Class of each kind; a kind is what decides where furniture stands and which words describe it."""
+"""Class of each kind of furniture; the kind determines its place in a room and the words that describe it."""
 
 _KINDS = {
     "wardrobe": "wardrobe wardrobe1 wardrobe2 wardrobeWithSlidingDoors",
@@ -96,6 +96,6 @@ KIND_OF_MODEL = {name: kind for kind, names in _KINDS.items() for name in names.
 """Library id, with "library/" before it where two libraries use the same id for different things -> kind."""
 
 LIBRARIES = {"Blend Swap CC-0": "cc0", "Blend Swap CC-BY": "ccby", "Kator Legaz": "kator", "Scopia": "scopia"}
-"""How the catalogues' ids begin -> short name used in keys. Reallusion holds people only."""
+"""Prefix of the catalogues' ids -> short name used in keys. Reallusion has people only."""
 
 LICENCES = {"cc0": "CC0 1.0", "ccby": "CC BY 3.0", "kator": "CC BY 3.0 US", "scopia": "CC BY 3.0"}

@@ -17,11 +17,11 @@ PALETTE = np.array([(174, 199, 232), (152, 223, 138), (31, 119, 180), (255, 187,
                     (255, 152, 150), (214, 39, 40), (197, 176, 213), (148, 103, 189), (196, 156, 148), (23, 190, 207),
                     (247, 182, 210), (219, 219, 141), (255, 127, 14), (158, 218, 229), (44, 160, 44), (112, 128, 144),
                     (227, 119, 194), (82, 84, 163)], np.uint8)  # fmt: skip
-"""A colour per class, those commonly used for ScanNet."""
+"""The colours of classes that are commonly used for ScanNet."""
 
 
 def write_contact_sheet(out: Path, scenes: Sequence[tuple[str, str]]) -> Path:
-    """Show frames of up to twelve rooms, training and validation in turn.
+    """Draw frames of up to twelve rooms, alternating between training and validation.
 
     Args:
         scenes: (split, scene) of every room.

@@ -1,4 +1,4 @@
-"""Furniture: named models with a class, a size and a mesh, from Debian's sweethome3d-furniture or made by rule.
+"""Furniture: named models with a class, a size and a mesh, from Debian's sweethome3d-furniture or procedural.
 
 Every mesh stands on the floor, centred at the origin, z up, in metres, its front facing -y.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import trimesh
 
 MAX_TEXELS = 128
-"""Longest side of a kept texture: at 320 x 240 pixels more is never seen."""
+"""Longest side of a texture; more would not be visible at 320 x 240 pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class FurnitureModel:
     Attributes:
         key: unique name, such as "scopia/iron_bed" or "made/bed/train/3".
         name: name in the library.
-        class_id: position in `CLASS_NAMES`.
+        class_id: index into `CLASS_NAMES`.
         size: width (x), depth (y) and height (z) in metres.
-        creator, licence: creator to name, and licence.
-        source: place from which `load_mesh` reads the mesh.
-        kind: finer than the class: decides where it stands and which words describe it.
+        creator, licence: creator to be named, and licence.
+        source: source from which `load_mesh` reads the mesh.
+        kind: a finer division than the class, which determines the place of the piece and the words that describe it.
         elevation: height of its lowest point above the floor in metres.
     """
 
@@ -70,13 +70,13 @@ class FurnitureModel:
 
 
 def load_catalogue(root: Path) -> list[FurnitureModel]:
-    """List the library models that have a class.
+    """List the library models with a class.
 
     Args:
         root: folder that holds the .sh3f archives, at any depth; parsed meshes are cached in `root/meshes`.
 
     Raises:
-        UserError: no archive is there, or one cannot be read.
+        UserError: there is no archive, or one cannot be read.
     """
     root = Path(root)
     archives = sorted(root.rglob("*.sh3f"))
@@ -92,7 +92,7 @@ def load_mesh(model: FurnitureModel) -> Mesh:
 
 
 def procedural_models(split: str, seed: int = 0, per_kind: int = 6) -> list[FurnitureModel]:
-    """Generate furniture by rule, for every class.
+    """Generate procedural furniture for every class.
 
     Styles (proportions, colours, details) are drawn from ranges that differ between the splits.
 
@@ -104,17 +104,17 @@ def procedural_models(split: str, seed: int = 0, per_kind: int = 6) -> list[Furn
 
 
 def made_model(source: ProceduralSource, size: tuple[float, float, float], elevation: float = 0.0) -> FurnitureModel:
-    """Return the model of a piece made by rule."""
+    """Return the model of a procedural piece."""
     kind = source.kind
     key, class_id = f"made/{kind}/{source.split}/{source.variant}", CLASS_IDS[CLASS_OF_KIND[kind]]
     return FurnitureModel(key, kind, class_id, size, "xmask3d", "made by rule", source, kind, elevation)
 
 
 def split_models(models: Sequence[FurnitureModel], seed: int) -> dict[str, list[FurnitureModel]]:
-    """Divide models between training and validation rooms, kind by kind: about a third to validation.
+    """Divide models between training and validation rooms, kind by kind; about a third is for validation.
 
-    No model is in both. A kind with a single model alternates by its name, so procedural variants must fill the gap.
-    Procedural models keep the split that they were made for.
+    No model is in both splits. A kind with a single model is assigned by its name, and procedural variants fill the gap
+    in the other split. Procedural models keep the split for which they were made.
     """
     parts: dict[str, list[FurnitureModel]] = {"train": [], "val": []}
     library: dict[str, list[FurnitureModel]] = {}
@@ -176,7 +176,7 @@ def _read_properties(archive: Path) -> dict[str, str]:
 def _load_mesh(source: ArchiveSource | ProceduralSource, size: tuple[float, float, float]) -> Mesh:
     if isinstance(source, ProceduralSource):
         return source.build(size)
-    with suppress(UserError, KeyError):  # not kept yet, or damaged
+    with suppress(UserError, KeyError):  # not cached yet, or damaged
         return Mesh.load(source.cache)
     mesh = _fit(_parse(source), size, source.rotation)
     mesh.save(source.cache)
@@ -194,7 +194,7 @@ def _fit(mesh: Mesh, size: tuple[float, float, float], rotation: tuple[float, ..
 
 def _parse(source: ArchiveSource) -> Mesh:
     """Read an OBJ with its materials and textures from an archive."""
-    import trimesh  # half a second, which a run whose models are all kept does without
+    import trimesh  # imported here because it takes half a second and is not needed if all models are cached
 
     with zipfile.ZipFile(source.archive) as package:
         folder = source.member.rsplit("/", 1)[0]
@@ -239,7 +239,7 @@ def _convert(part: "trimesh.Trimesh") -> Mesh:
 
 
 def _shrink(image: Image.Image) -> ByteArray:
-    """Shrink an RGB texture to no more than is needed; transparent texels show the mean of the others."""
+    """Shrink an RGB texture to the necessary size; transparent texels become the mean of the others."""
     small = image.convert("RGBA")
     small.thumbnail((MAX_TEXELS, MAX_TEXELS), Image.Resampling.BOX)
     array = np.asarray(small).astype(np.float64)

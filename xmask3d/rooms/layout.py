@@ -13,25 +13,25 @@ from xmask3d.rooms.textures import recolored
 Vector = tuple[float, float, float]
 
 NORTH, WEST, SOUTH, EAST = range(4)
-"""Walls y = depth, x = 0, y = 0, x = width. Furniture at wall w is turned by w quarter turns, its front to the room."""
+"""Walls y = depth, x = 0, y = 0, x = width. Furniture at wall w is rotated by w quarter turns to face the room."""
 
 GAP = 0.02
 """Metres between any two pieces and between a piece and the wall."""
 
 
 class DoesNotFit(Exception):
-    """Error: a piece that a room must have finds no place, so the caller tries another arrangement."""
+    """Error that there is no place for a required piece, so that the caller tries another arrangement."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned block of space in metres."""
+    """Axis-aligned block of space in metres."""
 
     low: Vector
     high: Vector
 
     def overlaps(self, other: "Box", margin: float = 0.0) -> bool:
-        """Return True where the blocks come nearer than `margin` along every axis."""
+        """Return True if the blocks are closer than `margin` along every axis."""
         return all(self.low[i] < other.high[i] + margin and other.low[i] < self.high[i] + margin for i in range(3))
 
 
@@ -43,7 +43,7 @@ def box_of(mesh: Mesh) -> Box:
 
 @dataclass(frozen=True)
 class Piece:
-    """A model in its place.
+    """Piece of furniture: a model in its place.
 
     Attributes:
         model: furniture model.
@@ -61,13 +61,13 @@ class Piece:
 
     @cached_property
     def size(self) -> Vector:
-        """Width, depth and height after scaling, metres, before turning."""
+        """Width, depth and height in metres, after scaling and before rotation."""
         w, d, h = (float(a * b) for a, b in zip(self.model.size, self.scale, strict=True))
         return w, d, h
 
     @cached_property
     def box(self) -> Box:
-        """Block of space that the piece takes."""
+        """Block of space occupied by the piece."""
         w, d, h = self.size
         c, s = abs(np.cos(self.angle)), abs(np.sin(self.angle))
         half_x, half_y = float(w * c + d * s) / 2, float(w * s + d * c) / 2
@@ -85,7 +85,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Slope:
-    """A sloped ceiling: it rises from `low` metres at a wall to the room's height, `run` metres away from the wall."""
+    """Sloped ceiling, which rises from `low` metres at a wall to the room's height at `run` metres from the wall."""
 
     wall: int
     low: float
@@ -94,14 +94,14 @@ class Slope:
 
 @dataclass
 class Room:
-    """A room from (0, 0, 0) to `size`, with its pieces and the space that must stay free.
+    """Room from (0, 0, 0) to `size`, with its pieces and the space that must stay free.
 
     Attributes:
         kind: kind of room, such as "kitchen".
         size: width, depth and height, metres.
         pieces: furniture in its place.
         reserved: space that must stay free.
-        blocks: walled off parts, floor to ceiling, reserved too.
+        blocks: walled-off parts from floor to ceiling, which are reserved too.
         slope: sloped part of the ceiling, or None.
     """
 
@@ -117,19 +117,19 @@ class Room:
         return self.size[0] if wall in (NORTH, SOUTH) else self.size[1]
 
     def at_wall(self, wall: int, along: float, away: float) -> tuple[float, float]:
-        """Return the point (x, y) that lies `along` metres along a wall and `away` metres from it."""
+        """Return the point (x, y) at `along` metres along a wall and `away` metres from it."""
         width, depth, _ = self.size
         return {NORTH: (along, depth - away), WEST: (away, along), SOUTH: (along, away), EAST: (width - away, along)}[
             wall
         ]
 
     def box_at(self, wall: int, along: tuple[float, float], away: tuple[float, float], low: float, high: float) -> Box:
-        """Return the block from `along[0]` to `along[1]` along a wall, `away[0]` to `away[1]` from it, low to high."""
+        """Return the block at a wall that spans `along`, `away` (distances from the wall) and a range of heights."""
         a, b = (self.at_wall(wall, *ends) for ends in zip(along, away, strict=True))
         return Box((min(a[0], b[0]), min(a[1], b[1]), low), (max(a[0], b[0]), max(a[1], b[1]), high))
 
     def is_free(self, box: Box, ignore: Sequence[Piece] = ()) -> bool:
-        """Return True where a block lies inside the room and touches no piece and no reserved space."""
+        """Return True if a block is inside the room and touches no piece and no reserved space."""
         inside = all(box.low[i] >= -1e-6 and box.high[i] <= self.size[i] + 1e-6 for i in range(3))
         if not inside or any(box.overlaps(space) for space in self.reserved):
             return False
@@ -138,7 +138,7 @@ class Room:
         )
 
     def put(self, piece: Piece) -> bool:
-        """Add a piece if there is room for it."""
+        """Add a piece if there is enough space."""
         if not self.is_free(piece.box):
             return False
         self.pieces.append(piece)

@@ -1,4 +1,4 @@
-"""Manifest of a set of rooms: arguments, models, counts, and digests by which anyone can check his copy."""
+"""Manifest of a set of rooms: arguments, models, counts, and digests for checking a copy."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def check_set(out: Path) -> str:
         Digest of the set.
 
     Raises:
-        UserError: no manifest, a manifest without digests, or scenes that differ from it.
+        UserError: there is no manifest, it has no digests, or scenes differ from it.
     """
     path = out / MANIFEST
     try:
@@ -66,11 +66,11 @@ def check_set(out: Path) -> str:
 
 @dataclass(frozen=True)
 class FixedSet:
-    """Set of rooms that is the same everywhere, to compare methods by.
+    """Fixed set of rooms that is the same everywhere, for comparing methods.
 
     Attributes:
-        version, seed, views, train_rooms, val_rooms: arguments that make it; furniture is that of the library.
-        digest: digest of the whole set.
+        version, seed, views, train_rooms, val_rooms: arguments of the set; the furniture is that of the library.
+        digest: digest of the complete set.
         rooms: digest of each room by its scene's name.
     """
 
@@ -91,10 +91,10 @@ class FixedSet:
         """Compare the manifest of some rooms with this set.
 
         Returns:
-            The rooms that are there, in words.
+            Description of the rooms that exist.
 
         Raises:
-            UserError: a room of another set, or one whose files are not those of this set.
+            UserError: a room is of another set, or its files differ from those of this set.
         """
         found = {name: room["digest"] for name, room in read_json(out / MANIFEST)["rooms"].items()}
         differing = [name for name in sorted(found) if found[name] != self.rooms.get(name)]
@@ -109,7 +109,7 @@ class FixedSet:
 
 
 def attribution(models: Sequence[FurnitureModel]) -> str:
-    """Return the attribution that the licences ask for: a line per library model."""
+    """Return the attribution required by the licences, with a line per library model."""
     lines = ["Rooms made by xmask3d. The furniture below was rescaled and recoloured.", ""]
     library = sorted(
         (model for model in models if not isinstance(model.source, ProceduralSource)), key=lambda model: model.key

@@ -1,4 +1,4 @@
-"""Triangle meshes with textures, small enough to be kept by the hundred and drawn by ray casting."""
+"""Triangle meshes with textures, small enough to keep hundreds of them, for ray casting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ def solid_texture(color: ArrayLike) -> ByteArray:
 
 
 def to_bytes(image: NDArray[np.float64]) -> ByteArray:
-    """Round a picture in [0, 1] to uint8; what lies outside is cut off."""
+    """Round a picture in [0, 1] to uint8; other values are clipped."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
@@ -89,21 +89,21 @@ class Mesh:
         return (_length(self._area_vectors()) / 2).astype(np.float32)
 
     def _area_vectors(self) -> list[NDArray[np.float64]]:
-        """Return the face normals, twice as long as the faces are large, in a third of the time of `np.cross`."""
+        """Return face normals with twice the length of the faces' areas, in a third of the time of `np.cross`."""
         axes = np.ascontiguousarray(self.vertices.T, np.float64)
         first, second, third = (axes.take(corner, 1) for corner in self.faces.T)
         u, v = second - first, third - first
         return [u[i] * v[j] - u[j] * v[i] for i, j in ((1, 2), (2, 0), (0, 1))]
 
     def save(self, path: Path) -> None:
-        """Write the mesh as an npz file, at once or not at all; not compressed, which reads three times as fast."""
+        """Write the mesh as an npz file, completely or not at all; uncompressed files are read three times as fast."""
         arrays: dict[str, Any] = {"vertices": self.vertices, "faces": self.faces, "uv": self.uv}
         arrays |= {"texture": self.texture} | {f"texture_{i}": image for i, image in enumerate(self.textures)}
         atomic_write(path, lambda part: np.savez(part, **arrays), sync=False)
 
     @staticmethod
     def load(path: Path) -> "Mesh":
-        """Read a file that `save` wrote. Raises `UserError` where it is damaged."""
+        """Read a file written by `save`. Raises `UserError` if it is damaged."""
         data = read_arrays(path, "a mesh")
         textures = [data[f"texture_{i}"] for i in range(sum(name.startswith("texture_") for name in data))]
         return Mesh(data["vertices"], data["faces"], data["uv"], data["texture"], textures)
@@ -115,7 +115,7 @@ def _length(axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def merge(*meshes: Mesh) -> Mesh:
-    """Join meshes into one; textures are kept apart."""
+    """Join meshes into one, with separate textures."""
     if not meshes:
         return Mesh(
             np.zeros((0, 3), np.float32),
@@ -139,7 +139,7 @@ def polygons(corners: ArrayLike, image: ByteArray, texel_size: float = 1.0) -> M
 
     Args:
         corners: N x 4 x 3, counter-clockwise seen from the front.
-        image: texture h x w x 3, of which one repetition covers `texel_size` metres.
+        image: texture h x w x 3; one repetition covers `texel_size` metres.
     """
     quads = np.asarray(corners, np.float64).reshape(-1, 4, 3)
     right = quads[:, 1] - quads[:, 0]
@@ -162,7 +162,7 @@ def polygons(corners: ArrayLike, image: ByteArray, texel_size: float = 1.0) -> M
 
 
 def pane(half: float, y: float, low: float, high: float, image: ByteArray) -> Mesh:
-    """Build an upright rectangle that one picture fills: it faces -y, `half` metres wide to either side."""
+    """Build an upright rectangle filled by one picture; it faces -y and extends `half` metres to either side."""
     return filled(polygons([[(-half, y, low), (half, y, low), (half, y, high), (-half, y, high)]], image))
 
 
@@ -203,7 +203,7 @@ def lathe(profile: ArrayLike, image: ByteArray | Color, sides: int = 16, stretch
 
 
 def sheet(grid: ArrayLike, image: ByteArray | Color, texel_size: float = 1.0) -> Mesh:
-    """Build a surface through a grid of points R x C x 3, for cloth and round things."""
+    """Build a surface through a grid of points R x C x 3, for cloth and round objects."""
     points = np.asarray(grid, np.float64)
     corners = np.stack([points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1]], 2)
     return polygons(corners.reshape(-1, 4, 3), as_texture(image), texel_size)

@@ -15,7 +15,7 @@ def sensor_color(color: NDArray[np.uint8], exposure: float, rng: np.random.Gener
     grain = rng.standard_normal(color.shape, dtype=np.float32)
     strength = np.float32(rng.uniform(1.5, 4.0))
     image: NDArray[np.floating] = color.astype(np.float32)
-    # A 1-2-1 blur takes the edge off one ray a pixel.
+    # A 1-2-1 blur softens the edges that come from casting a single ray per pixel.
     image = _blurred(_blurred(image).swapaxes(0, 1)).swapaxes(0, 1)
     image *= gain
     image += grain * strength
@@ -34,7 +34,7 @@ def _blurred(image: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def sensor_depth(depth: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Return depth in millimetres as a structured-light camera measures it, 0 where it sees nothing.
+    """Return depth in millimetres as a structured-light camera measures it, 0 where it measures nothing.
 
     The standard deviation follows Khoshelham and Elberink (2012): 1.4 mm/m^2 times the squared distance. Pixels at
     jumps of depth are lost often, and some small patches everywhere.

@@ -1,4 +1,4 @@
-"""Choice of furniture and of places for it: along walls, in corners, around tables."""
+"""Choice of furniture and its places: along walls, in corners, around tables."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from xmask3d.rooms.textures import hsv
 
 KEEPS_COLOR = {"toilet", "sink", "wall sink", "bathtub", "window", "picture", "plant", "counter sink", "refrigerator",
                "mirror"}  # fmt: skip
-"""Kinds that are not recoloured: a blue toilet is rare, and a picture has its own colours."""
+"""Kinds that are not recoloured, since a blue toilet is rare and a picture has its own colours."""
 
 LIBRARY_SHARE = 0.65
-"""How often a library model is taken where there is one; the rest is made by rule."""
+"""Probability of taking a library model if there is one; the rest is procedural."""
 
 
 class Planner:
-    """Planner that furnishes one room.
+    """Planner that furnishes a room.
 
     Args:
-        room: still empty.
+        room: empty room.
         models: models that may be used.
-        rng: all choices come from it.
+        rng: random generator of all choices.
     """
 
     def __init__(self, room: Room, models: Sequence[FurnitureModel], rng: np.random.Generator) -> None:
@@ -41,7 +41,7 @@ class Planner:
         """Pick a piece of one of several kinds, at the origin, slightly rescaled and often recoloured.
 
         Args:
-            longest: upper limit of its width in metres; ignored if nothing is so small.
+            longest: upper limit of the width in metres; ignored if all models are wider.
             made: True for procedural models only.
 
         Raises:
@@ -77,8 +77,8 @@ class Planner:
 
         Args:
             walls: walls that may be tried; all in random order if left out.
-            z: height of its underside; the model's own if left out.
-            clear: free floor to keep before it, metres.
+            z: height of the underside; by default the model's own.
+            clear: metres of free floor to keep in front.
             center: prefer the middle of the wall.
             corner: prefer the ends of the wall.
             away: distance from the wall.
@@ -147,7 +147,7 @@ class Planner:
         return None
 
     def around(self, table: Piece, kinds: Sequence[str], count: int) -> int:
-        """Place chairs of one model around a table, facing it; returns the number of chairs that found a place."""
+        """Place chairs of one model around a table, facing it, and return the number of chairs placed."""
         chair = self.pick(*kinds)
         w, d, _ = table.size
         chair_depth, reach = chair.size[1], 0.06
@@ -174,7 +174,7 @@ class Planner:
         return placed
 
     def before(self, piece: Piece, other: Piece, distance: float, facing: bool, side: float = 0.0) -> Piece | None:
-        """Place `other` before `piece`, turned towards it or the same way."""
+        """Place `other` in front of `piece`, facing it or in the same direction."""
         front = piece.size[1] / 2 + distance + other.size[1] / 2
         x, y = beside(piece, side, front)
         placed = moved(other, (x, y, 0.0), piece.angle + (np.pi if facing else 0.0))

@@ -1,4 +1,4 @@
-"""Fusion of posed pictures to a point cloud, as a scanner does it."""
+"""Fusion of posed pictures to a point cloud, as in a scanner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Picture:
 def fuse(
     pictures: Sequence[Picture], intrinsics: NDArray[np.float64], factor: int, spacing: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int64]]:
-    """Return one point per cell in which a camera saw a surface: the mean of the instance with most pixels there.
+    """Return a point for each cell in which a camera saw a surface: the mean of the cell's most frequent instance.
 
     Args:
         intrinsics: 3 x 3 or larger, of a frame of full size.
-        factor: number of pixels of a frame of full size between two that are used.
+        factor: distance between the used pixels of a frame, in pixels.
         spacing: edge of the cells, metres.
 
     Returns:
@@ -40,7 +40,7 @@ def fuse(
     cell -= cell.min(0)
     extent = cell.max(0) + 1
     key = (cell[:, 0] * extent[1] + cell[:, 1]) * extent[2] + cell[:, 2]
-    # Within a cell only the instance with most pixels counts, or edges would be blurred.
+    # Within a cell only the instance with most pixels counts; otherwise edges would be blurred.
     pair, inverse, count = np.unique(key * (instances.max() + 1) + instances, return_inverse=True, return_counts=True)
     mean = np.stack([np.bincount(inverse, weights) / count for weights in (*points.T, *colors.T)], -1)
     label = np.zeros(len(pair), np.int32)

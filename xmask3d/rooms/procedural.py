@@ -1,4 +1,4 @@
-"""Furniture made by rule: its kinds, sizes and styles. `shapes` builds the meshes."""
+"""Procedural furniture: its kinds, sizes and styles. `shapes` builds the meshes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ SIZES: dict[str, tuple[Range, Range, Range, float]] = {
 
 @dataclass(frozen=True)
 class ProceduralSource:
-    """Recipe of a mesh made by rule; equal sources give equal meshes."""
+    """Recipe of a procedural mesh; equal recipes give equal meshes."""
 
     kind: str
     split: str
@@ -56,7 +56,7 @@ class ProceduralSource:
     variant: int
 
     def style(self) -> Style:
-        """Return the random choices of this piece, from their start."""
+        """Return the stream of random choices of this piece, from its start."""
         return Style(
             np.random.default_rng([self.seed, self.variant, *self.kind.encode(), *self.split.encode()]), self.split
         )
@@ -75,6 +75,6 @@ def procedural_variants(
     for kind, (width, depth, height, elevation) in SIZES.items():
         for variant in range(per_kind):
             source = ProceduralSource(kind, split, seed, variant)
-            # A separate stream for the size: building draws from the start of the piece's own.
+            # The size has a separate stream, because building the piece uses its own stream from the start.
             style = Style(np.random.default_rng([seed, variant, 7, *kind.encode(), *split.encode()]), split)
             yield source, (style.between(*width), style.between(*depth), style.between(*height)), elevation

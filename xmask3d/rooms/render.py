@@ -17,7 +17,7 @@ class Frame:
     Attributes:
         color: H x W x 3 uint8.
         depth: H x W float32, metres along the optical axis, 0 where nothing is hit.
-        instance: H x W int32, position of the mesh in the renderer's list, -1 where nothing is hit.
+        instance: H x W int32, index of the mesh in the renderer's list, -1 where nothing is hit.
         label: H x W int32, class id, 255 where nothing is hit.
     """
 
@@ -31,7 +31,7 @@ class Renderer:
     """Meshes in the world frame, ready for ray casting.
 
     Args:
-        meshes: any number of meshes; an instance is a position in this list.
+        meshes: any number of meshes; an instance is an index into this list.
         labels: class id of each mesh; 255 for all if left out.
         light: light on the surfaces.
         background: colour where no surface is hit, red, green, blue in [0, 1].
@@ -67,7 +67,7 @@ class Renderer:
         Args:
             pose: 4 x 4, camera to world; the camera looks along +z, x right, y down.
             intrinsics: 3 x 3 or larger: focal lengths and principal point in pixels.
-            colored: whether the colours are wanted; they are most of the work, and black without.
+            colored: compute the colours, which are most of the work; otherwise they are black.
         """
         hits = self.rays.cast(*camera_rays(pose, intrinsics, height, width), colored)
         missed = np.flatnonzero(hits.face < 0)
@@ -86,7 +86,7 @@ class Renderer:
 
 
 def camera_rays(pose: NDArray, intrinsics: NDArray, height: int, width: int) -> tuple[FloatArray, FloatArray]:
-    """Return starts and rays, N x 3 each; a ray's depth is 1, so that distances along it are depths."""
+    """Return starts and rays, N x 3 each; rays have a depth of 1, so distances along them equal depths."""
     k, pose = np.asarray(intrinsics, np.float32), np.asarray(pose, np.float32)
     across = ((np.arange(width, dtype=np.float32) - k[0, 2]) / k[0, 0])[:, None] * pose[:3, 0]
     down = ((np.arange(height, dtype=np.float32) - k[1, 2]) / k[1, 1])[:, None] * pose[:3, 1]

@@ -10,7 +10,7 @@ from xmask3d.rooms.planner import Planner, moved, resized
 
 CYCLE = ("bedroom", "bathroom", "living room", "kitchen", "office", "dining room", "bedroom", "bathroom",
          "living room", "kitchen", "office", "kitchen")  # fmt: skip
-"""Kinds of rooms in turn: any twelve in a row hold every class at least twice."""
+"""Order of the kinds of rooms; any twelve consecutive rooms contain every class at least twice."""
 
 ATTEMPTS = 40
 
@@ -25,11 +25,11 @@ def furnish(
 
     Args:
         kind: one of `CYCLE`.
-        models: furniture that may be used; every kind that the recipe needs must be among it.
+        models: furniture that may be used, which must include every kind that the recipe needs.
         shape: function that shapes the empty room, or None for a box.
 
     Raises:
-        DoesNotFit: no attempt found places for everything that such a room must have.
+        DoesNotFit: no attempt found places for all required pieces.
     """
     (low, high), recipe = RECIPES[kind]
     for attempt in range(ATTEMPTS):
@@ -243,7 +243,7 @@ def _worktop(plan: Planner, wall: int, run: Sequence[Piece], counter: Piece, top
     if not plan.room.put(moved(slab, (x, y, top + GAP), wall * np.pi / 2)):
         raise DoesNotFit("counter")
     if sink:
-        # It stands in the worktop's box, whose upper part is only the splash-back.
+        # It is inside the worktop's box, whose upper part is only the splash-back.
         basin = resized(plan.pick("counter sink"), width=min(0.6, (high - low) * 0.7), depth=0.44)
         x, y = plan.room.at_wall(
             wall, (low + high) / 2 + float(plan.rng.uniform(-0.2, 0.2)) * (high - low - basin.size[0]), 0.33

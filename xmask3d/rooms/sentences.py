@@ -1,4 +1,4 @@
-"""Sentences about pictures, with the many words people have for the same things."""
+"""Sentences about pictures, with the various words that people use for the same objects."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "wall": ("wall",),
     "floor": ("floor",),
 }
-"""Kind -> words, the class's own name or the plainest word among the first."""
+"""Kind -> words; the class's own name or the most common word is among the first."""
 
 _WITH_ROOM = (
     "a {room} with {things}",
@@ -102,7 +102,7 @@ def describe(
         kinds: kind of every instance in the picture.
         shares: share of the picture that each fills, in [0, 1].
         room: kind of room.
-        at_most: largest number of different things that are named.
+        at_most: largest number of different objects to name.
     """
     total: dict[str, float] = {}
     number: dict[str, int] = {}

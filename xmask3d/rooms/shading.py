@@ -1,4 +1,4 @@
-"""Shading of surfaces under a room's light: embreex casts the rays, NumPy shades their hits."""
+"""Shading of surfaces in a room's light: embreex casts the rays, NumPy shades their hits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class Light:
     """A room's light.
 
     Attributes:
-        ambient: share of light that comes from everywhere.
-        sun: unit vector towards a far light.
-        sun_strength: share of that light.
+        ambient: share of light from all directions.
+        sun: unit vector towards a distant light.
+        sun_strength: share of the distant light.
         lamp: position of a lamp in metres, or None.
         lamp_strength: share of the lamp's light at a distance of 2 m.
         tint: red, green and blue factors.
-        shadows: whether things shade each other from the lamp; one more ray a pixel.
+        shadows: objects cast shadows in the lamp's light, which needs another ray per pixel.
     """
 
     ambient: float = 0.5
@@ -50,13 +50,13 @@ class Hits:
 
 @dataclass(frozen=True)
 class Looks:
-    """Appearance of every triangle. All textures lie end to end, so that one look-up serves all pixels.
+    """Appearance of every triangle. All textures are concatenated, so that a single look-up serves all pixels.
 
     Attributes:
         normals: F x 3.
         daylight: 2 x F, on the front and the back of each face.
-        texels: T x 3 uint8, all textures one after the other.
-        texture_start, texture_width, texture_height: place and size of each texture.
+        texels: T x 3 uint8, the concatenated textures.
+        texture_start, texture_width, texture_height: position and size of each texture.
     """
 
     normals: FloatArray
@@ -70,7 +70,7 @@ class Looks:
     def of(mesh: Mesh, light: Light) -> "Looks":
         """Compute the appearance of a mesh's faces under a light."""
         normals = mesh.normals()
-        # Half-Lambert: no side is wholly black, as in a room where light bounces often.
+        # Half-Lambert: no side is completely black, as in a room where light bounces often.
         slope = normals @ np.asarray(light.sun, np.float32) / 2
         daylight = light.ambient + light.sun_strength * np.stack([0.5 + slope, 0.5 - slope]) ** 2
         height = np.array([image.shape[0] for image in mesh.textures], np.int32)
@@ -81,7 +81,7 @@ class Looks:
 
 
 class RayCaster:
-    """Ray caster. Each axis is one contiguous row, since NumPy is slow on rows of two or three numbers.
+    """Ray caster. Each axis is a contiguous row, since NumPy is slow on rows of two or three numbers.
 
     Args:
         mesh: mesh in the world frame.
@@ -103,7 +103,7 @@ class RayCaster:
 
         Args:
             starts, rays: N x 3.
-            colored: whether the colours are wanted; black without.
+            colored: compute the colours; otherwise they are black.
         """
         starts, rays = np.ascontiguousarray(starts, np.float32), np.ascontiguousarray(rays, np.float32)
         face, distance, weights = self.trace(starts, rays)
@@ -129,7 +129,7 @@ class RayCaster:
         return result["primID"], result["tfar"], np.stack([result["u"], result["v"]], -1)
 
     def blocked(self, starts: FloatArray, rays: FloatArray, reach: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return True for each of N rays where a surface lies on it, up to `reach` times its length."""
+        """Return True for each of N rays that hits a surface within `reach` times its length."""
         starts, rays = np.ascontiguousarray(starts, np.float32), np.ascontiguousarray(rays, np.float32)
         return np.asarray(self._scene.run(starts, rays, query="OCCLUDED", dists=np.asarray(reach, np.float32))) >= 0
 
@@ -156,7 +156,7 @@ class RayCaster:
     def shade(
         self, points: FloatArray, face: NDArray[np.int32], color: FloatArray, rays: FloatArray | None = None
     ) -> FloatArray:
-        """Light N surface points: N x 3 colours in [0, 1]; surfaces are lit on the side from which `rays` see them."""
+        """Light N surface points, N x 3 colours in [0, 1], on the side from which `rays` see them."""
         light = self.light
         normal = [axis.take(face) for axis in self._normal_axes]
         back = np.zeros(len(face), bool) if rays is None else dot(normal, rays.T) > 0

@@ -1,4 +1,4 @@
-"""The bare room: floor, walls, skirting, ceiling, a rug, and its light."""
+"""Bare room: floor, walls, skirting, ceiling, a rug, and light."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +12,7 @@ from xmask3d.rooms.mesh import ByteArray, Mesh, box, merge, polygons
 from xmask3d.rooms.render import Light, Renderer
 
 UNLABELLED = 255
-"""Label of what has no class: ceilings and rugs, as in ScanNet's 20 classes."""
+"""Label of objects without a class: ceilings and rugs, as in ScanNet's 20 classes."""
 
 WET = ("bathroom", "kitchen")
 
@@ -23,7 +23,7 @@ class BuiltRoom:
 
     Attributes:
         room: layout of the room.
-        renderer: its meshes; in the order of `kinds`.
+        renderer: renderer of the meshes, in the order of `kinds`.
         kinds: kind of each instance, such as "armchair" or "wall".
     """
 

@@ -1,4 +1,4 @@
-"""Random choices of procedural furniture, drawn apart for training and validation."""
+"""Random choices of procedural furniture, separate for training and validation."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,7 +12,7 @@ from xmask3d.rooms.mesh import ByteArray
 Option = TypeVar("Option")
 
 SLOTS = {"train": (0, 1, 3, 4, 6, 7), "val": (2, 5)}
-"""Each range is cut into eight; these parts belong to a split. Both cover the range, no value belongs to both."""
+"""Parts, of the eight of each range, that belong to a split. Both splits span the range, without common values."""
 
 
 class Style:
@@ -35,7 +35,7 @@ class Style:
         return float(low + (high - low) * (slot + self.rng.uniform(0.02, 0.98)) / 8)
 
     def choice(self, options: Sequence[Option]) -> Option:
-        """Choose one of several values, which both splits share."""
+        """Choose one of several values that both splits share."""
         return options[int(self.rng.integers(len(options)))]
 
     def chance(self, probability: float) -> bool:

@@ -1,4 +1,4 @@
-"""Viewpoints of the cameras: at eye height on free floor, looking at things, as a person scans a room."""
+"""Viewpoints of the cameras: at eye height above free floor, facing objects, as a person scans a room."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,18 @@ from xmask3d.rooms.render import Frame, look_at
 from xmask3d.rooms.structure import BuiltRoom
 
 INTRINSICS = np.array([[288.9353025, 0, 159.5, 0], [0, 288.9353025, 119.5, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-"""Of every frame, 4 x 4, pixels: that of ScanNet's frames at 320 x 240."""
+"""Intrinsics of every frame, 4 x 4 in pixels: those of ScanNet's frames at 320 x 240."""
 
 HEIGHT, WIDTH = 240, 320
 
 PREVIEW = 8
-"""Candidates are judged on pictures this many times smaller."""
+"""Factor by which the pictures for judging candidates are smaller."""
 
 PATIENCE = 500
-"""Candidates after which a room of which none was good is given up."""
+"""Number of candidates after which a room without any good view is given up."""
 
 MIN_SURFACE = 1.0
-"""A view of less, in square metres, is not kept: it would hold too few scene points."""
+"""Smallest area of a view in square metres; a smaller one would contain too few scene points."""
 
 Pose = NDArray[np.float64]
 
@@ -28,10 +28,10 @@ Pose = NDArray[np.float64]
 def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candidates_per_view: int = 4) -> list[Pose]:
     """Choose camera-to-world poses of the frames, in the order of a walk.
 
-    Of many random views those are kept that show things, and among them those that show what others do not.
+    Of many random views, those that show objects are kept, and among these the ones that show what others do not.
 
     Raises:
-        UserError: none shows anything.
+        UserError: no view shows any object.
     """
     poses: list[Pose] = []
     scores: list[NDArray[np.float64]] = []
@@ -54,7 +54,7 @@ def choose_views(built: BuiltRoom, count: int, rng: np.random.Generator, candida
 
 
 def small_intrinsics(factor: int) -> NDArray[np.float64]:
-    """Return the intrinsics of the picture that holds every `factor`-th row and column of a frame."""
+    """Return the intrinsics of the picture with every `factor`-th row and column of a frame."""
     small = INTRINSICS.copy()
     small[:2, :3] /= factor
     return small
@@ -76,16 +76,16 @@ def _random_view(built: BuiltRoom, index: int, rng: np.random.Generator) -> Pose
         piece = room.pieces[int(rng.integers(len(room.pieces)))]
         space = piece.box
         target = (np.array(space.low) + np.array(space.high)) / 2
-        # Look a little past it into the room, so that more than one thing is in the picture.
+        # Look slightly past it into the room, so that several objects are in the picture.
         target = target + rng.uniform(0.0, 0.4) * (middle - target)
-        # From the further of two places more of it is in the picture.
+        # From the more distant of two places, more of it is in the picture.
         eye = max(spots, key=lambda spot: float(np.linalg.norm(target[:2] - spot[:2])))
     else:
         target = middle + rng.normal(0, 0.5, 3) * [1, 1, 0.4]
     target[2] = np.clip(target[2], 0.2, 1.5)
     flat = np.linalg.norm(target[:2] - eye[:2])
     if flat < 0.9:
-        # Too near: turn to the far side of the room instead of staring at the floor.
+        # If it is too near, look at the far side of the room instead of the floor.
         away = middle[:2] - eye[:2]
         target[:2] = eye[:2] + 2.0 * away / max(float(np.linalg.norm(away)), 1e-3)
         target[2] = rng.uniform(0.5, 1.2)
@@ -93,7 +93,7 @@ def _random_view(built: BuiltRoom, index: int, rng: np.random.Generator) -> Pose
 
 
 def _free_spot(built: BuiltRoom, height: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw a point at eye height that is in no piece; above low things only if the floor is full."""
+    """Draw a point at eye height outside all pieces; above low furniture only if the floor is full."""
     room = built.room
     margin = 0.3
     best, best_room = None, -1.0
@@ -110,7 +110,7 @@ def _free_spot(built: BuiltRoom, height: float, rng: np.random.Generator) -> NDA
 
 
 def gap_to_pieces(room: Room, x: float, y: float, low: float, high: float) -> float:
-    """Return metres on the floor from a place to the nearest piece that reaches heights from `low` to `high`."""
+    """Return the horizontal distance from a place to the nearest piece at heights from `low` to `high`, in metres."""
     gap = 9.0
     for piece in room.pieces:
         space = piece.box
@@ -135,14 +135,14 @@ def visible_things(built: BuiltRoom, frame: Frame) -> NDArray[np.float64] | None
 
 
 def cover(visible: NDArray[np.float64], count: int) -> list[int]:
-    """Pick views greedily so that each thing is seen often: a thing seen k times counts 1 / (1 + k)."""
+    """Choose views greedily so that each object is seen often: an object seen k times counts 1 / (1 + k)."""
     seen = np.zeros(visible.shape[1])
     chosen: list[int] = []
     gain = np.minimum(visible, 0.08) / 0.08
     left = list(range(len(visible)))
     while len(chosen) < count:
         if not left:
-            # Fewer good views than frames: film some again.
+            # If there are fewer good views than frames, some are repeated.
             left = list(range(len(visible)))
         best = max(left, key=lambda i: float((gain[i] / (1 + seen)).sum()))
         left.remove(best)
@@ -152,7 +152,7 @@ def cover(visible: NDArray[np.float64], count: int) -> list[int]:
 
 
 def walk(poses: list[Pose]) -> list[Pose]:
-    """Order views so that each is near the one before, in place and direction."""
+    """Order views so that each is near the previous one in position and direction."""
     left = list(range(1, len(poses)))
     order = [0]
     while left:

@@ -1,4 +1,4 @@
-"""Writer of one room as processed ScanNet: a labelled point cloud, posed frames, label images and captions."""
+"""Writer of a room in the layout of processed ScanNet: labelled point cloud, posed frames, label images, captions."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from xmask3d.rooms.render import Frame
 from xmask3d.rooms.structure import UNLABELLED, BuiltRoom
 
 POINT_SPACING = 0.035
-"""Edge of the cells of which each holds one point, metres."""
+"""Edge of the cells in metres; each cell has one point."""
 
 FRAME_STEP = 20
 """ScanNet's processed frames are every 20th: stems 0, 20, 40, ..."""
@@ -30,7 +30,7 @@ _NYU40[:20] = NYU20
 
 
 OBJECTS_PER_CLASS = 1000
-"""A point's object id is its NYU40 class id times this, plus the number of the object in its room, from 1."""
+"""A point's object id is its NYU40 class id times this factor, plus the number of the object in its room, from 1."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def objects_file(out: Path, split: str, scene: str) -> Path:
 
 
 class SceneWriter:
-    """Writer of the files of one scene; the point cloud comes last, so that its presence means a complete room.
+    """Writer of the files of a scene; the point cloud comes last, so that its presence marks a complete room.
 
-    What the scene held before is removed: frames of another room would count as views of this one.
+    Earlier content of the scene is removed, since frames of another room would count as views of this one.
     """
 
     def __init__(self, out: Path, split: str, scene: str) -> None:
@@ -142,11 +142,11 @@ def caption(built: BuiltRoom, instance: NDArray[np.int32], rng: np.random.Genera
 def scan(
     built: BuiltRoom, frames: list[Frame], poses: list[viewpoints.Pose], exposure: float, rng: np.random.Generator
 ) -> Cloud:
-    """Fuse frames to a cloud with one point per cell, as a scanner does: only surfaces that some camera saw.
+    """Fuse frames to a cloud with one point per cell, as a scanner does, from surfaces seen by some camera.
 
-    Smaller views from further cameras join in, since a scan's frames are more than those that are kept.
+    Smaller views from additional cameras are included, since a scan has more frames than those that are kept.
     """
-    # Every second pixel lies closer than the cells at any distance in a room.
+    # Every second pixel is dense enough for the cells at any distance in a room.
     pictures = [Picture(frame, pose, 2) for frame, pose in zip(frames, poses, strict=True)]
     for pose in viewpoints.choose_views(built, max(2, len(poses) // 3), rng, candidates_per_view=2):
         pictures.append(Picture(viewpoints.small_view(built, pose, 2), pose, 1))
@@ -157,7 +157,7 @@ def scan(
 
 
 def _exposure(frames: list[Frame], rng: np.random.Generator) -> float:
-    """Draw a camera's automatic exposure, not always right: the factor that brings the mean to a usual brightness."""
+    """Draw a camera's automatic exposure, with an error: the factor that gives the mean a typical brightness."""
     mean = float(np.mean([frame.color.mean() for frame in frames])) / 255
     return float(np.clip(rng.uniform(0.42, 0.56) / max(mean, 1e-3), 0.7, 1.8))
 
@@ -171,16 +171,16 @@ def encode_png(image: NDArray) -> bytes:
     """Encode a grey PNG file in half of Pillow's time. Args: image: H x W uint8 or uint16.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: the shape or type is wrong.
     """
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"an image {image.shape} of {image.dtype}: H x W of uint8 or uint16")
     pixels = np.ascontiguousarray(image.astype(image.dtype.newbyteorder(">"))).view(np.uint8)
     rows = np.empty((len(pixels), pixels.shape[1] + 1), np.uint8)
-    rows[:, 0] = 2  # filter "up": what differs from the row above
+    rows[:, 0] = 2  # filter "up": the difference from the row above
     rows[:1, 1:] = pixels[:1]
     np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
-    # Looking for repetitions beyond runs costs time, and finds none in noise.
+    # Searching for more than runs costs time, and finds no repetitions in noise.
     packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8 * image.itemsize, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", packer.compress(rows.tobytes()) + packer.flush()), (b"IEND", b""))
@@ -189,5 +189,5 @@ def encode_png(image: NDArray) -> bytes:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON at once or not at all."""
+    """Write JSON completely or not at all."""
     atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

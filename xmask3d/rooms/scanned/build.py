@@ -1,4 +1,4 @@
-"""Furnished rooms made ready for the camera: shell, furniture, things on walls and tops, light, the outside."""
+"""Preparation of furnished rooms for the camera: shell, furniture, objects on walls and tops, light, the outside."""
 
 import numpy as np
 
@@ -18,11 +18,11 @@ SHINE = {
     "mirror": 1.0, "refrigerator": 0.4, "stove": 0.4, "counter sink": 0.6, "sink": 0.15, "wall sink": 0.15,
     "bathtub": 0.2, "toilet": 0.15, "washing machine": 0.2, "counter": 0.15, "picture": 0.25, "piano": 0.3,
 }  # fmt: skip
-"""Shine of furniture by kind; bare metal shines wherever it is."""
+"""Shine of furniture by kind; bare metal always shines."""
 
 METAL_SHINE = 0.5
 PANE_FACES = 2
-"""A window made by rule begins with the two triangles of its pane."""
+"""The first two triangles of a procedural window are its pane."""
 
 
 def build_scanned(room: Room, settings: ScanSettings, rng: np.random.Generator) -> ScannedRoom:
@@ -55,7 +55,7 @@ def build_scanned(room: Room, settings: ScanSettings, rng: np.random.Generator) 
 
 
 def _television(room: Room, rng: np.random.Generator) -> list[Part]:
-    """Put a television on the low stand; it keeps its space free of clutter."""
+    """Place a television on the low stand, and keep its space free of clutter."""
     stand = television_place(room)
     if stand is None:
         return []
@@ -67,7 +67,7 @@ def _television(room: Room, rng: np.random.Generator) -> list[Part]:
 
 def _surfaces(parts: list[Part]) -> Surfaces:
     outside = [np.arange(len(part.mesh.faces)) < (PANE_FACES if part.kind == "window" else 0) for part in parts]
-    # Painted units may be of one grey, and are no metal.
+    # Painted units may have a single grey, but are no metal.
     shine = [np.maximum(_metal(part.mesh) * (part.kind not in UNITS), part.shine) for part in parts]
     return Surfaces(np.concatenate(outside), np.concatenate(shine).astype(np.float32))
 
@@ -88,7 +88,7 @@ def _beam(room: Room, probability: float, rng: np.random.Generator) -> Sunbeam |
     if not windows or rng.random() >= probability:
         return None
     window: Piece = windows[int(rng.integers(len(windows)))]
-    # A window's front, which looks into the room, is turned from -y by its angle.
+    # A window's front, which faces the room, is rotated from -y by its angle.
     outward = np.array([-np.sin(window.angle), np.cos(window.angle)])
     turn, rise = float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.3, 0.9))
     c, s = np.cos(turn), np.sin(turn)

@@ -1,4 +1,4 @@
-"""Pictures as a cheap camera takes them: exposure, white balance, blur, grain, blown highlights, JPEG."""
+"""Pictures of a cheap camera: exposure, white balance, blur, grain, blown highlights and JPEG."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from xmask3d.rooms.scanned.film import Film, PlainArray
 from xmask3d.rooms.scanned.settings import ScanSettings
 
 TARGET = 0.52
-"""Mean brightness that the automatic exposure aims at."""
+"""Target brightness of the automatic exposure."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def choose_camera(settings: ScanSettings, rng: np.random.Generator) -> Camera:
 
 
 def take_picture(film: Film, camera: Camera, settings: ScanSettings, rng: np.random.Generator) -> bytes:
-    """Return a JPEG file of what falls on the film. Each frame is exposed by itself, as cameras do."""
+    """Return a JPEG file of the light on the film. Each frame has its own exposure, as in real cameras."""
     light = film.light
     mean = float(np.minimum(light, 1).mean())
     gain = np.clip(TARGET / max(mean, 1e-3), 0.5, 3.5) * 2 ** (camera.offset + rng.normal(0, settings.exposure / 3))
@@ -79,7 +79,7 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 def _blurred(image: PlainArray, sigma: float) -> PlainArray:
-    """Blur with a kernel of three pixels each way; sharp rays need some of it in any case."""
+    """Blur with a kernel of three pixels to each side; ray casting always needs some blur."""
     side = np.exp(-0.5 / max(sigma, 0.45) ** 2)
     for axis in (0, 1):
         padded = np.concatenate([image.take([0], axis), image, image.take([-1], axis)], axis)

@@ -1,4 +1,4 @@
-"""Clutter: small things that are dropped on tops, seats and floors where they lie flat."""
+"""Clutter: small objects dropped onto tops, seats and floors where they lie flat."""
 
 from collections.abc import Mapping, Sequence
 
@@ -58,7 +58,7 @@ ON: Mapping[str, tuple[float, tuple[Maker, ...]]] = {
     "piano": (1.0, (things.books, things.vase)),
     "low tv stand": (1.5, (*_TOP, things.appliance)),
 }
-"""Kind of furniture -> mean number of things on one piece, and what they are."""
+"""Kind of furniture -> mean number of objects on a piece, and the kinds of objects."""
 
 FLOOR: tuple[Maker, ...] = (
     things.bag, things.shoes, things.package, things.basket, things.ball, things.clothes, things.books, things.cushion,
@@ -67,7 +67,7 @@ FLOOR_THINGS = 3.0
 """Mean number of things on the floor of a room."""
 
 FLAT = 0.03
-"""Largest difference of height, metres, under the corners of a thing that lies."""
+"""Largest difference in height under the corners of an object, in metres."""
 
 TRIES = 6
 
@@ -79,7 +79,7 @@ def scatter(
 
     Args:
         pieces: mesh of each piece of the room, then the floor's.
-        taken: space that other things fill.
+        taken: space occupied by other objects.
         amount: number of things, relative to the usual.
     """
     if amount <= 0:
@@ -107,7 +107,7 @@ def scatter(
 
 
 def _angle(base: float, rng: np.random.Generator) -> float:
-    """Turn most things like the furniture they lie on, the rest anyhow."""
+    """Align most objects with the furniture under them, and rotate the rest at random."""
     return base + float(rng.normal(0, 0.2) if rng.random() < 0.7 else rng.uniform(0, 6.28))
 
 
@@ -115,7 +115,7 @@ def _drop(
     thing: Mesh, place: np.ndarray, start: float, ground: Renderer, support: int, room: Room,
     placed: list[Mesh], boxes: list[Box],
 ) -> bool:  # fmt: skip
-    """Let a thing fall from a height; keep it where all of its underside rests on one support, free of other things."""
+    """Drop an object from a height; keep it if its underside rests on a single support without other objects."""
     low, high = thing.bounds[0][:2] + place, thing.bounds[1][:2] + place
     if (
         (low < 0.02).any()

@@ -1,4 +1,4 @@
-"""Light that reaches a camera in a room, before the camera's own faults: one ray a pixel."""
+"""Light that reaches a camera in a room, before the camera's own errors; one ray per pixel."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Sunbeam:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Properties of F faces that matter to a camera.
+    """Properties of F faces that a camera needs.
 
     Attributes:
         outside: bool, faces through which the outside is seen.
@@ -47,7 +47,7 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class ScannedRoom(BuiltRoom):
-    """Room with what a camera needs to know of it.
+    """Room with everything that a camera needs.
 
     Attributes:
         surfaces: properties of the renderer's faces.
@@ -116,11 +116,11 @@ def expose(room: ScannedRoom, pose: NDArray, intrinsics: NDArray, height: int, w
 
 
 def _corner_shade(points: PlainArray, size: tuple[float, float, float]) -> PlainArray:
-    """Return how much light reaches N points near the edges of a room of `size`, where walls hide the room."""
+    """Return the share of light that reaches N points near the edges of a room of `size`, where walls occlude it."""
     x, y, z = (
         np.minimum(np.abs(axis), np.abs(np.float32(far) - axis)) for axis, far in zip(points.T, size, strict=True)
     )
-    # The nearest wall may be the one that the point is on, so the second nearest counts.
+    # The point may be on the nearest wall, so the second nearest one counts.
     second = np.maximum(np.minimum(x, y), np.minimum(np.maximum(x, y), z))
     return (1 - np.float32(0.28) * np.exp(-second / np.float32(0.25))).astype(np.float32)
 
@@ -128,7 +128,7 @@ def _corner_shade(points: PlainArray, size: tuple[float, float, float]) -> Plain
 def _beam_light(
     renderer: Renderer, beam: Sunbeam, points: PlainArray, normals: PlainArray, behind: PlainArray
 ) -> PlainArray:
-    """Return the sun's light on N points: only what faces the sun and sees it through the window.
+    """Return the sun's light on N points, which is 0 unless they face the sun and see it through the window.
 
     Args:
         normals: N x 3. behind: N, above 0 where the camera sees the back of a surface.

@@ -28,7 +28,7 @@ def furnish_scanned(
     kind: str, split: str, models: Sequence[FurnitureModel], settings: ScanSettings, rng: np.random.Generator
 ) -> Room:
     """Furnish a room of any shape. Args: kind: one of `CYCLE`; split: "train" or "val", of the models made by rule."""
-    # Windows made by rule only: their panes are known, so the outside shows in them.
+    # Only procedural windows are used, since their panes are known and can show the outside.
     usable = [model for model in models if model.kind != "window" or isinstance(model.source, ProceduralSource)]
     room = furnish(kind, usable, rng, lambda empty, draws: shape_room(empty, settings, draws))
     plan = Planner(room, [*usable, *low_stands(split)], rng)
@@ -46,7 +46,7 @@ def furnish_scanned(
 
 
 def _to_the_floor(piece: Piece, plan: Planner, probability: float) -> Piece:
-    """Return a window that reaches down to the floor, where nothing stands before it; other pieces as they are."""
+    """Extend a window down to the floor if nothing is in front of it; return other pieces unchanged."""
     if piece.model.kind != "window" or not plan.chance(probability):
         return piece
     x, y, z = piece.position
@@ -55,7 +55,7 @@ def _to_the_floor(piece: Piece, plan: Planner, probability: float) -> Piece:
 
 
 def low_stands(split: str) -> list[FurnitureModel]:
-    """Return low TV stands made by rule, others in each split."""
+    """Return procedural low TV stands, which differ between the splits."""
     kind, models = "low tv stand", []
     for variant in range(LOW_STANDS):
         style = Style(np.random.default_rng([variant, 7, *kind.encode(), *split.encode()]), split)
@@ -65,7 +65,7 @@ def low_stands(split: str) -> list[FurnitureModel]:
 
 
 class Paint:
-    """Colours that a kitchen's units and its worktops have in common.
+    """Common colours of a kitchen's units and worktops.
 
     Args:
         probability: probability that they have.
@@ -99,12 +99,12 @@ class Paint:
 
 
 def _painted(image: ByteArray, color: tuple[float, float, float]) -> ByteArray:
-    """Return a texture in another colour, with half of its own light and dark."""
+    """Return a texture in another colour, with half of its own contrast."""
     gray = image.astype(np.float64).mean(-1, keepdims=True)
     shade = 0.5 + 0.5 * gray / max(float(gray.mean()), 1.0)
     return to_bytes(np.asarray(color) * shade)
 
 
 def television_place(room: Room) -> Piece | None:
-    """Return the low stand that a television stands on, if the room has one."""
+    """Return the low stand for a television, if the room has one."""
     return next((piece for piece in room.pieces if piece.model.kind == "low tv stand"), None)

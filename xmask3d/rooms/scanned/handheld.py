@@ -1,4 +1,4 @@
-"""Viewpoints of a person who films a room from a few places, and the poses that a tracker writes for them."""
+"""Viewpoints of a person who films a room from a few places, and their poses as recorded by a tracker."""
 
 from dataclasses import dataclass
 
@@ -24,10 +24,10 @@ from xmask3d.rooms.viewpoints import (
 )
 
 CANDIDATES = 4
-"""Random views for each one that is kept."""
+"""Number of random views for each one that is kept."""
 
 SECTOR = np.radians(60)
-"""Largest angle between a view and the heading of a recording of one side."""
+"""Largest angle between a view and the heading, if only one side of the room is recorded."""
 
 MARGIN = 0.3
 """Metres between a camera and any wall."""
@@ -47,7 +47,7 @@ class Route:
 
 
 def choose_route(room: ScannedRoom, settings: ScanSettings, rng: np.random.Generator) -> Route:
-    """Draw the places of a recording; a part of the recordings shows one side of the room only."""
+    """Draw the places of a recording; some recordings show only one side of the room."""
     low, high = (max(1, round(value)) for value in settings.places)
     count = int(rng.integers(low, high + 1))
     partial = rng.random() < settings.partial
@@ -66,7 +66,7 @@ def film_room(
     """Choose camera-to-world poses on a route, in the order of a walk.
 
     Raises:
-        UserError: no view shows anything.
+        UserError: no view shows any object.
     """
     places = list(route.places)
     poses: list[Pose] = []
@@ -75,14 +75,14 @@ def film_room(
         if index >= count * CANDIDATES and poses:
             break
         spot = index % len(places)
-        # Where nothing is found for long, any direction will do.
+        # After many failures any direction is accepted.
         heading = route.heading if index < PATIENCE // 4 else None
         pose = _random_pose(room.room, places[spot], heading, settings, rng)
         intrinsics = small_intrinsics(PREVIEW)
         frame = room.renderer.render(pose, intrinsics, HEIGHT // PREVIEW, WIDTH // PREVIEW, colored=False)
         visible = visible_things(room, frame)
         if visible is None:
-            # The person steps aside where only a wall or a cupboard is in the picture.
+            # The person steps aside if only a wall or a cupboard is in the picture.
             if index % 7 == 6:
                 places[spot] = _place(room.room, rng)
             continue
@@ -158,11 +158,11 @@ def world_frame(settings: ScanSettings, rng: np.random.Generator) -> Pose:
 
 
 def tracked(poses: list[Pose], settings: ScanSettings, rng: np.random.Generator) -> list[Pose]:
-    """Return the poses as a tracker writes them: each is off, and like the one before it."""
+    """Return the poses as recorded by a tracker, whose errors are similar from pose to pose."""
     shift, turn = rng.normal(0, settings.pose_shift, 3), rng.normal(0, settings.pose_turn, 3)
     written = []
     for pose in poses:
-        # A walk that keeps its variance: 0.8² + 0.6² = 1.
+        # A random walk with constant variance: 0.8² + 0.6² = 1.
         shift = 0.8 * shift + 0.6 * rng.normal(0, settings.pose_shift, 3)
         turn = 0.8 * turn + 0.6 * rng.normal(0, settings.pose_turn, 3)
         angle = float(np.radians(np.linalg.norm(turn)))

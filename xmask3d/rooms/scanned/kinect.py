@@ -1,4 +1,4 @@
-"""Depth as a structured-light camera measures it: quantised disparity, edges that fly, and surfaces without depth."""
+"""Depth of a structured-light camera: quantised disparity, flying pixels at edges, and surfaces without depth."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ def sense_depth(film: Film, focal: float, settings: ScanSettings, rng: np.random
     lost = _lost(film, settings, rng)[rows, columns] | (true <= 0) | _shadowed(true, focal, settings.shadow)
     disparity = focal * BASELINE / np.maximum(depth, 0.1)
     noise = rng.standard_normal(depth.shape, dtype=np.float32)
-    # Block matching looks at neighbours, so neighbouring errors are alike.
+    # Block matching uses neighbouring pixels, so neighbouring errors are similar.
     disparity += np.float32(settings.disparity_noise) * (0.6 * noise + 0.8 * _smooth(rng, depth.shape, 3))
     if settings.disparity_step > 0:
         disparity = np.round(disparity / settings.disparity_step) * settings.disparity_step
@@ -62,7 +62,7 @@ def _flying(depth: PlainArray, probability: float, rng: np.random.Generator) -> 
 
 
 def _shadowed(depth: PlainArray, focal: float, strength: float) -> NDArray[np.bool_]:
-    """Return pixels that a nearer surface hides from the projector, which stands to the left of the camera."""
+    """Return the pixels that a nearer surface hides from the projector, which is to the left of the camera."""
     if strength <= 0:
         return np.zeros(depth.shape, bool)
     place = np.arange(depth.shape[1]) + focal * BASELINE / np.maximum(depth, 0.1) * np.float32(strength)
@@ -71,8 +71,8 @@ def _shadowed(depth: PlainArray, focal: float, strength: float) -> NDArray[np.bo
 
 
 def _lost(film: Film, settings: ScanSettings, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return pixels whose surface sends no pattern back; they lie in patches."""
-    # Infrared light: what is black to the eye is mostly black there, and it fades with distance.
+    """Return the pixels whose surface reflects no pattern; they form patches."""
+    # In infrared light, surfaces that look black are mostly black too, and light fades with distance.
     dim = 1 / (1 + np.exp((film.albedo - 0.05 - 0.015 * film.depth) / 0.02))
     glint = 0.35 + 0.65 * np.clip((film.facing - 0.85) / 0.1, 0, 1)
     slant = np.clip((0.28 - film.facing) / 0.16, 0, 1)
@@ -84,7 +84,7 @@ def _lost(film: Film, settings: ScanSettings, rng: np.random.Generator) -> NDArr
 
 
 def _patches(rng: np.random.Generator, shape: tuple[int, ...]) -> PlainArray:
-    """Draw numbers in [0, 1] that are alike in patches of some pixels."""
+    """Draw numbers in [0, 1] that are similar within patches of some pixels."""
     noise = _smooth(rng, shape, 6)
     return (1 / (1 + np.exp(-1.7 * noise))).astype(np.float32)
 

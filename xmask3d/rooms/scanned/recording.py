@@ -1,4 +1,4 @@
-"""Recording of a room: what a hand-held depth camera keeps of it, fused by the code that fuses a user's recording."""
+"""Recording of a room by a hand-held depth camera, fused by the same code as a user's recording."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,13 @@ from xmask3d.scan.views import lift
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame: what fell on the film, and what was written of it.
+    """Frame of a recording: the light on the film, and the recorded pictures.
 
     Attributes:
         film: light, true depth and true instances.
         jpeg: colour picture.
         depth: H x W millimetres, 0 where nothing was measured.
-        true_pose, pose: camera to world, as it was and as the tracker wrote it.
+        true_pose, pose: camera to world, the true pose and the one recorded by the tracker.
         intrinsics: 4 x 4.
     """
 
@@ -38,7 +38,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class RoomScan:
-    """Frames that are kept, and the cloud fused from them and from others.
+    """Kept frames of a recording, and the cloud fused from them and from other frames.
 
     Attributes:
         shots: frames in the order of the walk.

@@ -30,7 +30,7 @@ def shape_room(room: Room, settings: ScanSettings, rng: np.random.Generator) -> 
 
 
 def _chimney(room: Room, rng: np.random.Generator) -> None:
-    """Put a block before the middle of a wall."""
+    """Place a block in front of the middle of a wall."""
     wall, across, deep = int(rng.integers(0, 4)), float(rng.uniform(0.7, 1.4)), float(rng.uniform(0.2, 0.45))
     middle = room.length(wall) * float(rng.uniform(0.35, 0.65))
     along = (middle - across / 2, middle + across / 2)
@@ -59,7 +59,7 @@ def ceiling_height(room: Room, x: float, y: float) -> float:
 
 
 def in_block(room: Room, x: float, y: float, margin: float) -> bool:
-    """Return True for a place on the floor inside a walled off part, or nearer to one than `margin` metres."""
+    """Return True for a place on the floor inside a walled-off part, or closer to one than `margin` metres."""
     return any(
         block.low[0] - margin < x < block.high[0] + margin and block.low[1] - margin < y < block.high[1] + margin
         for block in room.blocks

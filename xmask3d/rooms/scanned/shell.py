@@ -11,7 +11,7 @@ from xmask3d.rooms.scanned.walls import Part
 from xmask3d.rooms.structure import UNLABELLED
 
 WHITE_WALLS = 0.55
-"""Share of rooms whose walls are white or nearly so, as most are."""
+"""Share of rooms with white or nearly white walls."""
 
 
 def shell(room: Room, tiles: float, rng: np.random.Generator) -> list[Part]:
@@ -45,7 +45,7 @@ def _walls(room: Room, tiles: float, rng: np.random.Generator) -> Mesh:
 
 
 def _tiles(room: Room, rng: np.random.Generator) -> Mesh:
-    """Build tiles before the walls: a band above a kitchen's worktop, the lower part or all of a bathroom."""
+    """Build tiles on the walls: a strip above a kitchen's worktop, or the lower part or all of a bathroom's walls."""
     kitchen = room.kind == "kitchen"
     low = float(rng.uniform(0.8, 0.9)) if kitchen else 0.0
     high = float(rng.uniform(1.35, 1.6)) if kitchen else float(rng.choice([1.2, 2.0, room.size[2] - 0.01]))

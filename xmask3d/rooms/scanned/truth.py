@@ -1,4 +1,4 @@
-"""True labels of a fused cloud: each point takes the object whose surface lies nearest."""
+"""True labels of a fused cloud: each point takes the object with the nearest surface."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ CELL = 0.02
 """Edge of the cells in which one true point of each object is kept, metres."""
 
 STRIDE = 2
-"""Interval of the rows and columns of a frame in use: closer than the fusion's voxels at any distance in a room."""
+"""Interval of the used rows and columns of a frame, smaller than the fusion's voxels at any distance in a room."""
 
 NOBODY = -1
 
@@ -46,7 +46,7 @@ def true_surfaces(
 def nearest_instance(
     points: NDArray[np.float32], surface: NDArray[np.float32], instance: NDArray[np.int32], reach: float
 ) -> NDArray[np.int32]:
-    """Return the instance of the nearest true point, or `NOBODY` where none lies within `reach` metres."""
+    """Return the instance of the nearest true point, or `NOBODY` if there is none within `reach` metres."""
     tree = cKDTree(surface, balanced_tree=False, compact_nodes=False)
     distance, row = tree.query(points, distance_upper_bound=reach)
     found = np.isfinite(distance)

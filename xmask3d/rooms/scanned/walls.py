@@ -13,7 +13,7 @@ from xmask3d.rooms.scanned import pictures, things
 from xmask3d.rooms.structure import UNLABELLED
 
 AWAY = 0.004
-"""Metres between a wall and what hangs on it."""
+"""Metres between a wall and objects on it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True)
 class WallSide:
-    """Side of a wall: a foot point, the direction along it and the angle of what hangs there, its front to the room."""
+    """Side of a wall: a foot point, the direction along it, and the angle of objects on it, which face the room."""
 
     foot: tuple[float, float]
     along: tuple[float, float]
@@ -56,7 +56,7 @@ def wall_sides(room: Room) -> Iterator[WallSide]:
 
 
 def decorate(room: Room, amount: float, rng: np.random.Generator) -> list[Part]:
-    """Hang things where walls are free; each keeps its space free of the next."""
+    """Hang objects on free parts of the walls; each reserves its space."""
     sides = list(wall_sides(room))
     wet = room.kind in ("bathroom", "kitchen")
     wishes: list[tuple[float, str, tuple[float, float]]] = [

@@ -29,7 +29,7 @@ def write_scan(
         stem = str(index * FRAME_STEP)
         writer.add_frame(stem, shot.jpeg, shot.depth, shot.film.label, shot.pose)
         captions[stem] = caption(room, shot.film.instance, rng)
-    # Face labels are those of instances; the first face of each instance tells its class.
+    # Faces have the labels of their instances, so the first face of each instance gives its class.
     renderer = room.renderer
     class_of = np.full(len(room.kinds), UNLABELLED)
     class_of[renderer.face_instance] = renderer.face_label

@@ -1,4 +1,4 @@
-"""Builders of procedural furniture, one function a kind."""
+"""Builders of procedural furniture, one function per kind."""
 
 from collections.abc import Callable
 

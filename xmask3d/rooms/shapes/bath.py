@@ -1,4 +1,4 @@
-"""Toilets, wash basins and bathtubs made by rule.
+"""Procedural toilets, wash basins and bathtubs.
 
 Each function takes a style and a size (width, depth, height) in metres and returns a mesh roughly of that size,
 standing on the floor around the origin, front facing -y.
@@ -106,7 +106,7 @@ def _deck(w: float, d: float, radius_x: float, radius_y: float, h: float, color:
     """Build a flat rectangle at height h with an oval hole."""
     angle = np.linspace(0, 2 * np.pi, 29)
     oval = np.stack([np.cos(angle) * radius_x, np.sin(angle) * radius_y], -1)
-    # The same angles on the rectangle's edge: stretch each direction until it hits a side.
+    # The same angles on the rectangle's edge: each direction is extended until it hits a side.
     reach = 1 / np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))
     edge = np.stack([np.cos(angle) * reach * w / 2, np.sin(angle) * reach * d / 2], -1)
     grid = np.stack([edge, oval])[::-1]

@@ -1,4 +1,4 @@
-"""Beds, chairs, sofas, tables, desks and lamps made by rule.
+"""Procedural beds, chairs, sofas, tables, desks and lamps.
 
 Each function takes a style and a size (width, depth, height) in metres and returns a mesh roughly of that size,
 standing on the floor around the origin, front facing -y.

@@ -1,4 +1,4 @@
-"""Doors, windows, curtains, pictures and mirrors made by rule: everything in or on a wall.
+"""Procedural doors, windows, curtains, pictures and mirrors: everything in or on a wall.
 
 Each function takes a style and a size (width, depth, height) in metres and returns a mesh roughly of that size,
 standing on the floor around the origin, front facing -y.
@@ -60,7 +60,7 @@ def picture(style: Style, size: Size) -> Mesh:
     x, z = w / 2 - rim - mount, rim + mount
     return merge(
         box((-w / 2, -d / 4, 0), (w / 2, d / 2, h), style.white()),
-        pane(x, -d / 4 - 0.004, z, h - z, canvas),  # one painting fills it, whatever its shape
+        pane(x, -d / 4 - 0.004, z, h - z, canvas),  # filled by a single painting, whatever its shape
         *[box((x0, -d / 2, 0), (x0 + rim, d / 2, h), frame) for x0 in (-w / 2, w / 2 - rim)],
         *[box((-w / 2, -d / 2, z0), (w / 2, d / 2, z0 + rim), frame) for z0 in (0, h - rim)],
     )

@@ -1,4 +1,4 @@
-"""Parts that several pieces of furniture share."""
+"""Parts shared by several pieces of furniture."""
 
 from xmask3d.rooms.mesh import ByteArray, Mesh, as_texture, box, merge, polygons, sheet
 

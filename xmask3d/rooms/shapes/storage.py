@@ -1,4 +1,4 @@
-"""Cabinets, shelves, counters and kitchen appliances made by rule.
+"""Procedural cabinets, shelves, counters and kitchen appliances.
 
 Each function takes a style and a size (width, depth, height) in metres and returns a mesh roughly of that size,
 standing on the floor around the origin, front facing -y.
