@@ -68,13 +68,48 @@ def test_features_of_many_places_are_packed_in_parts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("xmask3d.segment.page_words.load_text_tower", lambda folder: tower)
     some = np.arange(count) % len(features.fused)
     features.fused, features.clip, features.base = (v[some] for v in (features.fused, features.clip, features.base))
-    features.row = np.arange(count, dtype=np.int32)
+    features.row, features.view_count = np.arange(count, dtype=np.int32), features.view_count[some]
     tracemalloc.start()
     words = page_words(features, np.arange(count))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert words is not None and words.content["places"] == count
     assert most < 2 * count * features.fused.shape[1] * 2 * 4  # less than all features in single precision, twice
+
+
+def with_regions(features: PointFeatures, kind: str) -> PointFeatures:
+    """Features with two divisions of the cloud; a tenth of the parts holds points but no place."""
+    rng, count = np.random.default_rng(1), len(features.points)
+    features.place_part = rng.integers(0, 90, count).astype(np.int32)
+    features.part = np.where(rng.random(count) < 0.1, rng.integers(90, 100, count), features.place_part).astype(
+        np.int32
+    )
+    features.part_regions = np.stack([np.arange(100), np.arange(100) // 2], 1).astype(np.int32)
+    features.view_count = rng.integers(1, 9, count).astype(np.int32)
+    features.about |= {"regions": kind, "confidence_temperature": "0.6", "gate_weights": "0.7 -1.0 -0.66 1.0"}
+    return features
+
+
+@needs_browser
+def test_several_words_are_voted_on_by_regions_as_query_does(tmp_path: Path) -> None:
+    words = ["chair|stool", "sofa", "floor", "table"]
+    with Browser(tmp_path / "profile") as browser:
+        for number, (regions, gate) in enumerate(
+            [("gate", "soft"), ("votes", "hard"), ("gate", "clip"), ("none", "clip")]
+        ):
+            features = room_features(gate) if regions == "none" else with_regions(room_features(gate), regions)
+            encode = text_encoder(features)
+            write_result(query_features(features, CLASSES, encode), tmp_path / f"{number}")
+            browser.open((tmp_path / f"{number}" / "scene.html").as_uri())
+            browser.run("xmask3d.ask(arguments[0])", ", ".join(words))
+            got, sure = (np.array(browser.run(f"return [...xmask3d.{name}()]")) for name in ("labels", "sureness"))
+            wanted = query_features(features, words, encode)
+            assert (got == wanted.labels).mean() > 0.99, (regions, gate)
+            same = got == wanted.labels
+            assert np.abs(sure - wanted.confidence)[same].max() < 0.02, (regions, gate)
+            alone = query_features(room_features(gate), words, encode).labels
+            assert regions == "none" or (alone == wanted.labels).mean() < 0.9  # regions do change the answer
+        assert browser.errors() == []
 
 
 @needs_browser

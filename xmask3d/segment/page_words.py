@@ -44,10 +44,13 @@ def page_words(features: PointFeatures, points: np.ndarray) -> PageWords | None:
     content = {
         **_packed_tower(tower),
         **_packed_features(features, places),
+        **_packed_regions(features, points, places),
         "learned": None if learned is None else sorted(learned),
         "small": sorted(SMALL),
         "places": len(places),
         "base": pack(features.base[places].astype("<f2")),
+        "covered": pack(features.clip[places].any(1).astype(np.uint8)),
+        "views": pack(features.view_count[places].astype("<i4")),
         "base_names": features.fact("base_names").split("\n"),
         **{name: float(features.numbers(name, 1)[0]) for name in ("temperature", "base_ratio", "novel_ratio")},
         "gate": about.get("gate", "hard"),
@@ -95,6 +98,23 @@ def _packed_features(features: PointFeatures, places: np.ndarray) -> dict[str, o
         "steps": pack(steps[used].astype("<f4")),
         "basis": pack(axes[used].astype("<f4")),
         "mean": pack(mean.astype("<f4")),
+    }
+
+
+def _packed_regions(features: PointFeatures, points: np.ndarray, places: np.ndarray) -> dict[str, object]:
+    """Pack the parts of the page's points and places, and the regions of these parts; no parts without regions."""
+    if not len(features.part_regions):
+        return {"parts": 0}
+    both = np.concatenate([features.part[points], features.place_part[places]])
+    used, part = np.unique(both, return_inverse=True)
+    part = part.reshape(-1).astype("<i4")
+    return {
+        "parts": len(used),
+        "part": pack(part[: len(points)]),
+        "place_part": pack(part[len(points) :]),
+        "divisions": [pack(regions[used].astype("<i4")) for regions in features.part_regions.T],
+        "region_gate": features.about.get("regions") == "gate",
+        "gate_weights": features.gate_weights.values[:3],
     }
 
 

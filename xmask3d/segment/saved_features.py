@@ -172,7 +172,7 @@ class PointFeatures:
                 found = np.stack([self.base[rows], np.ones_like(base), odds, covered], 1)
                 evidence += sum_regions(self.place_part[rows], view_count * found, parts)
         by_clip = self.about.get("gate") == "clip" and gated
-        weights = clip_alone(int(novel.sum()), int((~novel).sum())) if by_clip else self._gate_weights
+        weights = clip_alone(int(novel.sum()), int((~novel).sum())) if by_clip else self.gate_weights
         gate = GateEvidence(evidence, weights) if gated else None
         labels, shares = label_regions(votes, list(self.part_regions.T), novel, gate, self._calibration)
         nearest = self.place_part[self.row]  # label of points in regions that no view shows
@@ -205,7 +205,8 @@ class PointFeatures:
             yield rows, scores, base, odds, covered[:, 0]
 
     @property
-    def _gate_weights(self) -> GateWeights:
+    def gate_weights(self) -> GateWeights:
+        """Weights of head and CLIP in the gate of regions."""
         return GateWeights.read(self.about.get("gate_weights", "").split()) or FIXED
 
     @property

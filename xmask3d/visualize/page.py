@@ -131,7 +131,7 @@ def write_page(
     }
     folder = resources.files("xmask3d.visualize")
     page = folder.joinpath("scene.html").read_text(encoding="utf-8")
-    for name in ("words.js", "scene.js", "controls.js"):
+    for name in ("words.js", "wording.js", "scene.js", "controls.js"):
         page = page.replace(f"__{name}__", folder.joinpath(name).read_text(encoding="utf-8"))
     # escaped, so that nothing in it can end the script
     data = json.dumps(content, allow_nan=False).replace("<", "\\u003c")

@@ -328,9 +328,7 @@ function ask(text) {
     heats.push({ name, texts: groups[0], low, high, values: null });
     mode = firstHeat + heats.length - 1;
   } else {
-    const found = answer().label(groups);
-    labels = Int16Array.from(rowOf, (row) => found.labels[row]);
-    sureness = Float32Array.from(rowOf, (row) => found.sureness[row]);
+    ({ labels, sureness } = answer().label(groups, rowOf));
     names = groups.map((group) => group[0]);
     palette = classColors(names);
     shownOf.labels = null;
@@ -339,8 +337,7 @@ function ask(text) {
   listModes();
   show(mode);
   showPicked();
-  const place = groups.length > 1 ? "; each place alone, without the votes of regions that xmask3d query adds" : "";
-  say(`answered in ${((performance.now() - start) / 1000).toFixed(2)} s${place}`);
+  say(`answered in ${((performance.now() - start) / 1000).toFixed(2)} s`);
 }
 byId("ask").onsubmit = (event) => {
   event.preventDefault();
@@ -375,7 +372,7 @@ function fold(on) {
 byId("fold").onclick = () => fold(!byId("panel").classList.contains("folded"));
 
 window.onresize = draw;
-window.xmask3d = { eye, draw, render, pick, fit, ask, project: (i) => project(cameraMatrix(), i), picked: () => picked, answer, rowOf: () => rowOf, labels: () => labels };
+window.xmask3d = { eye, draw, render, pick, fit, ask, project: (i) => project(cameraMatrix(), i), picked: () => picked, answer, rowOf: () => rowOf, labels: () => labels, sureness: () => sureness };
 buildLegend();
 shownOf.labels = shownOf.labels || new Array(names.length + 1).fill(true);
 if (isNarrow()) fold(true);

@@ -219,40 +219,6 @@ function erf(x) { // Abramowitz and Stegun 7.1.26, to 1.5e-7
   return Math.sign(x) * y;
 }
 
-// Words as typed, and what was meant: the rules and the notes of wording.py.
-const WORD = /[\p{L}\p{Nl}\p{No}]+/gu;
-const PLURALS = [["ves", "f"], ["ies", "y"], ["es", ""], ["s", ""]];
-class Wording {
-  constructor(words) { this.learned = words.learned && new Set(words.learned); this.small = new Set(words.small); }
-  wordsOf(text) { return text.toLowerCase().match(WORD) || []; }
-  unknown(text) { return this.learned ? [...new Set(this.wordsOf(text))].filter((word) => !this.learned.has(word)) : []; }
-  isLearned(text) { return !this.learned || this.wordsOf(text).some((word) => this.learned.has(word) && !this.small.has(word)); }
-  // Plurals that were never learned become singulars that were.
-  singular(query, notes) {
-    for (const word of this.unknown(query)) {
-      const ends = PLURALS.filter(([end]) => word.endsWith(end) && word.length > end.length + 2);
-      const found = ends.map(([end, other]) => word.slice(0, -end.length) + other).find((one) => !this.unknown(one).length);
-      if (found === undefined) continue;
-      notes.push(`'${word}' is taken as ${found}`);
-      query = query.replace(WORD, (each) => (each.toLowerCase() === word ? found : each));
-    }
-    return query;
-  }
-  understand(query) {
-    const parts = query.split(",").map((part) => part.trim()).filter(Boolean), notes = [], unlearned = [];
-    if (parts.length > 1) notes.push(`'${query}' is taken as ${parts.length} queries: ${parts.join(", ")}`);
-    const queries = (parts.length ? parts : [""]).map((part) => this.singular(part, notes));
-    for (const each of queries) {
-      const unknown = this.unknown(each);
-      if (!this.isLearned(each)) {
-        unlearned.push(each);
-        notes.push(`'${each}': this model never learned such words, and finds nothing for them`);
-      } else if (unknown.length) notes.push(`'${each}': this model never learned ${unknown.join(", ")}, and goes by the rest`);
-    }
-    return { queries, notes, unlearned };
-  }
-}
-
 // Answers from the saved features, as saved_features.py gives them.
 class Answers {
   constructor(words) {
@@ -262,6 +228,13 @@ class Answers {
     this.basis = unpack(words.basis, Float32Array);
     this.mean = unpack(words.mean, Float32Array);
     this.base = halves(words.base);
+    this.covered = unpack(words.covered, Uint8Array);
+    this.views = unpack(words.views, Int32Array);
+    this.parts = words.parts;
+    if (this.parts) {
+      [this.part, this.placePart] = [words.part, words.place_part].map((packed) => unpack(packed, Int32Array));
+      this.divisions = words.divisions.map((packed) => unpack(packed, Int32Array));
+    }
     this.size = this.mean.length / 2;
     this.known = new Set(words.base_names.map(plainWord));
   }
@@ -296,28 +269,106 @@ class Answers {
     const all = texts.map((text, i) => this.cosines(text, this.ratio(text, bases[i])));
     return all[0].map((_, i) => Math.max(...all.map((values) => values[i])));
   }
-  // The best of several words for every place, and how sure that is; -1 where no word was learned. Regions do not vote here.
-  label(groups) {
+  // The best of several words for every point, and how sure that is; -1 where no word was learned.
+  label(groups, rowOf) {
     const learned = groups.map((group) => group.filter((text) => this.wording.isLearned(text)));
     const texts = learned.flat(), owner = learned.flatMap((group, i) => group.map(() => i)), isBase = texts.map((text) => this.isBase(text));
-    const model = texts.map((text) => this.cosines(text, 1)), clip = texts.map((text) => this.cosines(text, 0)), count = texts.length;
-    const labels = new Int16Array(this.count).fill(-1), sureness = new Float32Array(this.count), { temperature, gate, calibration } = this.words;
-    const gated = (gate === "hard" || gate === "soft") && isBase.some(Boolean) && !isBase.every(Boolean);
-    const normal = (values) => { const most = Math.max(...values), all = most + Math.log(values.reduce((sum, v) => sum + Math.exp(v - most), 0)); return values.map((v) => v - all); };
-    for (let i = 0; count && i < this.count; i++) {
-      const a = normal(model.map((values) => temperature * values[i])), b = normal(clip.map((values) => temperature * values[i]));
-      let scores = texts.map((text, t) => { const r = this.ratio(text, isBase[t]); return r * a[t] + (1 - r) * b[t]; });
-      if (gated && gate === "hard") scores = scores.map((score, t) => (isBase[t] === this.base[i] > 0.5 ? score : -3e38));
-      else if (gated) {
-        const among = [true, false].map((kind) => normal(scores.map((score, t) => (isBase[t] === kind ? score : -Infinity))));
-        const shares = [Math.log(Math.max(1.2e-38, this.base[i])), Math.log(Math.max(1.2e-38, 1 - this.base[i]))];
-        scores = scores.map((_, t) => (isBase[t] ? among[0][t] + shares[0] : among[1][t] + shares[1]));
-      }
-      let best = 0;
-      for (let t = 1; t < count; t++) if (scores[t] > scores[best]) best = t;
-      labels[i] = owner[best];
-      sureness[i] = Math.exp(normal(normal(scores).map((score) => score / calibration))[best]);
+    const labels = new Int16Array(rowOf.length).fill(-1), sureness = new Float32Array(rowOf.length);
+    if (!texts.length) return { labels, sureness };
+    const { best, sure } = this.parts ? this.byRegion(texts, isBase) : this.alone(texts, isBase);
+    for (let i = 0; i < rowOf.length; i++) {
+      let at = rowOf[i];
+      if (this.parts) at = best[this.part[i]] < 0 ? this.placePart[at] : this.part[i]; // the nearest where no view shows the region
+      if (best[at] >= 0) labels[i] = owner[best[at]];
+      sureness[i] = sure[at];
     }
     return { labels, sureness };
   }
+  // Calls `use` with every place: log scores of the texts before the gate, its probability of base, CLIP's log odds of novel.
+  each(texts, isBase, use) {
+    const model = texts.map((text) => this.cosines(text, 1)), clip = texts.map((text) => this.cosines(text, 0)), { temperature, gate } = this.words;
+    const ratios = texts.map((text, t) => this.ratio(text, isBase[t])), mixed = isMixed(isBase);
+    for (let i = 0; i < this.count; i++) {
+      const a = normal(model.map((values) => temperature * values[i])), b = normal(clip.map((values) => temperature * values[i]));
+      const odds = mixed && this.covered[i] ? novelOdds(b, isBase) : 0;
+      use(i, texts.map((_, t) => ratios[t] * a[t] + (1 - ratios[t]) * b[t]), gate === "clip" && mixed ? weigh(clipAlone(isBase), 0, odds) : this.base[i], odds);
+    }
+  }
+  gated(scores, base, isBase) {
+    const { gate } = this.words;
+    if (gate === "none" || !isMixed(isBase)) return scores;
+    return gate === "hard" ? scores.map((score, t) => (isBase[t] === base > 0.5 ? score : -3e38)) : softly(scores, base, isBase);
+  }
+  // Every place for itself.
+  alone(texts, isBase) {
+    const best = new Int16Array(this.count), sure = new Float32Array(this.count), { calibration } = this.words;
+    this.each(texts, isBase, (i, scores, base) => {
+      scores = this.gated(scores, base, isBase);
+      best[i] = largest(scores);
+      sure[i] = Math.exp(normal(normal(scores).map((score) => score / calibration))[best[i]]);
+    });
+    return { best, sure };
+  }
+  // Places of a region together, as region_labels.py: by the parts of the cloud that no division divides.
+  byRegion(texts, isBase) {
+    const { gate, region_gate, gate_weights, calibration } = this.words, width = texts.length, parts = this.parts, gated = region_gate && isMixed(isBase);
+    const votes = new Float64Array(parts * width), evidence = new Float64Array(parts * 4), shares = new Float64Array(parts * width);
+    this.each(texts, isBase, (i, scores, base, odds) => {
+      const part = this.placePart[i], views = this.views[i];
+      normal(gated ? softly(scores, 0.5, isBase) : this.gated(scores, base, isBase)).forEach((score, t) => { votes[part * width + t] += views * Math.exp(score); });
+      [this.base[i], 1, odds, this.covered[i]].forEach((value, k) => { evidence[part * 4 + k] += views * value; });
+    });
+    const weights = gate === "clip" ? clipAlone(isBase) : gate_weights;
+    for (const region of this.divisions) {
+      const count = region.reduce((most, each) => Math.max(most, each), 0) + 1, sums = grouped(region, votes, width, count), seen = grouped(region, evidence, 4, count);
+      for (let r = 0; r < count; r++) {
+        const [base, bases, odds, covered] = seen.subarray(4 * r, 4 * r + 4), own = sums.subarray(r * width, (r + 1) * width);
+        if (gated) {
+          const head = bases > 0 ? Math.min(1 - 1e-4, Math.max(1e-4, base / bases)) : 0.5;
+          const known = bases > 0 ? weigh(weights, Math.log(head / (1 - head)), covered > 0 ? odds / covered : 0) : 0.5;
+          own.forEach((value, t) => { own[t] = value * (isBase[t] ? known : 1 - known); });
+        }
+        const all = own.reduce((sum, value) => sum + value, 0);
+        if (all > 0) own.forEach((value, t) => { own[t] = value / all; });
+      }
+      region.forEach((r, part) => { for (let t = 0; t < width; t++) shares[part * width + t] += sums[r * width + t]; });
+    }
+    const best = new Int16Array(parts).fill(-1), sure = new Float32Array(parts);
+    for (let part = 0; part < parts; part++) {
+      const own = shares.subarray(part * width, (part + 1) * width), top = largest(own);
+      if (!(own[top] > 0)) continue;
+      best[part] = top;
+      sure[part] = calibration === 1 ? own[top] / this.divisions.length : 1 / own.reduce((sum, value) => sum + (value / own[top]) ** (1 / calibration), 0);
+    }
+    return { best, sure };
+  }
+}
+const isMixed = (isBase) => isBase.some(Boolean) && !isBase.every(Boolean);
+function largest(values) {
+  let best = 0;
+  for (let t = 1; t < values.length; t++) if (values[t] > values[best]) best = t;
+  return best;
+}
+// Log probabilities.
+function normal(values) {
+  const most = Math.max(...values), all = most + Math.log(values.reduce((sum, v) => sum + Math.exp(v - most), 0));
+  return values.map((v) => v - all);
+}
+function softly(scores, base, isBase) {
+  const among = [true, false].map((kind) => normal(scores.map((score, t) => (isBase[t] === kind ? score : -Infinity))));
+  const rest = [base, 1 - base].map((share) => Math.log(Math.max(1.2e-38, share)));
+  return scores.map((_, t) => (isBase[t] ? among[0][t] + rest[0] : among[1][t] + rest[1]));
+}
+function novelOdds(scores, isBase) {
+  const [base, novel] = [true, false].map((kind) => scores.reduce((sum, score, t) => sum + (isBase[t] === kind ? Math.exp(score) : 0), 0));
+  return Math.min(50, Math.max(-50, Math.log(Math.max(1.2e-38, novel)) - Math.log(Math.max(1.2e-38, base))));
+}
+// Weights of head and CLIP and a constant (gate_weights.py), and the probability of base that they give.
+const clipAlone = (isBase) => [0, -1, Math.log(isBase.filter((each) => !each).length / isBase.filter(Boolean).length) + 0.75];
+const weigh = ([head, clip, bias], logit, odds) => 1 / (1 + Math.exp(-Math.min(20, Math.max(-20, head * logit + clip * odds + bias))));
+// Sums of rows by group.
+function grouped(group, rows, width, count) {
+  const sums = new Float64Array(count * width);
+  group.forEach((g, i) => { for (let t = 0; t < width; t++) sums[g * width + t] += rows[i * width + t]; });
+  return sums;
 }
