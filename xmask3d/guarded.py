@@ -1,6 +1,6 @@
-"""Readers of files that others may have made: bounded in memory and time, and a `UserError` of one line if they refuse.
+"""Readers of untrusted files, which are bounded in memory and time and refuse files with a `UserError` of one line.
 
-Every picture, JSON, YAML, array and text file of the package comes in through here.
+All pictures, JSON, YAML, array and text files of the package are read through this module.
 """
 
 import ast
@@ -28,19 +28,19 @@ MAX_PIXELS = 1 << 26
 MAX_TEXT = 1 << 28
 MAX_YAML = 1 << 18
 MAX_NODES = 20_000
-"""Entries of a YAML file, those counted again that it repeats by name."""
+"""Largest number of entries of a YAML file, counting repetitions by alias."""
 
-_LATE = (TiffImagePlugin, WebPImagePlugin)  # Pillow knows these only once they are imported
+_LATE = (TiffImagePlugin, WebPImagePlugin)  # Pillow only supports these formats once they are imported
 PICTURES = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-"""Formats that are decoded. Pillow knows others which start foreign programs."""
+"""Formats that are decoded. For some others, Pillow would start foreign programs."""
 
 
 @contextmanager
 def reading(path: Path | str, expected: str) -> Iterator[None]:
-    """Turn whatever a reader raises on a damaged or hostile file into one line; refuse pipes, which never end.
+    """Turn any error that a reader raises on a damaged or hostile file into one line; refuse pipes.
 
     Args:
-        path: the file, or its name for the message.
+        path: the file, or a name for the message.
         expected: expected kind of file, after "not", such as "a picture".
 
     Raises:
@@ -55,16 +55,16 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
         raise UserError(f"{path}: missing") from error
     except MemoryError as error:
         raise UserError(f"{path}: claims more than the memory holds; damaged, or not {expected}") from error
-    except Exception as error:  # readers raise nearly anything on damage
+    except Exception as error:  # readers raise all kinds of errors on damage
         kind = "cannot be read as" if isinstance(error, OSError) and error.errno else "damaged, or not"
         raise UserError(f"{path}: {kind} {expected} ({first_line(error, 120)})") from error
 
 
 def refuse_devices(path: Path | str) -> None:
-    """Refuse a pipe or device in place of a file: nobody may ever write to the one, the other may never end."""
+    """Refuse a pipe or device in place of a file, since reading it may wait or run forever."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # a name for messages only, or missing, as the reader will find
+    except (OSError, ValueError):  # only a name for messages, or missing, which the reader will report
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"{path}: a pipe or device, not a file")
@@ -74,7 +74,7 @@ def read_text(path: Path, expected: str = "a text file", *, errors: str = "stric
     """Read UTF-8, with or without a byte-order mark.
 
     Raises:
-        UserError: missing, no such text, or of more than `most` bytes.
+        UserError: the file is missing, is no such text, or has more than `most` bytes.
     """
     with reading(path, expected), open(path, "rb") as stream:
         content = stream.read(most + 1)
@@ -87,7 +87,7 @@ def read_text(path: Path, expected: str = "a text file", *, errors: str = "stric
 
 
 def is_text(value: str) -> bool:
-    """Return False for text with halves of characters, as bytes in another encoding and some JSON escapes become."""
+    """Return False for text with lone surrogates, which come from other encodings and from some JSON escapes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -96,7 +96,7 @@ def is_text(value: str) -> bool:
 
 
 def read_json(path: Path, expected: str = "JSON") -> Any:
-    """Read a JSON file. Raises `UserError` where it is none."""
+    """Read a JSON file. Raises `UserError` for other files."""
     text = read_text(path, expected)
     with reading(path, expected):
         return json.loads(text)
@@ -110,8 +110,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         name: name of the file, for messages.
 
     Raises:
-        UserError: no YAML, one that grows without bound, a key that is given twice, of which the last would count,
-            or a number such as 1:30 or 010, which YAML takes for 90 and 8.
+        UserError: the text is no YAML, it grows without bound, a key is given twice (YAML would use the last one), or
+            there is a number such as 1:30 or 010, which YAML reads as 90 and 8.
     """
     if len(text) > MAX_YAML:
         raise UserError(f"{name}: more than {MAX_YAML >> 10} kB; no configuration is that long")
@@ -127,12 +127,12 @@ def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or first_line(error)
         raise UserError(f"{name}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {problem}") from error
-    except Exception as error:  # constructors of dates and numbers raise what they like
+    except Exception as error:  # constructors of dates and numbers raise various errors
         raise UserError(f"{name}: not valid YAML: {first_line(error, 120)}") from error
 
 
 def _refuse_traps(node: yaml.Node | None, name: str) -> None:
-    """Raise `UserError` where a mapping has a key twice, or a number is written so that YAML reads another."""
+    """Raise `UserError` if a mapping has a key twice, or YAML would misread a number."""
     if isinstance(node, yaml.ScalarNode):
         number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
         if number and node.style is None and (":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value)):
@@ -154,11 +154,11 @@ def _refuse_traps(node: yaml.Node | None, name: str) -> None:
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Count the nodes below one, shared ones as often as they occur."""
+    """Count the nodes below a node, shared ones as often as they occur."""
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:
-        known[id(node)] = MAX_NODES + 1  # met again below itself: without end
+        known[id(node)] = MAX_NODES + 1  # the node contains itself, so there is no end
         parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
         known[id(node)] = 1 + sum(_size(part, known) for part in parts)
     return known[id(node)]
@@ -184,10 +184,10 @@ def open_picture(source: Path | IO[bytes], name: Path | str | None = None) -> It
 def check_picture(content: bytes, name: str) -> None:
     """Refuse a picture that a library is about to decode: another format than `PICTURES`, or too many pixels.
 
-    Bytes that are no picture to Pillow pass, since nothing will decode them.
+    Bytes that Pillow does not recognise as a picture are accepted, since nothing will decode them.
 
     Args:
-        content: bytes of its file.
+        content: bytes of the picture's file.
         name: name of the file, for messages.
     """
     try:
@@ -198,7 +198,7 @@ def check_picture(content: bytes, name: str) -> None:
             Image.open(io.BytesIO(content)).close()
         except UnidentifiedImageError:
             return
-        except Exception:  # the refusal above says more
+        except Exception:  # the error above has a better message
             pass
         raise
 
@@ -207,14 +207,14 @@ def read_array(path: Path, expected: str = "an array of numbers") -> np.ndarray:
     """Read an `.npy` file of plain numbers.
 
     Raises:
-        UserError: missing, damaged, of another type, or of another length than its head states.
+        UserError: the file is missing, damaged, of another type, or its length differs from its header.
     """
     with reading(path, expected), open(path, "rb") as stream:
         return _array(stream, os.fstat(stream.fileno()).st_size)
 
 
 def array_type(path: Path) -> np.dtype:
-    """Return the type of the array in an `.npy` file. Raises `UserError` where there is none."""
+    """Return the dtype of the array in an `.npy` file. Raises `UserError` if there is none."""
     with reading(path, "an array of numbers"), open(path, "rb") as stream:
         return _head(stream, os.fstat(stream.fileno()).st_size)[0]
 
@@ -222,14 +222,14 @@ def array_type(path: Path) -> np.dtype:
 def read_arrays(
     path: Path, expected: str = "arrays of numbers", most: int = 1 << 33, names: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Read an `.npz` file of plain numbers and text; its checksums are compared.
+    """Read an `.npz` file of plain numbers and text, and verify its checksums.
 
     Args:
-        most: bytes that all arrays may have together.
-        names: arrays to read where they are there, numbers only; all by default.
+        most: largest size of all arrays together, in bytes.
+        names: arrays to read if they exist, which must be numbers; all by default.
 
     Raises:
-        UserError: missing, damaged, of other types, or of more than `most` bytes or a thousand arrays.
+        UserError: the file is missing, damaged, has other types, or has more than `most` bytes or a thousand arrays.
     """
     with reading(path, expected), zipfile.ZipFile(path) as archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
@@ -241,7 +241,7 @@ def read_arrays(
 
 
 def _head(stream: BinaryIO, size: int, text: bool = False) -> tuple[np.dtype, bool, tuple[int, ...]]:
-    """Read type, order and shape from the head of an array, which must have exactly the bytes that follow."""
+    """Read dtype, order and shape from the header of an array, which must match the number of bytes that follow."""
     magic = stream.read(8)
     form = {1: "<H", 2: "<I", 3: "<I"}.get(magic[6]) if len(magic) == 8 and magic[:6] == b"\x93NUMPY" else None
     if form is None:
@@ -265,7 +265,7 @@ def _head(stream: BinaryIO, size: int, text: bool = False) -> tuple[np.dtype, bo
 def _array(stream: BinaryIO, size: int, text: bool = False) -> np.ndarray:
     kind, fortran, shape = _head(stream, size, text)
     content = bytearray(stream.read())
-    if kind.kind == "b":  # numpy counts on truth values being 0 or 1
+    if kind.kind == "b":  # numpy relies on booleans being 0 or 1
         return (np.frombuffer(content, np.uint8) != 0).reshape(shape, order="F" if fortran else "C")
     return np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")
 
@@ -274,10 +274,10 @@ def inflate(data: bytes, size: int) -> bytes:
     """Undo zlib's compression.
 
     Args:
-        size: bytes that come out.
+        size: number of bytes of the result.
 
     Raises:
-        ValueError: another number of bytes, found before more are made.
+        ValueError: the result has another size, which is detected before more bytes are made.
     """
     try:
         stream = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""From a configuration and a checkpoint to a model that is ready for use."""
+"""Loading of a model that is ready for use, from a configuration and a checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ def open_model(config: Config, checkpoint: Path) -> Assembly:
     """Build the network of a configuration with the weights of a checkpoint, which is read first.
 
     Raises:
-        UserError: a missing or damaged file, or one that does not fit the configuration.
+        UserError: a file is missing, damaged, or does not fit the configuration.
     """
     weights = load_weights(checkpoint)
     assembly = build_model(config)
@@ -35,6 +35,6 @@ def open_labeller(config: Config, checkpoint: Path, benchmark: Benchmark, accele
 
 
 def open_gate(config: Config) -> GateWeights:
-    """Return the weights of the gate where CLIP is asked for masks alone, as on own scans: fixed ones."""
+    """Return the fixed weights of the gate for CLIP's view of masks alone, which users' scans have."""
     without = config.evaluate.model_copy(update={"region_clip": 0.0})
     return label_settings(config.model_copy(update={"evaluate": without})).gate_weights

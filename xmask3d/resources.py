@@ -1,7 +1,7 @@
 """Files that come with the program: shipped configurations, class lists, and the checkout it may run from.
 
-Configurations and class lists lie at the top of the repository, where people look for them. A wheel carries them inside
-the package (`setup.py` says where); both are found without an installation of any kind.
+Configurations and class lists are at the top of the repository, where people expect them. A wheel has them inside the
+package (see `setup.py`); both places work without an installation.
 """
 
 import difflib
@@ -12,19 +12,19 @@ from pathlib import Path
 from xmask3d.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-"""Folder that the package lies in: the repository, or the folder of installed packages."""
+"""Folder of the package: the repository, or the folder of installed packages."""
 
 IS_CHECKOUT = (REPOSITORY / "config" / "published.yaml").is_file() and (REPOSITORY / "pyproject.toml").is_file()
-"""True where the package is imported from the repository; paths are then also looked up there."""
+"""True if the package is imported from the repository, in which paths are then also searched."""
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "xmask3d"
-"""Folder of the user's for what is downloaded or compiled once."""
+"""User's folder for files that are downloaded or compiled once."""
 
 EXAMPLE = "example"
-"""Name of the recording that comes with the package, where a scan is asked for."""
+"""Name that stands for the package's own recording where a scan is expected."""
 
 DATA_SET_OF_LIST = {"scannet20": "scannet"}
-"""Benchmarks are named by their class list, configurations by their data set; the ones that differ."""
+"""Folders of configurations whose name, that of the data set, differs from the class list in the benchmark's name."""
 
 
 def configurations() -> Path:
@@ -38,14 +38,14 @@ def class_lists() -> Path:
 
 
 def scan_path(path: Path | str) -> Path:
-    """Return a path, or the recording of the package where it is `example` and no file or folder here has that name."""
+    """Return a path, or the package's recording for `example` if no file or folder here has that name."""
     path = Path(path)
     bundled = Path(str(files("xmask3d"))) / "scan" / EXAMPLE
     return bundled if path == Path(EXAMPLE) and not path.exists() else path
 
 
 def find_file(path: Path | str) -> Path:
-    """Find a path from any folder: as given if it exists, else relative to the repository where there is one."""
+    """Find a path from any folder: as given if it exists, else relative to the repository if there is one."""
     path = Path(path)
     return path if path.is_absolute() or path.exists() or not IS_CHECKOUT else REPOSITORY / path
 
@@ -57,7 +57,7 @@ def find_configuration(name: Path | str) -> Path:
         name: a path, or a name such as "rooms/B15N4" or "scannet20/B15N4", with or without `.yaml` and `config/`.
 
     Raises:
-        UserError: neither a file nor a shipped configuration; names the nearest and all that are shipped.
+        UserError: it is neither a file nor a shipped configuration; the message names the nearest and all shipped ones.
     """
     path = find_file(name)
     if path.is_file():

@@ -1,9 +1,10 @@
 """Digests inside the files that this package writes, so that damage is noticed at every load.
 
-A sealed file holds the mark `xmask3d-sha256:` and 64 hexadecimal digits: the SHA-256 of the whole file with zeros in
-their place. In safetensors the mark is an entry of the metadata, in JSON an entry, in PLY and YAML a comment; in arrays
-it follows the data, where numpy's reader and those of zip archives stop. Scene files, and checkpoints whose digest is
-gone, are zip archives with checksums of their own, and captions, which people edit, have their digest in a file beside.
+A sealed file contains the mark `xmask3d-sha256:` and 64 hexadecimal digits: the SHA-256 of the complete file with zeros
+instead of the digits. The mark is an entry of the metadata in safetensors, an entry in JSON, and a comment in PLY and
+YAML; in arrays it follows the data, where numpy's reader and those of zip archives stop. Scene files, and checkpoints
+without their digest, are zip archives with checksums of their own. Captions, which people edit, have their digest in a
+separate file.
 """
 
 import hashlib
@@ -22,16 +23,16 @@ from xmask3d.guarded import read_json, reading
 
 _MARK = b"xmask3d-sha256:"
 _DIGITS = 64
-# What damage leaves of the mark, in the part of a file's head where it is looked for.
+# Remains of a damaged mark, searched in the first part of a file.
 _SCARS = re.compile(
     rb"xmask3d-sh|d-sha256|sha256:[0-9a-f]{4}|xmask3d-.{7}[0-9a-f]{16}|\"sealed\": true|# sealed by the last line",
     re.DOTALL,
 )
 _SCARRED = 4096
-_CHUNK = 1 << 20  # also the part of a file's head in which the mark is looked for
+_CHUNK = 1 << 20  # also the size of the first part of a file in which the mark is searched
 
 UNSEALED = {"seal": f"{_MARK.decode()}{'0' * _DIGITS}"}
-"""Entry for the metadata of a safetensors file, or for JSON, that `seal` is to fill; its value may be a comment."""
+"""Entry for the metadata of a safetensors file, or for JSON, to be filled by `seal`; its value may be a comment."""
 
 
 def seal(path: Path) -> None:
@@ -47,13 +48,13 @@ def seal(path: Path) -> None:
 
 
 class Checked:
-    """Files that this process has found intact, for those that are read again and again."""
+    """Files that this process has found intact, which avoids repeated checks."""
 
     def __init__(self) -> None:
         self._states: set[tuple] = set()
 
     def holds(self, path: Path) -> bool:
-        """Return whether a file is unchanged since it was added."""
+        """Return True if a file is unchanged since it was added."""
         return self._state(path) in self._states
 
     def add(self, path: Path) -> None:
@@ -71,7 +72,7 @@ _checked = Checked()
 
 
 def is_whole_cache(path: Path) -> bool:
-    """Return whether a kept result has the right digest; checked once per process while the file stays unchanged.
+    """Return True if a cached result has the right digest, which is checked once per process until the file changes.
 
     Raises:
         OSError: no such file.
@@ -85,13 +86,13 @@ def is_whole_cache(path: Path) -> bool:
 
 
 def sealed_yaml(text: str) -> Callable[[Path], None]:
-    """Return a writer, as `atomic_write` takes one, of a YAML file that is sealed by comments at both ends."""
+    """Return a writer for `atomic_write` of a YAML file that is sealed by comments at both ends."""
     text = f"# sealed by the last line\n{text}# {UNSEALED['seal']}\n"
     return sealed(lambda part: part.write_bytes(text.encode()))
 
 
 def sealed(write: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Return a writer, as `atomic_write` takes one, whose file is sealed after it is written."""
+    """Return a writer for `atomic_write` whose file is sealed after writing."""
 
     def write_sealed(path: Path) -> None:
         write(path)
@@ -101,7 +102,7 @@ def sealed(write: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 def is_sound(path: Path) -> bool | None:
-    """Compare a file with the digest inside it; None where it has none, nor the scars of one."""
+    """Compare a file with the digest inside it; None if it has no digest, nor remains of one."""
     with open(path, "rb") as file:
         place = _find(file)
         if place is None:
@@ -112,7 +113,7 @@ def is_sound(path: Path) -> bool | None:
 
 
 def _is_scarred(file: IO[bytes]) -> bool:
-    """Return True where the head or the end of a file holds a part of a mark."""
+    """Return True if the beginning or the end of a file has a part of a mark."""
     size, found = file.seek(0, os.SEEK_END), False
     for start in (0, max(0, size - _SCARRED)):
         file.seek(start)
@@ -121,13 +122,13 @@ def _is_scarred(file: IO[bytes]) -> bool:
 
 
 def has_seal(path: Path) -> bool:
-    """Return True for a file that was written here, whether it is intact or not."""
+    """Return True for a file written by this package, intact or not."""
     with open(path, "rb") as file:
         return _find(file) is not None
 
 
 def check_seal(path: Path, advice: str = "copy or make it again") -> None:
-    """Raise `UserError` where a file is not as it was written; one without a digest passes."""
+    """Raise `UserError` if a file changed after it was written; a file without a digest is accepted."""
     try:
         if is_sound(path) is False:
             raise UserError(f"{path}: damaged, its SHA-256 is not the one inside it; {advice}")
@@ -136,12 +137,12 @@ def check_seal(path: Path, advice: str = "copy or make it again") -> None:
 
 
 def sealed_json(content: dict[str, Any], **options: Any) -> Callable[[Path], None]:
-    """Return a writer, as `atomic_write` takes one, of a JSON file that is sealed.
+    """Return a writer for `atomic_write` of a sealed JSON file.
 
     Its first entry tells of the last, the digest, so that no stretch that is lost takes both.
 
     Args:
-        content: top-level entries; none is called `sealed` or `seal`.
+        content: top-level entries, none of which may be called `sealed` or `seal`.
         options: options of `json.dumps`.
     """
     text = json.dumps({"sealed": True, **content, **UNSEALED}, **options) + "\n"
@@ -149,7 +150,7 @@ def sealed_json(content: dict[str, Any], **options: Any) -> Callable[[Path], Non
 
 
 def read_sealed_json(path: Path, expected: str = "JSON") -> Any:
-    """Read a JSON file, and check its digest where it has one. Raises `UserError` where it is none, or damaged."""
+    """Read a JSON file and check its digest, if it has one. Raises `UserError` for damaged and other files."""
     content = read_json(path, expected)
     check_seal(path, "delete its entries 'sealed' and 'seal' if it was changed on purpose, else copy or make it again")
     if isinstance(content, dict):
@@ -159,20 +160,20 @@ def read_sealed_json(path: Path, expected: str = "JSON") -> Any:
 
 
 def check_archive(path: Path) -> None:
-    """Raise `UserError` where an entry of a zip archive does not fit its checksum, which torch does not look at."""
+    """Raise `UserError` if an entry of a zip archive does not match its checksum, which torch does not verify."""
     try:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except Exception as error:  # damaged archives raise nearly anything
+    except Exception as error:  # damaged archives raise all kinds of errors
         raise UserError(f"{path}: damaged ({str(error).split(chr(10))[0]})") from error
     if broken is not None:
         raise UserError(f"{path}: damaged in {broken}")
 
 
 def beside(path: Path) -> Path:
-    """Return the place of the digest of a file that has none inside."""
+    """Return the path of the digest for a file that has none inside."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -182,7 +183,7 @@ def write_beside(path: Path) -> None:
 
 
 def check_beside(path: Path) -> None:
-    """Raise `UserError` where a digest lies beside a file and is another's."""
+    """Raise `UserError` if there is a digest beside a file that does not match it."""
     try:
         said = beside(path).read_text(errors="replace").split()[:1]
     except OSError:
@@ -197,7 +198,7 @@ def check_beside(path: Path) -> None:
 
 
 def _find(file: IO[bytes]) -> int | None:
-    """Find the first digit of the mark: at the very end of the file, else in its head, else near its end."""
+    """Find the first digit of the mark: at the very end of the file, at its beginning, or near its end."""
     size = file.seek(0, os.SEEK_END)
     last = len(_MARK) + _DIGITS
     for start, length in ((size - last, last), (0, _CHUNK), (size - _SCARRED, _SCARRED)):
@@ -220,7 +221,7 @@ def _digest(file: IO[bytes], place: int) -> bytes:
 
 
 def _feed(digest: "hashlib._Hash", file: IO[bytes], count: int | None) -> None:
-    """Add `count` bytes, or all that follow."""
+    """Add `count` bytes to the digest, or all that follow."""
     while chunk := file.read(_CHUNK if count is None else min(_CHUNK, count)):
         digest.update(chunk)
         count = None if count is None else count - len(chunk)

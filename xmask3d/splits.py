@@ -17,15 +17,15 @@ from xmask3d.resources import class_lists, find_file
 class Benchmark:
     """List of K classes, C of them base.
 
-    Three kinds of ids: *file ids* (what 3D files and label pictures hold), *class ids* 0..K-1 with K = ignored, and
-    *training ids* 0..C-1 (rank among the base classes) with C = everything else.
+    There are three kinds of ids: *file ids* (used in 3D files and label pictures), *class ids* 0..K-1 with K = ignored,
+    and *training ids* 0..C-1 (rank among the base classes) with C = everything else.
 
     Attributes:
         name: name, such as "scannet20/B15N4".
         class_names: K names, which are also the text prompts.
-        groups: sorted class ids by the name of their group. base and novel together are all of 0..K-1; others are as
-            the class list has them: foreground, or head, common and tail by how often classes occur.
-        file_ids_3d, file_ids_2d: per class the id in 3D files and in label pictures.
+        groups: sorted class ids by the name of their group. base and novel together are all of 0..K-1. Others are
+            defined in the class list, such as foreground, or head, common and tail by frequency.
+        file_ids_3d, file_ids_2d: id of each class in 3D files and in label pictures.
         prompts: named lists of sentences that may replace some names at test time, {list: {class name: sentence}}.
     """
 
@@ -43,7 +43,7 @@ class Benchmark:
 
     @property
     def base(self) -> tuple[int, ...]:
-        """Sorted ids of the C classes that training has labels of."""
+        """Sorted ids of the C classes with labels in training."""
         return self.groups["base"]
 
     @property
@@ -111,7 +111,7 @@ class Benchmark:
 
 
 def _lookup(file_ids: tuple[int, ...]) -> np.ndarray:
-    """Make one table from file id to class id; ids that no class has map to K."""
+    """Make a table from file ids to class ids; ids without a class map to K."""
     table = np.full(max(file_ids) + 2, len(file_ids), np.int64)
     table[list(file_ids)] = np.arange(len(file_ids))
     return table
@@ -119,7 +119,7 @@ def _lookup(file_ids: tuple[int, ...]) -> np.ndarray:
 
 def _apply(table: np.ndarray, file_ids: np.ndarray, ignored: int) -> np.ndarray:
     assert table[-1] == ignored
-    # As numbers without sign negative ids are the largest: one comparison finds all that are not in the table.
+    # As unsigned numbers, negative ids are the largest, so a single comparison finds all ids outside the table.
     ids = np.ascontiguousarray(file_ids, np.int64).view(np.uint64)
     return table.take(np.minimum(ids, len(table) - 1).view(np.int64))
 
@@ -128,11 +128,11 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
     """Load "scannet20/B15N4" and others from `dataset/scannet20.yaml`.
 
     Args:
-        name: class list and split; a list that is not shipped by its path without `.yaml`, as in "lists/mine/B3N2".
+        name: class list and split; a list of your own is given by its path without `.yaml`, as in "lists/mine/B3N2".
         folder: shipped class lists.
 
     Raises:
-        UserError: unknown list or split, a file that is no class list, or a split that names a class that is not in it.
+        UserError: the list or split is unknown, the file is no class list, or the split names an unknown class.
     """
     folder = folder or class_lists()
     list_name, split_name = name.rsplit("/", 1) if "/" in name else (name, "")
@@ -177,7 +177,7 @@ def _from_content(content: Any, split_name: str, path: Path) -> Benchmark:
 
 
 def _ids_of(chosen: list[str], names: list[str], where: str) -> tuple[int, ...]:
-    """Return sorted ids of some names of a class list."""
+    """Return the sorted ids of some names of a class list."""
     for name in chosen:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
@@ -187,7 +187,7 @@ def _ids_of(chosen: list[str], names: list[str], where: str) -> tuple[int, ...]:
 
 
 def _members(group: list[str] | dict[str, list[str]], names: list[str], where: str) -> tuple[int, ...]:
-    """Return sorted ids of a class group, which is written as names or as {without: names}."""
+    """Return the sorted ids of a class group, which is written as names or as {without: names}."""
     if isinstance(group, list):
         return _ids_of(group, names, where)
     if not isinstance(group, dict) or set(group) != {"without"}:

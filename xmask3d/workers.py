@@ -1,4 +1,4 @@
-"""Helper processes that this machine allows, and the share of a job that falls to this process of many."""
+"""Number of helper processes that this machine allows, and this process's share of a job."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from xmask3d.errors import UserError
 
 NEEDED = 16 << 20
-"""Bytes of shared memory without which none is started: a few small batches."""
+"""Shared memory required for helpers, in bytes: a few small batches."""
 
 _MEMORY = Path("/dev/shm")
 
@@ -19,9 +19,8 @@ def allowed_workers(wanted: int, alone: int = 0) -> int:
     """Return the number of helper processes to start; results do not depend on it.
 
     Args:
-        wanted: number asked for.
-        alone: number that means none, all work being done in this process. Helpers exchange locks and arrays in shared
-            memory, which may be missing.
+        wanted: requested number.
+        alone: number that means no helpers, if shared memory, which they need for locks and arrays, is missing.
     """
     if wanted > alone and (problem := _problem()):
         _warn(f"warning: shared memory cannot be used ({problem}); work goes on in one process, more slowly")
@@ -30,10 +29,10 @@ def allowed_workers(wanted: int, alone: int = 0) -> int:
 
 
 def array_share() -> tuple[int, int]:
-    """Return this task's number in its SLURM array, from 0, and the number of tasks: (0, 1) outside of one.
+    """Return this task's index in its SLURM array, from 0, and the number of tasks; (0, 1) outside an array.
 
     Raises:
-        UserError: an array whose numbers are not evenly spaced, such as 1,2,7.
+        UserError: the numbers of the array are not evenly spaced, such as 1,2,7.
     """
     first, last, task, step, count = (
         int(os.environ.get(f"SLURM_ARRAY_TASK_{name}") or default)
@@ -46,9 +45,9 @@ def array_share() -> tuple[int, int]:
 
 
 def work_share() -> tuple[int, int]:
-    """Return this process's number among all that share a job, from 0, and how many those are.
+    """Return this process's index among all that share a job, from 0, and their number.
 
-    They are the processes of torchrun, of a SLURM array, or of torchrun in every task of an array.
+    The processes are those of torchrun, of a SLURM array, or of torchrun in every task of an array.
     """
     task, tasks = array_share()
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -56,7 +55,7 @@ def work_share() -> tuple[int, int]:
 
 
 def _problem() -> str | None:
-    """Return the reason for which helper processes would fail; None if they would not."""
+    """Return the reason why helper processes would fail, or None."""
     try:
         multiprocessing.Lock()
         if _MEMORY.is_dir() and (free := shutil.disk_usage(_MEMORY).free) < NEEDED:
@@ -68,5 +67,5 @@ def _problem() -> str | None:
 
 @cache
 def _warn(line: str) -> None:
-    """Print a line, once."""
+    """Print a line, but only once."""
     print(line, file=sys.stderr)

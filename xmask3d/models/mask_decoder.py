@@ -19,8 +19,8 @@ class MaskPrediction:
     Attributes:
         mask_logits: B x Q x h x w.
         embeddings: B x Q x D, in the space of the text embeddings, not normalised.
-        temperature: scalar that cosine similarities are multiplied by.
-        pooled: B x Q x dim, what the embeddings were computed from.
+        temperature: scalar factor of cosine similarities.
+        pooled: B x Q x dim, inputs of the embeddings.
     """
 
     mask_logits: Tensor
@@ -38,7 +38,7 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor, query_position: Tensor) -> Tensor:
-        """Update queries, B x Q x dim; the position (Q x dim) enters queries and keys, not values."""
+        """Update queries, B x Q x dim; the position (Q x dim) is added to queries and keys, but not to values."""
         placed = queries + query_position
         attended, _ = self.self_attn(placed, placed, queries, need_weights=False)
         return self.norm(queries + attended)
@@ -61,7 +61,7 @@ class CrossAttentionLayer(nn.Module):
         Args:
             queries: B x Q x dim; query_position: Q x dim.
             memory: B x N x dim; memory_position: N x dim, added to keys only.
-            blocked: B x Q x N, True where a query may not look; no row may be True throughout.
+            blocked: B x Q x N, True for positions that a query must not attend to; no row may be entirely True.
         """
         attended, _ = self.multihead_attn(
             queries + query_position,
@@ -88,7 +88,7 @@ class FeedForwardLayer(nn.Module):
 
 
 class MaskEmbedding(nn.Module):
-    """Embedding of masks: mask features are pooled under every mask and mapped into CLIP space."""
+    """Embedding of masks: pools the mask features under every mask and maps them into CLIP space."""
 
     def __init__(self, dim: int, mask_dim: int, projection_dim: int) -> None:
         super().__init__()
@@ -102,16 +102,16 @@ class MaskEmbedding(nn.Module):
         Args:
             queries: B x Q x dim, normalised.
             mask_features: B x mask_dim x H x W.
-            mask_logits: B x Q x H x W; they choose pixels and take no gradient.
+            mask_logits: B x Q x H x W; they select pixels and take no gradient.
 
         Returns:
-            Embeddings, B x Q x projection_dim, and what they are computed from, B x Q x dim.
+            Embeddings, B x Q x projection_dim, and the pooled features behind them, B x Q x dim.
         """
         pooled = self.pool_proj(pool_under_masks(mask_features, mask_logits)) + queries
         return self.mask_embed(pooled), pooled
 
     def temperature(self) -> Tensor:
-        """Return the scalar that every cosine classifier of the system multiplies by, at most 100."""
+        """Return the scalar factor of all cosine classifiers, at most 100."""
         return self.logit_scale.exp().clamp(max=100)
 
 
@@ -138,7 +138,7 @@ class MaskDecoder(nn.Module):
             queries: number Q of masks.
             heads, ffn_dim, layers: attention heads, inner channels of the feed-forward, and number of layers.
             levels: number of memories; layer i attends to level i mod levels.
-            projection_dim: size of the mask embeddings: that of the text embeddings.
+            projection_dim: size of the mask embeddings, which is that of text embeddings.
         """
         super().__init__()
         self.transformer_self_attention_layers = nn.ModuleList(SelfAttentionLayer(dim, heads) for _ in range(layers))
@@ -162,10 +162,10 @@ class MaskDecoder(nn.Module):
         Args:
             mask_features: B x mask_dim x H x W.
             memories: B x dim x h x w each, coarsest first.
-            auxiliary: whether to predict from the queries before each layer too, for losses.
+            auxiliary: also predict from the queries before each layer, for losses.
 
         Returns:
-            The final prediction first; then, if asked for, those before layer 0, before layer 1, ...
+            The final prediction first; then, if requested, those before layer 0, before layer 1, ...
         """
         values, positions = self._flatten(memories)
         sizes = [(memory.shape[-2], memory.shape[-1]) for memory in memories]
@@ -179,7 +179,8 @@ class MaskDecoder(nn.Module):
         )
         for index, (cross_attention, self_attention, feed_forward) in enumerate(layers):
             level = index % len(sizes)
-            # Attention masks carry no gradient: without auxiliary predictions nothing else needs these logits' graph.
+            # Attention masks take no gradient; without auxiliary predictions nothing else needs the graph of these
+            # logits.
             with torch.set_grad_enabled(torch.is_grad_enabled() and auxiliary):
                 normed = self.decoder_norm(queries)
                 mask_logits = self._mask_logits(normed, mask_features)
@@ -193,7 +194,7 @@ class MaskDecoder(nn.Module):
         return [self._prediction(normed, mask_features, self._mask_logits(normed, mask_features)), *earlier]
 
     def _flatten(self, memories: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Flatten memories to B x N x dim, with their level's embedding, and position encodings to N x dim."""
+        """Flatten memories plus their level's embedding to B x N x dim, and position encodings to N x dim."""
         values, positions = [], []
         for memory, embedding in zip(memories, self.level_embed.weight, strict=True):
             values.append(memory.flatten(2).transpose(1, 2) + embedding)
@@ -222,13 +223,13 @@ def pool_under_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     """
     inside = mask_logits.detach() > 0
     with torch.autocast(features.device.type, enabled=False):
-        wide = at_least_float32(features)  # sums over a map leave the range of float16
+        wide = at_least_float32(features)  # sums over a map can exceed the range of float16
         total = torch.einsum("bchw,bqhw->bqc", wide, inside.to(wide.dtype))
         return (total / inside.sum((-2, -1)).clamp(min=1)[..., None]).to(features.dtype)
 
 
 def attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return where queries must not look: outside their mask; a query without mask may look everywhere.
+    """Return the positions that queries must not attend to: those outside their mask, if they have one.
 
     Args:
         mask_logits: B x Q x H x W.

@@ -104,7 +104,7 @@ class MinkUNet(nn.Module):
         """Run the network on the finest level.
 
         Returns:
-            The bottleneck (stride 16), and V x out features in the row order of the coordinates given to the batch.
+            The bottleneck (stride 16), and V x out features in the row order of the batch's input coordinates.
         """
         x = normed_convolution(self.conv0p1s1, self.bn0, x)
         skips = [x]
@@ -124,12 +124,12 @@ class MinkUNet(nn.Module):
 
 
 class PointEncoder(nn.Module):
-    """Encoder of points: point features and one global feature per sample, as wide as text embeddings (section 3.2).
+    """Encoder of points: point features and a global feature per sample, sized as text embeddings (section 3.2).
 
     Args:
         unet: the sparse U-Net.
         feature_channels: channels of the U-Net's output.
-        embedding_channels: D, width of text embeddings.
+        embedding_channels: D, size of text embeddings.
     """
 
     def __init__(self, unet: MinkUNet, feature_channels: int = 256, embedding_channels: int = 768) -> None:

@@ -1,4 +1,4 @@
-"""Named tensors that the parts of the network hand each other."""
+"""Named tensors that the parts of the network exchange."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class Outputs:
     """Outputs of a forward; B samples, Q queries, N points, n texts.
 
     Attributes:
-        masks: final prediction first, then those of the decoder's earlier layers if asked for; empty without 2D branch.
+        masks: final prediction first, then those of the decoder's earlier layers if requested; empty without the 2D
+            branch.
         class_logits: B x Q x (n + 1) of each prediction, null last.
         class_embeddings: (n + 1) x D, the texts and null, not normalised.
-        temperature: scalar, multiplies cosine similarities.
+        temperature: scalar factor of cosine similarities.
         global_feature: B x D, the implicit caption.
         voxels_3d: V x D.
-        point_to_voxel: N int64, row of `voxels_3d` of each point.
+        point_to_voxel: N int64, row of `voxels_3d` for each point.
         binary_logits: N, positive where base.
-        clip_embeddings: B x Q x D, CLIP's view of the final masks, no gradient; None unless asked for.
-        fused: features that masks give to the points; None without 2D branch.
+        clip_embeddings: B x Q x D, CLIP embeddings of the final masks, without gradient; None unless requested.
+        fused: features that masks give to the points; None without the 2D branch.
         region_embeddings: B x R x D, CLIP's view of the regions that stand in for labels, no gradient; None where
             training has labels.
     """
@@ -67,10 +68,10 @@ class Fused:
     Attributes:
         owner: N int64, query that owns the point, -1 where none does.
         point_batch: N int64, sample of the point.
-        mask_logits: N x Q, logit of every mask of the sample at the point's pixel. No gradient.
+        mask_logits: N x Q, logit of every mask of the sample at the point's pixel, without gradient.
         embeddings: B x Q x D mask embeddings.
-        rows: U x D fused features; the unchanged 3D feature where no mask owns the point.
-        point_to_row: N int64, row of each point.
+        rows: U x D fused features; a point that no mask owns keeps its 3D feature.
+        point_to_row: N int64, row of `rows` for each point.
         row_to_point: U int64, one of the points of each row.
     """
 
@@ -89,7 +90,7 @@ class Fused:
 
     @property
     def mask(self) -> Tensor:
-        """Mask that owns each point, counted over all samples; N int64, -1 where none does."""
+        """Mask that owns each point, numbered over all samples; N int64, -1 where none does."""
         return torch.where(self.covered, self.point_batch * self.embeddings.shape[1] + self.owner, -1)
 
     @property
@@ -104,9 +105,9 @@ class Fused:
 
 
 def gather_by_owner(per_query: Tensor, owner: Tensor, point_batch: Tensor) -> Tensor:
-    """Gather for every point the row of its owner: B x Q x D to N x D, 0 where owner is -1."""
+    """Gather the row of each point's owner: B x Q x D to N x D, 0 where the owner is -1."""
     queries = per_query.shape[1]
-    # One more row of zeros, so that uncovered points need no second pass over N x D numbers.
+    # An additional row of zeros avoids a second pass over N x D numbers for uncovered points.
     table = F.pad(per_query.flatten(0, 1), (0, 0, 0, 1))
     rows = torch.where(owner >= 0, point_batch * queries + owner, len(table) - 1)
     return table.index_select(0, rows)

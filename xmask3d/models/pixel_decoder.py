@@ -16,7 +16,7 @@ class PixelFeatures(NamedTuple):
 
     Attributes:
         mask_features: B x mask_dim x H x W at the pyramid's finest stride.
-        memories: one B x dim x h x w a level, coarsest first.
+        memories: B x dim x h x w for each level, coarsest first.
     """
 
     mask_features: Tensor
@@ -35,7 +35,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Update B x M x dim; `position` (M x dim) enters the query only, other arguments as of the attention."""
+        """Update B x M x dim; `position` (M x dim) is added to the query only. See the attention for the rest."""
         x = self.norm1(x + self.self_attn(x + position, reference, x, sizes))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
@@ -52,7 +52,7 @@ class DeformableEncoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Update the levels, one B x dim x h x w each."""
+        """Update the levels, B x dim x h x w each."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
         x = torch.cat([level.flatten(2) for level in maps], dim=-1).transpose(1, 2)
         position = torch.cat([self._position(size, index, x) for index, size in enumerate(sizes)])
@@ -112,7 +112,8 @@ class PixelDecoder(nn.Module):
         """Decode the pyramid.
 
         Args:
-            pyramid: s2 ... s5, finest first, each B x in_channels x h x w; one level more than the encoder reads.
+            pyramid: s2 ... s5, finest first, each B x in_channels x h x w; it has one more level than the encoder
+                reads.
         """
         finest, *coarse = pyramid
         maps = [project(x) for project, x in zip(self.input_proj, reversed(coarse), strict=True)]

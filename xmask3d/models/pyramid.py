@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Pyramid: every map is projected to the same channels and those of a stride are summed."""
+    """Pyramid: all maps are projected to the same number of channels, and maps of equal stride are summed."""
 
     def __init__(
         self,
@@ -67,7 +67,8 @@ class FeaturePyramid(nn.Module):
             image_size: height and width of the images in pixels.
 
         Returns:
-            Finest first, one level a stride (s2 ... s5 for strides 4 ... 32), each B x channels x H/stride x W/stride.
+            One level per stride, finest first (s2 ... s5 for strides 4 ... 32), each B x channels x H/stride x
+            W/stride.
         """
         levels: dict[int, Tensor] = {}
         for x, stride, projection in zip(maps, self.strides, self.projections, strict=True):

@@ -1,4 +1,4 @@
-"""Classifier that everything shares: temperature times cosine similarity (paper Eq. 1)."""
+"""Classifier shared by all parts: temperature times cosine similarity (paper Eq. 1)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Text tower of CLIP in plain NumPy: a query on saved features is answered before torch would have been imported."""
+"""Text tower of CLIP in plain NumPy, which answers a query on saved features before torch could be imported."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from xmask3d.guarded import read_json
 from xmask3d.models.tokenizer import VOCABULARY_FILE, CompactTokenizer
 
 KNOWN = {"context_length", "width", "heads", "layers", "vocab_size"}
-"""Keys of `text_cfg` that are understood; a tower with others is left to open_clip."""
+"""Supported keys of `text_cfg`; a tower with other keys is left to open_clip."""
 
 
 class TextTower:
@@ -20,7 +20,7 @@ class TextTower:
     Args:
         tensors: float32 arrays by open_clip's names.
         heads: attention heads.
-        tokenizer: gives rows of the token embedding.
+        tokenizer: tokenizer that gives rows of the token embedding.
     """
 
     def __init__(self, tensors: dict[str, np.ndarray], heads: int, tokenizer: CompactTokenizer) -> None:
@@ -35,7 +35,7 @@ class TextTower:
         for layer in range(self._layers):
             x = self._block(x, f"transformer.resblocks.{layer}.")
         x = self._norm(x, "ln_final")
-        # The end has the highest id.
+        # The end token has the highest id.
         return x[np.arange(len(texts)), tokens.argmax(1)] @ t["text_projection"]
 
     def _block(self, x: np.ndarray, name: str) -> np.ndarray:
@@ -63,7 +63,7 @@ class TextTower:
 
 
 def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | None:
-    """Load the text tower of a folder that `load_clip` reads, or None for a kind that only open_clip knows."""
+    """Load the text tower of a folder for `load_clip`, or None for a kind that only open_clip supports."""
     paths = folder / "open_clip_config.json", folder / "model.safetensors", folder / VOCABULARY_FILE
     if not all(path.is_file() for path in paths):
         return None
@@ -77,7 +77,7 @@ def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | Non
             wanted = [name for name in file.keys() if not name.startswith(("visual.", "logit_"))]  # noqa: SIM118
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in wanted}
     except (UserError, OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return None  # open_clip will say what is wrong
+        return None  # open_clip will report what is wrong
     tokenizer = CompactTokenizer.load(
         paths[2], vocabulary_size=vocabulary_size, context_length=text.get("context_length", 77)
     )

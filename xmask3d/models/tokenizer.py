@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 VOCABULARY_FILE = "tokenizer_vocabulary.json"
 WORDS_FILE = "trained_words.txt"
-"""Words that a small text encoder was trained on, one a line, sorted; beside its weights."""
+"""File beside the weights with the words that a small text encoder was trained on, sorted, one per line."""
 
 
 class CompactTokenizer:
-    """Byte-pair tokenizer of CLIP over a table of few rows instead of 49408.
+    """Byte-pair tokenizer of CLIP with a small table instead of 49408 rows.
 
     The file `tokenizer_vocabulary.json` beside a model is a JSON list of the ids of open_clip's `SimpleTokenizer` that
     the model keeps. The rows of a token embedding with `vocab_size` rows (open_clip_config.json, `text_cfg`) are:
@@ -31,7 +31,7 @@ class CompactTokenizer:
     - row vocab_size - 2: start of text; row vocab_size - 1: end of text. The end has the highest id, so that
       open_clip's default pooling (at the arg max of the ids) finds it.
 
-    A call gives what open_clip's tokenizers give: start, tokens, end, padded with zeros to the context length.
+    A call returns the same as open_clip's tokenizers: start, tokens, end, padded with zeros to the context length.
     """
 
     def __init__(self, kept: Sequence[int], *, vocabulary_size: int, context_length: int = 77) -> None:
@@ -40,10 +40,10 @@ class CompactTokenizer:
         Args:
             kept: ids of `SimpleTokenizer`, each once, 0 first; row i of the table stands for kept[i].
             vocabulary_size: rows of the token embedding, at least len(kept) + 3.
-            context_length: length of every token sequence; longer texts are cut, the end token stays.
+            context_length: length of every token sequence; longer texts are truncated, but keep the end token.
 
         Raises:
-            UserError: if the list or the sizes break the rules above.
+            UserError: the list or the sizes violate the rules above.
         """
         largest = START - 1
         if not kept or kept[0] != 0 or len(set(kept)) != len(kept) or not all(0 <= k <= largest for k in kept):
@@ -64,14 +64,14 @@ class CompactTokenizer:
     def from_texts(
         cls, texts: Iterable[str], *, shared_rows: int = 256, context_length: int = 77
     ) -> "CompactTokenizer":
-        """Keep the tokens that occur in `texts`, in the order of their ids, and `shared_rows` rows for all others."""
+        """Make a tokenizer with the tokens in `texts`, sorted by id, and `shared_rows` rows for all others."""
         used = {token for text in texts for token in shared_pairs().encode(text)}
         kept = [0, *sorted(used - {0})]
         return cls(kept, vocabulary_size=len(kept) + shared_rows + 2, context_length=context_length)
 
     @classmethod
     def load(cls, path: Path, *, vocabulary_size: int, context_length: int = 77) -> "CompactTokenizer":
-        """Read the JSON list at `path`; sizes as in the model's configuration. UserError if it is not such a list."""
+        """Read the JSON list at `path`, with sizes as in the model's configuration. UserError if it is no such list."""
         kept = read_json(Path(path), "a list of token ids")
         if not isinstance(kept, list) or not all(isinstance(token, int) for token in kept):
             raise UserError(f"{path}: expected a JSON list of token ids")
@@ -93,7 +93,7 @@ class CompactTokenizer:
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> "Tensor":
         """Return tokens of N texts: int64, N x context_length."""
-        import torch  # questions to saved features do without
+        import torch  # queries on saved features do not need torch
 
         rows = self.rows([texts] if isinstance(texts, str) else texts, context_length)
         return torch.tensor(rows, dtype=torch.long).reshape(len(rows), context_length or self.context_length)
@@ -103,7 +103,7 @@ class CompactTokenizer:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text in order, in small letters; digits and punctuation are none."""
+    """Return the words of a text in order and in lower case, without digits and punctuation."""
     return re.findall(r"[^\W\d_]+", text.lower())
 
 
@@ -114,17 +114,17 @@ def save_words(folder: Path, texts: Iterable[str]) -> None:
 
 
 def learned_words(folder: Path) -> set[str] | None:
-    """Return the words that a folder's CLIP was trained on; None for all, where it holds no `trained_words.txt`."""
+    """Return the words that a folder's CLIP was trained on; None, which means all, without `trained_words.txt`."""
     path = folder / WORDS_FILE
     return set(path.read_text(encoding="utf-8").split()) if path.is_file() else None
 
 
 def unknown_words(text: str, folder: Path) -> list[str]:
-    """Return the words of `text` that a text encoder was never trained on, each once, in order.
+    """Return the words of `text` that a text encoder was never trained on, in order, without repetitions.
 
     Args:
-        text: a question, a class name or a phrase.
-        folder: the CLIP's. Where it holds no `trained_words.txt`, as those trained on the web do not, every word
+        text: a query, a class name or a phrase.
+        folder: folder of the CLIP model. Without `trained_words.txt`, as for models trained on the web, every word
             counts as known.
     """
     known = learned_words(folder)

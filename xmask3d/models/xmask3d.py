@@ -47,11 +47,11 @@ class XMask3D(nn.Module):
         """Assemble the parts.
 
         Args:
-            image_features, mask_clip: their frozen networks keep out of `parameters()` and `state_dict()` themselves.
-            conditioner: part of the image features that trains, where they do not register it: it is registered here,
-                by the name that checkpoints give it.
-            sparse_backend: back end of sparse convolutions, as `xmask3d.sparse.Voxels` takes it.
-            condition: feature of a view that conditions its image features.
+            image_features, mask_clip: parts whose frozen networks are hidden from `parameters()` and `state_dict()`.
+            conditioner: trainable part of the image features, if they do not register it themselves. It is registered
+                here under its name in checkpoints.
+            sparse_backend: back end of sparse convolutions, see `xmask3d.sparse.Voxels`.
+            condition: kind of feature that conditions the image features of a view.
         """
         super().__init__()
         self.point_encoder = point_encoder
@@ -86,14 +86,14 @@ class XMask3D(nn.Module):
         Args:
             batch: B views with their points.
             text: n x D text embeddings, of the base classes in training, of all K at test time.
-            masks: run the 2D branch; without it the outputs have no masks and nothing that is made of masks.
-            auxiliary: also return what the decoder's earlier layers predict.
+            masks: run the 2D branch; without it the outputs have no masks and nothing derived from masks.
+            auxiliary: also return the predictions of the decoder's earlier layers.
             mask_clip: also embed the final masks by CLIP.
-            novel, force_first: choice of the mask that owns a point, as of `fuse`.
-            encoded: the same images by `image_features.encode`, to save their frozen encoder.
-            tokens: the same images by `mask_clip.encode`, to save CLIP's image tower.
-            captions: B x D text embeddings of sentences about the views, for a condition of text; the mean of `text`
-                stands in where there are none.
+            novel, force_first: see `fuse`.
+            encoded: result of `image_features.encode` for the same images, to avoid running the frozen encoder.
+            tokens: result of `mask_clip.encode` for the same images, to avoid running CLIP's image tower.
+            captions: B x D text embeddings of sentences about the views, for a text condition; the mean of `text`
+                replaces missing captions.
         """
         global_feature, voxels_3d, binary_logits = self.encode_points(
             batch.voxel_coords, batch.voxel_features, batch.size
@@ -145,7 +145,7 @@ class XMask3D(nn.Module):
 
         Args:
             images: B x 3 x H x W in [0, 1].
-            global_feature: B x D, of the points, or what stands in for them.
+            global_feature: B x D global feature of the points, or its replacement.
             auxiliary, encoded: see `forward`.
 
         Returns:
@@ -161,22 +161,22 @@ class XMask3D(nn.Module):
         """Assign points to masks and fuse their 2D and 3D features (Eq. 4).
 
         Args:
-            outputs: outputs of `forward`; whoever changes them fuses again.
-            batch: their views.
-            novel: K bool, true for novel classes: masks compete as at test time, see `fuse_inference`. None in
+            outputs: outputs of `forward`; if they are changed, they must be fused again.
+            batch: views of the outputs.
+            novel: K bool, true for novel classes, if masks compete as at test time, see `fuse_inference`. None in
                 training, where they compete by their scores alone.
             force_first: see `fuse_training`; in training only.
         """
         if novel is None:
             return fuse_training(self.fuser, outputs, batch, force_first)
-        # Labels follow from these features: at test time they are not rounded.
+        # At test time labels are computed from these features, so they are not rounded.
         with torch.autocast(batch.pixels.device.type, enabled=False):
             return fuse_inference(self.fuser, outputs, batch, novel)
 
     def _condition_feature(
         self, global_feature: Tensor, tokens: EncodedTokens | None, text: Tensor, captions: Tensor | None
     ) -> Tensor:
-        """Choose the feature of each view, B x D, that conditions its image features; arguments as of `forward`."""
+        """Choose the feature of each view, B x D, that conditions its image features; arguments as in `forward`."""
         if self.condition == "image" and tokens is not None:
             return self.mask_clip.embed_whole(tokens).to(global_feature)
         if self.condition == "text":
@@ -184,6 +184,7 @@ class XMask3D(nn.Module):
         return global_feature
 
     def _class_logits(self, prediction: MaskPrediction, text: Tensor) -> Tensor:
-        # Under autocast too: cosines in half precision, times a temperature of up to 100, would be noise.
+        # In float32 even under autocast, since cosines in half precision times a temperature of up to 100 would be
+        # noise.
         with torch.autocast(text.device.type, enabled=False):
             return self.classifier.logits(at_least_float32(prediction.embeddings), text, prediction.temperature)

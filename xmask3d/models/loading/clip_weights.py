@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 CONFIG_FILE = "open_clip_config.json"
-# In the order in which they are looked for.
+# In the order in which they are tried.
 WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -45,13 +45,14 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
             - a folder with `open_clip_config.json` and its weights (`model.safetensors` or as open_clip names them); a
               file `tokenizer_vocabulary.json` in it makes the tokenizer a `CompactTokenizer`;
             - a file of OpenAI's, such as `ViT-L-14.pt`, whose sizes are read off its tensors; so are those of other
-              files with its names, which get OpenAI's activation, QuickGELU, and a warning, since they do not tell;
+              files with its names, which get OpenAI's activation, QuickGELU, and a warning, since they do not state
+              theirs;
             - a model's name in open_clip, such as `ViT-L-14`.
-        pretrained: with a name only: a tag that open_clip downloads, or a local `.pt` or `.safetensors` file, which
-            gets the activation of the name (`ViT-L-14` or `ViT-L-14-quickgelu`) unless it is OpenAI's own.
+        pretrained: only with a model's name: a tag that open_clip downloads, or a local `.pt` or `.safetensors` file,
+            which gets the activation of the name (`ViT-L-14` or `ViT-L-14-quickgelu`) unless it is OpenAI's own.
 
     Raises:
-        UserError: naming what is missing or does not fit.
+        UserError: a file or tensor is missing or does not fit; the message names it.
     """
     path = Path(source)
     if path.is_dir():
@@ -64,8 +65,9 @@ def load_clip(source: str | Path, pretrained: str | Path = "openai") -> LoadedCl
 
 
 def named_config(name: str) -> dict[str, Any] | None:
-    """Return open_clip's configuration of a model that it knows by name, else None; no network is asked."""
-    return None if ":" in name else open_clip.get_model_config(name)  # which fetches that of an "hf-hub:..."
+    """Return open_clip's configuration of a model that it knows by name, else None; without network."""
+    # which would fetch the configuration of an "hf-hub:..."
+    return None if ":" in name else open_clip.get_model_config(name)
 
 
 def build_clip(model_config: dict[str, Any]) -> ForeignNetwork:
@@ -172,7 +174,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a readable weight file: {first_line(error)}") from error
     except Exception as error:
-        # Whatever the unpickler makes of a damaged or a foreign file.
+        # The unpickler raises all kinds of errors on damaged and foreign files.
         raise UserError(f"{path}: refused, since it is not a plain file of tensors: {first_line(error)}") from error
     tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else None
     if not isinstance(tensors, dict):
@@ -182,7 +184,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_openais(path: Path, tensors: dict[str, Tensor]) -> bool:
-    """Return True where weights are surely OpenAI's, made with QuickGELU: their archive, or its complete content."""
+    """Return True if weights are certainly OpenAI's, which use QuickGELU: their archive, or its complete content."""
     return _is_torchscript(path) or "input_resolution" in tensors
 
 
@@ -194,7 +196,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    # Sizes that OpenAI's files carry along.
+    # Sizes stored in OpenAI's files.
     for name in ("input_resolution", "context_length", "vocab_size"):
         tensors.pop(name, None)
     check_numbers(tensors, model.state_dict(), path)

@@ -1,4 +1,4 @@
-"""Sources of Stable Diffusion: a diffusers folder or a CompVis checkpoint, 1.x or 2.x, without network."""
+"""Reading of Stable Diffusion 1.x and 2.x from a diffusers folder or a CompVis checkpoint, without network."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.
 PARTS: tuple[tuple[type, str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 
-# The VAE's attention in older folders; diffusers renames it when it loads one.
+# Names of the VAE's attention in older folders, which diffusers changes when it loads them.
 _OLD_ATTENTION = re.compile(r"(?<=mid_block\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)")
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -66,7 +66,7 @@ def build_diffusion(
 
 
 def load_diffusion(source: Path | str, **options: Any) -> tuple[DiffusionFeatures, Tensor]:
-    """Load Stable Diffusion 1.x or 2.x, only the tensors that the features need, as float32 on the CPU.
+    """Load the tensors of Stable Diffusion 1.x or 2.x that the features need, as float32 on the CPU.
 
     Args:
         source: a folder in diffusers' layout (`vae/` and `unet/`, each with `config.json` and safetensors; and
@@ -77,7 +77,7 @@ def load_diffusion(source: Path | str, **options: Any) -> tuple[DiffusionFeature
         The features, and the embedding of the empty prompt, 1 x T x C.
 
     Raises:
-        UserError: naming the file or tensor that is missing or does not fit.
+        UserError: a file or tensor is missing or does not fit; the message names it.
     """
     path = Path(source)
     if path.is_dir():
@@ -100,7 +100,7 @@ def check_diffusion(source: Path | str) -> str:
     """Compare names and shapes of the networks at `source` with what the features need, without reading the numbers.
 
     Returns:
-        One line about what is there.
+        One line about the networks found.
 
     Raises:
         UserError: see `load_diffusion`, except for the embedding of the empty prompt.
@@ -132,7 +132,7 @@ def _described(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Pat
 
 
 def _folder_headers(kind: type, folder: Path) -> tuple[ForeignNetwork, dict[str, Tensor], Path]:
-    """Return a network without weights, and shapes of the tensors in its file."""
+    """Return a network without weights, and the shapes of the tensors in its file."""
     network, path = _folder_description(kind, folder)
     try:
         with safe_open(path, framework="pt") as file:
@@ -159,7 +159,7 @@ def _without_weights(kind: Any, config: Mapping[str, Any], where: Path) -> Forei
 
 
 def _folder_description(kind: type, folder: Path) -> tuple[ForeignNetwork, Path]:
-    """Return a network of a folder's configuration without weights, and the file that has them."""
+    """Return the network of a folder's configuration without weights, and the file with its weights."""
     config = read_json(folder / "config.json")
     network = _without_weights(kind, config, folder / "config.json")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
@@ -180,7 +180,7 @@ def _folder_network(kind: type, folder: Path) -> ForeignNetwork:
 
 
 def _stored_names(file: safe_open) -> dict[str, str]:
-    """Return names in a folder's weight file by the names that diffusers' networks give their tensors."""
+    """Return the names in a folder's weight file, by the tensors' names in diffusers' networks."""
     return {_OLD_ATTENTION.sub(lambda old: _ATTENTION[old[0]], name): name for name in file.keys()}  # noqa: SIM118
 
 
@@ -196,10 +196,10 @@ def _compvis_networks(tensors: TensorFile, path: Path) -> tuple[ForeignNetwork, 
 
 
 def _renamed(rename: Callable, tensors: dict[str, Tensor], network: ForeignNetwork, path: Path) -> dict[str, Tensor]:
-    """Return tensors of a CompVis checkpoint by the names of `network`."""
+    """Return the tensors of a CompVis checkpoint under the names of `network`."""
     try:
         renamed = rename(tensors, network.config)
-        # diffusers puts None in the place of some tensors that are missing.
+        # diffusers returns None for some missing tensors.
         return {name: tensor for name, tensor in renamed.items() if tensor is not None}
     except KeyError as error:
         raise UserError(f"{path}: incomplete checkpoint, {error} is missing") from error
@@ -208,7 +208,7 @@ def _renamed(rename: Callable, tensors: dict[str, Tensor], network: ForeignNetwo
 def _compvis_configs(
     unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], path: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the networks' configurations: those of version 1.x or 2.x, in the widths that the tensors have."""
+    """Return the networks' configurations: those of version 1.x or 2.x, with the widths of the tensors."""
     try:
         width = unet[UNET_PREFIX + "input_blocks.0.0.weight"].shape[0]
         attention = UNET_PREFIX + "input_blocks.1.1."
@@ -233,7 +233,7 @@ def _select(tensors: TensorFile, prefix: str, path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise `UserError` unless the tensors that a network needs are there in its shapes."""
+    """Raise `UserError` unless all tensors of a network exist with the right shapes."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
@@ -244,11 +244,11 @@ def _check_fit(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Pat
 
 
 def _load(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Path) -> ForeignNetwork:
-    """Load tensors into a network without weights; those it does not need are left out."""
+    """Load tensors into a network without weights; other tensors are ignored."""
     _check_fit(network, tensors, path)
     expected = network.state_dict()
     check_numbers(tensors, expected, path)
-    # Copied, since tensors of a mapped file lie at odd addresses, on which the last bits of matrix products depend.
+    # Copied, since tensors of a mapped file have unaligned addresses, which affect the last bits of matrix products.
     copies = {name: tensors[name].to(torch.float32, copy=True) for name in expected}
     network.load_state_dict(copies, assign=True)
     return network

@@ -1,4 +1,4 @@
-"""Embedding of the empty prompt by a diffusion model's text encoder: one constant, so the encoder is not kept."""
+"""Embedding of the empty prompt by a diffusion model's text encoder, a constant that replaces the encoder."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from xmask3d.guarded import read_json, reading
 from xmask3d.models.loading.tensor_files import TensorFile
 
 EMPTY_PROMPT_FILE = "empty_prompt.safetensors"
-# Stable Diffusion 1.x keeps a text encoder of transformers, 2.x one of open_clip.
+# Stable Diffusion 1.x has a text encoder of transformers, 2.x one of open_clip.
 TRANSFORMERS_PREFIX, OPEN_CLIP_PREFIX = "cond_stage_model.transformer.", "cond_stage_model.model."
 
 _TRANSFORMERS_NAMES = (
@@ -47,7 +47,7 @@ def folder_empty_prompt(folder: Path) -> Tensor:
         1 x T x C, float32.
 
     Raises:
-        UserError: if neither is there, or unreadable.
+        UserError: both are missing, or one is unreadable.
     """
     path = folder / EMPTY_PROMPT_FILE
     if path.is_file():
@@ -74,7 +74,7 @@ def encode_empty_prompt(tensors: TensorFile, path: Path) -> Tensor:
         1 x T x C, float32.
 
     Raises:
-        UserError: if the checkpoint has no text encoder and no such file is beside it.
+        UserError: the checkpoint has no text encoder, and there is no such file beside it.
     """
     first = {name: tensors.get(name) for name in tensors.names if name.startswith(TRANSFORMERS_PREFIX)}
     if first:
@@ -93,8 +93,8 @@ def encode_empty_prompt(tensors: TensorFile, path: Path) -> Tensor:
 
 @torch.no_grad()
 def _encode(tensors: Mapping[str, Tensor], style: _Style, path: Path) -> Tensor:
-    """Return the last hidden states, 1 x T x C, of the encoder with tensors in open_clip's names."""
-    with reading(path, "a CLIP text encoder"):  # shapes and heads that do not fit each other
+    """Return the last hidden states, 1 x T x C, of the encoder whose tensors have open_clip's names."""
+    with reading(path, "a CLIP text encoder"):  # raised if shapes and heads do not fit each other
         vocabulary, width = tensors["token_embedding.weight"].shape
         length = len(tensors["positional_embedding"])
         layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")})
@@ -141,7 +141,7 @@ def _from_transformers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, T
 
 
 def _without_last_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the last layer, since Stable Diffusion 2.x reads its text encoder one layer before the end."""
+    """Drop the last layer, since Stable Diffusion 2.x uses the output of the layer before it."""
     layers = {int(name.split(".")[2]) for name in tensors if name.startswith("transformer.resblocks.")}
     last = f"transformer.resblocks.{max(layers, default=0)}."
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(last)}

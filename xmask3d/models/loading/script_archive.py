@@ -1,7 +1,8 @@
 """Tensors of a TorchScript archive, the format of OpenAI's CLIP, read without running its code.
 
 `torch.jit.load` compiles the code in an archive and runs the `__setstate__` of its classes, which may write files. Here
-objects are stand-ins that keep their attributes, and the code is searched for the names of parameters and buffers.
+stand-ins that only keep attributes replace the objects, and the names of parameters and buffers are read from the code
+as text.
 """
 
 import pickle
@@ -27,7 +28,7 @@ _LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boolli
 
 
 class _Object:
-    """Stand-in of a module: its class, and its attributes once the file has given them."""
+    """Stand-in for a module: its class, and its attributes once they have been read."""
 
     kind = ""
 
@@ -60,7 +61,7 @@ class _Reader(pickle.Unpickler):
         _, kind, key, _, count = pid
         if key not in self._known:
             entry = self._archive.getinfo(f"{self._root}/data/{key}")
-            if entry.compress_type != zipfile.ZIP_STORED:  # torch compresses nothing
+            if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress
                 raise pickle.UnpicklingError("compressed tensors")
             content = bytearray(self._archive.read(entry))
             self._known[key] = torch.frombuffer(content, dtype=_STORAGES[kind]) if content else torch.zeros(0)
@@ -77,10 +78,10 @@ def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -
 
 
 def load_script_archive(path: Path) -> dict[str, Tensor]:
-    """Read the parameters and buffers of the module in a TorchScript archive, by their names.
+    """Read the parameters and buffers of the module in a TorchScript archive, under their names.
 
     Raises:
-        Exception: whatever a damaged file makes readers raise.
+        Exception: any error that readers raise for a damaged file.
     """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

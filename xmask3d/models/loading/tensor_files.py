@@ -15,13 +15,13 @@ from xmask3d.errors import UserError, first_line
 
 
 class TensorFile(NamedTuple):
-    """Names of the tensors in an open file, and access to each."""
+    """Open file of tensors: their names, and access to each of them."""
 
     names: list[str]
     get: Callable[[str], Tensor]
 
 
-# How files begin that came in place of a checkpoint: a page that asks for something, or a clone without git LFS.
+# First bytes of files that are not the expected checkpoint: a web page, or a pointer in a clone without git LFS.
 _FOREIGN = (
     (b"<!doctype", "a web page"),
     (b"<html", "a web page"),
@@ -30,7 +30,7 @@ _FOREIGN = (
 
 
 def refuse_foreign(path: Path) -> None:
-    """Distinguish a failed download from a damaged checkpoint.
+    """Refuse files that come from a failed download, as opposed to a damaged checkpoint.
 
     Raises:
         UserError: the file is a web page or a pointer of git LFS.
@@ -39,22 +39,22 @@ def refuse_foreign(path: Path) -> None:
         with open(path, "rb") as file:
             head = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     except OSError:
-        return  # whoever reads the file says why it cannot be read
+        return  # the reader of the file reports why it is unreadable
     for start, kind in _FOREIGN:
         if head.startswith(start):
             raise UserError(f"{path}: not a checkpoint (it begins like {kind}: download the file itself)")
 
 
 def check_numbers(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: Path | str) -> None:
-    """Refuse weights that cannot be copied without losing a part of their values, or that are NaN or infinite.
+    """Refuse weights that would lose a part of their values when copied, or that are NaN or infinite.
 
     Args:
         tensors: weights by name.
-        wanted: tensors of the network, of any device; others are not looked at.
-        source: name for the message.
+        wanted: tensors of the network, on any device; others are not checked.
+        source: name of the file for the message.
 
     Raises:
-        UserError: names the first.
+        UserError: there are such weights; the message names the first.
     """
     for name in wanted:
         tensor = tensors.get(name)
@@ -69,12 +69,12 @@ def check_numbers(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], s
 
 
 def _is_counter(tensor: Tensor) -> bool:
-    """Return True for whole numbers written as floats, as exports in half precision write batch norm's counters."""
+    """Return True for integers stored as floats, as in batch norm's counters exported in half precision."""
     return tensor.is_floating_point() and bool((tensor == tensor.round()).all())
 
 
 class _Ignored:
-    """Placeholder of anything that is no tensor: it accepts a checkpoint's state, and does nothing."""
+    """Placeholder for objects other than tensors, which accepts a checkpoint's state and does nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -90,7 +90,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     Nothing in a checkpoint is executed: it may hold tensors and plain values only.
 
     Raises:
-        UserError: if the file is unreadable, or holds code objects.
+        UserError: the file is unreadable, or contains code objects.
     """
     refuse_foreign(path)
     if path.suffix == ".safetensors":
@@ -106,14 +106,14 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
 
 
 def _load_checkpoint(path: Path) -> dict[str, Tensor]:
-    # Files older than torch 1.6 are no archives and cannot be mapped into memory.
+    # Files older than torch 1.6 are not archives and cannot be mapped into memory.
     archive = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(_stand_ins(path) if archive else []):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, since it holds more than tensors; convert it to safetensors") from error
-    except Exception as error:  # a damaged or foreign file raises nearly anything
+    except Exception as error:  # a damaged or foreign file raises all kinds of errors
         raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
