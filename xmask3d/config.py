@@ -46,7 +46,9 @@ class DataConfig(Section):
 
     root: Path = Field(Path("data/scannet"), description="folder with scannet_3d, scannet_2d (and scannet_3d_200)")
     layout: str = Field(
-        "scannet", description="data set: scannet, scannet200, s3dis, or the dotted path of a DatasetSpec of your own"
+        "scannet",
+        description="data set: scannet, scannet200, s3dis, scannetpp, matterport, arkitscenes, replica, or the dotted "
+        "path of a DatasetSpec of your own",
     )
     captions: Path | None = Field(None, description="JSON {scene: {view: sentence}}; default <root>/captions.json")
     train_split: str = Field("train", description="split folder to train on")

@@ -163,7 +163,7 @@ def _from_content(content: Any, split_name: str, path: Path) -> Benchmark:
     ids_3d, ids_2d = ([entry[kind] for entry in content["classes"]] for kind in ("label_3d", "label_2d"))
     if len(set(names)) < len(names) or not all(type(i) is int and i >= 0 for i in (*ids_3d, *ids_2d)):
         raise ValueError("names must differ, and label ids be whole numbers from 0")
-    novel = _ids_of(splits[split_name]["novel"], names, f"{path}: split {split_name}")
+    novel = _members(splits[split_name]["novel"], names, f"{path}: split {split_name}")
     base = tuple(i for i in range(len(names)) if i not in novel)
     groups = {group: _members(own, names, f"{path}: group {group}") for group, own in content.get("groups", {}).items()}
     return Benchmark(

@@ -11,7 +11,7 @@ from xmask3d.resources import REPOSITORY
 PAGE = REPOSITORY / "docs" / "architecture.md"
 GROUPS = {
     "the command": ["cli"],
-    "beside the method": ["scan", "segment", "visualize", "rooms"],
+    "beside the method": ["scan", "segment", "visualize", "rooms", "datasets"],
     "runs: sees the configuration": ["engine", "open_model", "checkpoints", "build_untrained", "build"],
     "networks and computation: plain arguments alone": [
         "inference", "losses", "models", "sparse", "data", "geometry", "metrics",

@@ -31,7 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "data and weights": {
         "download": "download data sets, networks and checkpoints by name",
         "rooms": "make the embedded data set, labelled furnished rooms",
-        "prepare": "bring raw ScanNet or S3DIS into the layout that is read",
+        "prepare": "bring raw ScanNet or another data set into the layout that is read",
         "caption": "write a sentence about every view",
         "check": "check the data and the weights of a configuration",
     },

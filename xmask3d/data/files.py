@@ -179,10 +179,15 @@ def read_intrinsics(folder: Path, frame_size: tuple[int, int], stored_size: tupl
     """
     for path, size in zip(intrinsics_files(folder), (stored_size, (480, 640), stored_size), strict=True):
         if path.is_file():
-            matrix = read_matrix(path)
-            found = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-            return checked_camera(found, size, path).scaled(size, frame_size)
+            return read_camera(path, size, frame_size)
     return None
+
+
+def read_camera(path: Path, stored_size: tuple[int, int], frame_size: tuple[int, int]) -> Intrinsics:
+    """Read intrinsics that are on the grid `stored_size`, and return them on the grid `frame_size`."""
+    matrix = read_matrix(path)
+    found = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    return checked_camera(found, stored_size, path).scaled(stored_size, frame_size)
 
 
 def intrinsics_files(folder: Path) -> tuple[Path, Path, Path]:

@@ -15,6 +15,7 @@ from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.files import (
     intrinsics_files,
     picture_size,
+    read_camera,
     read_intrinsics,
     read_picture,
     read_points,
@@ -71,7 +72,7 @@ class FileView(View):
 
     @cached_property
     def intrinsics(self) -> Intrinsics:  # type: ignore[override]
-        return self._reader.intrinsics(self.scene)
+        return self._reader.intrinsics(self.scene, self.name)
 
     @cached_property
     def label_map(self) -> np.ndarray | None:  # type: ignore[override]
@@ -104,6 +105,7 @@ class ScanNetReader:
         scannet_3d_200/<split>/<scene>.txt             raw category id per point (ScanNet200)
         scannet_2d/<scene>/color/<n>.jpg  depth/<n>.png (16 bit, mm)  pose/<n>.txt  label/<n>.png  label_200/<n>.png
         scannet_2d/<scene>/intrinsics.txt              optional
+        scannet_2d/<scene>/intrinsics/<n>.txt          optional, where frames have cameras of their own
 
     Args:
         spec: facts about the data set.
@@ -177,7 +179,7 @@ class ScanNetReader:
     def sources(self, scene: str) -> list[Path]:
         """Return files and folders whose times show that points, labels, segments, cameras or frames have changed."""
         folder = self.view_folder(scene)
-        frames = (folder / part for part in ("color", "depth", "pose"))
+        frames = (folder / part for part in ("color", "depth", "pose", "intrinsics"))
         return [*self._point_files(scene), *segment_files(self.scene_path(scene)), *intrinsics_files(folder), *frames]
 
     def _point_files(self, scene: str) -> list[Path]:
@@ -193,8 +195,11 @@ class ScanNetReader:
         """Return the sentence of a view."""
         return self._captions.get(scene, {}).get(view)
 
-    def intrinsics(self, scene: str) -> Intrinsics:
-        """Return the camera of a scene on the frame grid."""
+    def intrinsics(self, scene: str, view: str) -> Intrinsics:
+        """Return the camera of a frame, its own or that of its scene, on the frame grid."""
+        own = self.view_folder(scene) / "intrinsics" / f"{view}.txt"
+        if not self._published and own.is_file():
+            return read_camera(own, picture_size(self.color_path(scene, view)) or self.frame_size, self.frame_size)
         if scene not in self._intrinsics:
             found = None
             if not self._published:
@@ -354,5 +359,17 @@ S3DIS = DatasetSpec(
     class_list="s3dis",
     largest_ids=(12, 12),  # including clutter
 )
-LAYOUTS = {spec.name: spec for spec in (SCANNET, SCANNET200, S3DIS)}
+
+
+def _prepared(name: str, largest: int) -> DatasetSpec:
+    """Return facts about a data set that `xmask3d prepare` brings into this layout, with one list of ids."""
+    reader = partial(ScanNetReader, folders=Folders(points=f"{name}_3d", views=f"{name}_2d"))
+    return DatasetSpec(name, reader, class_list=name, largest_ids=(largest, largest))
+
+
+SCANNETPP = _prepared("scannetpp", 100)  # place in the list of the semantic benchmark, from 1
+MATTERPORT = _prepared("matterport", 40)  # NYU40
+ARKITSCENES = _prepared("arkitscenes", 17)  # place in the list of annotated boxes, from 1
+REPLICA = _prepared("replica", 101)  # Replica's own classes
+LAYOUTS = {spec.name: spec for spec in (SCANNET, SCANNET200, S3DIS, SCANNETPP, MATTERPORT, ARKITSCENES, REPLICA)}
 """Data sets that come with the program, by `data.layout`."""

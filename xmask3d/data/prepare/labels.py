@@ -1,6 +1,7 @@
 """Labels of raw ScanNet: names and ids from its category table, and labels of vertices."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_json, read_text, reading
 
 LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are stored in pixels of 16 bits
 # NYU40 ids of the 20 benchmark classes; the index of a class is its id in the scene files.
@@ -49,9 +50,30 @@ def read_categories(path: Path) -> Categories:
     return Categories(raw_ids, nyu40)
 
 
+def read_table(path: Path, delimiter: str, columns: Sequence[str], number: str | None = None) -> list[dict[str, str]]:
+    """Read a table with titles, as dictionaries by title.
+
+    Args:
+        columns: titles that must be there.
+        number: one of them, whose entries are whole numbers or empty.
+    """
+    with reading(path, "a table of categories"):
+        rows = list(csv.DictReader(read_text(path).splitlines(), delimiter=delimiter))
+        if not rows or any(row.get(column) is None for row in rows for column in columns):
+            raise ValueError(f"it needs the columns {' and '.join(columns)}")
+        if number and not all(0 <= int(row[number] or 0) <= LARGEST_RAW for row in rows):
+            raise ValueError(f"{number} is out of range")
+    return rows
+
+
 def read_vertices(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read `<scene>_vh_clean_2.ply`: points n x 3 float32 and colours n x 3 uint8."""
-    vertex = _read_ply(path)
+    return vertices_of(read_ply(path), path)
+
+
+def vertices_of(elements: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return points n x 3 float32 and colours n x 3 uint8 of a PLY file's elements."""
+    vertex = elements["vertex"]
     try:
         points = np.stack([vertex[axis] for axis in "xyz"], 1).astype(np.float32)
         colors = np.stack([vertex[channel] for channel in ("red", "green", "blue")], 1).astype(np.uint8)
@@ -62,7 +84,7 @@ def read_vertices(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_nyu40(path: Path, count: int) -> np.ndarray:
     """Read `<scene>_vh_clean_2.labels.ply`: n NYU40 ids."""
-    vertex = _read_ply(path)
+    vertex = read_ply(path)["vertex"]
     try:
         labels = np.asarray(vertex["label"]).astype(np.int64)
     except ValueError as error:
@@ -79,15 +101,21 @@ def classes_of_nyu40(labels: np.ndarray) -> np.ndarray:
     return table[np.where((labels >= 0) & (labels <= LARGEST_NYU40), labels, LARGEST_NYU40 + 1)]
 
 
-def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, count: int) -> tuple[np.ndarray, set[str]]:
-    """Read the raw category id of each vertex, 0 if unannotated, from the two annotation files.
+def read_raw_ids(
+    aggregation: Path, segments: Path, ids_of_names: Mapping[str, int], count: int
+) -> tuple[np.ndarray, set[str]]:
+    """Read the id of each vertex (or face) of a mesh, 0 where unannotated, from the two annotation files.
+
+    Args:
+        ids_of_names: ids by the name that annotators wrote.
+        count: number of vertices (or faces), each of which has a segment.
 
     Returns:
-        n int64, and the annotated names that are missing from the category table.
+        n int64, and the annotated names that have no id.
     """
     segment_of_vertex = _whole_numbers(segments, "segIndices", _read_json(segments, "segIndices"))
     if len(segment_of_vertex) != count:
-        raise UserError(f"{segments}: {len(segment_of_vertex)} entries for {count} vertices")
+        raise UserError(f"{segments}: {len(segment_of_vertex)} entries for a mesh of {count}")
     ids = np.zeros(count, np.int64)
     unknown = set()
     groups = _read_json(aggregation, "segGroups")
@@ -97,7 +125,7 @@ def read_raw_ids(aggregation: Path, segments: Path, categories: Categories, coun
         if not isinstance(group, dict) or not isinstance(group.get("label"), str) or "segments" not in group:
             raise UserError(f"{aggregation}: damaged (a group without 'label' or 'segments'); fetch it again")
         members = _whole_numbers(aggregation, "segments", group["segments"])
-        raw_id = categories.raw_ids.get(group["label"])
+        raw_id = ids_of_names.get(group["label"])
         if raw_id is None:
             unknown.add(group["label"])
             continue
@@ -123,9 +151,12 @@ def _read_json(path: Path, key: str) -> Any:
     return content[key]
 
 
-def _read_ply(path: Path) -> np.ndarray:
+def read_ply(path: Path) -> dict[str, np.ndarray]:
+    """Read the elements of a PLY file, which has vertices. Raises `UserError` naming a missing or damaged one."""
     try:
-        return read_elements(path)["vertex"]
+        elements = read_elements(path)
+        elements["vertex"]
+        return elements
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (KeyError, ValueError) as error:

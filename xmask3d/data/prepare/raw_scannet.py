@@ -179,7 +179,7 @@ def _prepare_points(folder: Path, out: Path, categories: Categories, report: Rep
     if not (aggregation.is_file() and segments.is_file()):
         report.notes.append("no aggregation.json or segs.json: no raw ids for the 200 classes")
         return
-    raw_ids, unknown = read_raw_ids(aggregation, segments, categories, len(points))
+    raw_ids, unknown = read_raw_ids(aggregation, segments, categories.raw_ids, len(points))
     report.notes += [f"category '{name}' is not in the table" for name in sorted(unknown)]
     atomic_write(out / "scannet_3d_200" / report.split / f"{scene}.txt", "\n".join(map(str, raw_ids)) + "\n")
 
