@@ -33,10 +33,12 @@ def of(layout: str, **data: object) -> Config:
 
 
 def test_data_sets_that_come_with_the_program() -> None:
-    assert LAYOUTS == {"scannet": SCANNET, "scannet200": SCANNET200, "s3dis": S3DIS}
+    published = {"scannet": SCANNET, "scannet200": SCANNET200, "s3dis": S3DIS}
+    assert list(LAYOUTS) == [*published, "scannetpp", "matterport", "arkitscenes", "replica"]
+    assert {name: LAYOUTS[name] for name in published} == published
     assert [dataset_spec(of(name)) for name in LAYOUTS] == list(LAYOUTS.values())
     assert SCANNET.scenes == SCANNET200.scenes == {"train": 1201, "val": 312} and not S3DIS.scenes
-    assert [spec.one_camera for spec in LAYOUTS.values()] == [True, True, False]
+    assert [spec.one_camera for spec in LAYOUTS.values()] == [True, True, *[False] * 5]
 
 
 def test_a_data_set_by_dotted_path(own: DatasetSpec, tmp_path: Path) -> None:
@@ -52,7 +54,10 @@ def test_a_data_set_by_dotted_path(own: DatasetSpec, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        ("kitti", "^data.layout: 'kitti' is unknown; known: scannet, scannet200, s3dis, or the dotted path"),
+        (
+            "kitti",
+            "^data.layout: 'kitti' is unknown; known: scannet, scannet200, s3dis, .*, replica, or the dotted path",
+        ),
         ("my_package.OTHER", "^data.layout: my_package.OTHER is no DatasetSpec"),
         ("my_package.NONE", "^data.layout: my_package.NONE cannot be imported"),
     ],

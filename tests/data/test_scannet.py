@@ -76,8 +76,12 @@ def test_own_intrinsics_and_published_ones(root, benchmark20, tmp_path):
     own = SCANNET.open(tmp_path / "data", "train", benchmark20)
     assert own.read_view("scene0000_00", "0").intrinsics.fx == 280
     assert own.read_view("scene0001_00", "0").intrinsics == PUBLISHED_INTRINSICS
+    frame = tmp_path / "data" / "scannet_2d" / "scene0000_00" / "intrinsics" / "20.txt"
+    frame.parent.mkdir()
+    np.savetxt(frame, np.array([[290, 0, 150], [0, 291, 110], [0, 0, 1.0]]))
+    assert [own.read_view("scene0000_00", view).intrinsics.fx for view in ("0", "20")] == [280, 290]
     forced = SCANNET.open(tmp_path / "data", "train", benchmark20, published_intrinsics=True)
-    assert forced.read_view("scene0000_00", "0").intrinsics == PUBLISHED_INTRINSICS
+    assert all(forced.read_view("scene0000_00", view).intrinsics == PUBLISHED_INTRINSICS for view in ("0", "20"))
 
 
 def test_rooms_of_s3dis_need_their_own_intrinsics(root, tmp_path):

@@ -1,6 +1,7 @@
 """Other data sets: prepared from tiny releases in the published layouts, checked, and evaluated on."""
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,8 @@ def check_view(config: Config, scene: str, view_name: str, shot: Shot) -> None:
     truth = resize_nearest(np.array(shot.names), (240, 320))
     ids = {name: i for i, name in enumerate(benchmark.class_names)}
     classes = np.vectorize(lambda name: ids.get(others.get(name, name), len(ids)))(truth)
-    assert view.label_map is not None
+    camera = shot.camera.scaled(shot.depth.shape, (240, 320))
+    assert astuple(view.intrinsics) == pytest.approx(astuple(camera), rel=1e-4) and view.label_map is not None
     known = (classes < len(ids)) & (view.label_map < len(ids))
     assert (view.label_map == classes)[known].mean() > 0.9 and known.mean() > 0.15
     assert np.abs(view.image.astype(float) - resize_nearest_color(shot.color)).mean() < 8
@@ -106,4 +108,4 @@ def test_a_release_is_prepared_checked_and_evaluated_on(
     assert run_command("evaluate", path, model) == 0
     results = json.loads(next((tmp_path / "out" / "run").rglob("model*/*.json")).read_text())
     assert results["scenes"] == [SCENES[name]] and results["views"] == VIEWS[name]
-    assert results["points"] == int((scene.labels < benchmark.num_classes).sum())
+    assert results["points"] == len(scene.points)
