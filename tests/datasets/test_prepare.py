@@ -1,6 +1,7 @@
 """Other data sets: prepared from tiny releases in the published layouts, checked, and evaluated on."""
 
 import json
+import re
 from dataclasses import astuple
 from pathlib import Path
 
@@ -109,3 +110,8 @@ def test_a_release_is_prepared_checked_and_evaluated_on(
     results = json.loads(next((tmp_path / "out" / "run").rglob("model*/*.json")).read_text())
     assert results["scenes"] == [SCENES[name]] and results["views"] == VIEWS[name]
     assert results["points"] == len(scene.points)
+
+
+def test_the_page_names_the_same_data_sets() -> None:
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    assert re.findall(r"^xmask3d prepare (\w+) +RAW data/(\w+)", page, re.MULTILINE) == [(n, n) for n in SCENES]

@@ -49,8 +49,8 @@ def read_scene(raw: Path, name: str, frames: Path) -> RawScene:
     elements = read_ply(mesh)
     points, colors = vertices_of(elements, mesh)
     faces = elements.get("face", np.zeros(0, []))
-    names = {row["raw_category"]: int(row["nyu40id"] or 0) for row in read_table(
-        raw / TABLE, "\t", ("raw_category", "nyu40id"), number="nyu40id")}  # fmt: skip
+    rows = read_table(raw / TABLE, "\t", ("raw_category", "nyu40id"), number="nyu40id")
+    names = {row["raw_category"]: int(row["nyu40id"] or 0) for row in rows}
     ids, _ = read_raw_ids(mesh.with_suffix(".semseg.json"), mesh.with_suffix(".fsegs.json"), names, len(faces))
     labels = label_vertices(mesh, faces, ids, len(points))
     panoramas = _panoramas(folder / "house_segmentations" / f"{house}.house", region.removeprefix("region"))

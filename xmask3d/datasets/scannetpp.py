@@ -26,14 +26,14 @@ def find_scenes(raw: Path, lists: dict[str, list[str]]) -> dict[str, str]:
 
 def read_scene(raw: Path, name: str, frames: Path) -> RawScene:
     """Read one scene. Raises `UserError` naming a missing or damaged file."""
-    folder = raw / "data" / name
-    mesh = folder / "scans" / "mesh_aligned_0.05.ply"
+    scans = raw / "data" / name / "scans"
+    mesh = scans / "mesh_aligned_0.05.ply"
     points, colors = vertices_of(read_ply(mesh), mesh)
-    ids = dict(zip((benchmark := load_benchmark("scannetpp/all")).class_names, benchmark.file_ids_3d, strict=True))
-    mapped = {row["class"]: row["semantic_map_to"] or row["class"] for row in read_table(
-        raw / MAPPING, ",", ("class", "semantic_map_to"))}  # fmt: skip
+    benchmark = load_benchmark("scannetpp/all")
+    ids = dict(zip(benchmark.class_names, benchmark.file_ids_3d, strict=True))
+    rows = read_table(raw / MAPPING, ",", ("class", "semantic_map_to"))
+    mapped = {row["class"]: row["semantic_map_to"] or row["class"] for row in rows}
     names = ids | {label: ids[mapped[label]] for label in mapped if mapped[label] in ids}
-    scans = folder / "scans"
     labels, _ = read_raw_ids(scans / "segments_anno.json", scans / "segments.json", names, len(points))
     return RawScene(points, colors, labels, _frames(frames / "data" / name / "iphone"))
 
