@@ -32,7 +32,7 @@ from xmask3d.models.contracts import ImageFeatures, PointNetwork, misfit
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fuser
 from xmask3d.models.loading.clip_weights import LoadedClip, load_clip
-from xmask3d.models.loading.diffusion_weights import load_diffusion
+from xmask3d.models.loading.diffusion_weights import diffusion_shapes, load_diffusion
 from xmask3d.models.mask_decoder import MaskDecoder
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
 from xmask3d.models.pixel_decoder import PixelDecoder
@@ -58,8 +58,11 @@ class Assembly:
     clip_text: ClipText
 
 
-def build_model(config: Config) -> Assembly:
+def build_model(config: Config, points_only: bool = False) -> Assembly:
     """Build the network of `config.model` around the frozen CLIP and diffusion networks that it names.
+
+    Args:
+        points_only: leave out the networks that look at pictures, for a model of which `encode_points` alone is used.
 
     Raises:
         UserError: weights are missing or do not fit; the message names the file and where to get it.
@@ -68,11 +71,16 @@ def build_model(config: Config) -> Assembly:
     clip, tokenizer = open_clip_model(sizes.clip)
     diffusion = None
     if sizes.image_features is None:
-        diffusion = load_diffusion(
-            diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion),
-            checkpointing=sizes.checkpointing,
-            dtype=getattr(torch, sizes.diffusion_precision),
-            channels_last=sizes.diffusion_channels_last,
+        source = diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion)
+        diffusion = (
+            diffusion_shapes(source)
+            if points_only
+            else load_diffusion(
+                source,
+                checkpointing=sizes.checkpointing is True,  # "auto" is decided where it matters, in training
+                dtype=getattr(torch, sizes.diffusion_precision),
+                channels_last=sizes.diffusion_channels_last,
+            )
         )
     clip_text = ClipText(clip, tokenizer)
     model = assemble(
@@ -83,6 +91,11 @@ def build_model(config: Config) -> Assembly:
         frame_size=config.data.frame_size,
         backend=config.sparse.backend,
     )
+    if points_only:
+        model.mask_clip.release()
+        del clip.visual
+        if isinstance(model.image_features, ConditionedDiffusion):
+            model.image_features.diffusion.release()
     return Assembly(model, clip_text)
 
 
@@ -121,7 +134,7 @@ def assemble(
             image_features.strides,
             channels=sizes.pyramid_channels,
             mid_channels=sizes.pyramid_mid_channels,
-            checkpointing=sizes.checkpointing,
+            checkpointing=sizes.checkpointing is True,
         ),
         pixel_decoder=PixelDecoder(
             sizes.pyramid_channels,

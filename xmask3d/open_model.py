@@ -13,14 +13,17 @@ from xmask3d.inference.labeller import Labeller
 from xmask3d.splits import Benchmark
 
 
-def open_model(config: Config, checkpoint: Path) -> Assembly:
+def open_model(config: Config, checkpoint: Path, points_only: bool = False) -> Assembly:
     """Build the network of a configuration with the weights of a checkpoint, which is read first.
+
+    Args:
+        points_only: as of `build_model`.
 
     Raises:
         UserError: a file is missing, damaged, or does not fit the configuration.
     """
     weights = load_weights(checkpoint)
-    assembly = build_model(config)
+    assembly = build_model(config, points_only)
     apply_weights(assembly.model, weights, checkpoint, strict=is_of_network_alone(checkpoint))
     return assembly
 

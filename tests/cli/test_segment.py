@@ -189,7 +189,7 @@ def test_results_and_their_features_are_found_again(
         (["view", "room.ply", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: cannot be served on"),
         (["query", "none.features", "sofa"], "none.features: no such file"),
         (["segment", "room.ply", "--query", "sofa", "--settle", "1"], "--settle 1: a share of the labels"),
-        (["segment", "room.ply", "--query", "sofa", "--fast", "--settle"], "--fast looks at no picture"),
+        (["segment", "room.ply", "--query", "sofa", "--fast", "--settle"], "--settle is about pictures"),
         (["info", "room.las"], "reading LAS: needs a package"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from tests.helpers.scenes import BoxRoom
-from tests.helpers.tiny import write_config
+from tests.helpers.tiny import write_config, write_model
 from xmask3d.build import Assembly, build_labeller, build_model, build_reader, evaluation_settings
 from xmask3d.config import Config, load_config
 from xmask3d.engine.evaluate import evaluate_scene
@@ -193,6 +193,20 @@ def test_pictures_are_left_aside_where_it_must_be_fast(setup: tuple[Config, Asse
     bare = open_scan(scene_folder(setup[0]))
     bare.scene.view_names = []
     np.testing.assert_array_equal(segmenter(bare, WORDS).labels, result.labels)
+
+
+def test_a_model_that_must_be_fast_is_loaded_without_what_looks_at_pictures(tmp_path: Path) -> None:
+    checkpoint = write_model(tmp_path)
+    config = load_config(tmp_path / "model.yaml")
+    whole = Segmenter.from_pretrained(checkpoint, device="cpu")(scene_folder(config), WORDS, fast=True)
+    for part in ("vae", "unet"):
+        (tmp_path / "diffusion" / part / "diffusion_pytorch_model.safetensors").unlink()
+    fast = Segmenter.from_pretrained(checkpoint, device="cpu", precision="auto", fast=True)
+    assert not fast.model.image_features.diffusion.frozen_networks() + fast.model.mask_clip.frozen_networks()
+    result = fast(scene_folder(config), WORDS)
+    for name in ("labels", "confidence", "similarity"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(whole, name))
+    assert result.features.about["weights"] == whole.features.about["weights"]
 
 
 def test_image_size_is_the_longer_side(setup: tuple[Config, Assembly]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmask3d.cli.arguments import SCAN, add_reading, named_scan, reading_options
+from xmask3d.cli.parser import refuse_given
 from xmask3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def check(options: Namespace) -> None:
         raise UserError(f"--batch-size {options.batch_size}: at least one view at once is needed")
     if options.settle is not None and not 0 <= options.settle < 1:
         raise UserError(f"--settle {options.settle:g}: a share of the labels is at least 0 and below 1, such as 0.02")
-    if options.fast and (options.settle is not None or options.image_size is not None):
-        raise UserError("--fast looks at no picture; leave out --settle and --image-size")
+    if options.fast:
+        for_pictures = ["settle", "image_size", "precision", "batch_size"]
+        refuse_given(options, for_pictures, "is about pictures, of which --fast looks at none")
 
     from xmask3d.checkpoints.model_names import check_name
     from xmask3d.scan.scan import check_exists
@@ -163,7 +165,7 @@ def load_segmenter(options: Namespace, source: "Source") -> "Segmenter":
         device = f"cuda:{int(process) % torch.cuda.device_count()}"
     segmenter = Segmenter.from_pretrained(
         source.checkpoint, options.config, device, options.batch_size, options.trust_code, options.regions,
-        options.image_size, options.precision,
+        options.image_size, options.precision, options.fast,
     )  # fmt: skip
     segmenter.source = source.words
     return segmenter

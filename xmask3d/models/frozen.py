@@ -32,6 +32,12 @@ class FrozenNetworks(nn.Module):
         """Return the networks passed to `freeze`, in that order."""
         return [self.__dict__[name] for name in self._frozen]
 
+    def release(self) -> None:
+        """Let go of the networks, of a model that is asked for nothing that needs them."""
+        for name in self._frozen:
+            del self.__dict__[name]
+        self._frozen = ()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FrozenNetworks":
         for network in self.frozen_networks():
             network._apply(fn, *args, **kwargs)

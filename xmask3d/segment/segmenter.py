@@ -83,6 +83,7 @@ class Segmenter:
         self.model, self.clip_text = model.to(self.device).eval(), clip_text.to(self.device)
         self.config, self.benchmark, self.source = config, benchmark, source
         self.checkpoint: Path | None = None
+        self.fast = False
         self.reference = Reference.of(benchmark)
         # A user's scan is no benchmark: it benefits from regions even if the published scores are without them.
         self._regions = regions or config.evaluate.regions.replace("none", "votes")
@@ -108,12 +109,15 @@ class Segmenter:
         regions: str | None = None,
         image_size: int | None = None,
         precision: Precision | None = None,
+        fast: bool = False,
     ) -> "Segmenter":
         """Load a model by its name, see `find_source`: "shipped", "newest", a file or folder, "org/name" of the hub.
 
         Parts that the configuration names by dotted path are imported, which runs their code, but only if the caller
         gives the configuration or sets `trust_code`. `image_size` (the longer side of the networks' input pictures) and
-        `precision` (the dtype of the frozen networks) replace the values used in training.
+        `precision` (the dtype of the frozen networks) replace the values used in training. With
+        `fast` the networks that look at pictures are not loaded, their files may be missing, and every scan is labelled
+        by the 3D branch alone.
 
         Raises:
             UserError: a file is missing, damaged or does not fit its configuration, or a configuration names code
@@ -123,15 +127,15 @@ class Segmenter:
         settings = load_config(source.config, trusted=trust_code or config is not None)
         if image_size is not None:
             settings = with_image_size(settings, image_size)
-        if precision is not None:
+        if precision is not None and not fast:
             settings = with_precision(settings, precision, pick_device(device))
-        assembly = open_model(settings, source.checkpoint)
+        assembly = open_model(settings, source.checkpoint, points_only=fast)
         benchmark = load_benchmark(settings.benchmark)
         gate = open_gate(settings)
         segmenter = cls(
             assembly.model, assembly.clip_text, settings, benchmark, device, source.words, batch_size, regions, gate
         )
-        segmenter.checkpoint = source.checkpoint
+        segmenter.checkpoint, segmenter.fast = source.checkpoint, fast
         return segmenter
 
     from_checkpoint = from_pretrained  # the earlier name of from_pretrained
@@ -206,6 +210,7 @@ class Segmenter:
         Raises:
             UserError: there is no query, or the scan cannot be read.
         """
+        fast = fast or self.fast
         clip = local_clip(self.config.model.clip)
         asked = understand([queries] if isinstance(queries, str) else queries, clip)
         outside = understand(background, clip)

@@ -27,7 +27,7 @@ from tests.helpers.stored_diffusion import save_diffusion
 from tests.parity.filler import fill_module
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures
-from xmask3d.models.loading.diffusion_weights import check_diffusion, load_diffusion
+from xmask3d.models.loading.diffusion_weights import check_diffusion, diffusion_shapes, load_diffusion
 from xmask3d.models.loading.empty_prompt import folder_empty_prompt
 
 PROMPTS = {64: 1, 128: 2}
@@ -91,6 +91,17 @@ def same_maps(first: DiffusionFeatures, second: DiffusionFeatures) -> None:
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
 
 
+def same_sizes(path: Path, features: DiffusionFeatures, prompt: Tensor) -> None:
+    sizes, shape = diffusion_shapes(path)
+    assert (sizes.channels, sizes.strides, sizes.time_dim) == (features.channels, features.strides, features.time_dim)
+    assert shape.shape == prompt.shape and all(x.is_meta for part in sizes.frozen_networks() for x in part.parameters())
+
+
+def test_sizes_of_version_1_need_no_file() -> None:
+    sizes, prompt = diffusion_shapes("missing.ckpt")
+    assert (sizes.context_dim, prompt.shape) == (768, (1, 77, 768))
+
+
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_compvis_version_1(tmp_path: Path, suffix: str) -> None:
     vae, unet = networks(SMALL_UNET_1)
@@ -98,6 +109,7 @@ def test_compvis_version_1(tmp_path: Path, suffix: str) -> None:
     state = compvis_state(vae, unet)
     state |= {"cond_stage_model.transformer." + name: tensor for name, tensor in as_transformers_names(tower).items()}
     state["model_ema.decay"] = torch.zeros(())
+    state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     path = tmp_path / f"sd{suffix}"
     if suffix == ".ckpt":
         torch.save({"state_dict": state, "global_step": 5}, path)
@@ -105,6 +117,7 @@ def test_compvis_version_1(tmp_path: Path, suffix: str) -> None:
         save_file(state, path)
     features, prompt = load_diffusion(path)
     torch.testing.assert_close(prompt, expected_prompt(tower, padding=39))
+    same_sizes(path, features, prompt)
     same_maps(features, DiffusionFeatures(vae, unet))
 
 
@@ -118,6 +131,7 @@ def test_compvis_version_2(tmp_path: Path) -> None:
     # The last of the four layers is not used; padding is token 0.
     torch.testing.assert_close(prompt, expected_prompt(tower, padding=0))
     assert features.checkpointing
+    same_sizes(tmp_path / "sd.safetensors", features, prompt)
     same_maps(features, DiffusionFeatures(vae, unet))
 
 
@@ -130,12 +144,14 @@ def test_diffusers_folder(tmp_path: Path, padding: str) -> None:
     for folder in ("text_encoder", "tokenizer"):
         (tmp_path / folder).mkdir()
     save_file(as_transformers_names(tower), tmp_path / "text_encoder" / "model.safetensors")
-    config = {"num_attention_heads": 1, "hidden_act": "quick_gelu"}
+    length = len(tower.positional_embedding)
+    config = {"num_attention_heads": 1, "hidden_act": "quick_gelu", "max_position_embeddings": length}
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config))
     special = {"pad_token": {"content": padding}}
     (tmp_path / "tokenizer" / "special_tokens_map.json").write_text(json.dumps(special))
     features, prompt = load_diffusion(tmp_path)
     torch.testing.assert_close(prompt, expected_prompt(tower, padding=39 if padding != "!" else 0))
+    same_sizes(tmp_path, features, prompt)
     same_maps(features, DiffusionFeatures(vae, unet))
 
 

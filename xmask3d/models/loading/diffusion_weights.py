@@ -15,7 +15,7 @@ from xmask3d.errors import UserError
 from xmask3d.guarded import read_json
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
 from xmask3d.models.frozen import ForeignNetwork
-from xmask3d.models.loading.empty_prompt import encode_empty_prompt, folder_empty_prompt
+from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, encode_empty_prompt, folder_empty_prompt
 from xmask3d.models.loading.tensor_files import TensorFile, check_numbers, open_tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
@@ -49,6 +49,9 @@ UNET_CONFIG_2: dict[str, Any] = {
     "attention_head_dim": [5, 10, 20, 20],
     "use_linear_projection": True,
 }
+PROMPT_TOKENS = 77
+POSITIONS = ("embeddings.position_embedding.weight", "cond_stage_model.model.positional_embedding")
+EXPECTED = "Stable Diffusion 1.x or 2.x (of the Hugging Face hub: hf download NAME --local-dir FOLDER)"
 
 
 def build_diffusion(
@@ -89,11 +92,32 @@ def load_diffusion(source: Path | str, **options: Any) -> tuple[DiffusionFeature
             vae, unet = _compvis_networks(tensors, path)
             prompt = encode_empty_prompt(tensors, path)
     else:
-        raise UserError(f"{path}: no such file or folder; expected Stable Diffusion 1.x or 2.x")
+        raise UserError(f"{path}: no such file or folder; expected {EXPECTED}")
     if prompt.shape[-1] != unet.config.cross_attention_dim:
         sizes = f"{prompt.shape[-1]} channels, but the UNet expects {unet.config.cross_attention_dim}"
         raise UserError(f"{path}: the embedding of the empty prompt has {sizes}")
     return DiffusionFeatures(vae, unet, scaling_factor=vae.config.scaling_factor, **options), prompt
+
+
+def diffusion_shapes(source: Path | str) -> tuple[DiffusionFeatures, Tensor]:
+    """Build what `load_diffusion` returns, in its sizes alone; a file that is missing counts as version 1.x."""
+    path = Path(source)
+    tokens = PROMPT_TOKENS
+    configs: tuple[Mapping[str, Any], ...] = VAE_CONFIG, UNET_CONFIG_1
+    if path.is_dir():
+        configs = read_json(path / "vae" / "config.json"), read_json(path / "unet" / "config.json")
+        if (path / EMPTY_PROMPT_FILE).is_file():
+            tokens = folder_empty_prompt(path).shape[1]
+        elif (path / "text_encoder" / "config.json").is_file():
+            tokens = read_json(path / "text_encoder" / "config.json").get("max_position_embeddings", tokens)
+    elif path.is_file():
+        with open_tensors(path) as tensors:
+            unet, vae = _select(tensors, UNET_PREFIX, path), _select(tensors, VAE_PREFIX, path)
+            configs = _compvis_configs(unet, vae, path)[::-1]
+            positions = (name for name in tensors.names if name.endswith(POSITIONS))
+            tokens = next((len(tensors.get(name)) for name in positions), tokens)
+    vae, unet = (_without_weights(kind, config, path) for (kind, _), config in zip(PARTS, configs, strict=True))
+    return DiffusionFeatures(vae, unet), torch.zeros(1, tokens, unet.config.cross_attention_dim)
 
 
 def check_diffusion(source: Path | str) -> str:
@@ -110,7 +134,7 @@ def check_diffusion(source: Path | str) -> str:
         networks = [_described(*_folder_headers(kind, path / part)) for kind, part in PARTS]
         return f"diffusers folder, {' and '.join(networks)}"
     if not path.is_file():
-        raise UserError(f"{path}: no such file or folder; expected Stable Diffusion 1.x or 2.x")
+        raise UserError(f"{path}: no such file or folder; expected {EXPECTED}")
     with open_tensors(path) as tensors:
         unet, vae = _select(tensors, UNET_PREFIX, path), _select(tensors, VAE_PREFIX, path)
         unet_config, vae_config = _compvis_configs(unet, vae, path)
