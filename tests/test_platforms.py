@@ -77,3 +77,13 @@ def test_the_gpu_of_apple_is_taken_where_it_is_asked_for(
     monkeypatch.setattr(accelerator, "Accelerator", lambda cpu, **_: taken.append(cpu))
     accelerator.make_accelerator("float32")
     assert taken == [cpu]
+
+
+@pytest.mark.parametrize("folder", ["xmask3d", "tools"])
+def test_text_files_name_their_encoding(folder: str) -> None:
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "attr", "") if isinstance(node, ast.Call) else ""
+            if name in ("read_text", "write_text"):
+                named = "encoding" in {keyword.arg for keyword in node.keywords}
+                assert named or len(node.args) > (name == "write_text"), f"{path}:{node.lineno}"

@@ -185,7 +185,7 @@ def write_beside(path: Path) -> None:
 def check_beside(path: Path) -> None:
     """Raise `UserError` if there is a digest beside a file that does not match it."""
     try:
-        said = beside(path).read_text(errors="replace").split()[:1]
+        said = beside(path).read_text(encoding="utf-8", errors="replace").split()[:1]
     except OSError:
         return
     with reading(path, "a file with a digest"):

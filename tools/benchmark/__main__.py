@@ -70,7 +70,7 @@ def main() -> int:
     if options.json:
         write_json(options.json, machine, measurements)
     if options.markdown:
-        options.markdown.write_text(table)
+        options.markdown.write_text(table, encoding="utf-8")
     if options.plot:
         plot(options.plot, measurements)
     return int(any(measurement.failure for measurement in measurements))

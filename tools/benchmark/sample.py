@@ -39,7 +39,7 @@ def write_scene(root: Path, count: int = 150_000, views: int = 1, seed: int = 0,
     write_points(path, points, rng.uniform(-1, 1, (count, 3)), labels)
     raw = root / "scannet_3d_200" / split / f"{SCENE}.txt"
     raw.parent.mkdir(parents=True)
-    raw.write_text("\n".join(map(str, labels + 1)) + "\n")
+    raw.write_text("\n".join(map(str, labels + 1)) + "\n", encoding="utf-8")
     folder = root / "scannet_2d" / SCENE
     for part in ("color", "depth", "pose", "label", "label_200"):
         (folder / part).mkdir(parents=True)

@@ -97,7 +97,7 @@ def host_waits(run: Callable[[], object]) -> Counter[str]:
 def sparse(settings: Settings) -> Iterator[Row]:
     """Time a MinkUNet34C beside whatever else is installed."""
     installed = tuple(name for name, package in CONTENDERS.items() if importlib.util.find_spec(package))
-    for name in CONTENDERS.keys() - set(installed):
+    for name in (name for name in CONTENDERS if name not in installed):
         yield Row(CONTENDERS[name], "not installed, so not timed")
     request = Request(
         against=(*installed, "per-offset"),

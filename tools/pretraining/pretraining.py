@@ -190,7 +190,7 @@ def _features(path: Path, pool: Pool, plan: Plan) -> FeaturePool:
 
 def _check_plan(work: Path, plan: Plan) -> None:
     record = work / "plan.json"
-    if record.exists() and json.loads(record.read_text()) != asdict(plan):
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != asdict(plan):
         raise UserError(f"{work} holds a run with other settings ({record}): give another folder or the same settings")
     atomic_write(record, json.dumps(asdict(plan)))
 

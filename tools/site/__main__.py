@@ -65,7 +65,9 @@ def build(out: Path, module: str = "xmask3d") -> None:
             "nav": [*titles(), {"API reference": "api.md"}],
             "validation": {"links": {"anchors": "warn", "unrecognized_links": "warn"}},
         }
-        (source / "api.md").write_text("# API reference\n\nThe docstrings, [by module](api/xmask3d.html).\n")
+        (source / "api.md").write_text(
+            "# API reference\n\nThe docstrings, [by module](api/xmask3d.html).\n", encoding="utf-8"
+        )
         (source / "api").mkdir()
         (source / "api" / "xmask3d.html").touch()  # pdoc writes it afterwards
         (Path(work) / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

@@ -239,7 +239,9 @@ def tabulate(out: Path, names: Sequence[str], seeds: Sequence[int]) -> str:
         if not scores:
             continue
         cells = [_cell([100 * each[column] for each in scores]) for column in columns]
-        costs = [json.loads((run / "cost.json").read_text()) for run in runs if (run / "cost.json").exists()]
+        costs = [
+            json.loads((run / "cost.json").read_text(encoding="utf-8")) for run in runs if (run / "cost.json").exists()
+        ]
         cells += [_cell([cost[key] for cost in costs]) for key in ("minutes", "gib")]
         lines.append(f"| {method.title} | {method.labels} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -318,7 +318,7 @@ def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
     digest = beside(path)
     if not digest.exists():
         check_archive(path)
-    elif digest.read_text(errors="replace").split()[:1] != [sha256_of(path)]:
+    elif digest.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256_of(path)]:
         raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {digest.name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True) if strict else load_inert(path)

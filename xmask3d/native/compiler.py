@@ -137,7 +137,7 @@ def _compile() -> bytes:
 def _run(command: list[str]) -> str:
     """Run a compiler; return an empty string, or its first error."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS)
     except OSError as error:
         return str(error)
     except subprocess.TimeoutExpired as error:  # other flags would not be faster

@@ -176,7 +176,7 @@ def is_finished(job: Job) -> bool:
     cloud, _ = scene_files(job.out, job.split, job.scene)
     files = (cloud, objects_file(job.out, job.split, job.scene))
     try:
-        record = json.loads(job.record.read_text())
+        record = json.loads(job.record.read_text(encoding="utf-8"))
         return all(path.is_file() for path in files) and record["identity"] == job.identity and "digest" in record
     except (OSError, ValueError, KeyError):
         return False
@@ -253,7 +253,7 @@ def _refuse_others_scenes(out: Path, jobs: list[Job]) -> None:
 
 
 def _summarise(out: Path, jobs: list[Job]) -> None:
-    records = {job.scene: json.loads(job.record.read_text()) for job in jobs}
+    records = {job.scene: json.loads(job.record.read_text(encoding="utf-8")) for job in jobs}
     write_json(out / "captions.json", {scene: record["captions"] for scene, record in records.items()})
     used = {
         split: sorted({key for job in jobs if job.split == split for key in records[job.scene]["models"]})

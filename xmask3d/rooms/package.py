@@ -55,7 +55,7 @@ def unpack(package: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if shutil.which("dpkg-deb"):
         done = subprocess.run(
-            ["dpkg-deb", "-x", str(package), str(target)], capture_output=True, text=True, check=False
+            ["dpkg-deb", "-x", str(package), str(target)], capture_output=True, text=True, errors="replace", check=False
         )
         if done.returncode == 0:
             return
@@ -98,7 +98,7 @@ def mirrors(apt: Path = APT) -> list[str]:
     found = [os.environ[MIRROR]] if os.environ.get(MIRROR) else []
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
         try:
-            found += SOURCE.findall(path.read_text(errors="replace"))
+            found += SOURCE.findall(path.read_text(encoding="utf-8", errors="replace"))
         except OSError:  # not there, a folder, or not for this user
             continue
     return list(dict.fromkeys(address.rstrip("/") for address in found))

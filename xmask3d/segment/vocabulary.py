@@ -133,7 +133,7 @@ def class_list(name: str) -> list[str]:
         raise UserError(f"--classes {name}: no such class list; known: {known}")
     import yaml
 
-    splits = yaml.safe_load(path.read_text())["splits"]
+    splits = yaml.safe_load(path.read_text(encoding="utf-8"))["splits"]
     return list(load_benchmark(f"{list_name}/{next(iter(splits))}").class_names)
 
 

@@ -158,7 +158,7 @@ def _write_version(part: Path, url: str, response: http.client.HTTPResponse, tot
     """Record the server's version of the file, so that `part` is only continued with the same version."""
     tag = response.headers.get("ETag") or ""
     validator = response.headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
-    _version(part).write_text(json.dumps({"url": url, "validator": validator, "length": total}))
+    _version(part).write_text(json.dumps({"url": url, "validator": validator, "length": total}), encoding="utf-8")
 
 
 def _read_version(part: Path, url: str) -> dict:
