@@ -35,7 +35,7 @@ def build_untrained(config: Config, device: str = "meta") -> XMask3D:
         clip = build_clip({**clip_config, "quick_gelu": True})
         diffusion = build_diffusion(
             noise=torch.randn(1, 4, 64, 64),
-            checkpointing=config.model.checkpointing,
+            checkpointing=config.model.checkpointing is True,
             dtype=getattr(torch, config.model.diffusion_precision),
             channels_last=config.model.diffusion_channels_last,
         )

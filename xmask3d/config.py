@@ -126,7 +126,11 @@ class ModelConfig(Section):
     mask_layers: PositiveInt = Field(9, description="layers of the mask decoder")
     mask_ffn: PositiveInt = Field(2048, description="inner channels of its feed-forward blocks")
     queries: int = Field(50, ge=1, description="mask queries")
-    checkpointing: bool = Field(False, description="trade time for memory in diffusion UNet and projections")
+    checkpointing: bool | Literal["auto"] = Field(
+        False,
+        description="trade time for memory in diffusion UNet and projections; auto where a training would not fit into "
+        "the GPU without",
+    )
 
     @field_validator("image_features", "point_network")
     @classmethod

@@ -9,7 +9,7 @@ Values may be missing: what is computed of weights on "meta" has shapes alone, a
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +88,11 @@ class FakeTensor(Tensor):
             count(name)
         without_values = any(isinstance(x, Tensor) and plain_of(x).is_meta for x in flat)
         place_of_values = torch.device("meta" if without_values else "cpu")
-        kwargs = {key: place_of_values if is_cuda(value) else value for key, value in kwargs.items()}
+        # The host is named by the backward pass of a cast alone, which takes a fake for what it is.
+        kwargs = {
+            key: place_of_values if is_cuda(value) or isinstance(value, torch.device) else value
+            for key, value in kwargs.items()
+        }
         plain = shape_of if without_values else plain_of
         result = func(*tree_map(plain, args), **tree_map(plain, kwargs))
         wrapped = tree_map(
@@ -150,18 +154,22 @@ class _ToHost(torch.autograd.Function):
         return FakeTensor(gradient)
 
 
+def lines() -> Iterator[tuple[str, int]]:
+    """Files and lines that are running, innermost first."""
+    frame = sys._getframe(1)
+    while frame := frame.f_back:
+        yield frame.f_code.co_filename, frame.f_lineno
+
+
 def place() -> str:
     """The line of the package that is running."""
-    frames = [frame for frame in traceback.extract_stack() if "/xmask3d/" in frame.filename]
-    return f"{frames[-1].filename.rpartition('/xmask3d/')[2]}:{frames[-1].lineno}" if frames else "outside"
+    found = ((file.rpartition("/xmask3d/"), line) for file, line in lines())
+    return next((f"{file}:{line}" for (_, inside, file), line in found if inside), "outside")
 
 
 def caller() -> str:
     """The file that called a function of torch."""
-    frame = next(
-        frame for frame in reversed(traceback.extract_stack()) if not frame.filename.endswith("pretend_cuda.py")
-    )
-    return frame.filename
+    return next(file for file, _ in lines() if not file.endswith("pretend_cuda.py"))
 
 
 def count(what: str) -> None:

@@ -10,18 +10,20 @@ import argparse
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.helpers.pretend_cuda import FakeTensor, pretending
 from tools.benchmark.full_size import FullSizeStep
 from xmask3d.build_untrained import build_untrained, trainable_values
 from xmask3d.config import Config, load_config
-from xmask3d.errors import UserError, run_tool
+from xmask3d.errors import run_tool
 from xmask3d.models.xmask3d import XMask3D
 
 ADAM = 2 * 4  # bytes that the optimiser keeps for each number that trains
@@ -86,7 +88,7 @@ def peak_of_step(config: Config, views: int, model: XMask3D | None = None) -> Co
     """
     model = build_untrained(config, "meta") if model is None else model
     live = LiveTensors()
-    with pretending(), patch.object(FakeTensor, "watch", live.watch):
+    with pretending(), patch.object(FakeTensor, "watch", live.watch), _autocast():
         step = FullSizeStep(model, config, views, "cuda")
         live.sizes[WEIGHTS] += ADAM * trainable_values(model)
         with _named_parts(model, live), live.running(OTHERS):
@@ -94,6 +96,27 @@ def peak_of_step(config: Config, views: int, model: XMask3D | None = None) -> Co
         with live.running(BACKWARD):
             total.backward()
     return live.peak
+
+
+@contextmanager
+def _autocast() -> Iterator[None]:
+    """Let the GPU's autocast act on tensors that torch takes for the CPU's, and keep norms in float32 as CUDA does."""
+    autocast = torch.autocast
+
+    def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            wide = torch.is_autocast_enabled("cpu")
+            return function(x.float() if wide else x, *arguments, **options)
+
+        return run
+
+    with ExitStack() as stack:
+        stack.enter_context(
+            patch.object(torch, "autocast", lambda _, *rest, **options: autocast("cpu", *rest, **options))
+        )
+        for name in ("layer_norm", "group_norm", "softmax"):
+            stack.enter_context(patch.object(F, name, in_float32(getattr(F, name))))
+        yield
 
 
 @contextmanager
@@ -139,8 +162,6 @@ def main() -> None:
     parser.add_argument("--views", nargs="+", type=int, default=[16], help="views at once (default 16)")
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
-    if config.train.precision != "float32":
-        raise UserError(f"train.precision={config.train.precision}: only float32 can be computed without a GPU")
     print("\n".join(table({views: peak_of_step(config, views) for views in options.views})))
 
 

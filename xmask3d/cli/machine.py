@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -72,7 +73,13 @@ def find_torch() -> Iterator[Finding]:
         yield Finding("there", f"GPU {index}: {device.name}, {device.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPUs"
-        yield Finding("missing", f"no GPU ({built})", "everything runs on the CPU; published sizes need a GPU to train")
+        problem = None
+        with suppress(ImportError):  # other packages may be what is missing
+            from xmask3d.engine.accelerator import unusable_gpu
+
+            problem = unusable_gpu()
+        advice = "everything runs on the CPU; published sizes need a GPU to train"
+        yield Finding("missing", problem or f"no GPU ({built})", advice)
 
 
 def find_compiler() -> Iterator[Finding]:

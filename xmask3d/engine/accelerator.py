@@ -1,6 +1,7 @@
 """Accelerator that runs a model on this machine's devices, in as many processes as were started."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 from xmask3d.memory import keep_freed_memory
 
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -37,6 +38,22 @@ def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
     # a process may have to wait for another that evaluates far larger scenes
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
     return Accelerator(mixed_precision=MIXED[precision], cpu=cpu, kwargs_handlers=[unused, patience])
+
+
+def unusable_gpu() -> str | None:
+    """Return a warning where the machine has NVIDIA's driver and torch no GPU, unless GPUs are hidden; else None."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or torch.cuda.is_available() or not shutil.which("nvidia-smi"):
+        return None
+    try:
+        torch.cuda.init()
+        reason = "it sees none"
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+    return (
+        f"NVIDIA's driver is here, but torch {torch.__version__} uses no GPU: {reason}; see 'CPU or CUDA' in "
+        "installation.md"
+    )
 
 
 def use_training_arithmetic() -> None:

@@ -31,10 +31,11 @@ from xmask3d.checkpoints.checkpoint import (
 from xmask3d.checkpoints.sources import weights_in
 from xmask3d.config import Config, save_config
 from xmask3d.data.datasets import UNCAPTIONED, TrainingViews
-from xmask3d.engine.accelerator import make_accelerator, use_training_arithmetic
+from xmask3d.engine.accelerator import make_accelerator, unusable_gpu, use_training_arithmetic
 from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchronise
 from xmask3d.engine.batches import EpochBatches
 from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes, unused_fit
+from xmask3d.engine.memory_plan import choose_checkpointing
 from xmask3d.engine.resume_check import check_resumable
 from xmask3d.engine.schedule import Schedule
 from xmask3d.engine.signals import StopSignals
@@ -83,6 +84,7 @@ def _train(config: Config, draw_view: Callable[..., np.ndarray] | None, losses: 
         check_captions(config, trainer.criterion, trainer.views),
         other_statistics(config.train, trainer.accelerator.num_processes),
         unused_fit(config, trainer.benchmark),
+        unusable_gpu(),
     )
     trainer.warnings = [warning for warning in found if warning]
     _give_model(trainer, config)
@@ -171,6 +173,9 @@ def check_captions(config: Config, criterion: Criterion, views: TrainingViews) -
 def _give_model(trainer: Trainer, config: Config) -> None:
     """Build model, optimiser and labeller for a trainer."""
     train, device = config.train, trainer.device
+    config, choice = choose_checkpointing(config, trainer.accelerator.num_processes, device)
+    if choice:
+        trainer.accelerator.print(choice)
     set_seed(config.seed)
     assembly = build_model(config)
     if train.start_from and trainer.resumed is None:
