@@ -16,7 +16,7 @@ from xmask3d.segment.wording import NONSENSE, is_learned, local_clip, understand
 TOUCHING = 0.06  # largest distance between neighbouring points of a region, in metres
 
 SCALE_PLACES = 5_000  # prompt for finding the scale of heat maps
-MARGIN = 2.0  # a phrase must fit a place better than words without sense by this number of standard deviations
+MARGIN = 0.75  # a phrase must fit a place better than words without sense by this number of standard deviations
 DOUBTFUL_MARGIN = 4.0  # the same for a phrase with words that the encoder never learned
 
 Encoder = Callable[[Sequence[str]], np.ndarray]
@@ -146,7 +146,7 @@ def phrase_result(
     """Find the places that fit a phrase: its heat map, the best regions, and these as labels."""
     vocabulary = parse_queries([phrase], reference)
     result = heat_result(features, vocabulary, encode, name)
-    regions = _regions_of_places(features, result.similarity[:, 0])
+    regions = regions_of_places(features, result.similarity[:, 0])
     regions = _standing_out(regions, features, phrase, encode, vocabulary)
     labels = np.full(len(features.points), -1)
     for region in regions:
@@ -179,7 +179,7 @@ def _standing_out(
     return found
 
 
-def _regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:
+def regions_of_places(features: PointFeatures, values: np.ndarray) -> list[Region]:
     """Find the best regions among one point of each place, and extend them to all points of these places.
 
     Args:

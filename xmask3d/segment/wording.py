@@ -14,8 +14,11 @@ NONSENSE = ("zxcv", "flurb", "wug", "mnbv", "plugh", "foo bar", "vqxk", "lorem i
             "and so on", "nothing", "anything", "of", "kjhg poiu", "tove", "mome raths", "snark", "hjkl")  # fmt: skip
 """Texts that fit places only by chance."""
 
-SMALL = frozenset(("a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "off", "on", "or", "out",
-                   "over", "that", "the", "to", "under", "up", "with"))  # fmt: skip
+SMALL = frozenset(("a", "above", "an", "and", "are", "at", "back", "behind", "beside", "by", "end", "for", "four",
+                   "from", "front", "in", "is", "it", "left", "looking", "many", "middle", "near", "next", "object",
+                   "of", "off", "on", "one", "or", "out", "over", "range", "rendering", "right", "scale", "scene",
+                   "seen", "several", "side", "small", "some", "that", "the", "there", "thing", "three", "through",
+                   "to", "top", "tops", "two", "under", "up", "upper", "view", "views", "with"))  # fmt: skip
 """Words that do not name anything by themselves."""
 
 
