@@ -10,7 +10,7 @@ from tests.helpers.scenes import CLASSES, BoxRoom, write_scenes
 from tests.helpers.views import read_whole
 from xmask3d.data.files import read_points, write_points
 from xmask3d.data.scannet import S3DIS, SCANNET, SCANNET200, ScanNetReader
-from xmask3d.engine.evaluate import digest_of_sources
+from xmask3d.engine.evaluation_key import digest_of_sources
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import PUBLISHED_INTRINSICS
 from xmask3d.splits import load_benchmark

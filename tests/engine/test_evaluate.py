@@ -18,7 +18,8 @@ from xmask3d.build import build_reader, evaluation_settings, label_settings
 from xmask3d.config import load_config
 from xmask3d.data.batch import Batch, collate
 from xmask3d.data.files import read_points, write_points
-from xmask3d.engine.evaluate import digest_of_settings, evaluate, evaluate_scene, settings_of
+from xmask3d.engine.evaluate import evaluate, evaluate_scene
+from xmask3d.engine.evaluation_key import digest_of_sources, settings_of
 from xmask3d.engine.results import SceneResult
 from xmask3d.errors import UserError
 from xmask3d.geometry.superpoints import superpoints
@@ -28,6 +29,7 @@ from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
 from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
+from xmask3d.weights import clip_folder, diffusion_folder
 
 SAME = ["train.ema=0.9"]
 
@@ -207,12 +209,40 @@ def test_settings_that_matter_change_the_digest(tiny: Path) -> None:
     benchmark = load_benchmark("scannet20/B15N4")
 
     def digest(*overrides: str) -> str:
-        return digest_of_settings(load_config(tiny, list(overrides)), benchmark)
+        return settings_of(load_config(tiny, list(overrides)), benchmark)
 
     assert digest() == digest("evaluate.workers=3", "train.epochs=7", "output=x", "seed=3")
     assert (
         len({digest(), digest("evaluate.base_ratio=0.5"), digest("protocol=reference"), digest("data.border=3")}) == 4
     )
+
+
+def test_other_frozen_weights_frames_and_programs_change_the_key(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: tmp_path / "weights" / name for name in ("clip", "diffusion")}
+    for name, source in (("clip", clip_folder()), ("diffusion", diffusion_folder())):
+        shutil.copytree(source, folders[name])
+    data = tmp_path / "data"
+    shutil.copytree(load_config(tiny).data.root, data)
+    own = [f"model.{name}={folder}" for name, folder in folders.items()]
+    config = load_config(tiny, [*own, f"data.root={data}", f"data.captions={data / 'captions.json'}",
+                                "model.condition=text", "evaluate.condition_text=captions"])  # fmt: skip
+    benchmark = load_benchmark(config.benchmark)
+    keys = [settings_of(config, benchmark)]
+    assert keys[0] == settings_of(config, benchmark)
+    for file in (folders["clip"] / "model.safetensors", folders["clip"] / "tokenizer_vocabulary.json",
+                 *sorted(folders["diffusion"].rglob("*.safetensors")), data / "captions.json"):  # fmt: skip
+        file.write_bytes(file.read_bytes() + b" ")
+        keys.append(settings_of(config, benchmark))
+    monkeypatch.setattr("xmask3d.engine.evaluation_key.__version__", "0.0")
+    keys.append(settings_of(config, benchmark))
+    assert len(set(keys)) == len(keys) >= 7
+    reader = build_reader(config, benchmark, "val")
+    before = digest_of_sources(reader, "scene0002_00")
+    frame = next((data / "scannet_2d" / "scene0002_00" / "color").iterdir())
+    frame.write_bytes(frame.read_bytes())  # in place: no folder shows it
+    assert digest_of_sources(reader, "scene0002_00") != before
 
 
 class Oracle:

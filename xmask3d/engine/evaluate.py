@@ -1,9 +1,8 @@
 """Evaluation of complete scenes: views label their points and vote; unseen points follow neighbours (section 3.5)."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from xmask3d.data.sample import Sample
 from xmask3d.data.scene import Scene, SceneReader, choose_scenes
 from xmask3d.engine.accelerator import evaluation_arithmetic, make_accelerator
 from xmask3d.engine.batches import ignore_signals
+from xmask3d.engine.evaluation_key import digest_of_sources, digest_of_text, settings_of
 from xmask3d.engine.results import Results, SceneResult
 from xmask3d.errors import UserError
 from xmask3d.files import sha256_of
@@ -73,7 +73,8 @@ def evaluate(
     reader = build_reader(config, benchmark, config.data.val_split)
     names = choose_scenes(reader, scenes)
     weights_digest = sha256_of(checkpoint)
-    settings_digest = digest_of_settings(config, benchmark)
+    settings = settings_of(config, benchmark)
+    settings_digest = digest_of_text(settings)
     folder = (output or config.output / "evaluation") / f"{checkpoint.stem}-{weights_digest[:8]}-{settings_digest[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)  # checked before minutes of work whose results could not be saved
@@ -85,13 +86,13 @@ def evaluate(
     todo = missing_scenes(accelerator, folder, names[number::count], reader)
     if todo:
         labeller = open_labeller(config, checkpoint, benchmark, accelerator)
-        settings = evaluation_settings(config)
+        passes = evaluation_settings(config)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
         silent = None if accelerator.is_main_process else True
         with evaluation_arithmetic(config.protocol == "reference"):
             for name in tqdm(mine, unit="scene", disable=silent, dynamic_ncols=True):
                 sources = digest_of_sources(reader, name)  # digest of the files before they are read
-                result = evaluate_scene(reader, benchmark, name, labeller, settings)
+                result = evaluate_scene(reader, benchmark, name, labeller, passes)
                 replace(result, sources=sources).save(folder / "scenes" / f"{name}.npz")
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
@@ -110,12 +111,12 @@ def evaluate(
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": weights_digest,
             "settings_sha256": settings_digest,
-            "settings": json.loads(settings_of(config, benchmark)),
+            "settings": json.loads(settings),
         },
         headlines=config.evaluate.headlines,
     )
     if scenes is not None:
-        results.name += "-" + _digest("\n".join(names))[:8]
+        results.name += "-" + digest_of_text("\n".join(names))[:8]
     results.write()
     return results
 
@@ -260,40 +261,3 @@ def _is_done(result: Path, reader: SceneReader, name: str) -> bool:
     if found is None or found.views == 0:  # a scene that no view labelled may have received its frames since
         return False
     return found.sources == digest_of_sources(reader, name)
-
-
-def digest_of_sources(reader: SceneReader, name: str) -> str:
-    """Return a digest that changes when a scene or its frames are made again, without comparing times."""
-    stats = [(str(path), path.stat()) for path in sorted(reader.sources(name)) if path.exists()]
-    return _digest("\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for path, stat in stats))
-
-
-def settings_of(config: Config, benchmark: Benchmark) -> str:
-    """Return everything that results depend on, except weights and scenes, as JSON with sorted keys."""
-    split = asdict(benchmark) | {"base": benchmark.base, "novel": benchmark.novel}
-    del split["groups"]  # more groups and headlines are only further means of the same counts
-    apart = {"workers", "headlines", "confidence_temperature"}
-    if config.model.condition != "text":
-        apart.add("condition_text")
-    if not config.evaluate.instances:
-        apart.add("instances")
-    values = {
-        "benchmark": split,
-        "protocol": config.protocol,
-        "data": config.data.model_dump(mode="json", exclude={"cache", "workers", "train_split", "views_per_scene"}),
-        "model": config.model.model_dump(mode="json", exclude={"checkpointing"}),
-        "evaluate": config.evaluate.model_dump(mode="json", exclude=apart),
-        "sparse": config.sparse.model_dump(mode="json"),
-        "precision": config.train.precision,
-        "seed": config.seed if config.protocol == "reference" else None,
-    }
-    return json.dumps(values, sort_keys=True)
-
-
-def digest_of_settings(config: Config, benchmark: Benchmark) -> str:
-    """Return SHA-256 of `settings_of`."""
-    return _digest(settings_of(config, benchmark))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
