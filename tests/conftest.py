@@ -15,11 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, help="kills of each command (default: a few; 0: at every file operation)")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """Files with slow tests come first, so that processes which share the tests end at about the same time.
 
-    Tests of a GPU are skipped where there is none.
+    Tests of a GPU are skipped where there is none. A campaign of a size that was asked for takes as long as it takes.
     """
+    if config.getoption("--kills") is not None or config.getoption("--mutations") > 1000:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():

@@ -154,6 +154,11 @@ def downloading(tmp_path: Path) -> Iterator[Work]:
     server.thread.join()
 
 
+def spread(count: int) -> list[int]:
+    """Return numbers below `count` so that the first of them, however many, lie evenly: a run may be stopped."""
+    return sorted(range(count), key=lambda number: f"{number:016b}"[::-1])
+
+
 LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("training", "evaluation", "segmentation")]
 
 
@@ -170,6 +175,7 @@ def test_killed_at_any_file_operation(
     kills = request.config.getoption("--kills")
     count = len(operations) if kills == 0 else min(kills or work.few, len(operations))
     chosen = sorted({round((part + 0.5) * len(operations) / count - 0.5) for part in range(count)})
+    chosen = [chosen[place] for place in spread(len(chosen))]
     faults = []
     for number in chosen:
         shutil.rmtree(work.root)
@@ -179,6 +185,8 @@ def test_killed_at_any_file_operation(
         assert code == -signal.SIGKILL, f"operation {number} of {len(operations)}: {log.read_text()}"
         again = run(work.call, *work.arguments, log=log)
         found = files_of(work.root)
+        with capsys.disabled():
+            print(".", end="", flush=True)
         other = sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
         if again != 0 or other:
             faults.append(f"{number} ({operations[number]}): exit {again}, other files: {other[:5]}")
