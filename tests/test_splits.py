@@ -136,9 +136,30 @@ def test_a_list_of_ones_own_is_found_by_its_path(tmp_path: Path, monkeypatch: py
         "classes: [{name: a, label_3d: -1, label_2d: 0}]\nsplits: {S: {novel: []}}\n",
         "classes: [{name: a, label_3d: 0, label_2d: 0}, {name: a, label_3d: 1, label_2d: 1}]\nsplits: {S: {}}\n",
         "classes: [{name: a, label_3d: 0, label_2d: 0}]\nsplits: {S: []}\n",
+        "classes: []\nsplits: {S: {novel: []}}\n",
+        *(
+            f"classes: [{one}, {{name: b, label_3d: 1, label_2d: 1}}]\nsplits: {{S: {{novel: []}}}}\n{more}"
+            for one, more in [
+                ("{name: no, label_3d: 0, label_2d: 0}", ""),  # false
+                ("{name: 5, label_3d: 0, label_2d: 0}", ""),
+                ("{name: ' ', label_3d: 0, label_2d: 0}", ""),
+                ('{name: "a\\e[2J", label_3d: 0, label_2d: 0}', ""),
+                ("{name: a, label_3d: 1, label_2d: 0}", ""),  # the id of b
+                ("{name: a, label_3d: 0, label_2d: 1}", ""),
+                ("{name: a, label_3d: 1000000000000, label_2d: 0}", ""),
+                ("{name: a, label_3d: 0, label_2d: 0}", "prompts: {sentences: {a: 5}}\n"),
+                ("{name: a, label_3d: 0, label_2d: 0}", "groups: {base: [a]}\n"),
+            ]
+        ),
     ],
 )
 def test_a_file_that_is_no_class_list_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match=r"mine\.yaml: not a class list"):
+        load_benchmark("mine/S", tmp_path)
+
+
+def test_a_name_in_place_of_a_list_of_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("classes: [{name: a, label_3d: 0, label_2d: 0}]\nsplits: {S: {novel: a}}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: split S: expected a list of class names"):
         load_benchmark("mine/S", tmp_path)

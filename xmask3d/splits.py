@@ -12,6 +12,9 @@ from xmask3d.errors import UserError
 from xmask3d.guarded import parse_yaml, read_text
 from xmask3d.resources import class_lists, find_file
 
+MAX_ID = 1 << 20
+"""Largest label id: tables have an entry for each."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -154,30 +157,41 @@ def load_benchmark(name: str, folder: Path | None = None) -> Benchmark:
 
 
 def _from_content(content: Any, split_name: str, path: Path) -> Benchmark:
-    names = [str(entry["name"]) for entry in content["classes"]]
+    names = [entry["name"] for entry in content["classes"]]
+    if not names or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names):
+        raise ValueError("names must be words; YAML takes no, on and 5 for others: put them in quotes")
     splits = content["splits"]
     if split_name not in splits:
         raise UserError(
             f"benchmark '{path.stem}/{split_name}': no such split in {path}; known splits: {', '.join(splits)}"
         )
     ids_3d, ids_2d = ([entry[kind] for entry in content["classes"]] for kind in ("label_3d", "label_2d"))
-    if len(set(names)) < len(names) or not all(type(i) is int and i >= 0 for i in (*ids_3d, *ids_2d)):
-        raise ValueError("names must differ, and label ids be whole numbers from 0")
+    if len(set(names)) < len(names) or not all(type(i) is int and 0 <= i <= MAX_ID for i in (*ids_3d, *ids_2d)):
+        raise ValueError(f"names must differ, and label ids be whole numbers from 0 to {MAX_ID}")
+    if len(set(ids_3d)) < len(names) or len(set(ids_2d)) < len(names):
+        raise ValueError("two classes have one label id, so that only one of them would ever be found")
     novel = _members(splits[split_name]["novel"], names, f"{path}: split {split_name}")
     base = tuple(i for i in range(len(names)) if i not in novel)
     groups = {group: _members(own, names, f"{path}: group {group}") for group, own in content.get("groups", {}).items()}
+    if taken := groups.keys() & {"base", "novel"}:
+        raise ValueError(f"a group is called {min(taken)}, as a part of the split is")
+    prompts = content.get("prompts", {})
+    if not all(isinstance(text, str) for texts in prompts.values() for text in texts.values()):
+        raise ValueError("prompts are lists of a text by name")
     return Benchmark(
         name=f"{path.stem}/{split_name}",
         class_names=tuple(names),
         groups={"base": base, "novel": novel, **groups},
         file_ids_3d=tuple(ids_3d),
         file_ids_2d=tuple(ids_2d),
-        prompts=content.get("prompts", {}),
+        prompts=prompts,
     )
 
 
 def _ids_of(chosen: list[str], names: list[str], where: str) -> tuple[int, ...]:
     """Return the sorted ids of some names of a class list."""
+    if not isinstance(chosen, list):
+        raise UserError(f"{where}: expected a list of class names")
     for name in chosen:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
