@@ -84,3 +84,28 @@ def test_colours_as_three_fields(tmp_path: Path, names: str, kind: str, factor: 
     header = header.replace("COUNT 1 1 1", "COUNT 1 1 1 1 1 1")
     (tmp_path / "a.pcd").write_bytes(header.encode() + table.tobytes())
     np.testing.assert_array_equal(read_cloud(tmp_path / "a.pcd").colors, COLORS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"COUNT 1 1 1 1", b"COUNT 1 1 2 1", "several numbers for x, y or z"),
+        (b"FIELDS x y z rgb", b"FIELDS x y z x", "fields of one name"),
+        (b"SIZE 4 4 4 4", b"SIZE 4 4 4 8", "200 points and 400 colours"),
+    ],
+)
+def test_fields_of_odd_lengths_and_names(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+    width = 8 if b"8" in new else 4
+    rows = np.concatenate([POINTS, np.zeros((200, width // 4), np.float32)], 1)
+    (tmp_path / "a.pcd").write_bytes(pcd_header("binary").replace(old, new) + rows.tobytes() + bytes(4 * 200))
+    with pytest.raises(UserError, match=rf"a\.pcd: .*{message}"):
+        read_cloud(tmp_path / "a.pcd")
+
+
+def test_fewer_points_than_places_are_warned_of(tmp_path: Path) -> None:
+    head = pcd_header("binary", color=False)
+    for count, warned in ((200, False), (150, True)):
+        (tmp_path / "a.pcd").write_bytes(head.replace(b"POINTS 200", b"POINTS %d" % count) + POINTS.tobytes())
+        cloud = read_cloud(tmp_path / "a.pcd")
+        assert len(cloud.points) == count
+        assert ("warning: POINTS says 150, but WIDTH and HEIGHT 200 x 1; cut off?" in cloud.notes) == warned

@@ -98,3 +98,17 @@ def test_transparent_splats_are_kept_with_a_warning(tmp_path: Path) -> None:
     write_elements(tmp_path / "a.ply", {"vertex": rows})
     cloud = read_cloud(tmp_path / "a.ply")
     assert len(cloud.points) == COUNT and any("nearly transparent" in note for note in cloud.notes)
+
+
+def test_splats_in_one_plane_and_colours_that_are_no_numbers(tmp_path: Path) -> None:
+    rows = np.zeros(COUNT, SPLAT)
+    rows["xyz"], rows["rgba"] = scene()[0] * [1, 1, 0], 255
+    rows.tofile(tmp_path / "a.splat")
+    assert any("all points lie in one plane" in note for note in read_cloud(tmp_path / "a.splat").notes)
+    bad = gaussians("")
+    bad["f_dc_0"][500:700] = np.nan
+    write_elements(tmp_path / "a.ply", {"vertex": bad})
+    assert (
+        "warning: 200 of 2680 points have colours that are NaN or infinite, taken as black"
+        in read_cloud(tmp_path / "a.ply").notes
+    )

@@ -118,3 +118,54 @@ def test_degrees_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("lat,lon,alt\n" + lines(POINTS, ","))
     with pytest.raises(UserError, match=r"a\.csv: latitude and longitude are no metres; project them"):
         read_cloud(tmp_path / "a.csv")
+
+
+def test_colours_that_come_first_are_seen_or_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.xyz"
+    low = POINTS - [1, 0, 0]
+    for points in (low, POINTS, np.rint(low * 1000)):  # metres about zero, in one quadrant, and whole millimetres
+        np.savetxt(path, np.c_[COLORS, points, np.arange(200) % 7 / 9][:, : 6 + (points is low)], fmt="%.6f")
+        cloud = read_cloud(path)
+        np.testing.assert_allclose(np.ptp(cloud.points, axis=0), np.ptp(POINTS, axis=0), atol=1e-3)
+        np.testing.assert_array_equal(cloud.colors, COLORS)
+        assert any("the first three whole and in 0..255: read as r g b x y z" in note for note in cloud.notes)
+    # Voxels with colours, whole or shares, and colours as shares before points: only titles can tell.
+    for rows in (
+        np.c_[np.rint(POINTS * 80), COLORS],
+        np.c_[np.rint(POINTS * 80), COLORS / 255],
+        np.c_[COLORS / 255, low],
+    ):
+        np.savetxt(path, rows, fmt="%.6f")
+        assert any("the first three numbers of each line could be colours" in note for note in read_cloud(path).notes)
+    path.write_text("r g b x y z\n" + path.read_text())
+    np.testing.assert_array_equal(read_cloud(path).colors, COLORS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["1,5,2,3,0,7\n", "1,52,2,31,0,07,255,8,0\n2,5,3,08,1,5,9,80,31\n", "x,y,z\n12,5,2,33,0,7\n3,5,2,1,0,7\n"],
+)
+def test_commas_that_are_both_separators_and_decimal_marks_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError, match=r"a\.csv: commas part its numbers and seem to be decimal marks too"):
+        read_cloud(tmp_path / "a.csv")
+
+
+def test_whole_numbers_parted_by_commas_are_read(tmp_path: Path) -> None:
+    rows = np.c_[np.rint(POINTS * 1000), COLORS].astype(int)
+    for titles in ("", "x,y,z,r,g,b\n"):
+        (tmp_path / "a.csv").write_text(titles + "".join(",".join(map(str, row)) + "\n" for row in rows))
+        np.testing.assert_array_equal(read_cloud(tmp_path / "a.csv").colors, COLORS)
+
+
+@pytest.mark.parametrize(("most", "warned"), [(1, False), (255, False), (65535, False), (100, False), (4095, True)])
+def test_ranges_of_colours(tmp_path: Path, most: int, warned: bool) -> None:
+    shares = np.concatenate([COLORS / 255, [[1.0, 1, 1]] * 3])
+    values = shares * most if most <= 100 else np.rint(shares * most)
+    np.savetxt(tmp_path / "a.xyz", np.c_[np.concatenate([POINTS, POINTS[:3]]), values], fmt="%.6f")
+    cloud = read_cloud(tmp_path / "a.xyz")
+    assert any("no colour is above" in note for note in cloud.notes) == warned
+    if not warned:
+        np.testing.assert_allclose(cloud.colors[:200], COLORS, atol=1)
+    np.savetxt(tmp_path / "a.xyz", np.c_[POINTS, np.rint(COLORS / 2.56)], fmt="%.6f")  # whole: may be a dark room
+    assert any("no colour is above 100 of 255" in note for note in read_cloud(tmp_path / "a.xyz").notes)

@@ -155,12 +155,25 @@ def test_damaged_exports_are_named(tmp_path: Path) -> None:
             with pytest.raises(UserError, match=rf"{name}: damaged, or no COLMAP model"):
                 find_recording(tmp_path / "colmap")
         path.write_bytes(whole)
+        if name == "cameras.bin":
+            path.write_bytes(whole[:12] + b"\xff" * 4 + whole[16:])  # the model -1
+        else:
+            place = whole.index(b"\0", 8 + 64) + 1
+            path.write_bytes(whole[:place] + b"\xff" * 7 + b"\x0f" + whole[place + 8 :])  # 2^60 points of a picture
+        with pytest.raises(UserError, match=r"colmap.*damaged, or no"):
+            find_recording(tmp_path / "colmap")
+        path.write_bytes(whole)
     nerfstudio(tmp_path / "nerf")
     path = tmp_path / "nerf/transforms.json"
     whole = json.loads(path.read_text())
-    for change in ({"frames": []}, {"frames": [5]}, {"fl_x": None}, {"frames": [{"file_path": "a"}]}, {"w": "wide"}):
+    long = [{**whole["frames"][0], "file_path": "x" * 5000}]
+    for change in (
+        {"frames": []}, {"frames": [5]}, {"fl_x": None}, {"frames": [{"file_path": "a"}]}, {"w": "wide"}, {"w": 0},
+        {"w": float("inf")}, {"fl_x": -100}, {"cx": float("nan")}, {"k1": float("nan")}, {"frames": long},
+        {"camera_model": "EQUIRECTANGULAR"},
+    ):  # fmt: skip
         path.write_text(json.dumps(whole | change))
-        with pytest.raises(UserError, match=r"transforms\.json: "):
+        with pytest.raises(UserError, match=r"nerf(/transforms\.json)?: "):
             find_recording(tmp_path / "nerf")
     path.write_text(json.dumps(whole | {"k1": -0.2, "depth_unit_scale_factor": 0.00025}))
     recording = find_recording(tmp_path / "nerf")

@@ -45,6 +45,13 @@ CHANGES = [
     (lambda scene: scene["accessors"][0].update(count=-1), "numbers in"),
     (lambda scene: scene.update(nodes=3), "damaged"),
     (lambda scene: scene["meshes"][0].update(primitives=None), "damaged"),
+    (
+        lambda scene: scene.update(extensionsRequired=["EXT_mesh_gpu_instancing"]),
+        "needs the glTF extension EXT_mesh_gpu",
+    ),
+    (lambda scene: scene["meshes"][0]["primitives"][0].update(mode=6), "triangle fans"),
+    (lambda scene: [one.update(normalized=True) for one in scene["accessors"]], "normalised whole numbers"),
+    (lambda scene: [one.update(sparse={"count": 1}) for one in scene["accessors"]], "replace others"),
 ]
 
 

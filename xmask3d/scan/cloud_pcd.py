@@ -30,11 +30,21 @@ def read_pcd(path: Path, units: float | None) -> Raw:
                 zip(header["FIELDS"], header["TYPE"], header["SIZE"], counts, strict=True)
             )
         ]
+        names = [name for name, _, _ in columns]
+        if len(set(names)) < len(names) or any(count != 1 for name, _, count in columns if name in ("x", "y", "z")):
+            raise ValueError("fields of one name, or several numbers for x, y or z")
         table = _pcd_table(data, columns, header["DATA"][0], _count(header["POINTS"][0], data))
         points = np.stack([table[axis].reshape(-1) for axis in "xyz"], 1)
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path}: damaged, or not a PCD with x, y, z ({str(error)[:100]})") from error
-    return Raw(points, _pcd_colors(table), [], units, pose=_viewpoint(header), grid=_grid(header, len(points)))
+    return Raw(
+        points,
+        _pcd_colors(table),
+        _notes(header, len(points)),
+        units,
+        pose=_viewpoint(header),
+        grid=_grid(header, len(points)),
+    )
 
 
 def _viewpoint(header: dict[str, list[str]]) -> np.ndarray | None:
@@ -48,10 +58,18 @@ def _viewpoint(header: dict[str, list[str]]) -> np.ndarray | None:
     return quaternion_poses(values[None, :3], values[None, [4, 5, 6, 3]])[0]
 
 
+def _notes(header: dict[str, list[str]], count: int) -> list[str]:
+    """Return a warning where the number of points is not that of the grid's places."""
+    sides = [header.get(name, ["?"])[0] for name in ("WIDTH", "HEIGHT")]
+    if not all(side.isdecimal() for side in sides) or int(sides[0]) * int(sides[1]) == count:
+        return []
+    return [f"warning: POINTS says {count}, but WIDTH and HEIGHT {sides[0]} x {sides[1]}; cut off?"]
+
+
 def _grid(header: dict[str, list[str]], count: int) -> tuple[int, int] | None:
     """Return height and width of an organised cloud, with points in the order of an image's pixels."""
     sides = [header.get(name, ["1"])[0] for name in ("HEIGHT", "WIDTH")]
-    height, width = (int(side) if side.isdigit() else 1 for side in sides)
+    height, width = (int(side) if side.isdecimal() else 1 for side in sides)
     return (height, width) if min(height, width) > 1 and height * width == count else None
 
 

@@ -31,16 +31,19 @@ class Raw(NamedTuple):
     grid: tuple[int, int] | None = None
 
 
-def to_bytes(colors: np.ndarray) -> np.ndarray:
-    """Convert colours to uint8, from numbers in 0..1, 0..255 or 0..65535.
+def to_bytes(colors: np.ndarray, notes: list[str] | None = None) -> np.ndarray:
+    """Convert colours to uint8, from numbers in 0..1, 0..100 (not all whole), 0..255 or 0..65535.
 
     A high quantile decides which range it is, and higher values are clipped; otherwise a single value slightly above 1,
     or a single white point of 65535 among bytes, would make a room black. Values that are not finite become 0. If many
     are below 0 and none is far above 1, the range is -1..1, as in processed data sets.
 
     Args:
-        colors: any shape.
+        colors: any shape, channels last.
+        notes: gets a sentence where colours are NaN or infinite.
     """
+    if notes is not None and (lost := int((~np.isfinite(colors)).any(-1).sum())):
+        notes.append(f"warning: {lost} of {len(colors)} points have colours that are NaN or infinite, taken as black")
     if colors.dtype == np.uint8:
         return colors
     whole = not np.issubdtype(colors.dtype, np.floating)
@@ -49,8 +52,10 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
     high = float(np.quantile(lit, HIGH, method="lower")) if len(lit) else 0.0
     if high > 2 * 255:
         return (np.clip(values, 0, 65535) // 256).astype(np.uint8)
-    scale = 255 if not whole and high <= 2 else 1
-    if scale == 255 and (values < 0).mean() > 1 - HIGH:
+    scale = 255.0 if not whole and high <= 2 else 1.0
+    if not whole and 2 < high <= values.max() == 100 and (values != np.rint(values)).any():
+        scale = 2.55  # of 100
+    if scale == 255.0 and (values < 0).mean() > 1 - HIGH:
         values = np.where(np.isfinite(colors), (values + 1) / 2, 0)
     return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
 
@@ -59,6 +64,17 @@ def unpack_colors(words: np.ndarray) -> np.ndarray:
     """Return n x 3 uint8 colours from n four-byte numbers of any type that hold red, green and blue."""
     words = np.ascontiguousarray(words.reshape(-1).astype(words.dtype.str)).view(np.uint32)
     return np.stack([(words >> shift) & 255 for shift in (16, 8, 0)], 1).astype(np.uint8)
+
+
+def note_on_range(colors: np.ndarray) -> list[str]:
+    """Return a warning where none of n x 3 uint8 colours is bright: a dark room, or numbers in another range."""
+    brightest = int(colors.max(initial=0))
+    if brightest > 100:
+        return []
+    return [
+        f"warning: no colour is above {brightest} of 255; otherwise lit, they are in another range "
+        "than 0..1, 0..255 or 0..65535 (as 0..100, or 10 or 12 bits): bring them to one of these"
+    ]
 
 
 def single_color(colors: np.ndarray) -> tuple[int, ...] | None:

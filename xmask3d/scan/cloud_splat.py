@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.scan.cloud_raw import Raw
+from xmask3d.scan.cloud_raw import Raw, to_bytes
 
 FAINT = 0.1  # smallest opacity at which a splat counts as surface
 BULK = (5, 95)  # percentiles of the bulk of the scene, without floating splats
@@ -90,11 +90,11 @@ def _kept(points: np.ndarray, colors: np.ndarray, opacity: np.ndarray, units: fl
     solid = np.isfinite(points).all(1) & (opacity >= FAINT)
     if not solid.any():
         notes = ["warning: all splats are nearly transparent"]
-        return Raw(points, np.rint(255 * colors).astype(np.uint8), notes, units, unitless=True)
+        return Raw(points, to_bytes(colors.astype(np.float64), notes), notes, units, unitless=True)
     low, high = np.percentile(points[solid][:: max(1, int(solid.sum()) // 100_000)], BULK, axis=0)
     near = ((points >= low - AROUND * (high - low)) & (points <= high + AROUND * (high - low))).all(1)
     notes = [f"{solid.sum()} of {len(points)} splats are opaque enough to be a surface"]
     if (solid & ~near).any():
         notes.append(f"{(solid & ~near).sum()} splats that float far outside the scene are left out")
     kept = solid & near
-    return Raw(points[kept], np.rint(255 * colors[kept]).astype(np.uint8), notes, units, unitless=True)
+    return Raw(points[kept], to_bytes(colors[kept].astype(np.float64), notes), notes, units, unitless=True)

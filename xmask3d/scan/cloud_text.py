@@ -56,6 +56,7 @@ def read_text(path: Path, units: float | None) -> Raw:
         with path.open(encoding=encoding, errors="replace") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns about a file without data; the error below is clearer
             comma, parting = _separators(head)
+            _refuse_two_commas(path, head, titles[-1])
             table = np.loadtxt(_rows(file, len(titles) - 1, comma, parting), ndmin=2, comments=("#", "//"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not lines of x y z [r g b] ({str(error)[:100]})") from error
@@ -74,13 +75,14 @@ def read_text(path: Path, units: float | None) -> Raw:
         position, color, notes = named
     else:
         first = int(width > 3 and len(table) > 2 and bool((np.diff(table[:, 0]) == 1).all()))  # numbers of the lines
-        color, notes = _by_numbers(table[:, first:], path.suffix.lower() == ".pts")
-        position, color = [first, first + 1, first + 2], [column + first for column in color]
+        position, color, notes = _by_numbers(table[:, first:], path.suffix.lower() == ".pts")
+        position, color = [first + column for column in position], [column + first for column in color]
         if first:
             notes = ["the first number of each line counts the lines and is not used", *notes]
     if announced > len(table):
         notes = [*notes, f"warning: {announced:,} points are announced, and {len(table):,} are there; cut off?"]
-    return Raw(table[:, position], to_bytes(table[:, color]) if color else None, notes, units)
+    colors = to_bytes(table[:, color], notes) if color else None
+    return Raw(table[:, position], colors, notes, units)
 
 
 def _count(line: str) -> int:
@@ -100,6 +102,28 @@ def _separators(lines: list[str]) -> tuple[bool, str]:
     inside = all(re.fullmatch(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?|[-+]?nan", word, re.IGNORECASE) for word in words)
     spaced = semicolons or (bool(lines) and min(len(_split(line, ";")) for line in lines) >= 3)
     return inside and spaced and any("," in word for word in words), ";" if semicolons else ","
+
+
+def _refuse_two_commas(path: Path, lines: list[str], titles: str) -> None:
+    """Refuse lines such as 1,5,2,3,0,7 whose commas seem to be decimal marks too: every second number is a fraction.
+
+    Fractions have no sign. They show by zeros before them, by having the same number of digits everywhere, or by titles
+    that are fewer than the numbers; titles of all numbers say that none is a fraction.
+    """
+    rows = [line.strip().split(",") for line in lines]
+    if not rows or any(len(row) < 6 or not all(re.fullmatch(r"[-+]?\d+", word) for word in row) for row in rows):
+        return
+    names = [re.sub(r"[^a-z]", "", name.lower()) for name in titles.split(",")]
+    titled = {"x", "y", "z"} <= set(names)
+    fractions = [word for row in rows for word in row[1:6:2]]
+    if any(word[0] in "+-" for word in fractions) or (titled and len(names) == len(rows[0])):
+        return
+    padded = sum(any(re.fullmatch(r"0\d+", row[column]) for row in rows) for column in (1, 3, 5)) > 1
+    if padded or titled or len({len(word) for word in fractions}) == 1:
+        raise UserError(
+            f"{path}: commas part its numbers and seem to be decimal marks too ({lines[0].strip()[:40]}); export it "
+            "with decimal points, or with semicolons between the numbers"
+        )
 
 
 def _rows(lines: Iterator[str], skip: int, comma: bool, parting: str) -> Iterator[str]:
@@ -136,11 +160,33 @@ def _by_titles(line: str, width: int) -> tuple[list[int], list[int], list[str]] 
     return position, color if min(color) >= 0 else [], notes if len(used - {-1}) < width else []
 
 
-def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], list[str]]:
-    """Find the columns r g b (or none) after x y z by their values, and a note if that is a guess."""
-    width = table.shape[1]
+def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], list[int], list[str]]:
+    """Find columns of x y z and of r g b (or none), and notes on how the columns are read where that is a guess.
+
+    Colours come after x y z, unless the first three numbers alone are whole and in 0..255.
+    """
     rows = table[:: max(1, len(table) // SAMPLE)]
     rows = rows[np.isfinite(rows).all(1)]
+    width, position = table.shape[1], [0, 1, 2]
+    color, notes = _after_position(rows, intensity_first)
+    if width < 6 or not len(rows):
+        return position, color, notes
+    first, second = rows[:, :3], rows[:, 3:6]
+    as_bytes = first.min() >= 0 and _are_whole(first) and 1 < first.max() <= 255
+    as_shares = first.min() >= 0 and first.max() <= 1 and not (_are_whole(second) and second.max() > 1)
+    if _are_normals(second) or not (as_bytes or as_shares):
+        return position, color, notes
+    if as_bytes and (second.min() < 0 or (not _are_whole(second) and second.max() > 1.02)):
+        said = f"{width} numbers a line, the first three whole and in 0..255: read as r g b x y z"
+        return [3, 4, 5], position, [f"{said}{', the others are not used' * (width > 6)}"]
+    titles = "r g b x y z" if width == 6 else "with r g b and x y z in their places"
+    hint = f"warning: the first three numbers of each line could be colours; if they are, put a line of titles {titles}"
+    return position, color, [*notes, f"{hint} above them"]
+
+
+def _after_position(rows: np.ndarray, intensity_first: bool) -> tuple[list[int], list[str]]:
+    """Find columns of r g b (or none) after x y z, and a note on how the columns are read where that is a guess."""
+    width = rows.shape[1]
     roles, rest = ["x", "y", "z", *["-"] * (width - 3)], list(range(3, width))
     if width == 3 or not len(rows):
         return [], []
@@ -171,6 +217,10 @@ def _by_numbers(table: np.ndarray, intensity_first: bool) -> tuple[list[int], li
     return color, [f"{width} numbers a line: read as {' '.join(roles)}"] if width > 6 else []
 
 
+def _are_whole(values: np.ndarray) -> bool:
+    return bool((values == np.rint(values)).all())
+
+
 def _are_normals(values: np.ndarray) -> bool:
     """Return True for normals: n x 3 finite numbers, nearly all of length 1, but not only pure red, green and blue."""
     unit = np.abs(np.linalg.norm(values, axis=1) - 1) < 0.02
@@ -182,8 +232,11 @@ def _are_colors(values: np.ndarray) -> bool:
     """Return True for possible colours: n x 3 finite numbers, none below 0, that are integers or about 0..1."""
     if values.min() < 0:
         return False
-    whole = (values == np.rint(values)).all()
-    return bool(values.max() <= 65535 if whole else np.quantile(values, 0.98) <= 2 or np.quantile(values, 0.98) > 16)
+    return bool(
+        values.max() <= 65535
+        if _are_whole(values)
+        else np.quantile(values, 0.98) <= 2 or np.quantile(values, 0.98) > 16
+    )
 
 
 def _is_label(rows: np.ndarray, rest: list[int]) -> bool:
@@ -191,4 +244,4 @@ def _is_label(rows: np.ndarray, rest: list[int]) -> bool:
     last = rows[:, rest[-1]]
     different = len(np.unique(last))
     more = max(len(np.unique(rows[:, i])) for i in rest[:-1])
-    return bool((last == np.rint(last)).all() and different <= FEW and different < more)
+    return _are_whole(last) and bool(different <= FEW and different < more)

@@ -13,7 +13,7 @@ from xmask3d.scan.cloud_las import read_las
 from xmask3d.scan.cloud_mesh import is_sparse, read_mesh
 from xmask3d.scan.cloud_obj import read_obj
 from xmask3d.scan.cloud_pcd import read_pcd
-from xmask3d.scan.cloud_raw import Raw, single_color, to_bytes, unpack_colors
+from xmask3d.scan.cloud_raw import Raw, note_on_range, single_color, to_bytes, unpack_colors
 from xmask3d.scan.cloud_splat import plain_name, read_splat, splats_of_ply
 from xmask3d.scan.cloud_text import TEXT_SUFFIXES, read_text
 from xmask3d.scan.foreign import foreign
@@ -87,6 +87,8 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
         raw = readers[suffix](path, units_per_metre)
     points, colors, notes, units, painted = raw[:5]
     points = np.asarray(points, np.float64).reshape(-1, 3)
+    if colors is not None and len(colors) != len(points):
+        raise UserError(f"{path}: {len(points)} points and {len(colors)} colours; damaged, or colours of another type")
     grid = None if raw.grid is None else points.reshape(*raw.grid, 3)
     finite = np.isfinite(points).all(1)
     if not finite.all():
@@ -98,7 +100,9 @@ def read_cloud(path: Path, units_per_metre: float | None = None, origin: np.ndar
     if one is not None and (not painted or len(set(one)) == 1):
         notes.append(f"every point has the same colour {one}, which is taken for none")
         colors = None
-    if colors is None:
+    if colors is not None:
+        notes += note_on_range(colors)
+    else:
         notes.append("no colours; the networks get mid-grey and will see shapes only")
     if units is None and origin is None and (raw.unitless or _is_reconstructed(path)):
         scale, words = scale_by_height(points)
@@ -162,10 +166,10 @@ def _read_ply(path: Path, units: float | None) -> Raw:
             textured = b"TextureFile" in file.read(4096)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a PLY with x, y, z ({str(error)[:100]})") from error
-    colors = None
+    colors, notes = None, list[str]()
     for channels in (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")):
         if all(channel in columns for channel in channels):
-            colors = to_bytes(np.stack([columns[channel] for channel in channels], 1))
+            colors = to_bytes(np.stack([columns[channel] for channel in channels], 1), notes)
             break
     packed = next((columns[name] for name in ("rgb", "rgba") if name in columns), None)
     if colors is None and packed is not None and packed.dtype.itemsize == 4:
@@ -174,7 +178,7 @@ def _read_ply(path: Path, units: float | None) -> Raw:
     painted = textured or "red" in (faces.dtype.names or ())
     if len(faces) and _cover(faces, len(points)) and (is_sparse(points, units) or (colors is None and painted)):
         return read_mesh(path, units, colors)
-    return Raw(points, colors, [], units, len(faces) > 0)
+    return Raw(points, colors, notes, units, len(faces) > 0)
 
 
 def _cover(faces: np.ndarray, count: int) -> bool:

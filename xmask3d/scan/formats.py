@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from xmask3d import guarded
 from xmask3d.errors import UserError, first_line, missing_extra
-from xmask3d.guarded import MAX_PIXELS, open_picture, read_array, read_arrays, read_text, reading
+from xmask3d.guarded import (
+    MAX_PIXELS,
+    open_picture,
+    read_array,
+    read_arrays,
+    read_json,
+    read_object,
+    read_text,
+    reading,
+)
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
 MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # notations of some Windows programs for NaN and infinity
@@ -76,10 +84,15 @@ def point_clouds(folder: Path, suffixes: Collection[str]) -> list[Path]:
     if not (folder / "summary.json").is_file():
         return found
     try:
-        listed = read_json(folder / "summary.json").get("files", [])
+        listed = read_object(folder / "summary.json").get("files")
     except UserError:
-        listed = []
-    return [path for path in found if path.name not in {*RESULTS, *map(str, listed)} and path.name[:5] != "heat_"]
+        listed = None
+    return [
+        path
+        for path in found
+        if path.name not in {*RESULTS, *map(str, listed if isinstance(listed, list) else [])}
+        and path.name[:5] != "heat_"
+    ]
 
 
 def _read_exr(path: Path) -> np.ndarray:
@@ -135,17 +148,9 @@ def _read_record3d_depth(path: Path) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _record3d_size(path: Path) -> tuple[int, int]:
-    content = read_json(path)
+    content = read_object(path)
     with reading(path, "metadata of Record3D"):
         return int(content["dh"]), int(content["dw"])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `UserError` for anything else."""
-    content = guarded.read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object of names and values, found {type(content).__name__}")
-    return content
 
 
 def text_of(path: Path) -> str:
@@ -170,7 +175,7 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
         UserError: the content has another form.
     """
     if path.suffix == ".json":
-        content = guarded.read_json(path)
+        content = read_json(path)
         try:
             return _intrinsics_of_json(path, content)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:

@@ -8,12 +8,24 @@ from typing import Any
 from urllib.parse import unquote
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import check_picture, read_json, reading
+from xmask3d.guarded import check_picture, read_object, reading
 
 UPRIGHT = "xmask3d: upright"
 """Name of the node that makes a scan from another format upright in viewers; it is no part of the scan's own frame."""
 MAX_VERTICES = 50_000_000
 """Largest number of vertices of all meshes, counted as often as nodes place them."""
+
+TRIANGLE_FAN = 6
+KNOWN = (
+    "KHR_materials_",
+    "KHR_lights_",
+    "KHR_mesh_quantization",
+    "KHR_draco",
+    "KHR_meshopt",
+    "EXT_meshopt",
+    "EXT_texture_webp",
+)
+"""Beginnings of extensions that are read, do not matter for points, or are refused with the way out."""
 
 
 def check_gltf(path: Path) -> dict[str, Any]:
@@ -30,7 +42,11 @@ def check_gltf(path: Path) -> dict[str, Any]:
         roots = [root for scene in content.get("scenes", []) for root in scene.get("nodes", [])]
         if len({*children, *roots}) != len(children) + len(roots):
             raise ValueError("nodes with several parents")
+        if unknown := [name for name in content.get("extensionsRequired", []) if not name.startswith(KNOWN)]:
+            raise UserError(f"{path}: needs the glTF extension {unknown[0]}, which is not read here; export without it")
         counts = [accessor["count"] for accessor in content.get("accessors", [])]
+        for part in (part for mesh in content.get("meshes", []) for part in mesh["primitives"]):
+            _check_readable(path, part, content["accessors"][part["attributes"]["POSITION"]])
         if any(not 0 <= count <= size for count in counts):
             raise ValueError(f"{max(counts)} numbers in {size} bytes")
         meshes = [_vertices(mesh, counts) for mesh in content.get("meshes", [])]
@@ -42,9 +58,19 @@ def check_gltf(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check_readable(path: Path, part: dict[str, Any], position: dict[str, Any]) -> None:
+    """Refuse what the mesh library would pass over, or read as another shape."""
+    if position.get("normalized"):
+        raise UserError(f"{path}: its positions are normalised whole numbers, which are not read here; export floats")
+    if "sparse" in position:
+        raise UserError(f"{path}: some of its positions replace others (sparse), which is not read here; export all")
+    if part.get("mode") == TRIANGLE_FAN:
+        raise UserError(f"{path}: has triangle fans, which are not read here; export triangles")
+
+
 def _description(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".gltf":
-        return read_json(path, "a glTF file")
+        return read_object(path, "a glTF file")
     with open(path, "rb") as stream:
         magic, _, _, length, kind = struct.unpack("<4sIII4s", stream.read(20))
         if magic != b"glTF" or kind != b"JSON" or length > path.stat().st_size:

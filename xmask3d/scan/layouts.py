@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import reading
 from xmask3d.scan import formats
 from xmask3d.scan.frame_files import TRAJECTORIES, FrameFiles, collect_files, recording_of_files, words_of
 from xmask3d.scan.intrinsics import frame_intrinsics
@@ -26,7 +27,8 @@ def find_recording(folder: Path) -> Recording | None:
         UserError: it is a recording of a known form, but a part is missing; the message says which one and where.
     """
     for attempt in (find_record3d, find_polycam, find_scanner_app, find_nerfstudio, find_colmap, _tum, _plain):
-        recording = attempt(folder)
+        with reading(folder, "a recording"):
+            recording = attempt(folder)
         if recording is not None:
             recording = recording.without_lost_frames()
             recording.cloud = recording.cloud or _cloud_beside(folder, recording.notes)

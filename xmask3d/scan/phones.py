@@ -8,7 +8,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.camera import scale_matrix
-from xmask3d.guarded import reading
+from xmask3d.guarded import read_object, reading
 from xmask3d.scan import formats
 from xmask3d.scan.frame_files import collect_files, recording_of_files
 from xmask3d.scan.pairing import frame_order
@@ -31,7 +31,7 @@ def find_polycam(folder: Path) -> Recording | None:
     keys = [f"t_{row}{column}" for row in range(3) for column in range(4)]
     frames = []
     for path in sorted(formats.list_files(cameras, "*.json"), key=lambda p: frame_order(p.stem)):
-        values = _numbers(path, formats.read_json(path), (*keys, "fx", "fy", "cx", "cy"))
+        values = _numbers(path, read_object(path), (*keys, "fx", "fy", "cx", "cy"))
         pose, (fx, fy, cx, cy) = matrix_of(values[:12]), values[12:]
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
         frames.append(PosedFrame(images / f"{path.stem}.jpg", base / "depth" / f"{path.stem}.png", pose, matrix))
@@ -42,7 +42,7 @@ def find_scanner_app(folder: Path) -> Recording | None:
     """Find 3D Scanner App's "all data": frame_N.jpg, frame_N.json, depth_N.png; only some frames have all three."""
     frames = []
     for path in formats.list_files(folder, "frame_*.json"):
-        content = formats.read_json(path)
+        content = read_object(path)
         if "cameraPoseARFrame" not in content:
             return None
         values = _numbers(path, content, ("cameraPoseARFrame", "intrinsics"))
@@ -71,7 +71,7 @@ def find_record3d(folder: Path) -> Recording | None:
     path = next((p for p in (base / "metadata.json", folder / "metadata.json", base / "metadata") if p.is_file()), None)
     if path is None or not ((base / "rgb").is_dir() or (base / "rgbd").is_dir()):
         return None
-    content = formats.read_json(path)
+    content = read_object(path)
     if "poses" not in content or "K" not in content:
         return None
     with reading(path, "metadata of Record3D"):

@@ -57,6 +57,13 @@ def recording_of_frames(
             f"{folder}: {kind} with {len(frames)} poses, but no frame has colour and depth ({reason}); export depth "
             f"maps, named as the pictures, into depth/, or give a point cloud made from the pictures"
         )
+    for frame in whole:
+        focal, size = (frame.matrix[0, 0], frame.matrix[1, 1]), frame.size or (1, 1)
+        if not (np.isfinite(frame.matrix).all() and min(*focal, *size) > 0):
+            raise UserError(
+                f"{folder}: {kind} has no camera for {frame.color.name}: focal lengths {focal[0]:g} and {focal[1]:g} "
+                f"at {size[1]} x {size[0]} pixels; export it again"
+            )
     names, colors = [frame.color.stem for frame in whole], [frame.color for frame in whole]
     names = names if len(set(names)) == len(names) else [str(i) for i in range(len(names))]
     depths = [] if rendered else [frame.depth for frame in whole if frame.depth is not None]

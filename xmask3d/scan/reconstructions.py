@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_object
 from xmask3d.scan import formats
 from xmask3d.scan.distortion import Lens, lens_of_colmap
 from xmask3d.scan.posed_frames import PosedFrame, partner_depths, recording_of_frames
@@ -20,6 +21,8 @@ MODELS = {
     "OPENCV_FISHEYE": (4, 8), "FULL_OPENCV": (4, 12), "FOV": (4, 5), "SIMPLE_RADIAL_FISHEYE": (3, 4),
     "RADIAL_FISHEYE": (3, 5), "THIN_PRISM_FISHEYE": (4, 12),
 }  # fmt: skip
+FLAT = ("PINHOLE", "OPENCV", "RADIAL", "FISHEYE", "PERSPECTIVE")
+"""Parts of names of camera models in transforms.json whose pictures are flat; others are panoramas and maps."""
 GEOMETRY = (".ply", ".obj", ".glb", ".pcd", ".las", ".laz", ".stl", ".off", ".e57")
 BEST = ("mesh_aligned_0.05.ply", "_vh_clean_2.ply", "fused.ply", "meshed-poisson.ply", "sparse_pc.ply")
 """Endings of the names of clouds and meshes, the most suitable first."""
@@ -35,7 +38,7 @@ def find_nerfstudio(folder: Path) -> Recording | None:
     path = folder / "transforms.json"
     if not path.is_file():
         return None
-    content = formats.read_json(path)
+    content = read_object(path)
     listed = content.get("frames")
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{path}: lists no frames; expected 'frames' with file_path and transform_matrix each")
@@ -90,9 +93,12 @@ def _listed_frames(folder: Path, content: dict[str, Any], listed: list[Any]) -> 
 def _lens(values: dict[str, Any]) -> Lens | None:
     """Return the distortion stated for a frame of transforms.json, or None."""
     k1, k2, k3, k4, p1, p2 = (float(values.get(key, 0)) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    model = str(values.get("camera_model", "")).upper()
+    if not np.isfinite((k1, k2, k3, k4, p1, p2)).all() or (model and not any(kind in model for kind in FLAT)):
+        raise ValueError(f"a camera of the model {model or 'pinhole'} with k1 {k1:g}")
     if not any((k1, k2, k3, k4, p1, p2)):
         return None
-    if "FISHEYE" in str(values.get("camera_model", "")).upper() or values.get("is_fisheye"):
+    if "FISHEYE" in model or values.get("is_fisheye"):
         return Lens((k1, k2, k3, k4), fisheye=True)
     return Lens((k1, k2, k3), (p1, p2))
 
@@ -237,6 +243,8 @@ def _binary_cameras(path: Path) -> dict[int, Camera]:
     cameras = {}
     for _ in range(count):
         number, model, width, height = struct.unpack_from("<IiQQ", data, at)
+        if not 0 <= model < len(names):
+            raise ValueError(f"a camera of model {model}")
         values = struct.unpack_from(f"<{MODELS[names[model]][1]}d", data, at + 24)
         cameras[number] = _camera(names[model], width, height, list(values))
         at += 24 + 8 * len(values)

@@ -22,6 +22,8 @@ def scale_by_height(points: np.ndarray, cameras: np.ndarray | None = None) -> tu
         return 1.0, "warning: nothing tells the scale; all points lie in one place, or there are none"
     up = find_up(points * (5 / extent), cameras).up
     height = float(np.ptp(np.percentile(points @ up, (0.5, 99.5))))
+    if height < 1e-6 * extent:
+        return 1.0, "warning: nothing tells the scale; all points lie in one plane (--scale, metres a unit)"
     if ROOMS[0] <= height <= ROOMS[1]:
         return 1.0, f"no scale of its own; {height:.1f} units high as rooms are in metres, so kept (else --scale)"
     factor = float(f"{ROOM / height:.3g}")
