@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import resource
 import struct
 import time
@@ -14,14 +15,39 @@ import pytest
 from PIL import Image
 
 from tests.helpers.raw_scannet import sens_frame, sens_header
+from xmask3d.checkpoints.checkpoint import load_weights
+from xmask3d.checkpoints.validations import read_validations
 from xmask3d.config import load_config
+from xmask3d.data.download.fetch import read_records
 from xmask3d.data.files import picture_size, read_matrix, read_picture
+from xmask3d.data.prepare.many import read_list as read_scenes
 from xmask3d.data.prepare.sens import SensFile
 from xmask3d.data.scannet import read_captions
+from xmask3d.data.segments import read_segments
 from xmask3d.errors import UserError
-from xmask3d.guarded import inflate, open_picture, parse_yaml, read_array, read_arrays, read_json, read_text, reading
+from xmask3d.guarded import (
+    inflate,
+    open_picture,
+    parse_yaml,
+    read_array,
+    read_arrays,
+    read_json,
+    read_object,
+    read_text,
+    reading,
+)
+from xmask3d.metrics.compare import read_row
+from xmask3d.models.loading.clip_weights import load_clip
+from xmask3d.models.tokenizer import CompactTokenizer, learned_words
+from xmask3d.rooms.manifest import check_set
 from xmask3d.scan import formats, trajectories
 from xmask3d.scan.clouds import read_cloud
+from xmask3d.scan.phones import find_record3d, find_scanner_app
+from xmask3d.scan.reconstructions import find_nerfstudio
+from xmask3d.seal import read_sealed_json
+from xmask3d.segment.folder import default_folder, earlier_summary, read_summary
+from xmask3d.segment.scan_list import read_list as read_scans
+from xmask3d.sparse.fastest import remembered
 
 SIDE = 60_000
 MEMORY = 400 << 20
@@ -86,7 +112,7 @@ HOSTILE = {
     "fields.npy": (npy([("a", "<f8")], (4, 4), bytes(128)), [formats.read_depth, trajectories.read_pose]),
     "long.npy": (npy("<f8", (4, 4), bytes(129)), [formats.read_depth, trajectories.read_pose]),
     "nested.npy": (npy("<f8", (4, 4))[:10] + b"(" * 5000, [formats.read_depth, trajectories.read_pose]),
-    "nested.json": (b"[" * 200_000, [read_json, read_captions, formats.read_json, formats.read_intrinsics]),
+    "nested.json": (b"[" * 200_000, [read_json, read_captions, read_object, formats.read_intrinsics]),
     "long.txt": (b"1 " * 100_000, [read_matrix, trajectories.read_pose, formats.read_intrinsics]),
     "itself.yaml": (b"a: &a [*a]\n", [load_config]),
     "laughs.yaml": (
@@ -237,3 +263,101 @@ def test_numbers_as_yaml_means_them() -> None:
     assert parse_yaml("[0, -0, 0.5, 1e-3, 1_000, 0x10, '1:30', '010', a:b]", "c.yaml")[0] == [
         0, 0, 0.5, "1e-3", 1000, 16, "1:30", "010", "a:b",
     ]  # fmt: skip
+
+
+OTHER_JSON = (
+    b"[]",
+    b"[[1]]",
+    b"3",
+    b"null",
+    b'"text"',
+    b"{",
+    b"",
+    b'{"a": [[',
+    b"[" * 200_000,
+    b"\xff\xfe{\0}\0",
+    b"\0\0",
+)
+OF_NAMES = {
+    "captions.json": read_captions,
+    "summary.json": lambda path: read_summary(path.parent),
+    "downloads.json": lambda path: read_records(path.parent),
+    "rooms.json": lambda path: check_set(path.parent),
+    "open_clip_config.json": lambda path: load_clip(path.parent),
+    "results.json": lambda path: read_row("name", [path]),
+    "transforms.json": lambda path: find_nerfstudio(path.parent),
+    "frame_00000.json": lambda path: find_scanner_app(path.parent),
+    "metadata.json": lambda path: find_record3d(path.parent),
+    "a.segs.json": lambda path: read_segments(path.with_name("a.ply"), 1),
+    "sealed.json": read_sealed_json,
+    "intrinsics.json": formats.read_intrinsics,
+    "vocabulary.json": lambda path: CompactTokenizer.load(path, vocabulary_size=100).kept and 1 / 0,
+    "scene.gltf": read_cloud,
+}
+
+
+@pytest.mark.parametrize("name", OF_NAMES)
+def test_json_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "rgb").mkdir()
+    for content in OTHER_JSON:
+        (tmp_path / name).write_bytes(content)
+        if name == "vocabulary.json" and content == b"[]":
+            continue
+        with pytest.raises(UserError) as refusal:
+            OF_NAMES[name](tmp_path / name)
+        assert "\n" not in str(refusal.value) and name in str(refusal.value)
+
+
+def test_records_of_another_kind_count_as_none(tmp_path: Path) -> None:
+    (tmp_path / "scan").mkdir()
+    for content in OTHER_JSON:
+        for name in ("validations.json", "summary.json", "backends.json"):
+            (tmp_path / name).write_bytes(content)
+        (tmp_path / "segmented" / "scan").mkdir(parents=True, exist_ok=True)
+        assert read_validations(tmp_path) == {} == earlier_summary(tmp_path)
+        assert formats.point_clouds(tmp_path, (".ply",)) == []
+        assert remembered(tmp_path / "backends.json", "key", lambda: "torch") == "torch"
+    (tmp_path / "summary.json").write_text('{"files": 5}')
+    assert formats.point_clouds(tmp_path, (".ply",)) == []
+
+
+def test_the_owner_of_a_folder_in_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    owner = tmp_path / "segmented" / "scan" / ".unfinished.txt"
+    owner.parent.mkdir(parents=True)
+    owner.write_bytes(b"caf\xe9\xff")
+    assert default_folder("scan", tmp_path / "scan") == Path("segmented/scan-2")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"# nothing\n", b"a\0b\n", "räume\n".encode("utf-16"), b"r\xe4ume\n", b"\x1b[2J\n"]
+)
+def test_lists_that_are_no_text(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    for read in (read_scenes, read_scans):
+        with pytest.raises(UserError, match=r"list\.txt: "):
+            read(tmp_path / "list.txt")
+        with pytest.raises(UserError, match=r"cannot be read as a list of"):
+            read(tmp_path)
+    (tmp_path / "trained_words.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="trained_words"):
+        learned_words(tmp_path)
+
+
+def test_a_folder_in_place_of_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"")
+    (tmp_path / "a.pt.sha256").mkdir()
+    with pytest.raises(UserError, match=r"a\.pt\.sha256: cannot be read as a digest"):
+        load_weights(tmp_path / "a.pt")
+
+
+def test_every_file_comes_in_through_here() -> None:
+    """What is left are files of this program, of the system, and bytes that were checked before."""
+    direct = re.compile(r"json\.loads?\(|\.read_text\(|yaml\.(?:safe_)?load|Image\.open\(|np\.loadtxt\(")
+    package = Path(formats.__file__).parents[1]
+    found = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if direct.search(p.read_text())}
+    assert found == {
+        "guarded.py", "memory.py", "native/compiler.py", "rooms/package.py", "rooms/contact_sheet.py",
+        "rooms/scanned/camera.py", "engine/evaluate.py", "checkpoints/model_card.py", "visualize/page.py",
+        "segment/vocabulary.py", "scan/glb.py", "scan/writing/glb.py", "scan/cloud_text.py", "geometry/ply.py",
+    }  # fmt: skip

@@ -127,7 +127,8 @@ def test_json_is_sealed_and_says_how_to_change_it(tmp_path: Path) -> None:
     path.write_text(json.dumps(changed))
     assert read_sealed_json(path) == content | {"score": 0.6}
     path.write_text("[1]")
-    assert read_sealed_json(path) == [1]
+    with pytest.raises(UserError, match="a JSON list in place of names and values"):
+        read_sealed_json(path)
 
 
 def test_a_saved_configuration_says_how_to_change_it(tmp_path: Path) -> None:

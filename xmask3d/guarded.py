@@ -26,6 +26,7 @@ from xmask3d.errors import UserError, first_line
 
 MAX_PIXELS = 1 << 26
 MAX_TEXT = 1 << 28
+MAX_LIST = 1 << 24
 MAX_YAML = 1 << 18
 MAX_NODES = 20_000
 """Largest number of entries of a YAML file, counting repetitions by alias."""
@@ -95,11 +96,33 @@ def is_text(value: str) -> bool:
     return True
 
 
+def read_lines(path: Path, expected: str) -> list[str]:
+    """Read the lines of a list, without those that are empty or begin with #. Raises `UserError` for no such text."""
+    lines = [line.strip() for line in read_text(path, expected, most=MAX_LIST).splitlines()]
+    for line in lines:
+        if re.search(r"[\x00-\x1f\x7f]", line):  # of another kind of file, or in another encoding, such as UTF-16
+            raise UserError(f"{path}: {line[:40]!r} is no line of text; expected {expected}")
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def read_json(path: Path, expected: str = "JSON") -> Any:
-    """Read a JSON file. Raises `UserError` for other files."""
-    text = read_text(path, expected)
-    with reading(path, expected):
+    """Read a JSON file. Raises `UserError` where it is none."""
+    return parse_json(read_text(path, expected), path, expected)
+
+
+def parse_json(text: str, name: Path | str, expected: str = "JSON") -> Any:
+    """Parse JSON. Raises `UserError`, which names `name`, where it is none."""
+    with reading(name, expected):
         return json.loads(text)
+
+
+def read_object(path: Path, expected: str = "JSON") -> dict[str, Any]:
+    """Read a JSON file of names and values. Raises `UserError` where it is none, or a list, number, text or null."""
+    content = read_json(path, expected)
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise UserError(f"{path}: damaged, or not {expected} (a JSON {found} in place of names and values)")
+    return content
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, yaml.Node | None]:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, sha256_of
-from xmask3d.guarded import read_json, reading
+from xmask3d.guarded import read_object, read_text, reading
 
 _MARK = b"xmask3d-sha256:"
 _DIGITS = 64
@@ -149,13 +149,12 @@ def sealed_json(content: dict[str, Any], **options: Any) -> Callable[[Path], Non
     return sealed(lambda part: part.write_bytes(text.encode()))
 
 
-def read_sealed_json(path: Path, expected: str = "JSON") -> Any:
-    """Read a JSON file and check its digest, if it has one. Raises `UserError` for damaged and other files."""
-    content = read_json(path, expected)
+def read_sealed_json(path: Path, expected: str = "JSON of this program") -> dict[str, Any]:
+    """Read names and values, and check the digest where there is one. Raises `UserError` for other files or damage."""
+    content = read_object(path, expected)
     check_seal(path, "delete its entries 'sealed' and 'seal' if it was changed on purpose, else copy or make it again")
-    if isinstance(content, dict):
-        content.pop("sealed", None)
-        content.pop("seal", None)
+    content.pop("sealed", None)
+    content.pop("seal", None)
     return content
 
 
@@ -182,15 +181,21 @@ def write_beside(path: Path) -> None:
     atomic_write(beside(path), f"{sha256_of(path)}  {path.name}\n")
 
 
+def digest_beside(path: Path) -> str | None:
+    """Return the digest in the file beside; None without one. Raises `UserError` where that cannot be read."""
+    if not beside(path).exists():
+        return None
+    return next(iter(read_text(beside(path), "a digest", errors="replace", most=_SCARRED).split()), "")
+
+
 def check_beside(path: Path) -> None:
-    """Raise `UserError` if there is a digest beside a file that does not match it."""
-    try:
-        said = beside(path).read_text(encoding="utf-8", errors="replace").split()[:1]
-    except OSError:
+    """Raise `UserError` where a digest lies beside a file and is another's."""
+    said = digest_beside(path)
+    if said is None:
         return
     with reading(path, "a file with a digest"):
         found = sha256_of(path)
-    if said != [found]:
+    if said != found:
         raise UserError(
             f"{path}: not as it was written, its SHA-256 is not the one in {beside(path).name}; if it was changed on "
             f"purpose, delete {beside(path).name}"

@@ -126,6 +126,8 @@ def test_scenes_without_a_file(tmp_path: Path) -> None:
         ("masks/0.txt 3 nan", r"line 1: expected the path of a mask"),
         ("../../secret.txt 3 0.5", r"line 1: \.\./\.\./secret\.txt lies outside"),
         ("/etc/hostname 3 0.5", r"line 1: /etc/hostname lies outside"),
+        ("a\0.txt 3 0.5", "line 1: expected the path of a mask"),
+        (f"a.txt {10**30} 0.5", "line 1: expected the path of a mask"),
         ("masks/7.txt 3 0.5", r"line 1: masks/7\.txt is missing"),
         ("masks/bad.txt 3 0.5", r"bad\.txt, line 2: not one whole number a line"),
     ],

@@ -12,11 +12,12 @@ from xmask3d.data.prepare.labels import NYU20
 from xmask3d.errors import UserError
 from xmask3d.rooms import generate
 from xmask3d.rooms import viewpoints as camera
-from xmask3d.rooms.generate import find_furniture, make_rooms
+from xmask3d.rooms.generate import Job, find_furniture, is_finished, make_rooms
 from xmask3d.rooms.manifest import attribution
 from xmask3d.rooms.render import Frame
 from xmask3d.rooms.structure import BuiltRoom
 from xmask3d.rooms.viewpoints import INTRINSICS
+from xmask3d.rooms.writer import objects_file, scene_files
 
 VIEWS = 3
 
@@ -232,3 +233,24 @@ def test_auto_goes_on_without_the_library(
 
 def test_attribution_without_library_models() -> None:
     assert "made by rule" in attribution([])
+
+
+def test_a_record_of_another_kind_counts_as_none(tmp_path: Path) -> None:
+    job = Job(tmp_path, "train", 0, 2, 0, None)
+    for path in (
+        *scene_files(tmp_path, "train", job.scene)[:1],
+        objects_file(tmp_path, "train", job.scene),
+        job.record,
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    good = {"identity": job.identity, "captions": {}, "points": 1, "frames_per_class": {}, "models": [], "digest": ""}
+    bad = [[], 3, None, "x", [good], *({**good, name: value} for name in good for value in (None, [[1]]))]
+    for content in ("", "{", "[" * 200_000, *map(json.dumps, bad)):
+        job.record.write_text(content)
+        assert not is_finished(job)
+    job.record.write_text(json.dumps(good))
+    assert is_finished(job)
+    job.record.unlink()
+    job.record.mkdir()
+    assert not is_finished(job)

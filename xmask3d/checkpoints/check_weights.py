@@ -17,7 +17,7 @@ from xmask3d.checkpoints.export import read_about
 from xmask3d.checkpoints.published import Layout, read_native, read_published
 from xmask3d.config import Config
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_object, reading
 from xmask3d.models.loading.clip_weights import CONFIG_FILE, build_clip
 from xmask3d.models.loading.clip_weights import WEIGHT_FILES as CLIP_FILES
 from xmask3d.models.loading.diffusion_weights import check_diffusion
@@ -113,7 +113,7 @@ def _cached(url: str, hub: str) -> Path | None:
 
 def _clip_folder(path: Path) -> str:
     try:
-        config = read_json(path / CONFIG_FILE)["model_cfg"]
+        config = read_object(path / CONFIG_FILE)["model_cfg"]
         with torch.device("meta"):
             model = build_clip(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -132,7 +132,7 @@ def _clip_folder(path: Path) -> str:
 
 def _clip_file(path: Path) -> str:
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with reading(path, "an archive of weights"), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
             # OpenAI's own archive: its directory is at the end, so the file is complete.

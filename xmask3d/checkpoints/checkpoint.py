@@ -30,7 +30,7 @@ from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError, first_line, some
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
 from xmask3d.models.loading.tensor_files import check_numbers, refuse_foreign
-from xmask3d.seal import beside, check_archive, check_seal, read_sealed_json, sealed_json
+from xmask3d.seal import beside, check_archive, check_seal, digest_beside, read_sealed_json, sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -315,11 +315,11 @@ def read_payload(path: Path, strict: bool = False) -> dict[str, Any]:
     """
     _check_exists(path)
     refuse_foreign(path)
-    digest = beside(path)
-    if not digest.exists():
+    digest = digest_beside(path)
+    if digest is None:
         check_archive(path)
-    elif digest.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256_of(path)]:
-        raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {digest.name}")
+    elif digest != sha256_of(path):
+        raise UserError(f"{path}: damaged checkpoint, its SHA-256 is not the one in {beside(path).name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True) if strict else load_inert(path)
     except Exception as error:  # zip, pickle and system errors

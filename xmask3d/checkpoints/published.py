@@ -26,6 +26,7 @@ from xmask3d.checkpoints.containers import STATE_KEYS, find_state, plain_values
 from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order, package_name, published_name
 from xmask3d.errors import UserError, some
 from xmask3d.files import atomic_write
+from xmask3d.guarded import parse_json
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.seal import UNSEALED, check_seal, sealed
 
@@ -172,7 +173,7 @@ def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not written by xmask3d convert, so it lacks epoch and loss constants")
-    published = json.loads(metadata["published"])
+    published = parse_json(metadata.get("published", ""), path, "a file of xmask3d convert")
     weights = {name: x for name, x in found.items() if not name.startswith(OPTIMIZER_PREFIX)}
     names = {name: name if name in CONSTANTS else _published_or_same(name) for name in weights}
     tensors = {names[name]: tensor for name, tensor in weights.items()}

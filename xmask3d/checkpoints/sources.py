@@ -1,6 +1,5 @@
 """Choice of a model by name: the shipped model, a run of the user's, a file or folder, a published one, or the hub."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from xmask3d.checkpoints.validations import best_metrics
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
 from xmask3d.files import newest, sha256_of
+from xmask3d.guarded import parse_json
 from xmask3d.resources import IS_CHECKOUT, REPOSITORY
+from xmask3d.seal import digest_beside
 from xmask3d.weights import SHIPPED, TRAINING
 
 SCORE = "fused_hiou"
@@ -107,18 +108,17 @@ def _by_score(config: Path | str | None, runs: Path | None) -> Source:
 def _is_usable(best: Path, benchmark: str) -> bool:
     """Return True if the best checkpoint of a run is intact, of the benchmark, and has a trustworthy configuration."""
     try:
-        digest = best.with_name(f"{best.name}.sha256").read_text(encoding="utf-8").split()[0]
         same = load_config(_config_of(best, None), trusted=False).benchmark == benchmark
-        return same and sha256_of(best) == digest
-    except (UserError, OSError, ValueError, IndexError):
+        return same and sha256_of(best) == digest_beside(best)
+    except (UserError, OSError):
         return False
 
 
 def _metrics(about: dict[str, str]) -> object:
     """Return the scores in the metadata of an exported file; None if there are none."""
     try:
-        return json.loads(about.get("metrics", "{}"))
-    except ValueError:
+        return parse_json(about.get("metrics", "{}"), "metrics")
+    except UserError:
         return None
 
 

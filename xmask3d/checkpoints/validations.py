@@ -24,7 +24,7 @@ def read_validations(folder: Path) -> dict[int, dict[str, float]]:
         return {}
     try:
         return {int(step): metrics for step, metrics in read_sealed_json(path).items()}
-    except (UserError, ValueError, AttributeError):
+    except (UserError, ValueError):
         print(f"warning: {path}: damaged; validations are recorded again from here on", file=sys.stderr)
         return {}
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import reading
 
 LARGEST_FILE = 1 << 30  # largest size of a text file, in bytes
 
@@ -44,14 +45,10 @@ def write_prediction(
 
 def read_text(path: Path) -> bytes:
     """Read a text file. Raises `UserError` if it is missing, or larger than a scene's can be."""
-    try:
+    with reading(path, "a text file"):
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than {LARGEST_FILE >> 20} MiB; this is no text file of one scene")
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def parse_ids(path: Path, content: bytes) -> np.ndarray:

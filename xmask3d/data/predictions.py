@@ -132,7 +132,7 @@ class PredictionFolder:
             words = line.split()
             try:
                 name, class_id, confidence = words[0], int(words[1]), float(words[2])
-                sound = len(words) == 3 and math.isfinite(confidence)
+                sound = len(words) == 3 and "\0" not in name and math.isfinite(confidence) and abs(class_id) < 1 << 31
             except (ValueError, IndexError):
                 sound = False
             if not sound:

@@ -31,7 +31,7 @@ from xmask3d.data.segments import read_segments, segment_files
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import Intrinsics
-from xmask3d.guarded import is_text, read_json
+from xmask3d.guarded import is_text, read_object
 from xmask3d.seal import check_beside, is_whole_cache, sealed
 from xmask3d.splits import Benchmark
 
@@ -312,8 +312,8 @@ def digest(files: list[Path], parameters: list) -> str:
 def read_captions(path: Path) -> dict[str, dict[str, str]]:
     """Read {scene: {view: sentence}}."""
     check_beside(Path(path))
-    content = read_json(Path(path), "captions in JSON")
-    if not isinstance(content, dict) or not all(isinstance(views, dict) for views in content.values()):
+    content = read_object(Path(path), "captions in JSON")
+    if not all(isinstance(views, dict) for views in content.values()):
         raise UserError(f"captions {path}: expected {{scene: {{view: sentence}}}}")
     for scene, views in content.items():
         for view, sentence in views.items():

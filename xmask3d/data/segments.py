@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_object
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,7 @@ def read_segments(cloud: Path, count: int) -> np.ndarray | None:
     files = segment_files(cloud)
     if not files:
         return None
-    content = read_json(files[0], "segments of a scene")
-    numbers = content.get("segIndices") if isinstance(content, dict) else None
+    numbers = read_object(files[0], "segments of a scene").get("segIndices")
     if (
         not isinstance(numbers, list)
         or len(numbers) != count

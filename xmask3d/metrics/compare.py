@@ -99,7 +99,7 @@ def read_row(name: str, files: Sequence[Path]) -> Row:
 def _read(path: Path) -> dict[str, Any]:
     content = read_sealed_json(path, "results")
     needed = {"benchmark", "protocol", "scenes", "scores"}
-    if not isinstance(content, dict) or not needed <= content.keys():
+    if not needed <= content.keys():
         raise UserError(f"{path}: not results of an evaluation; give a results.json of xmask3d evaluate")
     return content
 

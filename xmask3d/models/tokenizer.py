@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_json, read_text
 from xmask3d.models.byte_pairs import START, shared_pairs
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def save_words(folder: Path, texts: Iterable[str]) -> None:
 def learned_words(folder: Path) -> set[str] | None:
     """Return the words that a folder's CLIP was trained on; None, which means all, without `trained_words.txt`."""
     path = folder / WORDS_FILE
-    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+    return set(read_text(path, "a list of words").split()) if path.is_file() else None
 
 
 def unknown_words(text: str, folder: Path) -> list[str]:

@@ -1,12 +1,12 @@
 """Generation of a whole set of rooms by many processes: one seed gives one result, and finished rooms are kept."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from xmask3d.data.download.fetch import make_folder
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import read_object
 from xmask3d.rooms.catalogue import CLASS_NAMES
 from xmask3d.rooms.contact_sheet import write_contact_sheet
 from xmask3d.rooms.furniture import FurnitureModel, load_catalogue, procedural_models, split_models
@@ -175,11 +176,18 @@ def is_finished(job: Job) -> bool:
     """Return True where a room of the same arguments is complete."""
     cloud, _ = scene_files(job.out, job.split, job.scene)
     files = (cloud, objects_file(job.out, job.split, job.scene))
+    return all(path.is_file() for path in files) and _record(job).get("identity") == job.identity
+
+
+def _record(job: Job) -> dict[str, Any]:
+    """Return the record of a room; empty where it is missing, damaged, or of an earlier version."""
     try:
-        record = json.loads(job.record.read_text(encoding="utf-8"))
-        return all(path.is_file() for path in files) and record["identity"] == job.identity and "digest" in record
-    except (OSError, ValueError, KeyError):
-        return False
+        record = read_object(job.record)
+    except UserError:
+        return {}
+    kinds = {"captions": dict, "points": int, "frames_per_class": dict, "models": list, "digest": str}
+    fits = all(isinstance(record.get(name), kind) for name, kind in kinds.items())
+    return record if fits and all(isinstance(model, str) for model in record["models"]) else {}
 
 
 def make_room(job: Job) -> str:
@@ -253,7 +261,7 @@ def _refuse_others_scenes(out: Path, jobs: list[Job]) -> None:
 
 
 def _summarise(out: Path, jobs: list[Job]) -> None:
-    records = {job.scene: json.loads(job.record.read_text(encoding="utf-8")) for job in jobs}
+    records = {job.scene: _record(job) for job in jobs}
     write_json(out / "captions.json", {scene: record["captions"] for scene, record in records.items()})
     used = {
         split: sorted({key for job in jobs if job.split == split for key in records[job.scene]["models"]})

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_object
 from xmask3d.rooms.furniture import FurnitureModel
 from xmask3d.rooms.procedural import ProceduralSource
 from xmask3d.rooms.writer import objects_file, scene_files
@@ -43,7 +42,7 @@ def check_set(out: Path) -> str:
     """
     path = out / MANIFEST
     try:
-        content: Any = read_json(path)
+        content = read_object(path)
         rooms = {name: (room["split"], room["digest"]) for name, room in content["rooms"].items()}
         wanted = content["digest"]
     except (OSError, KeyError, TypeError, AttributeError) as error:
@@ -85,7 +84,7 @@ class FixedSet:
     @classmethod
     def read(cls, name: str) -> "FixedSet":
         """Read a set that comes with the program, such as "v1"."""
-        return cls(**read_json(Path(str(files("xmask3d.rooms"))) / f"rooms-{name}.json"))
+        return cls(**read_object(Path(str(files("xmask3d.rooms"))) / f"rooms-{name}.json"))
 
     def compare(self, out: Path) -> str:
         """Compare the manifest of some rooms with this set.
@@ -96,7 +95,7 @@ class FixedSet:
         Raises:
             UserError: a room is of another set, or its files differ from those of this set.
         """
-        found = {name: room["digest"] for name, room in read_json(out / MANIFEST)["rooms"].items()}
+        found = {name: room["digest"] for name, room in read_object(out / MANIFEST)["rooms"].items()}
         differing = [name for name in sorted(found) if found[name] != self.rooms.get(name)]
         if differing:
             raise UserError(

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import parse_json
 from xmask3d.seal import UNSEALED, check_seal, sealed
 from xmask3d.segment.result import SegmentationResult
 from xmask3d.segment.saved_features import PointFeatures
@@ -177,7 +178,7 @@ class Corrections:
                 about = dict(file.metadata() or {})
                 if about.get("format") != FORMAT:
                     raise UserError(f"{path}: no corrections of labels")
-                said = json.loads(about["clicks"])
+                said = parse_json(about["clicks"], path)
                 before, after, scans = ([str(name) for name in said[key]] for key in ("before", "after", "scans"))
                 vectors, points = file.get_tensor("features"), file.get_tensor("points")
                 made = cls(vectors, points, before, after, scans, about["model"], about.get("weights", ""))

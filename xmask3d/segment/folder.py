@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write, remove_leftovers
+from xmask3d.guarded import read_text
 from xmask3d.seal import read_sealed_json
 
 RESULTS = Path("segmented")  # default folder of results
@@ -27,12 +28,9 @@ def read_summary(folder: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        said = read_sealed_json(path, "the summary of a result")
-        if not isinstance(said, dict):
-            raise UserError(f"{path}: damaged, or not the summary of a result")
+        return read_sealed_json(path, "the summary of a result")
     except UserError as error:
         raise UserError(f"{error}; delete it, or segment the scan again") from error
-    return said
 
 
 def earlier_summary(folder: Path) -> dict:
@@ -76,7 +74,7 @@ def default_folder(name: str, scan: Path) -> Path:
 def _owner(folder: Path) -> str | None:
     """Return the path of the scan to which a folder's result, or unfinished work, belongs."""
     if (folder / OWNER).is_file():
-        return (folder / OWNER).read_text(encoding="utf-8")
+        return read_text(folder / OWNER, errors="replace")
     return earlier_summary(folder).get("path")
 
 

@@ -1,6 +1,7 @@
 """Labels in a result's folder, read back."""
 
 import csv
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
+from xmask3d.guarded import read_text
 from xmask3d.seal import check_seal
 from xmask3d.segment.folder import SUMMARY, read_summary
 
@@ -88,8 +90,7 @@ def _read_objects(folder: Path, count: int) -> tuple[np.ndarray | None, list[str
         return None, []
     try:
         objects = read_elements(ply)["vertex"]["label"].astype(np.int64)
-        with table.open(newline="", encoding="utf-8") as file:
-            names = [row["class"] for row in csv.DictReader(file)]
+        names = [row["class"] for row in csv.DictReader(io.StringIO(read_text(table), newline=""))]
     except (KeyError, ValueError, csv.Error) as error:
         raise UserError(f"{ply}: damaged ({error}); delete it to see the labels, or segment again") from error
     if len(objects) != count or int(objects.max(initial=-1)) >= len(names):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
-from xmask3d.guarded import read_text
+from xmask3d.guarded import read_lines
 from xmask3d.seal import is_sound, read_sealed_json, sealed_json
 from xmask3d.segment.folder import OWNER, earlier_summary
 
@@ -24,8 +24,8 @@ def read_list(path: Path) -> list[Path]:
     Raises:
         UserError: the file does not exist or is empty.
     """
-    lines = [line.strip() for line in read_text(path, "a list of scans, one path a line").splitlines()]
-    paths = {os.path.abspath(line): Path(line) for line in lines if line and not line.startswith("#")}
+    lines = read_lines(path, "a list of scans, one path a line")
+    paths = {os.path.abspath(line): Path(line) for line in lines}
     if not paths:
         raise UserError(f"{path}: names no scan; write one path a line")
     return list(paths.values())

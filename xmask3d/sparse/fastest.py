@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xmask3d.errors import UserError, WriteError
 from xmask3d.files import atomic_write
+from xmask3d.guarded import read_object
 from xmask3d.resources import CACHE
 
 MODULES = {"torch": "torch", "spconv": "spconv", "minkowski": "MinkowskiEngine"}
@@ -35,11 +36,9 @@ def fastest_backend(device: torch.device) -> str:
 
 def remembered(path: Path, key: str, choose: Callable[[], str]) -> str:
     """Return the choice that a file holds for a key; if there is none, choose and write it to the file."""
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    known = {key: name for key, name in known.items() if isinstance(name, str)} if isinstance(known, dict) else {}
+    known: dict[str, str] = {}
+    with suppress(UserError):
+        known = {key: name for key, name in read_object(path).items() if isinstance(name, str)}
     if known.get(key) in MODULES:
         return known[key]
     known[key] = choose()

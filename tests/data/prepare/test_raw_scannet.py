@@ -244,7 +244,7 @@ def test_unforeseen_damage_does_not_stop_the_others():
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"scene\0", b"../scene0000_00"])
 def test_lists_that_are_none(tmp_path, content):
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(UserError, match=r"scene list .*list\.txt: .*a line"):
+    with pytest.raises(UserError, match=r"list\.txt: .*a line"):
         read_list(tmp_path / "list.txt")
 
 
@@ -252,7 +252,7 @@ def test_lists_that_are_none(tmp_path, content):
     ("arguments", "message"),
     [
         ((), "give --train-list"),
-        (("--train-list", "nowhere.txt"), "nowhere.txt: cannot be read"),
+        (("--train-list", "nowhere.txt"), "nowhere.txt: missing"),
         (("--train-list", "{raw}/train.txt", "--val-list", "{raw}/train.txt"), "in two lists"),
         (("--train-list", "{raw}/train.txt", "--labels", "none.tsv"), "none.tsv: missing"),
         (("--step", "0"), "1 or more"),

@@ -228,7 +228,7 @@ def read_records(folder: Path) -> dict[str, dict]:
         content = read_sealed_json(path)
     except UserError as error:
         raise UserError(f"{error}; delete it to have the files recorded again") from error
-    if not isinstance(content, dict) or not all(isinstance(facts, dict) for facts in content.values()):
+    if not all(isinstance(facts, dict) for facts in content.values()):
         raise UserError(f"{path}: damaged; delete it to have the files recorded again")
     return content
 

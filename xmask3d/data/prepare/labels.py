@@ -1,6 +1,7 @@
 """Labels of raw ScanNet: names and ids from its category table, and labels of vertices."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
-from xmask3d.guarded import read_json, read_text, reading
+from xmask3d.guarded import read_object, read_text, reading
 
 LARGEST_NYU40, LARGEST_RAW = 40, 65535  # raw ids are stored in pixels of 16 bits
 # NYU40 ids of the 20 benchmark classes; the index of a class is its id in the scene files.
@@ -34,8 +35,7 @@ class Categories:
 def read_categories(path: Path) -> Categories:
     """Read `scannetv2-labels.combined.tsv`."""
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
+        rows = list(csv.DictReader(io.StringIO(read_text(path, "a table of categories"), newline=""), delimiter="\t"))
         for row in rows:
             if not (0 <= int(row["id"]) <= LARGEST_RAW and 0 <= int(row["nyu40id"] or 0) <= LARGEST_NYU40):
                 raise ValueError(f"'{row['raw_category']}' has id {row['id']} and nyu40id {row['nyu40id']}")
@@ -43,8 +43,8 @@ def read_categories(path: Path) -> Categories:
         nyu40 = np.zeros(max(raw_ids.values()) + 1, np.uint8)
         for row in rows:
             nyu40[int(row["id"])] = int(row["nyu40id"] or 0)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); it comes with raw ScanNet") from error
+    except UserError as error:
+        raise UserError(f"{error}; it comes with raw ScanNet") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path}: not ScanNet's table of categories ({error!r}); fetch it again") from error
     return Categories(raw_ids, nyu40)
@@ -145,8 +145,8 @@ def _whole_numbers(path: Path, key: str, value: Any) -> np.ndarray:
 
 
 def _read_json(path: Path, key: str) -> Any:
-    content = read_json(path)
-    if not isinstance(content, dict) or key not in content:
+    content = read_object(path)
+    if key not in content:
         raise UserError(f"{path}: damaged, or without '{key}'")
     return content[key]
 

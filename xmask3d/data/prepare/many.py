@@ -8,22 +8,17 @@ from typing import Any
 from tqdm import tqdm
 
 from xmask3d.errors import UserError
+from xmask3d.guarded import read_lines
 from xmask3d.workers import allowed_workers
 
 
 def read_list(path: Path) -> list[str]:
     """Read the scene names of a list file, one per line."""
-    try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    except OSError as error:
-        raise UserError(f"scene list {path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"scene list {path}: not a text file; give one with a scene name a line") from error
-    names = [name for name in names if name and not name.startswith("#")]
+    names = read_lines(Path(path), "a list of scenes, one name a line")
     if not names:
         raise UserError(f"scene list {path}: is empty")
     for name in names:
-        if "\0" in name or name != Path(name).name:
+        if name != Path(name).name:
             raise UserError(f"scene list {path}: {name[:80]!r} is no scene name; give one a line, without folders")
     return names
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError, first_line
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_object
 from xmask3d.models.clip_stem import ConvStem, add_stem, imagenet_weights, take_stem
 from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.models.loading.script_archive import load_script_archive
@@ -157,8 +157,8 @@ def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path, "the description of a CLIP model")
-    described = config.get("model_cfg") if isinstance(config, dict) else None
+    config = read_object(path, "the description of a CLIP model")
+    described = config.get("model_cfg")
     if not isinstance(described, dict) or "text_cfg" not in described:
         raise UserError(f"{path}: no model_cfg with a text_cfg in it")
     return config

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json
+from xmask3d.guarded import read_object
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
 from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, encode_empty_prompt, folder_empty_prompt
@@ -105,11 +105,11 @@ def diffusion_shapes(source: Path | str) -> tuple[DiffusionFeatures, Tensor]:
     tokens = PROMPT_TOKENS
     configs: tuple[Mapping[str, Any], ...] = VAE_CONFIG, UNET_CONFIG_1
     if path.is_dir():
-        configs = read_json(path / "vae" / "config.json"), read_json(path / "unet" / "config.json")
+        configs = read_object(path / "vae" / "config.json"), read_object(path / "unet" / "config.json")
         if (path / EMPTY_PROMPT_FILE).is_file():
             tokens = folder_empty_prompt(path).shape[1]
         elif (path / "text_encoder" / "config.json").is_file():
-            tokens = read_json(path / "text_encoder" / "config.json").get("max_position_embeddings", tokens)
+            tokens = read_object(path / "text_encoder" / "config.json").get("max_position_embeddings", tokens)
     elif path.is_file():
         with open_tensors(path) as tensors:
             unet, vae = _select(tensors, UNET_PREFIX, path), _select(tensors, VAE_PREFIX, path)
@@ -184,7 +184,7 @@ def _without_weights(kind: Any, config: Mapping[str, Any], where: Path) -> Forei
 
 def _folder_description(kind: type, folder: Path) -> tuple[ForeignNetwork, Path]:
     """Return the network of a folder's configuration without weights, and the file with its weights."""
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     network = _without_weights(kind, config, folder / "config.json")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import read_json, reading
+from xmask3d.guarded import read_object, reading
 from xmask3d.models.loading.tensor_files import TensorFile
 
 EMPTY_PROMPT_FILE = "empty_prompt.safetensors"
@@ -61,7 +61,7 @@ def folder_empty_prompt(folder: Path) -> Tensor:
     if weights is None:
         raise UserError(f"{folder}: needs {EMPTY_PROMPT_FILE}, or text_encoder/model.safetensors to compute it")
     with reading(encoder / "config.json", "the description of a text encoder"):
-        config = read_json(encoder / "config.json")
+        config = read_object(encoder / "config.json")
         quick = config.get("hidden_act", "quick_gelu") == "quick_gelu"
         style = _Style(int(config["num_attention_heads"]), quick, _pads_with_end(folder / "tokenizer"))
     return _encode(_from_transformers(_read(weights), weights), style, weights)
@@ -164,7 +164,7 @@ def _pads_with_end(tokenizer: Path) -> bool:
     if not path.is_file():
         path = tokenizer / "tokenizer_config.json"
     with reading(path, "the description of a tokenizer"):
-        padding = read_json(path).get("pad_token", "<|endoftext|>")
+        padding = read_object(path).get("pad_token", "<|endoftext|>")
     content = padding.get("content") if isinstance(padding, dict) else padding
     if content not in ("<|endoftext|>", "!"):
         raise UserError(f"{path}: unknown padding token {content!r}; expected <|endoftext|> or !")
