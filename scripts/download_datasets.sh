@@ -1,6 +1,6 @@
 #!/bin/sh
 # Downloads data sets, pre-trained networks and furniture by name: sh scripts/download_datasets.sh NAME ...
-# Interrupted, it goes on where it stopped; what is there already is not fetched again.
+# Interrupted, it resumes where it stopped; what is there already is not fetched again.
 #
 #   --list               prints the names
 #   --data FOLDER        where data sets go (default: data/scannet)

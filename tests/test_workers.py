@@ -1,4 +1,4 @@
-"""Machines without shared memory, where helper processes would fail: work goes on without them."""
+"""Machines without shared memory, where helper processes would fail: work continues without them."""
 
 import re
 import shutil

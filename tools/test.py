@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on whole scenes; the same as `xmask3d evaluate`."""
+"""Evaluate a checkpoint on complete scenes; the same as `xmask3d evaluate`."""
 
 import sys
 

@@ -236,7 +236,7 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Whole-scene evaluation (paper section 3.5)."""
+    """Evaluation of complete scenes (paper section 3.5)."""
 
     gate: Literal["hard", "soft", "none", "clip"] = Field(
         "hard",
@@ -261,7 +261,7 @@ class EvaluateConfig(Section):
     condition_text: Literal["names", "captions"] = Field(
         "names",
         description="text of model.condition=text at test time: the mean of all class names, or the view's caption, as "
-        "in the paper's table; captions that were written from labels, such as those of Rooms, tell the answer",
+        "in the paper's table; captions that were written from labels, such as those of Rooms, contain the answer",
     )
     base_ratio: float = Field(0.65, ge=0, le=1, description="exponent of the model's probability for base classes")
     novel_ratio: float = Field(0.35, ge=0, le=1, description="the same for novel classes")

@@ -139,7 +139,7 @@ def check_seal(path: Path, advice: str = "copy or make it again") -> None:
 def sealed_json(content: dict[str, Any], **options: Any) -> Callable[[Path], None]:
     """Return a writer for `atomic_write` of a sealed JSON file.
 
-    Its first entry tells of the last, the digest, so that no stretch that is lost takes both.
+    Its first entry announces the last one, the digest, so that no single gap removes both.
 
     Args:
         content: top-level entries, none of which may be called `sealed` or `seal`.

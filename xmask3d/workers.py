@@ -23,7 +23,7 @@ def allowed_workers(wanted: int, alone: int = 0) -> int:
         alone: number that means no helpers, if shared memory, which they need for locks and arrays, is missing.
     """
     if wanted > alone and (problem := _problem()):
-        _warn(f"warning: shared memory cannot be used ({problem}); work goes on in one process, more slowly")
+        _warn(f"warning: shared memory cannot be used ({problem}); work continues in one process, more slowly")
         return alone
     return wanted
 

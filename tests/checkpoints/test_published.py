@@ -140,7 +140,7 @@ def test_what_is_no_checkpoint_is_refused(layout: Layout, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="the key 5, no name"):
         read_published(path, layout)
     torch.save({"state_dict": OrderedDict()}, path)
-    with pytest.raises(UserError, match=r"not a published checkpoint.*lacks epoch, best_iou"):
+    with pytest.raises(UserError, match=r"not a published checkpoint.*epoch, best_iou is missing"):
         read_published(path, layout, strict=True)
     write_released(path, layout)
     whole = path.read_bytes()
@@ -152,7 +152,7 @@ def test_what_is_no_checkpoint_is_refused(layout: Layout, tmp_path: Path) -> Non
 def test_optimizers_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path) -> None:
     path = write_released(tmp_path / "b15n4.pth.tar", layout)
     optimizer = torch.load(path, weights_only=True)["optimizer"]
-    with pytest.raises(UserError, match="lacks optimizer"):
+    with pytest.raises(UserError, match="optimizer is missing"):
         read_published(changed(path, optimizer=None), layout, with_optimizer=True)
     with pytest.raises(UserError, match="not the state of an AdamW"):
         read_published(changed(path, optimizer={"state": {}}), layout, with_optimizer=True)

@@ -186,7 +186,7 @@ def test_scenes_of_others_are_not_written_over(tmp_path: Path) -> None:
 def test_furniture_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=0, furniture=None)
     monkeypatch.setattr(generate, "models_of", lambda furniture, seed: {"train": [], "val": []})
-    with pytest.raises(UserError, match="made before have furniture that None lacks"):
+    with pytest.raises(UserError, match="made before have furniture that is missing from None"):
         make_rooms(tmp_path, train_rooms=1, val_rooms=0, views=1, seed=0, furniture=None)
 
 

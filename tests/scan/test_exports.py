@@ -118,7 +118,7 @@ def test_exports_are_read_as_they_state(write: Callable[[Path], list[np.ndarray]
     assert recording.units[0] == unit and recording.up is None
     assert 1 < np.median(recording.load_depth(0)) / unit < 5
     assert recording.notes == (
-        ["1 listed frames lack colour or depth and are left out"] if write is scanner_app else []
+        ["1 listed frames have no colour or no depth and are left out"] if write is scanner_app else []
     )
 
 

@@ -145,7 +145,7 @@ LAYOUTS: dict[str, Callable[[Path, Shots], None]] = {
     "7-Scenes and 3DMatch": lambda folder, shots: kinect(folder, shots, invalid=65535),
     "world to camera": lambda folder, shots: kinect(folder, shots, [np.linalg.inv(p) for p in shots.poses]),
     "ARKit's axes": lambda folder, shots: kinect(folder, shots, [p @ OPENGL for p in shots.poses]),
-    "5000 units a metre": lambda folder, shots: kinect(folder, shots, unit=5.0),
+    "5000 units per metre": lambda folder, shots: kinect(folder, shots, unit=5.0),
     "folders": folders,
     "TUM": tum,
     "Redwood": redwood,

@@ -126,5 +126,5 @@ def test_a_named_axis_is_refined(name: str) -> None:
 def test_few_points_are_taken_as_they_are() -> None:
     points = np.random.default_rng(0).uniform(0, 1, (30, 3))
     found = find_up(points)
-    assert found.up[2] == 1 and "too little surface to tell" in found.words
+    assert found.up[2] == 1 and "too little surface to decide" in found.words
     assert (refine(points, "-y").up == (0, -1, 0)).all()

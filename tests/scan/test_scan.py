@@ -46,7 +46,7 @@ def test_plain_kinect_folder_with_no_flag(tmp_path: Path, room: BoxRoom) -> None
     scan = open_scan(tmp_path / "küche")
     assert scan.frame_count == 6 and len(scan.scene.view_names) == 6
     assert scan.name == "küche"
-    assert any("1000 units a metre" in line for line in scan.lines)
+    assert any("1000 units per metre" in line for line in scan.lines)
     assert not any(line.startswith("warning") for line in scan.lines), scan.lines
     assert distance_to_room(scan, room) < 0.03
     np.testing.assert_allclose(scan.rotation, np.eye(3), atol=0.02)
@@ -58,8 +58,8 @@ VARIANTS = {
         color="color/{}.png", depth="depth/{}.png", pose="pose/{}.txt", invalid=0, intrinsics="intrinsic.txt"
     ),
     "depth in metres": dict(color="rgb/{:04d}.png", depth="depth/{:04d}.npy", pose="poses/{:04d}.txt"),
-    "5000 units a metre": dict(unit=5000.0, invalid=0),
-    "4000 units a metre": dict(unit=4000.0, invalid=0),
+    "5000 units per metre": dict(unit=5000.0, invalid=0),
+    "4000 units per metre": dict(unit=4000.0, invalid=0),
     "world to camera": dict(inverse=True),
     "y up in the camera": dict(y_up_camera=True),
     "colour larger than depth": dict(color_size=(480, 640), depth_size=(120, 160)),
@@ -101,10 +101,10 @@ def test_a_lone_frame_says_how_it_is_read(tmp_path: Path, room: BoxRoom) -> None
     write_frames(tmp_path, room, 1)
     lines = open_scan(tmp_path).lines
     assert any("poses and intrinsics cannot be checked" in line for line in lines)
-    assert "depth read as 1000 units a metre" in lines and "poses read as camera-to-world" in lines
+    assert "depth read as 1000 units per metre" in lines and "poses read as camera-to-world" in lines
     assert any("depth unit is not checked" in line for line in lines)
     told = open_scan(tmp_path, ScanOptions(depth_scale=5000.0)).lines
-    assert "depth read as 5000 units a metre" in told and not any("not checked" in line for line in told)
+    assert "depth read as 5000 units per metre" in told and not any("not checked" in line for line in told)
 
 
 @pytest.mark.parametrize("cloud", [True, False])
@@ -218,7 +218,7 @@ def test_what_was_told_wrongly_is_named(tmp_path: Path, room: BoxRoom) -> None:
     write_frames(tmp_path, room)
     for options in (ScanOptions(depth_scale=100.0), ScanOptions(poses="world-to-camera")):
         warnings = [line for line in open_scan(tmp_path, options).lines if "as found without your options" in line]
-        assert len(warnings) == 1 and "camera-to-world, 1000 units a metre, intrinsics 262 262" in warnings[0]
+        assert len(warnings) == 1 and "camera-to-world, 1000 units per metre, intrinsics 262 262" in warnings[0]
 
 
 def test_previews_of_depth_are_no_depth(tmp_path: Path, room: BoxRoom) -> None:
@@ -330,7 +330,7 @@ def test_sens_file_whole_and_cut_short(tmp_path: Path, room: BoxRoom) -> None:
     assert distance_to_room(scan, room) < 0.03
     check_views(scan)
     path.write_bytes(path.read_bytes()[:-1000])
-    assert "5 of 6 frames are whole" in open_scan(path).describe()
+    assert "5 of 6 frames are complete" in open_scan(path).describe()
     path.write_bytes(b"\x04\x00\x00\x00" + bytes(20))
     with pytest.raises(UserError, match=r"scene0707_00\.sens"):
         open_scan(path)

@@ -126,7 +126,7 @@ def _clip_folder(path: Path) -> str:
         wanted = [name for name in model.state_dict() if not name.startswith("visual.conv1.") or name in tensors.names]
         missing = [name for name in wanted if name not in tensors.names]
     if missing:
-        raise UserError(f"{file}: lacks {missing[0]} and {len(missing) - 1} more")
+        raise UserError(f"{file}: {missing[0]} and {len(missing) - 1} more tensors are missing")
     return f"{len(wanted)} tensors, width {config['embed_dim']}"
 
 
@@ -166,7 +166,7 @@ def _empty_prompt(source: str) -> Finding:
                     return Finding(what, True, f"computed from the text encoder in {path}")
         except UserError:
             pass  # reported with the networks
-    get = "nothing more with a CompVis checkpoint or a whole diffusers folder: its text encoder gives it"
+    get = "nothing more with a CompVis checkpoint or a complete diffusers folder: its text encoder gives it"
     if beside.is_file():
         try:
             with open_tensors(beside) as tensors:

@@ -118,7 +118,7 @@ def _to_run(
     checkpoint: PublishedCheckpoint, model: XMask3D, config: Config, layout: Layout, steps_per_epoch: int
 ) -> Checkpoint:
     if not isinstance(checkpoint.values.get("epoch"), int):
-        raise UserError("a checkpoint of a run stands at a step, but the source tells no epoch")
+        raise UserError("a checkpoint of a run stands at a step, but the source does not state its epoch")
     if checkpoint.optimizer is None:
         raise UserError("a checkpoint of a run holds the optimizer too; convert with --optimizer")
     train = config.train

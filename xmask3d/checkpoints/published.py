@@ -121,7 +121,7 @@ def read_published(
     wanted = [*(("epoch", "state_dict", "best_iou") if strict else ()), *(("optimizer",) if with_optimizer else ())]
     lacking = [key for key in wanted if key not in payload]
     if lacking or state is None:
-        what = f"it lacks {', '.join(lacking)}" if lacking else "it holds no state_dict with tensors"
+        what = f"{', '.join(lacking)} is missing" if lacking else "it holds no state_dict with tensors"
         raise UserError(f"{path}: not a published checkpoint: {what}")
     prefix = PREFIX if any(name.startswith(PREFIX) for name in state) else ""
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
@@ -172,7 +172,7 @@ def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: not written by xmask3d convert, so it lacks epoch and loss constants")
+        raise UserError(f"{path}: not written by xmask3d convert, so epoch and loss constants are missing")
     published = parse_json(metadata.get("published", ""), path, "a file of xmask3d convert")
     weights = {name: x for name, x in found.items() if not name.startswith(OPTIMIZER_PREFIX)}
     names = {name: name if name in CONSTANTS else _published_or_same(name) for name in weights}

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d ablate`."""
     parser.epilog = (
         "Every variant and seed has a folder of its own below --out. Ctrl-C and SIGTERM save first; started again, it\n"
-        "goes on where it was. The table compares with the first variant, by what differs on the same scenes.\n"
+        "resumes where it was. The table compares with the first variant, by what differs on the same scenes.\n"
         "example: xmask3d ablate rooms/B12N7 --vary model.condition=point,image,text --seeds 1,2,3"
     )
     add_config(parser)

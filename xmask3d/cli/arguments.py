@@ -98,7 +98,7 @@ def named_scan(path: Path) -> Path:
 
 def add_reading(parser: ArgumentParser) -> None:
     """Add options for reading a scan; without them everything is determined automatically."""
-    group = parser.add_argument_group("how to read the scan (found out unless given)")
+    group = parser.add_argument_group("how to read the scan (determined automatically unless given)")
     group.add_argument("--views", type=int, metavar="N", help="use the N frames that together see most")
     group.add_argument("--depth-scale", type=float, metavar="UNITS", help="units per metre of depth files, as 1000")
     group.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of colour pictures")

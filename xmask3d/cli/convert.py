@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--steps-per-epoch",
         type=int,
         metavar="N",
-        help="steps an epoch of the run that goes on (default: 300, as published)",
+        help="steps per epoch of the run to resume (default: 300, as published)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on whole scenes: hIoU, base and novel mIoU, IoU per class, pictures; or score predictions."""
+"""Evaluate a checkpoint on complete scenes: hIoU, base and novel mIoU, IoU per class, pictures; or score files."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -12,7 +12,7 @@ from xmask3d.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `xmask3d evaluate`."""
     parser.epilog = (
-        "An evaluation that was stopped goes on where it was. Several processes share the scenes: scripts/eval.sh, or\n"
+        "An evaluation that was stopped resumes. Several processes share the scenes: scripts/eval.sh, or\n"
         "torchrun --nproc-per-node N -m xmask3d evaluate ..., or the tasks of a SLURM array, as --array=0-7:\n"
         "xmask3d evaluate CONFIG CHECKPOINT --share $SLURM_ARRAY_TASK_ID/8; the last to end writes the table."
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as evaluate.rotations=3")
     parser.add_argument(
-        "--scenes", nargs="+", action="extend", metavar="NAME", help="scenes to use (default: the whole split)"
+        "--scenes", nargs="+", action="extend", metavar="NAME", help="scenes to use (default: the complete split)"
     )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="scenes to draw and write as clouds")
     parser.add_argument("--out", type=Path, help="folder for the results (default: evaluation in the run's output)")

@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     words.add_argument("--classes", metavar="LIST", help="a shipped class list, such as scannet20 or scannet200")
     words.add_argument("--background", nargs="+", action="extend", default=[], metavar="WORD",
                        help="words that count as unlabelled")  # fmt: skip
-    words.add_argument("--instances", action="store_true", help="also tell objects apart")
+    words.add_argument("--instances", action="store_true", help="also separate objects")
     words.add_argument("--corrections", type=Path, metavar="FILE",
                        help="clicks of xmask3d view on this or another scan that correct labels")  # fmt: skip
     model = parser.add_argument_group("model")

@@ -130,7 +130,7 @@ class TrainingViews(_Views):
                 return sample
         raise UserError(
             f"{tried} scenes in a row, from {names[index % len(names)]} on, have no view that can be trained on; "
-            "the warnings above and xmask3d check tell why"
+            "see the warnings above, and xmask3d check"
         )
 
     def _draw(self, name: str, rng: np.random.Generator) -> Sample | None:

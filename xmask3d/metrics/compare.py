@@ -205,7 +205,9 @@ def paired(first: Row, second: Row, columns: Sequence[str] = ORDER, resamples: i
         better, worse = (first, second) if gain >= 0 else (second, first)
         sure = ends[0] > 0 or ends[1] < 0
         verb = (
-            f"{better.name} beats {worse.name} by" if sure else f"{first.name} and {second.name} cannot be told apart:"
+            f"{better.name} beats {worse.name} by"
+            if sure
+            else f"{first.name} and {second.name} do not differ measurably:"
         )
         lines.append(f"{title_of(column)}: {verb} {abs(gain):.1f} ± {margin:.1f}")
     runs = "" if max(first.runs, second.runs) == 1 else f" and of {first.runs} and {second.runs} runs"

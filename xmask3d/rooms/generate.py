@@ -1,4 +1,4 @@
-"""Generation of a whole set of rooms by many processes: one seed gives one result, and finished rooms are kept."""
+"""Generation of a set of rooms by many processes; the seed determines the result, and finished rooms are kept."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -30,17 +30,17 @@ from xmask3d.rooms.writer import objects_file, scene_files, write_json, write_ro
 from xmask3d.workers import allowed_workers
 
 GENERATORS = {"v0": 2, "v1": 3}
-"""Number of the generator of each version of the rooms; raise it when the same arguments give other rooms."""
+"""Number of the generator of each version of the rooms, to be raised when the same arguments give other rooms."""
 
 FIRST_VAL_SCENE = 5000
-"""Number of the first validation scene, so that more training rooms rename nothing."""
+"""Number of the first validation scene, chosen so that more training rooms do not rename it."""
 
 VARIANTS = 8
-"""Procedural models of each kind and split."""
+"""Number of procedural models of each kind and split."""
 
 SPLIT_SEED = 0
-"""Which furniture is for training does not depend on the seed of the rooms: the stand-ins of CLIP and Stable Diffusion
-were pre-trained on the training half, and must not have seen the other."""
+"""Seed of the split of furniture. It does not depend on the seed of the rooms, because the stand-ins for CLIP and
+Stable Diffusion were pre-trained on the training furniture and must not have seen the rest."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def scene(self) -> str:
-        """Name of the scene, as ScanNet names its."""
+        """Name of the scene in ScanNet's style."""
         return f"scene{self.index + (FIRST_VAL_SCENE if self.split == 'val' else 0):04d}_00"
 
     @property
@@ -100,15 +100,16 @@ class Job:
 
 
 def find_furniture(choice: str, cache: Path, required: bool = False) -> Path | None:
-    """Return the folder of furniture archives that a choice names, or None for procedural furniture.
+    """Return the folder of furniture archives for a choice, or None for procedural furniture.
 
     Args:
-        choice: "procedural"; "auto" for the library if it can be had, else procedural; or a folder with .sh3f archives.
-        cache: folder in which "auto" keeps the library.
-        required: refuse to go on without the library where "auto" cannot get it.
+        choice: "procedural"; "auto" for the library if it can be fetched, else procedural; or a folder with .sh3f
+            archives.
+        cache: folder for the library if "auto" fetches it.
+        required: refuse to continue without the library if "auto" cannot get it.
 
     Raises:
-        UserError: the folder holds no archive, or the library is required and cannot be had.
+        UserError: the folder has no archive, or the library is required but cannot be fetched.
     """
     if choice == "procedural":
         return None
@@ -124,7 +125,7 @@ def find_furniture(choice: str, cache: Path, required: bool = False) -> Path | N
     except UserError as error:
         if required:
             raise
-        print(f"{error}\ngoing on with procedural furniture", flush=True)
+        print(f"{error}\ncontinuing with procedural furniture", flush=True)
         return None
 
 
@@ -145,12 +146,12 @@ def make_rooms(
     Args:
         views: frames per room.
         furniture: folder of archives, or None for procedural furniture only.
-        workers: processes; the result does not depend on it.
+        workers: number of processes, which does not affect the result.
         settings: settings of rooms that look like scans (v1), or None for clean ones (v0).
 
     Raises:
-        UserError: nothing to make, a folder that cannot be made or holds scenes of others, or not the furniture of
-            rooms made before.
+        UserError: there is nothing to make, the folder cannot be made or holds other scenes, or the furniture differs
+            from that of rooms made before.
     """
     if min(train_rooms, val_rooms) < 0 or train_rooms + val_rooms == 0 or views < 1:
         raise UserError("nothing to make: ask for at least one room and one view")
@@ -173,7 +174,7 @@ def make_rooms(
 
 
 def is_finished(job: Job) -> bool:
-    """Return True where a room of the same arguments is complete."""
+    """Return True if a room of the same arguments is complete."""
     cloud, _ = scene_files(job.out, job.split, job.scene)
     files = (cloud, objects_file(job.out, job.split, job.scene))
     return all(path.is_file() for path in files) and _record(job).get("identity") == job.identity
@@ -191,7 +192,7 @@ def _record(job: Job) -> dict[str, Any]:
 
 
 def make_room(job: Job) -> str:
-    """Make one room and its record; returns the scene's name."""
+    """Make one room and its record, and return the scene's name."""
     job.record.unlink(missing_ok=True)
     rng = np.random.default_rng([job.generator, job.seed, job.split == "val", job.index])
     models = models_of(job.furniture, job.seed)[job.split]
@@ -219,7 +220,7 @@ def make_room(job: Job) -> str:
 
 @lru_cache(maxsize=2)
 def models_of(furniture: Path | None, seed: int) -> dict[str, list[FurnitureModel]]:
-    """Return furniture for training and validation rooms: that of the library (if any) and that made by rule."""
+    """Return furniture for training and validation rooms: that of the library (if any) and procedural furniture."""
     made = [model for split in ("train", "val") for model in procedural_models(split, seed, VARIANTS)]
     return split_models(made + ([] if furniture is None else load_catalogue(furniture)), SPLIT_SEED)
 
@@ -229,13 +230,13 @@ def _run(jobs: list[Job], workers: int) -> Iterator[str]:
     if workers <= 1 or len(jobs) < 2:
         yield from map(make_room, jobs)
         return
-    # Fresh processes: a forked one may inherit locks of threads that it does not have.
+    # Fresh processes, since a forked one may inherit locks of threads that it does not have.
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
         yield from pool.map(make_room, jobs)
 
 
 def _remove_others(out: Path, scenes: set[str]) -> None:
-    """Remove rooms of an earlier set, since the folders' content is the split. Only recorded rooms are touched."""
+    """Remove rooms of an earlier set, since the folders' content is the split. Only recorded rooms are removed."""
     for record in sorted((out / "records").glob("scene*.json")):
         if record.stem in scenes:
             continue
@@ -272,7 +273,7 @@ def _summarise(out: Path, jobs: list[Job]) -> None:
     unknown = [key for part in used.values() for key in part if key not in by_key]
     if unknown:
         raise UserError(
-            f"{out}: rooms that were made before have furniture that {jobs[0].furniture} lacks ({unknown[0]}); "
+            f"{out}: rooms made before have furniture that is missing from {jobs[0].furniture} ({unknown[0]}); "
             "choose another --out, or the same --furniture"
         )
     atomic_write(out / "ATTRIBUTION.txt", attribution([by_key[key] for part in used.values() for key in part]))

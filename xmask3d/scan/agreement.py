@@ -193,7 +193,7 @@ def _readings(recording: Recording, calibration: Calibration, words: str) -> lis
     fx, size = calibration.depth_of(0)[0, 0], recording.depth_size
     return [
         f"poses read as {CONVENTIONS[calibration.convention]}",
-        f"depth read as {calibration.units_per_metre:g} units a metre",
+        f"depth read as {calibration.units_per_metre:g} units per metre",
         f"intrinsics: {words} (focal length {fx:.1f} pixels at {size[1]} x {size[0]})",
     ]
 

@@ -145,7 +145,7 @@ def _to_metres(
         origin = map_origin(np.median(points[:: max(1, len(points) // 100_000)], axis=0))
         if origin.any():
             notes.append(
-                f"coordinates are far from zero (a map's?); worked on about ({origin[0]:.0f}, {origin[1]:.0f})"
+                f"coordinates are far from zero (a map's?); computed relative to ({origin[0]:.0f}, {origin[1]:.0f})"
             )
     return Cloud((points - origin).astype(np.float32), colors, origin, units, notes)
 

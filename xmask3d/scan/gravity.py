@@ -143,7 +143,7 @@ def without_cameras(places: Places, camera: np.ndarray | None) -> tuple[np.ndarr
     held = None if camera is None else -camera[:, 1]
     if not axes:
         taken = np.array([0.0, 0, 1]) if held is None else held
-        return taken, "; too little surface to tell, so taken as it is (--up turns it)", none
+        return taken, "; too little surface to decide, so it is not rotated (--up rotates it)", none
     directions, scores = evidence(places, axes)
     if held is not None and (directions @ held).max() < STRAIGHT:
         return held, "; the view of a camera without a floor, so its tilt is not known (--up turns it)", none

@@ -165,8 +165,8 @@ def _line_numbers(path: Path, count: int, names: Collection[str]) -> np.ndarray:
     if numbers[-1] == count:  # if the first line were frame 0, the last frame would have no line
         return np.arange(count, dtype=float) + 1
     raise UserError(
-        f"{path}: {count} poses without frame numbers for pictures {numbers[0]:g} to {numbers[-1]:g}, so it cannot be "
-        f"told which belong together; begin every line with the number of its frame"
+        f"{path}: {count} poses without frame numbers for pictures {numbers[0]:g} to {numbers[-1]:g}, so they "
+        f"cannot be matched; begin every line with the number of its frame"
     )
 
 

@@ -83,7 +83,7 @@ def recording_of_frames(
     if any(lenses):
         recording.notes.append(f"the lens's distortion is undone in pictures{'' if rendered else ' and depth maps'}")
     if len(whole) < len(frames):
-        recording.notes.append(f"{len(frames) - len(whole)} listed frames lack colour or depth and are left out")
+        recording.notes.append(f"{len(frames) - len(whole)} listed frames have no colour or no depth and are left out")
     return recording
 
 

@@ -273,7 +273,7 @@ def _thin_out(
     if len(points) <= options.max_points:
         return None, slice(None)
     kept_index, kept, spacing = _thin(points, options.max_points)
-    lines.append(f"{len(points):,} points: worked on {len(kept):,} of them, {spacing * 100:g} cm apart")
+    lines.append(f"{len(points):,} points, reduced to {len(kept):,} of them, {spacing * 100:g} cm apart")
     return kept_index, kept
 
 
@@ -315,7 +315,7 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     origin = map_origin(np.median(world[:, :3, 3], axis=0))
     world[:, :3, 3] -= origin
     if origin.any():
-        lines.append(f"cameras are far from zero (a map's?); worked on about ({origin[0]:.0f}, {origin[1]:.0f})")
+        lines.append(f"cameras are far from zero (a map's?); computed relative to ({origin[0]:.0f}, {origin[1]:.0f})")
     candidates = np.unique(np.linspace(0, len(recording) - 1, min(len(recording), CANDIDATE_FRAMES)).astype(int))
     frames = Frames(recording, calibration, world, options.farthest)
     cloud = cloud_of(recording, frames, candidates, origin, options, lines, 1 / scale if given else None)
@@ -335,7 +335,7 @@ def _open_recording(recording: Recording, options: ScanOptions) -> Scan:
     chosen = np.array([frame for frame in chosen if frames.is_whole(int(frame))], int)
     lines += shortened([f"left out: {why}" for why in frames.damaged.values()])
     if not len(chosen):
-        raise UserError(f"{recording.path}: no frame is whole ({next(iter(frames.damaged.values()))})")
+        raise UserError(f"{recording.path}: no frame is complete ({next(iter(frames.damaged.values()))})")
     if len(chosen) < len(recording) - len(frames.damaged):
         lines.append(f"{len(chosen)} of {len(recording)} frames chosen by what they see")
     names = [name for frame in chosen for name in frames.view_names(int(frame))]

@@ -44,7 +44,7 @@ def open_sens(path: Path) -> Recording:
         units=(header.depth_unit,),
     )
     if len(places) < header.num_frames:
-        recording.notes.append(f"the file ends early: {len(places)} of {header.num_frames} frames are whole")
+        recording.notes.append(f"the file ends early: {len(places)} of {header.num_frames} frames are complete")
     mesh = path.parent / f"{path.stem}_vh_clean_2.ply"
     recording.cloud = mesh if mesh.is_file() else None
     return recording.without_lost_frames()

@@ -19,7 +19,7 @@ def scale_by_height(points: np.ndarray, cameras: np.ndarray | None = None) -> tu
     points = points[:: max(1, len(points) // SAMPLE)].astype(np.float64)
     extent = float(np.ptp(np.percentile(points, (1, 99), axis=0), axis=0).max()) if len(points) else 0.0
     if not extent:
-        return 1.0, "warning: nothing tells the scale; all points lie in one place, or there are none"
+        return 1.0, "warning: the scale is unknown; all points are in one place, or there are none"
     up = find_up(points * (5 / extent), cameras).up
     height = float(np.ptp(np.percentile(points @ up, (0.5, 99.5))))
     if height < 1e-6 * extent:

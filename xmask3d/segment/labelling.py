@@ -245,7 +245,7 @@ class ScanLabeller:
                 f"try --device cpu, a machine with more memory, or a smaller model"
             )
         self.batch_size = half = max(1, len(samples) // 2)
-        log.warning("out of memory with %d views at once; going on with %d", len(samples), half)
+        log.warning("out of memory with %d views at once; continuing with %d", len(samples), half)
         yield from self._fit(samples[:half], text)
         yield from self._fit(samples[half:], text)
 

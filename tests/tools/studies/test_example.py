@@ -11,5 +11,5 @@ def test_a_made_recording_is_small_and_read_as_it_was_written(tmp_path: Path) ->
     size = make_example(tmp_path / "room", None, "living room", 3, 4)
     assert size < 4 * 150_000
     scan = open_scan(tmp_path / "room", ScanOptions(voxel_size=0.05))
-    assert scan.frame_count == 4 and "depth read as 1000 units a metre" in scan.lines
+    assert scan.frame_count == 4 and "depth read as 1000 units per metre" in scan.lines
     assert "intrinsics: intrinsics.txt (focal length 288.9 pixels at 320 x 240)" in scan.lines

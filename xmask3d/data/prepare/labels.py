@@ -78,7 +78,7 @@ def vertices_of(elements: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray
         points = np.stack([vertex[axis] for axis in "xyz"], 1).astype(np.float32)
         colors = np.stack([vertex[channel] for channel in ("red", "green", "blue")], 1).astype(np.uint8)
     except ValueError as error:
-        raise UserError(f"{path}: lacks positions or colours ({error})") from error
+        raise UserError(f"{path}: positions or colours are missing ({error})") from error
     return points, colors
 
 

@@ -117,7 +117,7 @@ def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
     context_length = len(tensors["positional_embedding"])
     if not _is_openais(path, tensors):
         log.warning(
-            "%s: does not tell its activation: taking QuickGELU, as OpenAI's weights need it; if they are others', "
+            "%s: does not state its activation: using QuickGELU, which OpenAI's weights need; if they are others', "
             "such as LAION's or DataComp's, give a folder of them and their %s instead",
             path,
             CONFIG_FILE,

@@ -261,7 +261,7 @@ def _check_fit(network: ForeignNetwork, tensors: Mapping[str, Tensor], path: Pat
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
-        raise UserError(f"{path}: {type(network).__name__} lacks {_listed(missing)}")
+        raise UserError(f"{path}: tensors of {type(network).__name__} are missing: {_listed(missing)}")
     wrong = sorted(name for name, tensor in expected.items() if tensors[name].shape != tensor.shape)
     if wrong:
         raise UserError(f"{path}: {type(network).__name__} has other shapes in {_listed(wrong)}")

@@ -112,7 +112,7 @@ def _encode(tensors: Mapping[str, Tensor], style: _Style, path: Path) -> Tensor:
         needed = encoder.state_dict().keys() - {"text_projection"}
         missing = sorted(needed - tensors.keys())
         if missing:
-            raise UserError(f"{path}: the text encoder lacks {missing[0]} (in open_clip's names)")
+            raise UserError(f"{path}: {missing[0]} (in open_clip's names) is missing from the text encoder")
         encoder.load_state_dict({name: tensors[name].float() for name in needed}, strict=False)
     # Start and end of text are the last two tokens of CLIP's vocabulary.
     start, end = vocabulary - 2, vocabulary - 1
