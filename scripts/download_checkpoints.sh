@@ -1,5 +1,5 @@
 #!/bin/sh
-# Downloads published checkpoints by name: sh scripts/download_checkpoints.sh NAME ... Interrupted, it goes on where it
+# Downloads published checkpoints by name: sh scripts/download_checkpoints.sh NAME ... Interrupted, it resumes where it
 # stopped; what is there already is not fetched again.
 #
 #   --list               prints the names

@@ -34,7 +34,7 @@ def class_logits(prediction: MaskPrediction, embeddings: Tensor) -> Tensor:
 def own_points(
     mask_logits: Tensor, scores: Tensor, keep: Tensor, pixels: Tensor, point_batch: Tensor, frame_size: tuple[int, int]
 ) -> Tensor:
-    """Return the owner of each point, N int64, -1 for none: disjoint masks on the whole frame, query by query.
+    """Return the owner of each point, N int64, -1 for none: disjoint masks on the complete frame, query by query.
 
     Args:
         mask_logits: B x Q x h x w. scores: B x Q. keep: B x Q bool.

@@ -1,4 +1,4 @@
-"""Labels of a whole scene by the Rooms networks, beside a loop over its views as published."""
+"""Labels of a complete scene by the Rooms networks, compared with a loop over its views as published."""
 
 import tempfile
 from pathlib import Path

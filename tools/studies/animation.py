@@ -35,7 +35,7 @@ class Stage:
     def __init__(self, points: np.ndarray, elevation: float, azimuth: float) -> None:
         low, high = np.percentile(points[:, 2], (0.5, 99.5))
         drawn = np.flatnonzero(points[:, 2] <= low + BELOW * (high - low))
-        # A point's number, written as a colour, tells which points the renderer shows.
+        # A point's number, written as a colour, shows which points the renderer draws.
         numbers = np.stack([drawn >> 16, (drawn >> 8) & 255, drawn & 255], 1).astype(np.uint8)
         picture = render_cloud(points[drawn], numbers, (SIZE[0] * FINER, SIZE[1] * FINER), elevation, azimuth)
         self.owner = picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])

@@ -1,6 +1,6 @@
 """Memory of a training step on a GPU, tensor by tensor, computed without a GPU.
 
-The step of the published network runs on tensors that say they are on a GPU and have shapes but no values; coordinates
+The step of the published network runs on tensors that pretend to be on a GPU and have shapes but no values; coordinates
 of voxels, on which shapes depend, are real. Every tensor is followed from its birth to its death. Not seen, and so not
 in the numbers: what operators take inside (workspaces of cuDNN), what the allocator wastes, and CUDA's own context of
 about half a GiB. Views show 22 000 points each; published ones have at most 65 000.

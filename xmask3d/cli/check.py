@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--data", action="store_true", help="check the data only")
     one.add_argument("--weights", action="store_true", help="check the weights only")
-    parser.add_argument("--views", type=int, metavar="N", help="look at this many views a scene only (default: all)")
+    parser.add_argument("--views", type=int, metavar="N", help="number of views to check per scene (default: all)")
     add_workers(parser)
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="checkpoint to look at (default: the published one, if any)"
