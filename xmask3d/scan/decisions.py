@@ -64,7 +64,7 @@ def warn_of_options(recording: Recording, chosen: Recording, verdict: Verdict) -
     k = found.calibration.color_of(0)
     return [
         f"warning: as given {verdict.agreement:.0%} of the points agree, as found without your options "
-        f"{found.agreement:.0%}: poses {found.calibration.convention}, {found.calibration.units_per_metre:g} units a "
+        f"{found.agreement:.0%}: poses {found.calibration.convention}, {found.calibration.units_per_metre:g} units per "
         f"metre, intrinsics {k[0, 0]:.0f} {k[1, 1]:.0f} {k[0, 2]:.0f} {k[1, 2]:.0f}"
     ]
 
