@@ -156,7 +156,8 @@ def test_diffusers_folder(tmp_path: Path, padding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config, message", [({}, "num_attention_heads"), ({"num_attention_heads": 7}, "divisible"), ([], "description")]
+    "config, message",
+    [({}, "num_attention_heads"), ({"num_attention_heads": 7}, "divisible"), ([], "JSON list in place of")],
 )
 def test_a_text_encoder_that_is_described_wrongly_is_one_line(tmp_path: Path, config: object, message: str) -> None:
     for folder, name, content in (
