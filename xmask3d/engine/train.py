@@ -36,8 +36,8 @@ from xmask3d.engine.batch_norm import micro_batches, other_statistics, synchroni
 from xmask3d.engine.batches import EpochBatches
 from xmask3d.engine.gate import can_fit_gate, fit_to_training_scenes, unused_fit
 from xmask3d.engine.memory_plan import choose_checkpointing
+from xmask3d.engine.optim import Schedule
 from xmask3d.engine.resume_check import check_resumable
-from xmask3d.engine.schedule import Schedule
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.trainer import Trainer
 from xmask3d.engine.validate import ValidationSettings

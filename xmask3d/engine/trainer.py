@@ -29,8 +29,7 @@ from xmask3d.engine.accelerator import evaluation_arithmetic
 from xmask3d.engine.batches import EpochBatches, generator_for, make_loader, translate
 from xmask3d.engine.feature_cache import FeatureCache
 from xmask3d.engine.logs import LossWindow, RunLog, peak_memory
-from xmask3d.engine.optim import AveragedWeights, learning_rate_factor, set_learning_rates
-from xmask3d.engine.schedule import Schedule
+from xmask3d.engine.optim import AveragedWeights, Schedule, learning_rate_factor, set_learning_rates
 from xmask3d.engine.signals import StopSignals
 from xmask3d.engine.training_step import TrainingStep
 from xmask3d.engine.validate import ValidationSettings, validate

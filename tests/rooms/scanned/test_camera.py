@@ -48,7 +48,11 @@ def test_blur_and_motion_soften_edges() -> None:
     sharp = _edge(_picture(edge))
     assert _edge(_picture(edge, blur=1.5)) > sharp
     moving = [
-        _edge(decode(take_picture(edge, PLAIN, replace(STILL, motion=8.0), np.random.default_rng(seed))).astype(float))
+        _edge(
+            decode(take_picture(edge, PLAIN, STILL.changed({"motion": 8}, "test"), np.random.default_rng(seed))).astype(
+                float
+            )
+        )
         for seed in range(8)
     ]
     assert max(moving) > sharp + 4 and np.mean(moving) > sharp + 1
