@@ -58,12 +58,11 @@ def test_a_mistake_stays_one_line_in_two_processes(tmp_path: Path) -> None:
 def test_from_training_to_a_table_by_two_processes(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     venv = Path(sys.executable).parent.parent
+    train, logs = ["train", str(config), "train.epochs=1"], [tmp_path / "first", tmp_path / "again"]
+    assert run(command_run, train, processes=2, log=logs[0]) == 0, logs[0].read_text()
+    assert "2 process(es) on cpu" in logs[0].read_text() and "complete: 1 epochs, 4 steps" in logs[0].read_text()
+    assert run(command_run, train, log=logs[1]) == 0 and "complete" in logs[1].read_text()
     two = {"NPROC": "2", "XMASK3D_VENV": str(venv)}
-    trained = command("sh", REPOSITORY / "scripts" / "train.sh", config, "train.epochs=1", **two)
-    assert trained.returncode == 0, trained.stderr
-    assert "2 process(es) on cpu" in trained.stdout and "complete: 1 epochs, 4 steps" in trained.stdout
-    log = tmp_path / "log"
-    assert run(command_run, ["train", str(config), "train.epochs=1"], log=log) == 0 and "complete" in log.read_text()
     tested = command("sh", REPOSITORY / "scripts" / "eval.sh", config, "newest", "--pictures", 1, "seed=1", **two)
     assert tested.returncode == 0, tested.stderr
     assert "hIoU" in tested.stdout and tested.stdout.count("toilet") == 1

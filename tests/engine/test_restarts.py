@@ -109,7 +109,9 @@ def test_a_run_on_two_nodes_goes_on_when_a_process_is_killed(
                 if node.poll() is None:
                     node.terminate()
     assert codes == [0, 0], log.read_text()
-    assert log.read_text().count("resume at step") >= 2 and "another process is at work" not in log.read_text()
+    said = log.read_text()
+    assert said.count("resume at step") >= 2 and "another process is at work" not in said
+    assert "find_unused_parameters" not in said  # a warning that means nothing here
     assert_same_run(undisturbed / LAST, output / LAST)
 
 

@@ -26,7 +26,9 @@ def filled_networks(
     vae_config: Mapping[str, Any], unet_config: Mapping[str, Any]
 ) -> tuple[AutoencoderKL, UNet2DConditionModel]:
     """Whole networks of Stable Diffusion 1's architecture with stand-in weights."""
-    vae, unet = AutoencoderKL.from_config(dict(vae_config)), UNet2DConditionModel.from_config(dict(unet_config))
+    with torch.device("meta"):  # no first values, which take seconds: all are filled in below
+        vae, unet = AutoencoderKL.from_config(dict(vae_config)), UNet2DConditionModel.from_config(dict(unet_config))
+    vae, unet = (network.to_empty(device=torch.get_default_device()) for network in (vae, unet))
     fill_module(vae, f"{PREFIX}ldm_extractor.ldm.ldm.first_stage_model.", compvis_vae_names(4))
     rename = compvis_unet_names(unet.config.layers_per_block, lambda block: block > 0)
     fill_module(unet, f"{PREFIX}ldm_extractor.ldm.ldm.model.diffusion_model.", rename)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -86,14 +84,16 @@ def resume(settings: Settings) -> Iterator[Row]:
     yield Row("tiny network", words, error <= RESUME_TOLERANCE, {"error": error})
 
 
-def _train(device: str, config: Path, output: Path, stop_at: int | None = None) -> int:
+def _train(device: str, config: Path, output: Path, stop_at: int | None = None) -> int | None:
     """Train in a process of its own, which sends itself SIGTERM in the midst of a step; returns its exit code."""
-    code = (
-        "import pathlib, sys; from tests.helpers.runs import train_run; "
-        "config, output, step, number = sys.argv[1:]; "
-        "sys.exit(train_run(pathlib.Path(config), [f'output={output}'], int(step), int(number)))"
-    )
-    arguments = [config, output, -1 if stop_at is None else stop_at, int(signal.SIGTERM)]
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=False).returncode
+    from tests.helpers.runs import run
+
+    return run(_train_here, device, config, output, stop_at, log=output.with_suffix(".log"))
+
+
+def _train_here(device: str, config: Path, output: Path, stop_at: int | None) -> int:
+    from tests.helpers.runs import train_run
+
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return train_run(config, [f"output={output}"], stop_at, signal.SIGTERM)
