@@ -294,10 +294,12 @@ def pretending() -> Iterator[Counter[str]]:
 def use_pretended_gpu() -> None:
     """Make accelerators of this process run on the pretended GPU."""
     from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
 
     from xmask3d.engine import evaluate, train
 
     def make_accelerator(precision: str, cpu: bool = False) -> Accelerator:
+        AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier one, which is not on the CPU now
         accelerator = Accelerator(cpu=True)
         PartialState().device = accelerator.state.device = CUDA
         return accelerator
