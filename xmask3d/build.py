@@ -32,7 +32,7 @@ from xmask3d.models.contracts import ImageFeatures, PointNetwork, misfit
 from xmask3d.models.diffusion import DiffusionFeatures
 from xmask3d.models.fusion import Fuser
 from xmask3d.models.loading.clip_weights import LoadedClip, load_clip
-from xmask3d.models.loading.diffusion_weights import diffusion_shapes, load_diffusion
+from xmask3d.models.loading.diffusion_weights import diffusion_path, diffusion_shapes, load_diffusion
 from xmask3d.models.mask_decoder import MaskDecoder
 from xmask3d.models.mink_unet import BinaryHead, MinkUNet, PointEncoder
 from xmask3d.models.pixel_decoder import PixelDecoder
@@ -71,7 +71,7 @@ def build_model(config: Config, points_only: bool = False) -> Assembly:
     clip, tokenizer = open_clip_model(sizes.clip)
     diffusion = None
     if sizes.image_features is None:
-        source = diffusion_folder() if sizes.diffusion == "shipped" else find_file(sizes.diffusion)
+        source = diffusion_folder() if sizes.diffusion == "shipped" else diffusion_path(sizes.diffusion)
         diffusion = (
             diffusion_shapes(source)
             if points_only

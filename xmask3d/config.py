@@ -96,7 +96,8 @@ class ModelConfig(Section):
         "float32", description="type of the weights and products of CLIP's image tower"
     )
     diffusion: str = Field(
-        "pretrained/sd_model/sd-v1-3.ckpt", description="'shipped', a diffusers folder or a CompVis file"
+        "pretrained/sd_model/sd-v1-3.ckpt",
+        description="'shipped', a diffusers folder, a CompVis file, or org/name of the Hugging Face hub",
     )
     diffusion_precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="type of numbers in which the frozen diffusion model computes"

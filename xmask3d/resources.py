@@ -6,6 +6,7 @@ package (see `setup.py`); both places work without an installation.
 
 import difflib
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +26,8 @@ EXAMPLE = "example"
 
 DATA_SET_OF_LIST = {"scannet20": "scannet"}
 """Folders of configurations whose name, that of the data set, differs from the class list in the benchmark's name."""
+
+_OF_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def configurations() -> Path:
@@ -48,6 +51,11 @@ def find_file(path: Path | str) -> Path:
     """Find a path from any folder: as given if it exists, else relative to the repository if there is one."""
     path = Path(path)
     return path if path.is_absolute() or path.exists() or not IS_CHECKOUT else REPOSITORY / path
+
+
+def is_of_hub(name: str) -> bool:
+    """Return True for the form org/name, unless it begins with an existing folder, like a misspelt path."""
+    return bool(_OF_HUB.fullmatch(name)) and not Path(name).parent.exists()
 
 
 def find_configuration(name: Path | str) -> Path:

@@ -20,7 +20,7 @@ from xmask3d.errors import UserError
 from xmask3d.guarded import read_object, reading
 from xmask3d.models.loading.clip_weights import CONFIG_FILE, build_clip
 from xmask3d.models.loading.clip_weights import WEIGHT_FILES as CLIP_FILES
-from xmask3d.models.loading.diffusion_weights import check_diffusion
+from xmask3d.models.loading.diffusion_weights import check_diffusion, diffusion_path
 from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, OPEN_CLIP_PREFIX, TRANSFORMERS_PREFIX
 from xmask3d.models.loading.tensor_files import open_tensors
 from xmask3d.resources import find_file
@@ -144,10 +144,10 @@ def _clip_file(path: Path) -> str:
 
 
 def _diffusion(source: str) -> Finding:
-    path = diffusion_folder() if source == "shipped" else find_file(source)
+    path = diffusion_folder() if source == "shipped" else diffusion_path(source, fetch=False)
     get = (
         "sh scripts/download_datasets.sh sd_model; or sd-v1-3.ckpt of CompVis/stable-diffusion-v-1-3-original on "
-        "Hugging Face; or any Stable Diffusion 1.x in diffusers' layout"
+        "Hugging Face; or any Stable Diffusion 1.x or 2.x in diffusers' layout"
     )
     try:
         return Finding("Stable Diffusion", True, f"{path}, {check_diffusion(path)}")
@@ -157,7 +157,7 @@ def _diffusion(source: str) -> Finding:
 
 def _empty_prompt(source: str) -> Finding:
     what = "embedding of the empty prompt"
-    path = diffusion_folder() if source == "shipped" else find_file(source)
+    path = diffusion_folder() if source == "shipped" else diffusion_path(source, fetch=False)
     beside = (path if path.is_dir() else path.parent) / EMPTY_PROMPT_FILE
     if path.is_file():
         try:

@@ -1,19 +1,12 @@
 """Names of models, and a check of names that needs neither network nor torch."""
 
-import re
 from pathlib import Path
 
 from xmask3d.errors import UserError
+from xmask3d.resources import is_of_hub
 
 SHIPPED_NAME, NEWEST_NAME = "shipped", "newest"
 PUBLISHED = ("scannet20-b15n4", "scannet20-b12n7", "scannet20-b10n9", "scannet200-b170n30", "scannet200-b150n50")
-
-_OF_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-
-
-def is_of_hub(name: str) -> bool:
-    """Return True for the form org/name, unless it begins with an existing folder, like a misspelt path."""
-    return bool(_OF_HUB.fullmatch(name)) and not Path(name).parent.exists()
 
 
 def check_name(name: str) -> None:

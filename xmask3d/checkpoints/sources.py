@@ -7,14 +7,14 @@ from pathlib import Path
 from xmask3d.checkpoints.checkpoint import find_checkpoint
 from xmask3d.checkpoints.export import CONFIG_FILE, WEIGHTS_FILE, read_about
 from xmask3d.checkpoints.hub import fetch_from_hub
-from xmask3d.checkpoints.model_names import NEWEST_NAME, PUBLISHED, SHIPPED_NAME, check_name, is_of_hub
+from xmask3d.checkpoints.model_names import NEWEST_NAME, PUBLISHED, SHIPPED_NAME, check_name
 from xmask3d.checkpoints.published_models import fetch_published
 from xmask3d.checkpoints.validations import best_metrics
 from xmask3d.config import load_config
 from xmask3d.errors import UserError
 from xmask3d.files import newest, sha256_of
 from xmask3d.guarded import parse_json
-from xmask3d.resources import IS_CHECKOUT, REPOSITORY
+from xmask3d.resources import IS_CHECKOUT, REPOSITORY, is_of_hub
 from xmask3d.seal import digest_beside
 from xmask3d.weights import SHIPPED, TRAINING
 

@@ -64,13 +64,14 @@ def check_data_folder(config: "Config") -> None:
 
 def check_diffusion(config: "Config") -> None:
     """Raise `UserError` if the diffusion model of a configuration is missing."""
-    from xmask3d.resources import find_file
+    from xmask3d.resources import find_file, is_of_hub
 
     source = config.model.diffusion
-    if source != "shipped" and not find_file(source).exists():
+    wanted = source != "shipped" and not config.model.image_features
+    if wanted and not find_file(source).exists() and not is_of_hub(source):
         raise UserError(
             f"model.diffusion {find_file(source)}: no such file or folder; get it with xmask3d download sd_model, or "
-            "name another with model.diffusion=PATH"
+            "name another with model.diffusion=PATH, or org/name of the Hugging Face hub"
         )
 
 

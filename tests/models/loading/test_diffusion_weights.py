@@ -27,7 +27,8 @@ from tests.helpers.stored_diffusion import save_diffusion
 from tests.parity.filler import fill_module
 from xmask3d.errors import UserError
 from xmask3d.models.diffusion import DiffusionFeatures
-from xmask3d.models.loading.diffusion_weights import check_diffusion, diffusion_shapes, load_diffusion
+from xmask3d.models.loading import diffusion_weights
+from xmask3d.models.loading.diffusion_weights import check_diffusion, diffusion_path, diffusion_shapes, load_diffusion
 from xmask3d.models.loading.empty_prompt import folder_empty_prompt
 
 PROMPTS = {64: 1, 128: 2}
@@ -153,6 +154,59 @@ def test_diffusers_folder(tmp_path: Path, padding: str) -> None:
     torch.testing.assert_close(prompt, expected_prompt(tower, padding=39 if padding != "!" else 0))
     same_sizes(tmp_path, features, prompt)
     same_maps(features, DiffusionFeatures(vae, unet))
+
+
+def write_version_2(folder: Path) -> tuple[UNet2DConditionModel, TextTransformer]:
+    """A small Stable Diffusion 2.1 as diffusers lays it out: linear projections, heads by level, OpenCLIP's text."""
+    vae, unet = networks(SMALL_UNET_2 | {"upcast_attention": True, "sample_size": 96})
+    vae.save_pretrained(folder / "vae")
+    unet.save_pretrained(folder / "unet")
+    tower = text_tower(128, quick_gelu=False)  # diffusers leaves the last of OpenCLIP's layers away
+    contents = {
+        "text_encoder/config.json": {"num_attention_heads": 2, "hidden_act": "gelu", "hidden_size": 128},
+        "tokenizer/special_tokens_map.json": {"pad_token": "!"},
+        "scheduler/scheduler_config.json": {"prediction_type": "v_prediction"},  # of the sampler: no feature needs it
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(json.dumps(content))
+    save_file(as_transformers_names(tower), folder / "text_encoder" / "model.safetensors")
+    return unet, tower
+
+
+@torch.no_grad()
+def test_diffusers_folder_version_2(tmp_path: Path) -> None:
+    unet, tower = write_version_2(tmp_path)
+    expected: list[Tensor] = []
+    for block in unet.up_blocks:
+        block.resnets[-1].register_forward_pre_hook(lambda _, inputs: expected.append(inputs[0]))
+    latent, text = torch.randn(2, 4, 8, 8), torch.randn(2, 9, 128)
+    unet(latent, 0, encoder_hidden_states=text)
+    features, prompt = load_diffusion(diffusion_path(str(tmp_path)))
+    torch.testing.assert_close(prompt, expected_prompt(tower, padding=0))
+    assert features.context_dim == 128 and features.unet.config.use_linear_projection
+    maps = features.unet_maps(latent, text, torch.zeros(2, features.time_dim))
+    for one, other in zip(maps, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        asked.append((name, local_files_only))
+        assert {"unet/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/*.json"} < set(allow_patterns)
+        if "lost" in name:
+            raise OSError("no connection")
+        return str(tmp_path)
+
+    monkeypatch.setattr(diffusion_weights, "snapshot_download", download)
+    assert diffusion_path("somebody/stable-diffusion-2-1") == tmp_path
+    assert diffusion_path(str(tmp_path)) == tmp_path and not diffusion_path("docs/missing").exists()
+    assert asked == [("somebody/stable-diffusion-2-1", False)]
+    with pytest.raises(UserError, match=r"model.diffusion somebody/lost: .* hub does not give it \(no connection\)"):
+        diffusion_path("somebody/lost")
+    assert not diffusion_path("somebody/lost", fetch=False).exists() and asked[-1] == ("somebody/lost", True)
 
 
 @pytest.mark.parametrize(

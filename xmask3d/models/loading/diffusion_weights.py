@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from xmask3d.errors import UserError
+from xmask3d.errors import UserError, first_line
 from xmask3d.guarded import read_object
 from xmask3d.models.diffusion import DiffusionFeatures, truncate_unet, truncate_vae
 from xmask3d.models.frozen import ForeignNetwork
 from xmask3d.models.loading.empty_prompt import EMPTY_PROMPT_FILE, encode_empty_prompt, folder_empty_prompt
 from xmask3d.models.loading.tensor_files import TensorFile, check_numbers, open_tensors
+from xmask3d.resources import find_file, is_of_hub
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 PARTS: tuple[tuple[type, str], ...] = ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
@@ -66,6 +68,32 @@ def build_diffusion(
     vae: ForeignNetwork = AutoencoderKL.from_config(dict(vae_config))
     unet: ForeignNetwork = UNet2DConditionModel.from_config(dict(unet_config))
     return DiffusionFeatures(vae, unet, scaling_factor=vae.config.scaling_factor, **options)
+
+
+def diffusion_path(source: str, fetch: bool = True) -> Path:
+    """Return the path of a diffusion model: a folder or file, or one of the Hugging Face hub, kept in its cache.
+
+    Args:
+        source: a path, or "org/name" where no folder "org" is here.
+        fetch: whether to ask the hub for what the cache lacks; else the path of what is missing is returned.
+
+    Raises:
+        UserError: the hub does not give it.
+    """
+    path = find_file(source)
+    if path.exists() or not is_of_hub(source):
+        return path
+    files = [f"{part}/{name}" for _, part in PARTS for name in ("config.json", WEIGHT_FILES[0])]
+    files += ["text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/*.json"]
+    try:
+        return Path(snapshot_download(source, allow_patterns=files, local_files_only=not fetch))
+    except Exception as error:  # a connection, a permission, a name: the hub has an error for each
+        if not fetch:
+            return path
+        raise UserError(
+            f"model.diffusion {source}: no such file or folder, and the Hugging Face hub does not give it "
+            f"({first_line(error)})"
+        ) from error
 
 
 def load_diffusion(source: Path | str, **options: Any) -> tuple[DiffusionFeatures, Tensor]:
