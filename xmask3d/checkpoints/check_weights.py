@@ -94,7 +94,7 @@ def _clip(source: str) -> Finding:
     cached = _cached(url, hub)
     if cached:
         try:
-            return Finding(what, True, f"{cached}, {_clip_file(cached)}")
+            return Finding(what, True, f"{cached}, {_clip_file(cached, named=True)}")
         except UserError as error:
             return Finding(what, False, str(error), f"remove it, it is fetched again; or {url}", put)
     places = " or ".join(place for place in (url, hub and f"https://huggingface.co/{hub}") if place)
@@ -130,7 +130,8 @@ def _clip_folder(path: Path) -> str:
     return f"{len(wanted)} tensors, width {config['embed_dim']}"
 
 
-def _clip_file(path: Path) -> str:
+def _clip_file(path: Path, named: bool = False) -> str:
+    """Describe a file of CLIP weights; only one that open_clip has a name for may be of SigLIP or EVA."""
     if zipfile.is_zipfile(path):
         with reading(path, "an archive of weights"), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -138,6 +139,8 @@ def _clip_file(path: Path) -> str:
             # OpenAI's own archive: its directory is at the end, so the file is complete.
             return f"OpenAI's archive, {sum('/data/' in name or '/constants/' in name for name in names)} tensors"
     with open_tensors(path) as tensors:
+        if named and any(name.startswith("visual.trunk.") for name in tensors.names):
+            return f"{len(tensors.names)} tensors"
         if "visual.proj" not in tensors.names or "text_projection" not in tensors.names:
             raise UserError(f"{path}: no CLIP vision transformer (no visual.proj or text_projection)")
         return f"{len(tensors.names)} tensors, width {tensors.get('text_projection').shape[1]}"

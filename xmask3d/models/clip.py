@@ -1,7 +1,6 @@
 """Frozen CLIP: text embeddings, and image embeddings of masks (MaskCLIP, arXiv 2208.08984)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
+from xmask3d.models.clip_towers import EncodedTokens, image_tower
 from xmask3d.models.frozen import ForeignNetwork, FrozenNetworks
 from xmask3d.models.loading.clip_weights import Tokenizer, load_clip
 from xmask3d.models.similarity import cosine_logits
@@ -55,7 +55,14 @@ class ClipText(FrozenNetworks):
     @property
     def dim(self) -> int:
         """Size D of the embeddings."""
+        if hasattr(self.clip, "text"):  # SigLIP, EVA: a text tower beside the image tower
+            return self.clip.text.output_dim
         return self.clip.text_projection.shape[1]
+
+    @property
+    def _like(self) -> Tensor:
+        """A weight, whose device and type are the embeddings'."""
+        return next(self.clip.parameters())
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embed N strings: N x D, not normalised, without gradient, on the network's device."""
@@ -64,7 +71,7 @@ class ClipText(FrozenNetworks):
             batch = unknown[start : start + self.batch_size]
             self._known.update(zip(batch, self._encode(batch), strict=True))
         if not texts:
-            return self.clip.text_projection.new_zeros(0, self.dim)
+            return self._like.new_zeros(0, self.dim)
         return torch.stack([self._known[text] for text in texts])
 
     def knows(self, text: str) -> bool:
@@ -73,7 +80,7 @@ class ClipText(FrozenNetworks):
 
     def remember(self, text: str, embedding: Tensor) -> None:
         """Store an embedding, 1 x D, that this encoder computed earlier."""
-        self._known[text] = embedding[0].to(self.clip.text_projection.device)
+        self._known[text] = embedding[0].to(self._like.device)
 
     def encode_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """Return one embedding per class name.
@@ -96,7 +103,7 @@ class ClipText(FrozenNetworks):
 
     @torch.no_grad()
     def _encode(self, texts: list[str]) -> Tensor:
-        tokens = self.tokenizer(texts).to(self.clip.text_projection.device)
+        tokens = self.tokenizer(texts).to(self._like.device)
         return self.clip.encode_text(tokens)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ClipText":
@@ -105,27 +112,8 @@ class ClipText(FrozenNetworks):
         return self
 
 
-@dataclass(frozen=True)
-class EncodedTokens:
-    """Encoded tokens of B images for the mask tokens: T = 1 + patches tokens, L layers.
-
-    Attributes:
-        class_token: B x C, the class token before the first layer.
-        keys, values: keys and values of each layer, B x heads x T x C/heads.
-    """
-
-    class_token: Tensor
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-
 class MaskClip(FrozenNetworks):
-    """CLIP image embeddings of masks.
-
-    Every mask gets a copy of the class token, which attends to the class token and to the patches that the mask
-    touches. No other token attends to mask tokens, so the image's tokens are those of plain CLIP and are computed once
-    for all masks.
-    """
+    """CLIP image embeddings of masks, which see the patches that their mask touches (`clip_towers`)."""
 
     visual: ForeignNetwork
 
@@ -133,12 +121,12 @@ class MaskClip(FrozenNetworks):
         """Freeze the image tower.
 
         Args:
-            clip: model of `load_clip`; its image tower must be a plain vision transformer with a class token.
+            clip: model of `load_clip`; `image_tower` says which kinds of image towers it may have.
             dtype: dtype of the weights and of the computation, such as bfloat16; embeddings have the dtype of `mean`.
         """
         super().__init__()
         visual = clip.visual
-        _check_image_tower(visual)
+        self.tower = image_tower(visual)
         visual.to(dtype=dtype)
         self.freeze("visual", visual)
         mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
@@ -151,17 +139,16 @@ class MaskClip(FrozenNetworks):
     @property
     def dim(self) -> int:
         """Size D of the embeddings."""
-        return self.visual.output_dim
+        return self.tower.dim
 
     def numbers_per_image(self, image_size: tuple[int, int]) -> int:
         """Count the numbers of `EncodedTokens` for one image, of any height and width."""
-        tokens, width = self.visual.positional_embedding.shape
-        return width * (1 + 2 * tokens * len(self.visual.transformer.resblocks))
+        return self.tower.numbers
 
     @property
     def patch_grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        (height, width), (rows, columns) = self.visual.image_size, self.visual.patch_size
+        (height, width), (rows, columns) = self.tower.image_size, self.tower.patch_size
         return height // rows, width // columns
 
     @torch.no_grad()
@@ -180,21 +167,7 @@ class MaskClip(FrozenNetworks):
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedTokens:
         """Compute the part that does not depend on masks, from images B x 3 x H x W in [0, 1]."""
-        visual = self.visual
-        x = visual.conv1(self.preprocess(images).to(visual.class_embedding.dtype)).flatten(2).transpose(1, 2)
-        class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        x = torch.cat([class_token, x], dim=1) + visual.positional_embedding.to(x.dtype)
-        x = visual.ln_pre(x)
-        first, keys, values = x[:, 0], [], []
-        *blocks, last = visual.transformer.resblocks
-        for block in blocks:
-            query, key, value = _project(block, x)
-            keys.append(key)
-            values.append(value)
-            x = _finish(block, x, F.scaled_dot_product_attention(query, key, value))
-        # Mask tokens need only keys and values of the last layer.
-        _, key, value = _project(last, x)
-        return EncodedTokens(first, (*keys, key), (*values, value))
+        return self.tower.encode(self.preprocess(images))
 
     def pack(self, encoded: EncodedTokens) -> list[Tensor]:
         """List the class token, and keys and values of every layer."""
@@ -214,17 +187,7 @@ class MaskClip(FrozenNetworks):
     @torch.no_grad()
     def embed_patches(self, encoded: EncodedTokens, visible: Tensor) -> Tensor:
         """Embed sets of patches, B x Q x patches bool in row order on any device, to B x Q x D."""
-        # The class token comes first and is part of every set.
-        seen = F.pad(visible, (1, 0), value=True).unsqueeze(1).to(encoded.class_token.device)
-        x = encoded.class_token.unsqueeze(1).expand(-1, visible.shape[1], -1)
-        blocks = self.visual.transformer.resblocks
-        for block, key, value in zip(blocks, encoded.keys, encoded.values, strict=True):
-            query, _, _ = _project(block, x)
-            key, value = key.to(query), value.to(query)  # stored keys and values do not follow autocast
-            x = _finish(block, x, F.scaled_dot_product_attention(query, key, value, attn_mask=seen))
-        x = self.visual.ln_post(x)
-        x = x if self.visual.proj is None else x @ self.visual.proj
-        return x.to(self.mean.dtype)
+        return self.tower.embed(encoded, visible).to(self.mean.dtype)
 
     @torch.no_grad()
     def embed_regions(self, encoded: EncodedTokens, regions: Tensor, count: int) -> Tensor:
@@ -245,7 +208,7 @@ class MaskClip(FrozenNetworks):
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Resize B x 3 x H x W in [0, 1] to the image tower's size, ignoring the aspect ratio, and normalise it."""
-        resized = F.interpolate(images, self.visual.image_size, mode="bilinear", align_corners=False)
+        resized = F.interpolate(images, self.tower.image_size, mode="bilinear", align_corners=False)
         return (resized - self.mean) / self.std
 
     def visible_patches(self, mask_logits: Tensor) -> Tensor:
@@ -255,32 +218,7 @@ class MaskClip(FrozenNetworks):
     def patch_probabilities(self, mask_logits: Tensor) -> Tensor:
         """Return the largest probability of a mask in each patch: B x Q x rows x columns."""
         mask_logits = mask_logits.to(self.mean.dtype)
-        resized = F.interpolate(mask_logits, self.visual.image_size, mode="bilinear", align_corners=False)
-        height, width = self.visual.patch_size
+        resized = F.interpolate(mask_logits, self.tower.image_size, mode="bilinear", align_corners=False)
+        height, width = self.tower.patch_size
         # The maximum over rows, then columns: three times as fast as max pooling, which also finds its position.
         return resized.unflatten(-2, (-1, height)).amax(-2).unflatten(-1, (-1, width)).amax(-1).sigmoid()
-
-
-def _check_image_tower(visual: ForeignNetwork) -> None:
-    """Raise `UserError` unless the blocks have the structure that `_project` and `_finish` rely on."""
-    blocks = getattr(getattr(visual, "transformer", None), "resblocks", [])
-    plain = len(blocks) > 0 and all(
-        isinstance(getattr(block, "attn", None), nn.MultiheadAttention) and block.attn.in_proj_weight is not None
-        for block in blocks
-    )
-    if not plain or getattr(visual, "attn_pool", None) is not None or not hasattr(visual, "class_embedding"):
-        raise UserError("this CLIP's image tower is no plain vision transformer: use one such as ViT-L-14")
-
-
-def _project(block: ForeignNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values of B x N x C tokens, each B x heads x N x C/heads."""
-    attention = block.attn
-    projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return query, key, value
-
-
-def _finish(block: ForeignNetwork, x: Tensor, attended: Tensor) -> Tensor:
-    """Return a block's output from its input, B x N x C, and its attention's output, B x heads x N x C/heads."""
-    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))

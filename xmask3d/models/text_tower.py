@@ -70,7 +70,7 @@ def load_text_tower(folder: Path) -> Callable[[Sequence[str]], np.ndarray] | Non
     try:
         model = read_json(paths[0])["model_cfg"]
         text = model["text_cfg"]
-        if set(text) - KNOWN or model.get("quick_gelu"):
+        if set(text) - KNOWN or model.get("quick_gelu") or model.get("custom_text"):
             return None
         vocabulary_size, heads = text["vocab_size"], text["heads"]
         with safe_open(str(paths[1]), "numpy") as file:

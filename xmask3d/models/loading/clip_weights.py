@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import open_clip
 import torch
 from open_clip.model import build_model_from_openai_state_dict
+from open_clip.tokenizer import HFTokenizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 CONFIG_FILE = "open_clip_config.json"
+CLEANING = ("clean", "strip_sep_token")
 # In the order in which they are tried.
 WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -76,7 +78,9 @@ def build_clip(model_config: dict[str, Any]) -> ForeignNetwork:
     Beyond open_clip's keys its `vision_cfg` may name a `stem`, see `clip_stem`.
     """
     vision_config, has_stem = take_stem(model_config["vision_cfg"])
-    clip: ForeignNetwork = open_clip.CLIP(**{**model_config, "vision_cfg": vision_config})
+    config = {**model_config, "vision_cfg": vision_config}
+    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+    clip: ForeignNetwork = kind(**config)
     if has_stem:
         add_stem(clip.visual)
     return clip
@@ -93,7 +97,7 @@ def _from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
     if weights is None:
         raise UserError(f"{folder}: no CLIP weights; expected {' or '.join(WEIGHT_FILES)}")
     tensors = _read_tensors(weights)
-    if isinstance(model.visual.conv1, ConvStem):
+    if isinstance(getattr(model.visual, "conv1", None), ConvStem):
         tensors |= {f"visual.conv1.{name}": x for name, x in imagenet_weights(model.visual.conv1).items()}
     _load(model, tensors, weights)
     preprocess = config.get("preprocess_cfg", {})
@@ -103,11 +107,32 @@ def _from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
 
 def _folder_tokenizer(folder: Path, text_config: dict[str, Any]) -> Tokenizer:
     context_length = text_config.get("context_length", 77)
+    if name := text_config.get("hf_tokenizer_name"):
+        own = (folder / "tokenizer.json").is_file()
+        # Only how a text is cleaned: other options reach transformers, and one of them would run foreign code.
+        options = {key: x for key, x in text_config.get("tokenizer_kwargs", {}).items() if key in CLEANING}
+        return _foreign_tokenizer(
+            lambda: HFTokenizer(str(folder) if own else name, context_length=context_length, **options), name
+        )
     if not (folder / VOCABULARY_FILE).is_file():
         return open_clip.SimpleTokenizer(context_length=context_length)
     return CompactTokenizer.load(
         folder / VOCABULARY_FILE, vocabulary_size=text_config["vocab_size"], context_length=context_length
     )
+
+
+def _foreign_tokenizer(make: Callable[[], Tokenizer], name: str) -> Tokenizer:
+    """Make a tokenizer that transformers may have to read, and fetch.
+
+    Raises:
+        UserError: transformers is not installed, or the tokenizer cannot be had.
+    """
+    try:
+        return make()
+    except ImportError as error:
+        raise UserError(f"CLIP {name}: its tokenizer needs transformers: pip install transformers") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"CLIP {name}: cannot fetch its tokenizer ({first_line(error)})") from error
 
 
 def _from_openai_file(path: Path) -> tuple[nn.Module, Tokenizer]:
@@ -138,7 +163,7 @@ def _from_name(name: str, pretrained: str) -> tuple[nn.Module, Tokenizer]:
     if not tag and not Path(pretrained).is_file():
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise UserError(f"CLIP {name}: {pretrained!r} is no file and none of its pretrained tags ({known})")
-    tokenizer = open_clip.get_tokenizer(name)
+    tokenizer = _foreign_tokenizer(lambda: open_clip.get_tokenizer(name), name)
     if not tag:
         file = Path(pretrained)
         tensors = _read_tensors(file)
