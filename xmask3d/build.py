@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from xmask3d.config import Config, LossConfig, ModelConfig, UNetConfig
+from xmask3d.config import BUILT_IN_PARTS, Config, LossConfig, ModelConfig, UNetConfig
 from xmask3d.data.dataset_spec import DatasetSpec
 from xmask3d.data.datasets import TrainingViews, ValidationViews
 from xmask3d.data.regions import MOST_REGIONS, SceneRegions
@@ -423,12 +423,12 @@ def _image_features(
 
 
 def _own_part(key: str, path: str, options: dict[str, Any], contract: type, width: int) -> Any:
-    """Make a network named by dotted path in the configuration.
+    """Make a network named in the configuration, by a short name or by dotted path.
 
     Raises:
         UserError: it cannot be imported, does not accept the options, or does not fulfil its contract.
     """
-    make = import_dotted(path, key)
+    make = import_dotted(BUILT_IN_PARTS[key.partition(".")[2]].get(path, path), key)
     try:
         inspect.signature(make).bind(dim=width, **options)
     except TypeError as error:

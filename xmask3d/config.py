@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 RENAMED = {"train.keep_encodings": "train.feature_cache"}
 """Keys of earlier versions, and their present names."""
 
+BUILT_IN_PARTS = {
+    "point_network": {"point_transformer": "xmask3d.models.point_transformer.PointTransformer"},
+    "image_features": {"timm": "xmask3d.models.timm_features.timm_features"},
+}
+"""Classes of this program that keys of `model` choose by a short name."""
+
 Side = Annotated[int, Field(gt=0, le=1 << 14)]
 """Height or width of a picture in pixels."""
 
@@ -109,11 +115,15 @@ class ModelConfig(Section):
         "that of the view's caption (at test time see evaluate.condition_text), or none",
     )
     image_features: str | None = Field(
-        None, description="dotted path of an ImageFeatures of your own; null for the diffusion model"
+        None,
+        description="timm, for a backbone of it in place of diffusion, or the dotted path of an ImageFeatures of your "
+        "own; null for the diffusion model",
     )
     image_features_options: dict[str, Any] = Field({}, description="keyword arguments of model.image_features")
     point_network: str | None = Field(
-        None, description="dotted path of a PointNetwork of your own; null for the MinkUNet of model.point_unet"
+        None,
+        description="point_transformer, or the dotted path of a PointNetwork of your own; null for the MinkUNet of "
+        "model.point_unet",
     )
     point_network_options: dict[str, Any] = Field({}, description="keyword arguments of model.point_network")
     point_unet: UNetConfig = UNetConfig()
@@ -135,9 +145,11 @@ class ModelConfig(Section):
 
     @field_validator("image_features", "point_network")
     @classmethod
-    def _names_a_class(cls, path: str | None) -> str | None:
-        if path is not None and not is_dotted(path):
-            raise ValueError("no dotted path, such as package.module.class")
+    def _names_a_class(cls, path: str | None, key: ValidationInfo) -> str | None:
+        known = BUILT_IN_PARTS.get(key.field_name or "", {})
+        if path is not None and path not in known and not is_dotted(path):
+            names = "".join(f"not {name}, and " for name in known)
+            raise ValueError(f"{names}no dotted path, such as package.module.class")
         return path
 
     @field_validator("heads")

