@@ -290,7 +290,7 @@ def image_tower(visual: ForeignNetwork) -> ImageTower:
     )
     if plain and getattr(visual, "attn_pool", None) is None and hasattr(visual, "class_embedding"):
         return PlainTower(visual)
-    trunk = getattr(visual, "trunk", None)
+    trunk: ForeignNetwork = getattr(visual, "trunk", None)
     pool = getattr(trunk, "attn_pool", None)
     if isinstance(pool, AttentionPoolLatent) and pool.latent_len == 1 and trunk.num_prefix_tokens == 0:
         return PooledTower(visual)

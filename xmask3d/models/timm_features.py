@@ -8,7 +8,7 @@ diffusion model. The first half depends on images alone: that is what a feature 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -206,5 +206,5 @@ def _stages(network: ForeignNetwork) -> tuple[list[Any], list[int]]:
         return [stem, *network.blocks], [place["stage"] + 1 for place in info.get_dicts()]
     if isinstance(network, nn.ModuleDict):
         steps, names = list(network.values()), list(network)
-        return steps, [names.index(name) + 1 for name in network.return_layers]
+        return steps, [names.index(name) + 1 for name in cast(Any, network).return_layers]
     return [], []
