@@ -1,7 +1,6 @@
 """Work on a GPU that is pretended: nothing stays on the host, which seldom waits, and results are those of the CPU."""
 
 import re
-import signal
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,7 +27,7 @@ WAITS_A_STEP = 6  # bounds and sizes of the voxels, costs of the matcher, and wh
 
 
 def train_on_pretended_gpu(config: Path, overrides: list[str]) -> int:
-    """Train with pictures, stopped by a signal in the third step and resumed; prints how often a step waits."""
+    """Train, with pictures; prints how often a step waits."""
     from xmask3d.engine import train, trainer
     from xmask3d.visualize.view_picture import draw_view
 
@@ -42,8 +41,6 @@ def train_on_pretended_gpu(config: Path, overrides: list[str]) -> int:
             return take_step(self, *arguments)
         finally:
             steps.append(FakeTensor.waits.copy())
-            if len(steps) == 3:
-                signal.raise_signal(signal.SIGTERM)
 
     def draw(**options: object) -> np.ndarray:
         picture = draw_view(**options)
@@ -52,10 +49,10 @@ def train_on_pretended_gpu(config: Path, overrides: list[str]) -> int:
 
     trainer.Trainer.take_step = counted
     with pretending():
-        codes = [train.train(load_config(config, overrides), draw) for _ in range(2)]
+        code = train.train(load_config(config, overrides), draw)
     print("waits", max(sum(step.values()) for step in steps), steps[-1])
     print("last", sum(steps[-1].values()))
-    return 0 if codes == [143, 0] else 1
+    return code
 
 
 @pytest.mark.slow
