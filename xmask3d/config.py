@@ -25,6 +25,7 @@ from xmask3d.files import atomic_write
 from xmask3d.guarded import parse_yaml
 from xmask3d.resources import find_configuration
 from xmask3d.seal import sealed_yaml
+from xmask3d.trust import foreign_names
 
 log = logging.getLogger(__name__)
 
@@ -365,12 +366,12 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
     Args:
         path: a file, or the name of a shipped configuration, such as "rooms/B15N4".
         overrides: `key=value` each, the value in YAML.
-        trusted: allow the import of its dotted paths, which runs code; false for a configuration found beside weights,
-            which may be somebody else's.
+        trusted: allow what leads out of this program (`foreign_names`): code that is imported, and downloads; false for
+            a configuration found beside weights, which may be somebody else's.
 
     Raises:
         UserError: the file is missing, the YAML is invalid, a key is unknown (with the nearest known one and its line),
-            a type is wrong, or a configuration that is not trusted has a dotted path.
+            a type is wrong, or a configuration that is not trusted leads out of this program.
     """
     path = find_configuration(path)
     content, lines = read_with_includes(path, ())
@@ -390,22 +391,12 @@ def load_config(path: Path | str, overrides: list[str] | None = None, trusted: b
         keys = tuple(str(part) for part in first["loc"])
         place = where(keys, lines, str(path))
         raise UserError(f"{place}: {'.'.join(keys)}: {first['msg'].lower()}, got {first['input']!r}") from error
-    for key, name in () if trusted else dotted_paths(config):
+    for key, name, kind in () if trusted else foreign_names(config):
         raise UserError(
-            f"{where(tuple(key.split('.')), lines, str(path))}: {key} names code that is not part of this program "
-            f"({name}); if you know whose it is, allow it with --trust-code"
+            f"{where(tuple(key.split('.')), lines, str(path))}: {key} names {kind} ({name}); "
+            "if you know whose it is, allow it with --trust-code"
         )
     return config
-
-
-def dotted_paths(config: Config) -> list[tuple[str, str]]:
-    """List the keys of a configuration that name parts to import by dotted path, with the path."""
-    named = [("data.layout", config.data.layout)]
-    named += [("loss.extra", name) for name in config.loss.extra]
-    own = (("model.image_features", config.model.image_features), ("model.point_network", config.model.point_network))
-    named += [(key, name) for key, name in own if name]
-    named += [("evaluate.headlines", name) for name in config.evaluate.headlines]
-    return [(key, name) for key, name in named if is_dotted(name)]
 
 
 def _drop_keys_of_earlier_versions(content: dict) -> None:

@@ -30,7 +30,7 @@ where nothing was trained."""
     model = parser.add_argument_group("of a run")
     model.add_argument("--checkpoint", default="best", help="'best' (default), 'newest', or a file")
     model.add_argument(
-        "--trust-code", action="store_true", help="import networks that the run's configuration names by dotted path"
+        "--trust-code", action="store_true", help="import parts and fetch networks that the run's configuration names"
     )
 
 

@@ -57,7 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="views at once; falls by itself when memory runs out"
     )
     model.add_argument(
-        "--trust-code", action="store_true", help="import parts that the model's configuration names by dotted path"
+        "--trust-code", action="store_true", help="import parts and fetch networks that the model's configuration names"
     )
     model.add_argument("--regions", choices=["none", "votes", "gate"],
                        help="let regions of the cloud choose a class together (default: as the model is evaluated, "
