@@ -78,9 +78,9 @@ def read_text(path: Path, expected: str = "a text file", *, errors: str = "stric
         UserError: the file is missing, is no such text, or has more than `most` bytes.
     """
     with reading(path, expected), open(path, "rb") as stream:
-        content = stream.read(most + 1)
-        if len(content) > most:
+        if os.fstat(stream.fileno()).st_size > most:  # read(most) would allocate as much for the shortest text
             raise UserError(f"{path}: more than {most >> 20 or 1} MB is not {expected}")
+        content = stream.read()
         try:
             return content.decode("utf-8-sig", errors)
         except UnicodeDecodeError as error:
