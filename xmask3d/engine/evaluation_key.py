@@ -27,7 +27,7 @@ def digest_of_text(text: str) -> str:
 
 
 def digest_of_sources(reader: SceneReader, name: str) -> str:
-    """Return digits that change when a scene or a frame is made again; which is older no clock has to know."""
+    """Return a digest that changes when a scene or a frame is written again, without comparing times."""
     paths = [path for path in sorted(reader.sources(name)) if path.exists()]
     entries = [entry for path in paths if path.is_dir() for entry in os.scandir(path)]
     stats = [(str(path), path.stat()) for path in paths] + sorted((entry.path, entry.stat()) for entry in entries)
