@@ -71,7 +71,8 @@ def build_model(config: Config, points_only: bool = False) -> Assembly:
     clip, tokenizer = open_clip_model(sizes.clip)
     diffusion = None
     if sizes.image_features is None:
-        source = diffusion_folder() if sizes.diffusion == "shipped" else diffusion_path(sizes.diffusion)
+        named = diffusion_path(sizes.diffusion, fetch=not points_only)
+        source = diffusion_folder() if sizes.diffusion == "shipped" else named
         diffusion = (
             diffusion_shapes(source)
             if points_only

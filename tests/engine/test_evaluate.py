@@ -27,6 +27,7 @@ from xmask3d.inference.class_scores import ViewLabels
 from xmask3d.inference.settings import LabelSettings
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.models.diffusion import DiffusionFeatures, EncodedImages
+from xmask3d.models.loading import diffusion_weights
 from xmask3d.open_model import open_labeller
 from xmask3d.splits import load_benchmark
 from xmask3d.weights import clip_folder, diffusion_folder
@@ -243,6 +244,23 @@ def test_other_frozen_weights_frames_and_programs_change_the_key(
     frame = next((data / "scannet_2d" / "scene0002_00" / "color").iterdir())
     frame.write_bytes(frame.read_bytes())  # in place: no folder shows it
     assert digest_of_sources(reader, "scene0002_00") != before
+
+
+def test_weights_of_a_backbone_and_of_the_hub_change_the_key(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, benchmark = tmp_path / "vit.safetensors", load_benchmark("scannet20/B15N4")
+    backbone = load_config(tiny, ["model.image_features=timm", f"model.image_features_options={{weights: {weights}}}"])
+    snapshot = tmp_path / "snapshot" / "unet" / "config.json"
+    snapshot.parent.mkdir(parents=True)
+    monkeypatch.setattr(diffusion_weights, "snapshot_download", lambda *_, **__: str(tmp_path / "snapshot"))
+    of_hub = load_config(tiny, ["model.diffusion=somebody/stable-diffusion-2-1"])
+    for config, file in ((backbone, weights), (of_hub, snapshot)):
+        keys = set()
+        for content in (b"{}", b"{ }"):
+            file.write_bytes(content)
+            keys.add(settings_of(config, benchmark))
+        assert len(keys) == 2, file
 
 
 class Oracle:

@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +100,15 @@ def test_mask_clip_is_frozen() -> None:
     mask_logits = torch.randn(1, 2, 8, 8, requires_grad=True)
     assert not mask_clip(torch.rand(1, 3, 28, 28), mask_logits).requires_grad
     assert not list(mask_clip.parameters()) and not mask_clip.state_dict()
+
+
+def test_nothing_keeps_an_image_tower_that_was_released() -> None:
+    clip = small_clip()
+    mask_clip, tower = MaskClip(clip), weakref.ref(clip.visual)
+    mask_clip.release()
+    del clip
+    gc.collect()
+    assert tower() is None
 
 
 def test_convolutional_towers_are_refused() -> None:

@@ -103,7 +103,7 @@ def test_weights_of_a_file_and_of_the_package(tmp_path: Path) -> None:
 
 
 def spread(features: Tensor) -> float:
-    return float((features[0] - features[1]).abs().mean())
+    return (features[0] - features[1]).abs().mean().item()
 
 
 def test_what_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,11 +68,15 @@ def frozen_files(config: Config) -> Iterator[tuple[str, Path]]:
     model = config.model
     sources = {"clip": clip_folder() if model.clip == "shipped" else find_file(model.clip)}
     if not model.image_features:
-        sources["diffusion"] = diffusion_folder() if model.diffusion == "shipped" else find_file(model.diffusion)
+        named = diffusion_weights.diffusion_path(model.diffusion, fetch=False)
+        sources["diffusion"] = diffusion_folder() if model.diffusion == "shipped" else named
     for kind, source in sources.items():
         found = _files_of_folder(source) if source.is_dir() else [source, source.parent / EMPTY_PROMPT_FILE]
         folder = source if source.is_dir() else source.parent
         yield from ((f"{kind}/{path.relative_to(folder).as_posix()}", path) for path in found if path.is_file())
+    weights = model.image_features_options.get("weights")
+    if isinstance(weights, str) and find_file(weights).is_file():
+        yield "image_features", find_file(weights)
     if model.condition == "text" and config.evaluate.condition_text == "captions" and config.data.captions:
         yield "captions", find_file(config.data.captions)
 

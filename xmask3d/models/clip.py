@@ -9,7 +9,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from xmask3d.errors import UserError
-from xmask3d.models.clip_towers import EncodedTokens, image_tower
+from xmask3d.models.clip_towers import EncodedTokens, ImageTower, tower_kind
 from xmask3d.models.frozen import ForeignNetwork, FrozenNetworks
 from xmask3d.models.loading.clip_weights import Tokenizer, load_clip
 from xmask3d.models.similarity import cosine_logits
@@ -121,12 +121,12 @@ class MaskClip(FrozenNetworks):
         """Freeze the image tower.
 
         Args:
-            clip: model of `load_clip`; `image_tower` says which kinds of image towers it may have.
+            clip: model of `load_clip`; `tower_kind` says which kinds of image towers it may have.
             dtype: dtype of the weights and of the computation, such as bfloat16; embeddings have the dtype of `mean`.
         """
         super().__init__()
         visual = clip.visual
-        self.tower = image_tower(visual)
+        self._kind = tower_kind(visual)
         visual.to(dtype=dtype)
         self.freeze("visual", visual)
         mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
@@ -135,6 +135,11 @@ class MaskClip(FrozenNetworks):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
+
+    @property
+    def tower(self) -> ImageTower:
+        """Image tower, taken apart; made anew each time, so that nothing keeps it after `release`."""
+        return self._kind(self.visual)
 
     @property
     def dim(self) -> int:

@@ -277,8 +277,8 @@ class PooledTower(TimmTower):
         return self._head(x)
 
 
-def image_tower(visual: ForeignNetwork) -> ImageTower:
-    """Take an image tower apart.
+def tower_kind(visual: ForeignNetwork) -> type[ImageTower]:
+    """Choose the class that takes an image tower apart.
 
     Raises:
         UserError: its layers are not those of a known kind.
@@ -289,15 +289,15 @@ def image_tower(visual: ForeignNetwork) -> ImageTower:
         for block in blocks
     )
     if plain and getattr(visual, "attn_pool", None) is None and hasattr(visual, "class_embedding"):
-        return PlainTower(visual)
+        return PlainTower
     trunk: ForeignNetwork = getattr(visual, "trunk", None)
     pool = getattr(trunk, "attn_pool", None)
     if isinstance(pool, AttentionPoolLatent) and pool.latent_len == 1 and trunk.num_prefix_tokens == 0:
-        return PooledTower(visual)
+        return PooledTower
     if pool is None and getattr(trunk, "global_pool", "") == "token" and trunk.num_prefix_tokens == 1:
         attentions = [getattr(block, "attn", None) for block in trunk.blocks]
         if all(isinstance(attention, EvaAttention) and attention.gate is None for attention in attentions):
-            return EvaTower(visual)
+            return EvaTower
     raise UserError(
         "this CLIP's image tower is no vision transformer with a class token or attention pooling: use one such as "
         "ViT-L-14, EVA02-L-14 or ViT-L-16-SigLIP2-256"
