@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 import torch
@@ -37,6 +36,7 @@ from xmask3d.inference.region_embeddings import RegionEmbeddings
 from xmask3d.inference.region_votes import divide
 from xmask3d.inference.votes import SceneVotes
 from xmask3d.losses.loss import Loss, LossStep
+from xmask3d.metrics.compare import mean_cell
 from xmask3d.models.clip import ClipText, EncodedTokens, MaskClip
 from xmask3d.seal import read_sealed_json
 from xmask3d.splits import Benchmark, load_benchmark
@@ -238,19 +238,13 @@ def tabulate(out: Path, names: Sequence[str], seeds: Sequence[int]) -> str:
         scores = [read_sealed_json(path, "results")["scores"][method.branch] for path in found if path]
         if not scores:
             continue
-        cells = [_cell([100 * each[column] for each in scores]) for column in columns]
+        cells = [mean_cell([100 * each[column] for each in scores]) for column in columns]
         costs = [
             json.loads((run / "cost.json").read_text(encoding="utf-8")) for run in runs if (run / "cost.json").exists()
         ]
-        cells += [_cell([cost[key] for cost in costs]) for key in ("minutes", "gib")]
+        cells += [mean_cell([cost[key] for cost in costs]) for key in ("minutes", "gib")]
         lines.append(f"| {method.title} | {method.labels} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def main() -> int:

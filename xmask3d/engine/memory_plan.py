@@ -7,10 +7,10 @@ import torch
 from xmask3d.config import Config
 from xmask3d.engine.batch_norm import micro_batches
 
-# GiB that a training step of the published network takes, by tools/studies/memory.py: of itself, and each view more.
+# GiB of a training step of the published network, computed by tools/studies/memory.py: a constant part, and per view.
 ITSELF = 5.5
 EACH_VIEW = {"float32": (2.40, 1.97), "bfloat16": (2.02, 1.68)}  # at 512 x 512, without and with checkpointing
-UNSEEN, WASTE = 1.0, 1.1  # GiB of CUDA itself and of cuDNN; what the allocator takes beside what it gives
+UNSEEN, WASTE = 1.0, 1.1  # GiB of the CUDA context and cuDNN; reserved over allocated memory
 
 
 def choose_checkpointing(config: Config, processes: int, device: torch.device) -> tuple[Config, str | None]:
@@ -18,7 +18,7 @@ def choose_checkpointing(config: Config, processes: int, device: torch.device) -
 
     Args:
         processes: number of processes that share a step.
-        device: device of this process; all are taken for alike. Without a GPU nothing is recomputed.
+        device: device of this process; those of other processes are assumed equal. Without a GPU nothing is recomputed.
 
     Returns:
         The configuration with the decision, and a line about it; None where there was nothing to decide.

@@ -168,11 +168,12 @@ def markdown(rows: Sequence[Row], branches: Sequence[str] = BRANCHES) -> str:
         cells = [[row.headlines.get(column, []) for column in columns] for row in rows]
     lines = [f"| run | n | {' | '.join(heads)} |", "|---|---|" + "---:|" * len(heads)]
     for row, values in zip(rows, cells, strict=True):
-        lines.append(f"| {row.name} | {row.runs} | {' | '.join(map(_cell, values))} |")
+        lines.append(f"| {row.name} | {row.runs} | {' | '.join(map(mean_cell, values))} |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float]) -> str:
+def mean_cell(values: Sequence[float]) -> str:
+    """Write the mean of some runs, and their standard deviation if there are several; a dash for none."""
     if not values:
         return "–"
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
