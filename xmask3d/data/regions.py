@@ -1,20 +1,16 @@
 """Regions of scenes that replace labels as the target of training without labels."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from xmask3d.data.array_cache import cached_array
 from xmask3d.data.images import resize_nearest
 from xmask3d.data.scannet import digest
 from xmask3d.data.scene import Scene
-from xmask3d.files import atomic_write
 from xmask3d.geometry.superpoints import COLOR_WEIGHT, segment_graph, surface_graph
-from xmask3d.seal import is_whole_cache, sealed
-
-log = logging.getLogger(__name__)
 
 MOST_REGIONS = 32
 """Largest number of regions of a view that are targets of training; the largest ones are taken."""
@@ -53,15 +49,7 @@ class SceneRegions:
             return self._known[scene.name]
         there = [file for file in files if file.exists()]
         path = self._cache / f"{scene.name}-{digest(there, [SCALE, len(scene.points)])}.npy"
-        try:
-            if is_whole_cache(path):
-                return np.load(path, allow_pickle=False)
-            log.warning("%s: damaged, computing it again", path)
-        except OSError:  # no result on disk yet
-            pass
-        regions = divide_coarsely(scene)
-        atomic_write(path, sealed(lambda part: np.save(part, regions)), sync=False)
-        return regions
+        return cached_array(path, lambda: divide_coarsely(scene))
 
 
 def divide_coarsely(scene: Scene) -> np.ndarray:

@@ -1,18 +1,14 @@
 """Visibility of points in a view, computed once and optionally kept on disk."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from xmask3d.data.array_cache import cached_array
 from xmask3d.data.scannet import digest
 from xmask3d.data.scene import Scene, View
-from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import visible_points
-from xmask3d.seal import is_whole_cache, sealed
-
-log = logging.getLogger(__name__)
 
 
 class Visibility:
@@ -41,19 +37,15 @@ class Visibility:
         camera = view.intrinsics
         parameters = [self.border, self.tolerance, camera.fx, camera.fy, camera.cx, camera.cy, len(scene.points)]
         path = self._cache / scene.name / f"{view.name}-{digest(list(files), parameters)}.npy"
-        try:
-            if is_whole_cache(path):
-                kept = np.load(path, allow_pickle=False)
-                pixels = np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1)
-                return kept[:, 0].astype(np.int64), pixels.astype(np.int64)
-            log.warning("%s: damaged, computing it again", path)
-        except OSError:  # no result on disk yet
-            pass
-        index, pixels = self._compute(scene, view)
-        found = np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32)
-        atomic_write(path, sealed(lambda part: np.save(part, found)), sync=False)
-        return index, pixels
+        kept = cached_array(path, lambda: _pack(*self._compute(scene, view)))
+        pixels = np.stack([kept[:, 1] >> 16, kept[:, 1] & 0xFFFF], 1)
+        return kept[:, 0].astype(np.int64), pixels.astype(np.int64)
 
     def _compute(self, scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:
         size = view.depth.shape
         return visible_points(scene.points, view.pose, view.intrinsics, size, view.depth, self.border, self.tolerance)
+
+
+def _pack(index: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Return n x 2 int32: the index of each point, and its row and column in one number."""
+    return np.stack([index, pixels[:, 0] << 16 | pixels[:, 1]], 1).astype(np.int32)
