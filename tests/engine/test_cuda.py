@@ -1,6 +1,7 @@
 """Work on a GPU that is pretended: nothing stays on the host, which seldom waits, and results are those of the CPU."""
 
 import re
+import shutil
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engine.test_train import LAST, assert_same_run
 from tests.helpers.pretend_cuda import CUDA, FakeTensor, pretending, use_pretended_gpu
 from tests.helpers.runs import evaluate_run, finish, run, start
 from tools.studies import oracle
@@ -86,6 +88,19 @@ def test_a_run_never_mixes_devices_and_its_losses_are_those_of_the_cpu(
     # Encodings are copied to the host when they are made, in the first epoch; after that a cache costs no wait.
     waits = last if "train.feature_cache=true" in overrides else most
     assert waits <= WAITS_A_STEP * micro_batches, logs["cuda"][-2000:]
+
+
+@pytest.mark.slow
+def test_a_run_resumes_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
+    whole, resumed, log = tmp_path / "whole", tmp_path / "resumed", tmp_path / "log"
+    overrides = ["train.ema=0.9", "train.save_minutes=0", "train.keep=10"]
+    assert run(train_on_pretended_gpu, tiny, [f"output={whole}", *overrides], log=log) == 0, log_of(tmp_path)
+    (resumed / "checkpoints").mkdir(parents=True)
+    for path in (whole / "checkpoints").glob("step-00000003.pt*"):
+        shutil.copy(path, resumed / "checkpoints")
+    assert run(train_on_pretended_gpu, tiny, [f"output={resumed}", *overrides], log=log) == 0, log_of(tmp_path)
+    assert "resume at step 3 of 8" in log.read_text()
+    assert_same_run(whole / LAST, resumed / LAST)
 
 
 move = Batch.to

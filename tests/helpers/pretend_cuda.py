@@ -72,6 +72,10 @@ class FakeTensor(Tensor):
 
     __array__ = numpy
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A file knows no pretence: what is read from it lies on the host, where checkpoints are loaded to.
+        return values_of(self).__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
