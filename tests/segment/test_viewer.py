@@ -267,6 +267,27 @@ def test_a_typed_query_changes_the_picture(viewer: SceneViewer, tmp_path: Path) 
         assert browser.errors() == []
 
 
+@needs_browser
+def test_on_a_phone_the_panel_stands_below_the_scene(viewer: SceneViewer, tmp_path: Path) -> None:
+    edges = (
+        "const edge = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom] };"
+        "return [...edge(document.querySelector('canvas')), ...edge(document.querySelector('.mantine-Paper-root'))]"
+    )
+    with Browser(tmp_path / "profile") as browser:
+        browser.resize(390, 844)
+        browser.open(f"http://127.0.0.1:{viewer.port}/")
+        browser.wait("return document.body.innerText.includes('answer')", 60)
+        browser.run("document.querySelectorAll('.mantine-Notification-closeButton').forEach((b) => b.click())")
+        left, top, right, bottom, *panel = np.array(browser.run(edges))
+        assert [left, top, right] == [0, 0, 390] and 0.5 * 844 < bottom < 0.6 * 844
+        np.testing.assert_allclose(panel, [0, bottom, 390, 844], atol=1)
+        browser.click(100, bottom + 20)  # the panel's head folds it
+        time.sleep(1)
+        assert np.array(browser.run(edges))[3] > 0.9 * 844
+        assert browser.run("return document.documentElement.scrollWidth") == 390
+        assert browser.errors() == []
+
+
 def test_clicks_correct_labels_and_are_kept(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "result")
     viewer = open_viewer(copy, port=8151)

@@ -19,7 +19,7 @@ from xmask3d.segment.ports import free_port
 from xmask3d.segment.query import Encoder, query_features
 from xmask3d.segment.saved_features import PointFeatures
 from xmask3d.segment.viewer_guard import Guard, Rule, number, one_of, text
-from xmask3d.segment.viewer_text import heat_bar, named, number_objects, plain
+from xmask3d.segment.viewer_text import PHONE, heat_bar, named, number_objects, plain
 from xmask3d.segment.wording import is_learned, local_clip
 from xmask3d.visualize.cloud import class_palette, label_palette
 from xmask3d.visualize.overview import heat_colors, label_colors
@@ -287,6 +287,7 @@ class SceneViewer:
 
     def _build_panel(self, title: str) -> None:
         gui = self._server.gui
+        gui.add_html(PHONE)
         gui.add_markdown(f"## {plain(title)}\n{len(self._points):,} points")
         start = "labels" if (self._labels >= 0).any() else "colours"
         if self._features is not None:

@@ -8,6 +8,14 @@ import numpy as np
 
 from xmask3d.visualize.overview import HEAT, HEAT_RANGE
 
+PHONE = """<style class="phone">@media (max-width: 36em) {
+div:has(> .mantine-Paper-root .phone) { flex-direction: column }
+div:has(+ .mantine-Paper-root .phone) { height: auto !important; min-height: 0 }
+.mantine-Paper-root:has(.phone) { position: static !important; width: 100% !important; max-height: 45vh !important }
+.mantine-Paper-root:has(.phone) [style*="width: 20em"] { width: 100% !important }
+}</style>"""
+"""Style of a narrow page: viser lays the panel over the lower part of the scene, here it stands below the scene."""
+
 
 def number_objects(names: Sequence[str]) -> list[str]:
     """Name objects by their class and a number within it: "chair 1", "chair 2"."""
