@@ -308,6 +308,19 @@ def test_json_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
         assert "\n" not in str(refusal.value) and name in str(refusal.value)
 
 
+@pytest.mark.parametrize("content", [b'{"fx": 1, "fy": 2, "fx": 3}', b'{"a": [{"fx": 1, "fx": 1}]}'])
+def test_a_name_given_twice_in_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    """The last value would silently replace the first."""
+    (tmp_path / "a.json").write_bytes(content)
+    for read in (read_json, formats.read_intrinsics, read_sealed_json):
+        with pytest.raises(UserError, match=r"a\.json: 'fx' is given twice; keep one of them$"):
+            read(tmp_path / "a.json")
+    chunk = struct.pack("<4sIII4s", b"glTF", 2, 20 + len(content), len(content), b"JSON") + content
+    (tmp_path / "a.glb").write_bytes(chunk)
+    with pytest.raises(UserError, match="'fx' is given twice"):
+        read_cloud(tmp_path / "a.glb")
+
+
 def test_records_of_another_kind_count_as_none(tmp_path: Path) -> None:
     (tmp_path / "scan").mkdir()
     for content in OTHER_JSON:
@@ -359,5 +372,5 @@ def test_every_file_comes_in_through_here() -> None:
     assert found == {
         "guarded.py", "memory.py", "native/compiler.py", "rooms/package.py", "rooms/contact_sheet.py",
         "rooms/scanned/camera.py", "engine/evaluate.py", "checkpoints/model_card.py", "visualize/page.py",
-        "segment/vocabulary.py", "scan/glb.py", "scan/writing/glb.py", "scan/cloud_text.py", "geometry/ply.py",
+        "segment/vocabulary.py", "scan/writing/glb.py", "scan/cloud_text.py", "geometry/ply.py",
     }  # fmt: skip

@@ -110,10 +110,19 @@ def read_json(path: Path, expected: str = "JSON") -> Any:
     return parse_json(read_text(path, expected), path, expected)
 
 
-def parse_json(text: str, name: Path | str, expected: str = "JSON") -> Any:
-    """Parse JSON. Raises `UserError`, which names `name`, where it is none."""
+def parse_json(text: str | bytes, name: Path | str, expected: str = "JSON") -> Any:
+    """Parse JSON. Raises `UserError`, which names `name`, where it is none, or gives a name twice in one place."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):  # the last value would silently replace those before it
+            names = [key for key, _ in pairs]
+            twice = next(key for place, key in enumerate(names) if key in names[:place])
+            raise UserError(f"{name}: {twice[:80]!r} is given twice; keep one of them")
+        return content
+
     with reading(name, expected):
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=distinct)
 
 
 def read_object(path: Path, expected: str = "JSON") -> dict[str, Any]:

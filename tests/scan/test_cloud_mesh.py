@@ -12,6 +12,8 @@ from PIL import Image
 
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import write_elements
+from xmask3d.scan.cloud_mesh import FOLDS, SPACING
+from xmask3d.scan.cloud_obj import read_obj
 from xmask3d.scan.clouds import read_cloud
 from xmask3d.scan.render import read_faces
 from xmask3d.scan.writing.plain import load_mesh
@@ -245,3 +247,12 @@ def test_every_way_to_a_mesh_is_guarded_and_counts_back_rightly(tmp_path: Path, 
     path.write_text(f"mtllib a.mtl\n{OBJ}{UV}usemtl m\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n")
     with pytest.raises(UserError, match=r"a\.png"):
         read(path)
+
+
+def test_faces_that_overlap_without_end_are_sampled_within_bounds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vertices = "".join("v {:.3f} {:.3f} {:.3f}\n".format(*row) for row in rng.random((200, 3)))
+    corners = " ".join(map(str, rng.integers(1, 201, 3000)))
+    (tmp_path / "a.obj").write_text(f"{vertices}f {corners}\n")
+    points = len(read_obj(tmp_path / "a.obj", 1.0).points)  # 600 m2 of faces in a box of 6 m2
+    assert 140_000 < points <= 2 * FOLDS * 3 / SPACING**2

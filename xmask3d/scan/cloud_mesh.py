@@ -13,6 +13,7 @@ from xmask3d.scan.units import guess_units
 
 SPACING = 0.02  # metres between points sampled on the faces of a mesh
 MAX_SAMPLED = 5_000_000
+FOLDS = 10  # largest area sampled, in surfaces of the box around the mesh: faces may overlap without end
 GREY = 128  # colour of parts without colour, in a mesh whose other parts have one
 
 
@@ -171,8 +172,11 @@ def is_sparse(points: np.ndarray, units: float | None) -> bool:
     if not 0 < len(points) <= 200_000:
         return False
     extent = np.ptp(points, axis=0) / (units or guess_units(points, []))
-    area = extent[0] * extent[1] + extent[1] * extent[2] + extent[0] * extent[2]
-    return len(points) < 0.1 * area / SPACING**2 and float(extent.max()) < 100
+    return len(points) < 0.1 * _box_area(extent) / SPACING**2 and float(extent.max()) < 100
+
+
+def _box_area(extent: np.ndarray) -> float:
+    return float(extent[0] * extent[1] + extent[1] * extent[2] + extent[0] * extent[2])
 
 
 def sample(surfaces: list[Surface], units: float | None, notes: list[str]) -> Raw:
@@ -194,7 +198,9 @@ def sample(surfaces: list[Surface], units: float | None, notes: list[str]) -> Ra
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     if not np.isfinite(mesh.area):
         return Raw(vertices, _joined([(s.vertex_colors(), len(s.vertices)) for s in surfaces]), notes, units, True)
-    count = int(min(MAX_SAMPLED, max(1000, mesh.area / units**2 / SPACING**2)))
+    extent = np.ptp(vertices[np.isfinite(vertices).all(1)], axis=0)
+    area = min(mesh.area, 2 * FOLDS * _box_area(extent)) / units**2
+    count = int(min(MAX_SAMPLED, max(1000, area / SPACING**2)))
     points, at = trimesh.sample.sample_surface(mesh, count, seed=0)[:2]
     weights = trimesh.triangles.points_to_barycentric(np.asarray(mesh.triangles)[at], points)
     weights = np.where(np.isfinite(weights), weights, 1 / 3)

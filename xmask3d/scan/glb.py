@@ -1,14 +1,13 @@
 """Check of glTF files, made before a mesh library relies on their content."""
 
 import base64
-import json
 import struct
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import check_picture, read_object, reading
+from xmask3d.guarded import check_picture, parse_json, read_object, reading
 
 UPRIGHT = "xmask3d: upright"
 """Name of the node that makes a scan from another format upright in viewers; it is no part of the scan's own frame."""
@@ -75,7 +74,7 @@ def _description(path: Path) -> dict[str, Any]:
         magic, _, _, length, kind = struct.unpack("<4sIII4s", stream.read(20))
         if magic != b"glTF" or kind != b"JSON" or length > path.stat().st_size:
             raise ValueError("no description in it")
-        return json.loads(stream.read(length))
+        return parse_json(stream.read(length), path, "a glTF file")
 
 
 def _length(path: Path, uri: str) -> int:
