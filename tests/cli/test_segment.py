@@ -20,8 +20,9 @@ from xmask3d.cli.main import run
 from xmask3d.errors import UserError
 from xmask3d.geometry.ply import read_elements
 from xmask3d.resources import REPOSITORY
+from xmask3d.segment.corrections import CORRECTIONS, Corrections
 from xmask3d.segment.saved_features import PointFeatures
-from xmask3d.visualize.cloud import write_ply
+from xmask3d.visualize.cloud import colors_to_bytes, write_ply
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,26 @@ def test_millimetres_without_colour_by_shape_alone(checkpoint: Path, tmp_path: P
     assert code == 0 and "taken as millimetres" in said and "no colours" in said and "1 of" in said
     vertex = read_elements(tmp_path / "out" / "labels.ply")["vertex"]
     assert len(vertex) == len(points) - 1 and np.ptp(vertex["x"]) < 5
+
+
+def test_clicks_on_one_scan_correct_the_next(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    room = BoxRoom(1, spacing=0.1)
+    for name in ("first", "next"):  # the same things stand in both
+        write_ply(tmp_path / f"{name}.ply", room.points, colors_to_bytes(room.colors))
+    words = ["--query", "bed", "floor", "--fast", "--checkpoint", str(checkpoint)]
+    assert run(["segment", str(tmp_path / "first.ply"), *words, "--out", str(tmp_path / "first")]) == 0
+    features = PointFeatures.load(tmp_path / "first" / "features.safetensors")
+    label = int(read_elements(tmp_path / "first" / "labels.ply")["vertex"]["label"][100])
+    clicks = Corrections.none(features)
+    clicks.add(features, 100, ["bed", "floor"][label], "workbench")
+    clicks.save(tmp_path / CORRECTIONS)
+    capsys.readouterr()
+    assert run(["segment", str(tmp_path / "next.ply"), *words, "--corrections", str(tmp_path / CORRECTIONS),
+                    "--out", str(tmp_path / "next")]) == 0  # fmt: skip
+    summary = json.loads((tmp_path / "next" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["names"] == ["bed", "floor", "workbench"] and summary["corrected"] > 0
+    assert summary["classes"]["workbench"]["points"] == summary["corrected"]
+    assert f"{summary['corrected']:,} points are labelled by clicks" in capsys.readouterr().out
 
 
 def test_axes_that_point_down_are_no_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,7 @@ def tum(folder: Path, shots: Shots) -> None:
     for name, word, late in (("rgb", "rgb/{}.jpg", 0), ("depth", "depth/{}.png", 0.01)):
         lines = [f"{time + late:.6f} {word.format(i)}" for i, time in enumerate(times)]
         (folder / f"{name}.txt").write_text("# time file\n" + "\n".join(lines) + "\n")
-    rows = [[t, *p[:3, 3], *Rotation.from_matrix(p[:3, :3]).as_quat()] for t, p in zip(times, shots.poses, strict=True)]
+    rows = [[time, *row] for time, row in zip(times, quaternions(shots.poses), strict=True)]
     np.savetxt(folder / "groundtruth.txt", rows, fmt="%.9f")
     np.savetxt(folder / "camera-intrinsics.txt", shots.matrix[:3, :3])
     shots.mesh(folder / "mesh.ply")
@@ -132,6 +132,99 @@ def polycam(folder: Path, shots: Shots) -> None:
     shots.mesh(folder / "raw.ply", Y_UP)
 
 
+def quaternions(poses: list[np.ndarray]) -> list[list[float]]:
+    """Place and quaternion of each pose, its real part last."""
+    return [[*pose[:3, 3].tolist(), *Rotation.from_matrix(pose[:3, :3]).as_quat().tolist()] for pose in poses]
+
+
+def stray_scanner(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "rgb/{:06d}.jpg", "depth/{:06d}.png")
+    np.savetxt(folder / "camera_matrix.csv", shots.matrix[:3, :3], delimiter=",")
+    rows = [f"{1234.5 + i / 60:.6f}, {i:06d}, {', '.join(f'{v:.9f}' for v in row)}\n"
+            for i, row in enumerate(quaternions(shots.poses))]  # fmt: skip
+    (folder / "odometry.csv").write_text("timestamp, frame, x, y, z, qx, qy, qz, qw\n" + "".join(rows))
+    shots.mesh(folder / "mesh.ply")
+
+
+def rtabmap(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "rgb/{}.jpg", "depth/{}.png")
+    (folder / "calib").mkdir()
+    values = ", ".join(map(repr, shots.matrix[:3, :3].ravel().tolist()))
+    for i in range(len(shots.poses)):
+        (folder / f"calib/{i}.yaml").write_text(
+            f"%YAML:1.0\n---\ncamera_name: '{i}'\nimage_width: {SIZE[1]}\nimage_height: {SIZE[0]}\n"
+            f"camera_matrix:\n   rows: 3\n   cols: 3\n   data: [ {values} ]\n"
+        )
+    rows = [f"{1625000000 + i}.0 {' '.join(f'{v:.9f}' for v in row)} {i}" for i, row in
+            enumerate(quaternions(shots.poses))]  # fmt: skip
+    (folder / "poses.txt").write_text("#timestamp x y z qx qy qz qw id\n" + "\n".join(rows) + "\n")
+    shots.mesh(folder / "mesh.ply")
+
+
+def arkitscenes(folder: Path, shots: Shots) -> None:
+    names = [f"41048190_{3349.284 + i / 10:.3f}" for i in range(len(shots.poses))]
+    shots.frames(folder, "lowres_wide/{}.png", "lowres_depth/{}.png")
+    (folder / "lowres_wide_intrinsics").mkdir()
+    k = shots.matrix
+    for i, name in enumerate(names):
+        for kind in ("wide", "depth"):
+            (folder / f"lowres_{kind}/{i}.png").rename(folder / f"lowres_{kind}/{name}.png")
+        values = f"{SIZE[1]} {SIZE[0]} {k[0, 0]} {k[1, 1]} {k[0, 2]} {k[1, 2]}"
+        (folder / f"lowres_wide_intrinsics/{name}.pincam").write_text(values)
+    inverse = [np.linalg.inv(pose) for pose in shots.poses]
+    rows = [[3349.286 + i / 10, *Rotation.from_matrix(p[:3, :3]).as_rotvec(), *p[:3, 3]] for i, p in enumerate(inverse)]
+    np.savetxt(folder / "lowres_wide.traj", rows)
+    shots.mesh(folder / "41048190_3dod_mesh.ply")
+
+
+def matterport(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "undistorted_color_images/c4ca4238_i0_{}.jpg", "undistorted_depth_images/c4ca4238_d0_{}.png",
+                 unit=4.0)  # fmt: skip
+    shots.text(folder, "matterport_camera_poses/c4ca4238_pose_0_{}.txt", shots.poses)
+    np.savetxt(folder / "intrinsics.txt", shots.matrix[:3, :3])
+    shots.mesh(folder / "mesh.ply")
+
+
+def replica(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "results/frame{:06d}.jpg", "results/depth{:06d}.png", unit=6.5535)
+    np.savetxt(folder / "traj.txt", [pose.ravel() for pose in shots.poses])
+    k = shots.matrix
+    camera = {"w": SIZE[1], "h": SIZE[0], "fx": k[0, 0], "fy": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "scale": 6553.5}
+    (folder / "cam_params.json").write_text(json.dumps({"camera": camera}))
+    shots.mesh(folder / "mesh.ply")
+
+
+def nerfstudio(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "images/frame_{:05d}.jpg", "depths/frame_{:05d}.png")
+    k = shots.matrix
+    listed = [{"file_path": f"images/frame_{i:05d}.jpg", "depth_file_path": f"depths/frame_{i:05d}.png",
+               "transform_matrix": (pose @ OPENGL).tolist()} for i, pose in enumerate(shots.poses)]  # fmt: skip
+    camera = {"fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "w": SIZE[1], "h": SIZE[0]}
+    (folder / "transforms.json").write_text(json.dumps({**camera, "frames": listed}))
+    shots.mesh(folder / "mesh.ply")
+
+
+def scanner_app(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "frame_{:05d}.jpg", "depth_{:05d}.png")
+    for i, pose in enumerate(shots.poses):
+        content = {"intrinsics": shots.matrix[:3, :3].ravel().tolist(),
+                   "cameraPoseARFrame": (Y_UP @ pose @ OPENGL).ravel().tolist()}  # fmt: skip
+        (folder / f"frame_{i:05d}.json").write_text(json.dumps(content))
+    shots.mesh(folder / "export.ply", Y_UP)
+
+
+def colmap(folder: Path, shots: Shots) -> None:
+    shots.frames(folder, "images/{:04d}.jpg", "depth/{:04d}.png")
+    (folder / "sparse/0").mkdir(parents=True)
+    k, lines = shots.matrix, []
+    values = " ".join(map(str, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
+    (folder / "sparse/0/cameras.txt").write_text(f"1 PINHOLE {SIZE[1]} {SIZE[0]} {values}\n")
+    for i, (x, y, z, *turn, w) in enumerate(quaternions([np.linalg.inv(pose) for pose in shots.poses])):
+        lines += [f"{i + 1} {' '.join(map(repr, (w, *turn, x, y, z)))} 1 {i:04d}.jpg", "1.5 2.5 -1"]
+    (folder / "sparse/0/images.txt").write_text("\n".join(lines) + "\n")
+    shots.mesh(folder / "mesh.ply")
+
+
 def processed(folder: Path, shots: Shots) -> None:
     views = folder / "scannet_2d" / SCENE
     shots.frames(views, "color/{}.jpg", "depth/{}.png")
@@ -152,6 +245,14 @@ LAYOUTS: dict[str, Callable[[Path, Shots], None]] = {
     ".sens": sens,
     "Record3D": record3d,
     "Polycam": polycam,
+    "Stray Scanner": stray_scanner,
+    "RTAB-Map": rtabmap,
+    "ARKitScenes": arkitscenes,
+    "Matterport3D": matterport,
+    "Replica": replica,
+    "nerfstudio": nerfstudio,
+    "3D Scanner App": scanner_app,
+    "COLMAP": colmap,
 }
 
 

@@ -160,6 +160,10 @@ def test_text_files_of_scannet_are_read_by_the_scorer(tmp_path: Path) -> None:
     assert read.masks is not None and sorted(read.masks.sum(1)) == [1053, 1681]
     notes = export_answer(answer(names=["floor", "lamp x"]), "scannet", tmp_path).notes
     assert notes == ["not a class of ScanNet, written as 0: lamp x"]
+    for few, lost in (("sofa,potted plant", "potted plant"), ("couch,potted plant,sofa", "sofa")):  # of 20, of 200
+        words = few.split(",")
+        several = answer(names=words, labels=np.arange(2734) % len(words))
+        assert export_answer(several, "scannet", tmp_path).notes == [f"not a class of ScanNet, written as 0: {lost}"]
     with pytest.raises(UserError, match="none of the words"):
         export_answer(answer(names=["x", "y"]), "scannet", tmp_path)
 

@@ -181,17 +181,14 @@ def write_training(answer: Answer, folder: Path) -> Exports:
 
 
 def _scannet_ids(names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Return ScanNet's id of each class, 0 if it has none, and the names without an id.
+    """Return the id of each class in the list of ScanNet that has most of them (0 if none), and the names without one.
 
     Raises:
         UserError: no class has an id.
     """
-    found: dict[str, int] = {}
-    for list_name in ("scannet20full/all", "scannet200/B170N30"):
-        benchmark = load_benchmark(list_name)
-        found = dict(zip(benchmark.class_names, benchmark.file_ids_2d, strict=True))
-        if set(names) <= found.keys():
-            break
+    lists = [load_benchmark(name) for name in ("scannet20full/all", "scannet200/B170N30")]
+    tables = [dict(zip(each.class_names, each.file_ids_2d, strict=True)) for each in lists]
+    found = max(tables, key=lambda table: len(table.keys() & set(names)))
     ids = np.array([found.get(name, 0) for name in names])
     missing = [name for name in names if name not in found]
     if len(missing) == len(names):
