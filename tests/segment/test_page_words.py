@@ -77,6 +77,23 @@ def test_features_of_many_places_are_packed_in_parts(monkeypatch: pytest.MonkeyP
     assert most < 2 * count * features.fused.shape[1] * 2 * 4  # less than all features in single precision, twice
 
 
+@pytest.mark.slow
+def test_the_page_of_200_000_points_is_below_15_megabytes(tmp_path: Path) -> None:
+    features, count, rng = room_features(), 200_000, np.random.default_rng(2)
+    features.points = rng.uniform(0, 5, (count, 3)).astype(np.float32)  # noise, which cannot be compressed
+    features.colors = rng.integers(0, 256, (count, 3), dtype=np.uint8)
+    spread = rng.normal(size=(24, features.fused.shape[1]))  # features vary along some directions, as a network's do
+    features.fused = (0.03 * rng.normal(size=(count, 24)) @ spread).astype(np.float16)
+    features.clip = (0.03 * rng.normal(size=(count, 24)) @ spread).astype(np.float16)
+    features.base = rng.random(count).astype(np.float16)
+    features.row, features.view_count = np.arange(count, dtype=np.int32), np.ones(count, np.int32)
+    result = query_features(features, CLASSES, text_encoder(features))
+    write_result(result, tmp_path / "out")
+    page = tmp_path / "out" / "scene.html"
+    assert '"count": 200000' in page.read_text(encoding="utf-8")
+    assert 8e6 < page.stat().st_size < 15e6
+
+
 def with_regions(features: PointFeatures, kind: str) -> PointFeatures:
     """Features with two divisions of the cloud; a tenth of the parts holds points but no place."""
     rng, count = np.random.default_rng(1), len(features.points)
