@@ -184,6 +184,15 @@ def test_a_window_of_exr_is_looked_at_before_its_pixels(tmp_path: Path) -> None:
         formats.read_depth(path)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for value in (b"1" * 8, b"2" * 8):
+            archive.writestr("depth.npy", npy("<f8", (1,), value))
+    with pytest.raises(UserError, match=r"a\.npz: holds two arrays of one name"):
+        read_arrays(tmp_path / "a.npz")
+
+
 def test_labels_in_an_archive_are_looked_at_too(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", npy("<f8", (1 << 21,), bytes(8 << 21)))

@@ -213,6 +213,17 @@ def open_picture(source: Path | IO[bytes], name: Path | str | None = None) -> It
         yield picture
 
 
+def rgb_of(picture: Image.Image) -> np.ndarray:
+    """Return a picture as h x w x 3 uint8; gray of 16 bits, which Pillow would clip to white, by its upper bits."""
+    if picture.mode == "F":
+        raise ValueError("numbers that are no colours")
+    if picture.mode.startswith("I"):
+        gray = np.asarray(picture).astype(np.int64)
+        gray = gray >> 8 if gray.max() > 255 else gray
+        return np.repeat(np.clip(gray, 0, 255).astype(np.uint8)[..., None], 3, 2)
+    return np.asarray(picture.convert("RGB"))
+
+
 def check_picture(content: bytes, name: str) -> None:
     """Refuse a picture that a library is about to decode: another format than `PICTURES`, or too many pixels.
 
@@ -265,6 +276,8 @@ def read_arrays(
     """
     with reading(path, expected), zipfile.ZipFile(path) as archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        if len(entries) < len(archive.infolist()):  # the last would silently replace those before it
+            raise UserError(f"{path}: holds two arrays of one name")
         entries = {name: entry for name, entry in entries.items() if names is None or name in names}
         if sum(entry.file_size for entry in entries.values()) > most or len(entries) > 1000:
             raise UserError(f"{path}: claims more than {most >> 20} MB")

@@ -19,10 +19,12 @@ from torch import nn
 from xmask3d.build import build_model
 from xmask3d.checkpoints import checkpoint as module
 from xmask3d.checkpoints.checkpoint import (
+    GATE_ENTRY,
     Checkpoint,
     CheckpointFolder,
     apply_weights,
     find_checkpoint,
+    load_gate,
     load_weights,
     random_state,
     read_checkpoint,
@@ -275,6 +277,13 @@ def test_weights_that_are_no_numbers_of_a_network_are_refused(weight: torch.Tens
         apply_weights(model, {"weight": weight, "bias": torch.zeros(3)}, "x.pt")
     apply_weights(model, {"weight": torch.ones(3, 2).double(), "bias": torch.zeros(3).half()}, "x.pt")
     assert model.weight.sum() == 6
+
+
+@pytest.mark.parametrize("gate", ["a b c", "1,2"])
+def test_a_gate_that_is_no_numbers_is_refused(tmp_path: Path, gate: str) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", {GATE_ENTRY: gate})
+    with pytest.raises(UserError, match=r"a\.safetensors: damaged, or not a model with numbers of the region gate"):
+        load_gate(tmp_path / "a.safetensors")
 
 
 def test_finding_a_checkpoint_by_name(tmp_path: Path) -> None:

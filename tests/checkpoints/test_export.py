@@ -13,6 +13,7 @@ from tests.helpers.tiny import write_config
 from xmask3d.build import build_model
 from xmask3d.checkpoints.checkpoint import Checkpoint, CheckpointFolder
 from xmask3d.checkpoints.export import export_model, portable, read_about
+from xmask3d.checkpoints.model_card import model_card
 from xmask3d.checkpoints.validations import record_validation
 from xmask3d.config import load_config, save_config
 from xmask3d.errors import UserError
@@ -81,6 +82,15 @@ def test_configuration_travels(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_facts_of_other_files_are_none(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")
     assert read_about(tmp_path / "plain.safetensors") == {} == read_about(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "about", [{"metrics": "{"}, {"metrics": "[3]"}, {"evaluation": "[" * 100_000}, {"evaluation": '{"scenes": 1}'}]
+)
+def test_facts_that_somebody_else_wrote_are_one_line(run: Path, about: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="metadata of the model: damaged, or not scores") as refusal:
+        model_card(load_config(run / "config.yaml"), about, 1)
+    assert "\n" not in str(refusal.value)
 
 
 def test_card_has_data_protocol_scores_and_licence(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

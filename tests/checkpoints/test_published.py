@@ -10,6 +10,8 @@ from pathlib import Path, PosixPath
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.helpers.golden import GOLDEN
@@ -178,6 +180,13 @@ def test_weight_files_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path
     path.write_bytes(whole[:-100])
     with pytest.raises(UserError, match="damaged"):
         read_native(path, layout)
+    path.write_bytes(whole)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    for published in ("[]", "{}", "3", '{"values": 1}', "["):  # written by somebody else, without a digest
+        save_file(load_file(path), tmp_path / "other.safetensors", {"format": about["format"], "published": published})
+        with pytest.raises(UserError, match=r"other\.safetensors: damaged, or not a file of xmask3d convert"):
+            read_native(tmp_path / "other.safetensors", layout)
     del checkpoint.tensors["category_head.null_embed"]
     write_native(checkpoint, path)
     with pytest.raises(UserError, match=r"1 missing: category_head\.null_embed"):

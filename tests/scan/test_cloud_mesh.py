@@ -225,6 +225,8 @@ def test_compressed_geometry_is_named(
         b"COFF",
         b"v 0 0 0\nf 1 2 3\n",
         b"f 1 2 3\n",
+        b"v 0 0 0\nv 4 0 0\nv 0 3 0\nf 0 1 2\n",
+        b"v 0 0 0\nv 4 0 0\nv 0 3 0\nvt 0 0\nf 1/1 2/1 0/1\n",
         b"v a b c\n",
     ],
 )

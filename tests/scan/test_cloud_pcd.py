@@ -109,3 +109,6 @@ def test_fewer_points_than_places_are_warned_of(tmp_path: Path) -> None:
         cloud = read_cloud(tmp_path / "a.pcd")
         assert len(cloud.points) == count
         assert ("warning: POINTS says 150, but WIDTH and HEIGHT 200 x 1; cut off?" in cloud.notes) == warned
+    negative = head.replace(b"WIDTH 200", b"WIDTH -200").replace(b"HEIGHT 1", b"HEIGHT -1")
+    (tmp_path / "a.pcd").write_bytes(negative + POINTS.tobytes())
+    assert any("WIDTH and HEIGHT -200 x -1" in note for note in read_cloud(tmp_path / "a.pcd").notes)

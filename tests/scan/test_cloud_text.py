@@ -65,7 +65,11 @@ def test_columns_without_titles(tmp_path: Path, order: str, scale: int) -> None:
     assert f"{rows.shape[1]} numbers a line: read as x y z {said}" in cloud.notes
 
 
-@pytest.mark.parametrize("content", ["a,b\nc,d\n", "x y z\n", "1 2 3\n1 2\n", "1 2 3\n1 2 wall\n", "\0\0\n\0"])
+@pytest.mark.parametrize(
+    "content",
+    ["a,b\nc,d\n", "x y z\n", "1 2 3\n1 2\n", "1 2 3\n1 2 wall\n", "\0\0\n\0"]
+    + [pytest.param(start + "1 " * 40_000, id="endless") for start in ("", "1 2 3\n" * 60)],
+)
 def test_other_text_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(UserError, match=r"a\.csv: ") as caught:

@@ -178,6 +178,11 @@ def test_damaged_exports_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(whole | {"k1": -0.2, "depth_unit_scale_factor": 0.00025}))
     recording = find_recording(tmp_path / "nerf")
     assert recording.units[0] == 4000 and any("distortion is undone" in n for n in recording.notes)
+    again = {**whole["frames"][0], "transform_matrix": np.eye(4).tolist()}
+    path.write_text(json.dumps(whole | {"frames": [*whole["frames"], again]}))
+    repeated = find_recording(tmp_path / "nerf")
+    np.testing.assert_array_equal(repeated.poses, recording.poses)
+    assert "warning: 1 frames are listed again; the first of each is used" in repeated.notes
 
 
 def test_the_up_axis_of_apps_is_believed_unless_cameras_turned_about_another(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.scan.test_layouts import write_pictures
+from xmask3d.data.files import read_picture
 from xmask3d.errors import UserError
 from xmask3d.scan import formats
 from xmask3d.scan.formats import point_clouds, read_color, read_depth
@@ -66,6 +67,25 @@ def test_depth_in_npz_files(tmp_path: Path) -> None:
         read_depth(path)
 
 
+@pytest.mark.parametrize("depth", [np.ones((0, 5), np.uint16), np.ones((4, 5), bool)])
+def test_arrays_that_are_no_depth(tmp_path: Path, depth: np.ndarray) -> None:
+    np.save(tmp_path / "0.npy", depth)
+    with pytest.raises(UserError, match=r"0\.npy: holds no depth"):
+        read_depth(tmp_path / "0.npy")
+
+
+def test_gray_of_16_bits_is_not_clipped_to_white(tmp_path: Path) -> None:
+    gray = np.arange(0, 65536, 4096).reshape(4, 4)
+    for name, values in (("0.png", gray.astype(np.uint16)), ("1.tiff", gray.astype(np.int32))):
+        Image.fromarray(values).save(tmp_path / name)
+        read = read_color(tmp_path / name)
+        assert read.dtype == np.uint8 and (read == (gray // 256)[..., None]).all() and read.shape == (4, 4, 3)
+        np.testing.assert_array_equal(read_picture(tmp_path / name, "RGB"), read)
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "2.tiff")
+    with pytest.raises(UserError, match=r"2\.tiff: .*no colours"):
+        read_color(tmp_path / "2.tiff")
+
+
 def test_an_array_that_unpacks_to_more_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "LARGEST_ARRAYS", 1 << 20)
     np.savez_compressed(tmp_path / "0.npz", np.zeros((512, 512)))
@@ -122,6 +142,32 @@ def test_one_frame_without_a_pose(tmp_path: Path) -> None:
     np.testing.assert_array_equal(recording.poses, [np.eye(4)])
     assert recording.units[0] == 10000 and recording.kind == "one colour and depth frame"
     np.testing.assert_array_equal(recording.color_matrices[0][1], [[8, 0, 3.5], [0, 8, 2.5], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("camera.json", '{"fx": NaN, "fy": 8, "cx": 3.5, "cy": 2.5}'),
+        ("camera.json", '{"fx": 1e308, "fy": 8, "cx": 3.5, "cy": 2.5}'),
+        ("camera.json", '{"fx": 8, "fy": 8, "cx": 3.5, "cy": 2.5, "width": -8, "height": 6}'),
+        ("camera.json", '{"fx": 8, "fy": 8, "cx": 3.5, "cy": 2.5, "width": 1e30, "height": 6}'),
+        ("camera.json", '{"fx": [[8]], "fy": 8, "cx": 3.5, "cy": null}'),
+        ("camera.txt", "nan nan 8 8 3.5 2.5"),
+        ("camera.txt", "8 4 3.5 0 8 2.5 0 0 1"),
+        ("camera.txt", "8 0 3.5 0 8 2.5 0 0 0"),
+        ("camera.yaml", "camera_matrix:\n  data: [ 0., 0., 0., 0., 0., 0., 0., 0., 0. ]\nfx: 0\n"),
+        ("_info.txt", "fx_depth = nan\nfy_depth = 8\nmx_depth = 3.5\nmy_depth = 2.5\n"),
+        ("_info.txt", "fx_color = 8\nfy_color = 0\nmx_color = 3.5\nmy_color = 2.5\n"),
+        ("_info.txt", f"m_calibrationColorIntrinsic = {'0 ' * 16}\n"),
+    ],
+)
+def test_intrinsics_that_are_not_understood_are_named(tmp_path: Path, name: str, content: str) -> None:
+    write_pictures(tmp_path, range(1))
+    (tmp_path / name).write_text(content)
+    recording = find_recording(tmp_path)
+    assert all(matrix[0, 0] == matrix[1, 1] > 0 for _, matrix in recording.color_matrices)
+    (note,) = (note for note in recording.notes if name in note)
+    assert note.startswith("warning: not used: ") and note.endswith("; correct it or give --intrinsics FX FY CX CY")
 
 
 @pytest.mark.parametrize("file", ["calib/{}.yaml", "lowres_wide_intrinsics/{}.pincam"])

@@ -50,7 +50,18 @@ CHANGES = [
         "needs the glTF extension EXT_mesh_gpu",
     ),
     (lambda scene: scene["meshes"][0]["primitives"][0].update(mode=6), "triangle fans"),
-    (lambda scene: [one.update(normalized=True) for one in scene["accessors"]], "normalised whole numbers"),
+    (
+        lambda scene: [one.update(normalized=True) for one in scene["accessors"]],
+        "normalised or large whole numbers, not read",
+    ),
+    (
+        lambda scene: [one.update(componentType=5125) for one in scene["accessors"]],
+        "normalised or large whole numbers, not read",
+    ),
+    (lambda scene: scene["accessors"][0].update(count=True), "numbers in"),
+    (lambda scene: scene["accessors"][0].update(count="9"), "numbers in"),
+    (lambda scene: scene["nodes"][0].update(rotation=[0, 0, 0, 0]), "a rotation that is none"),
+    (lambda scene: scene["nodes"][0].update(rotation=[0, 0, "NaN", 1]), "damaged"),
     (lambda scene: [one.update(sparse={"count": 1}) for one in scene["accessors"]], "replace others"),
 ]
 

@@ -19,6 +19,8 @@ from xmask3d.scan.scan import open_scan
         (dict(max_points=0), "--max-points 0: must be above 0"),
         (dict(voxel_size=-0.02), "--voxel-size -0.02: must be at least 0.001"),
         (dict(voxel_size=1e-6), "--voxel-size 1e-06: must be at least 0.001"),
+        (dict(voxel_size=1e9), "--voxel-size 1e+09: must be at least 0.001 and at most 1"),
+        (dict(intrinsics=(1e308, 500.0, 160.0, 120.0)), "--intrinsics 1e+308 500 160 120: expected FX FY CX CY"),
         (dict(intrinsics=(0.0, 0.0, 0.0, 0.0)), "--intrinsics 0 0 0 0: expected FX FY CX CY"),
         (dict(intrinsics=(500.0, 500.0, np.nan, 120.0)), "--intrinsics 500 500 nan 120: expected FX FY CX CY"),
         (dict(views=0), "--views 0: at least one"),

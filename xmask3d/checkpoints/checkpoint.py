@@ -29,6 +29,7 @@ from xmask3d.checkpoints.containers import find_state, load_inert
 from xmask3d.checkpoints.names import CONSTANTS, package_name
 from xmask3d.errors import UserError, first_line, some
 from xmask3d.files import atomic_write, remove_leftovers, sha256_of
+from xmask3d.guarded import reading
 from xmask3d.models.loading.tensor_files import check_numbers, refuse_foreign
 from xmask3d.seal import beside, check_archive, check_seal, digest_beside, read_sealed_json, sealed_json
 
@@ -219,10 +220,13 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
 
 def load_gate(path: Path) -> list[float] | None:
     """Load the fitted weights of the region gate from a run's checkpoint or an exported file; None if it has none."""
-    if path.suffix != ".safetensors":
-        return read_payload(path).get("gate")  # other files may raise any error
-    with safe_open(path, framework="pt") as file:
-        return [float(number) for number in (file.metadata() or {}).get(GATE_ENTRY, "").split()] or None
+    with reading(path, "a model with numbers of the region gate"):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                values = (file.metadata() or {}).get(GATE_ENTRY, "").split()
+        else:
+            values = read_payload(path).get("gate") or []
+        return [float(value) for value in values] or None
 
 
 def is_of_network_alone(path: Path) -> bool:

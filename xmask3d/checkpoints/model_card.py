@@ -3,6 +3,7 @@
 import json
 
 from xmask3d.config import Config
+from xmask3d.guarded import reading
 
 FRONT = """---
 library_name: xmask3d
@@ -50,13 +51,14 @@ def model_card(config: Config, about: dict[str, str], numbers: int) -> str:
 
 
 def _scores(about: dict[str, str]) -> list[str]:
-    evaluation, metrics = json.loads(about.get("evaluation", "{}")), json.loads(about.get("metrics", "{}"))
     lines = []
-    if evaluation:
-        extent = f"{evaluation['scenes']} scenes, {evaluation['views']} views, protocol {evaluation['protocol']}"
-        lines += [f"Evaluation of {extent}:\n", *_table({f"fused_{k}": v for k, v in evaluation["scores"].items()})]
-    if metrics:
-        lines += ["Validation at the end of training, few views:\n", *_table(metrics)]
+    with reading("metadata of the model", "scores of a run"):  # the file may be anybody's
+        evaluation, metrics = json.loads(about.get("evaluation", "{}")), json.loads(about.get("metrics", "{}"))
+        if evaluation:
+            extent = f"{evaluation['scenes']} scenes, {evaluation['views']} views, protocol {evaluation['protocol']}"
+            lines += [f"Evaluation of {extent}:\n", *_table({f"fused_{k}": v for k, v in evaluation["scores"].items()})]
+        if metrics:
+            lines += ["Validation at the end of training, few views:\n", *_table(metrics)]
     return lines or ["None were recorded.\n"]
 
 

@@ -26,7 +26,7 @@ from xmask3d.checkpoints.containers import STATE_KEYS, find_state, plain_values
 from xmask3d.checkpoints.names import CONSTANTS, POINT_GROUP, in_published_order, package_name, published_name
 from xmask3d.errors import UserError, some
 from xmask3d.files import atomic_write
-from xmask3d.guarded import parse_json
+from xmask3d.guarded import parse_json, reading
 from xmask3d.models.xmask3d import XMask3D
 from xmask3d.seal import UNSEALED, check_seal, sealed
 
@@ -178,13 +178,14 @@ def read_native(path: Path, layout: Layout) -> PublishedCheckpoint:
     names = {name: name if name in CONSTANTS else _published_or_same(name) for name in weights}
     tensors = {names[name]: tensor for name, tensor in weights.items()}
     check_tensors(tensors, layout, path)
-    return PublishedCheckpoint(
-        {name: tensors[name] for name in layout.shapes},
-        published["values"],
-        published["prefix"],
-        published["versions"],
-        _optimizer_of_native(found, published["groups"]) if published["groups"] else None,
-    )
+    with reading(path, "a file of xmask3d convert"):
+        return PublishedCheckpoint(
+            {name: tensors[name] for name in layout.shapes},
+            published["values"],
+            published["prefix"],
+            published["versions"],
+            _optimizer_of_native(found, published["groups"]) if published["groups"] else None,
+        )
 
 
 def write_native(checkpoint: PublishedCheckpoint, path: Path) -> None:

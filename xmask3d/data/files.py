@@ -16,7 +16,7 @@ from xmask3d.data.scene_pickle import unpickle
 from xmask3d.errors import UserError
 from xmask3d.files import atomic_write
 from xmask3d.geometry.camera import SCANNET_DEPTH_INTRINSICS, Intrinsics
-from xmask3d.guarded import open_picture, read_text, reading
+from xmask3d.guarded import open_picture, read_text, reading, rgb_of
 from xmask3d.seal import Checked
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
     """
     with open_picture(path) as picture:
         if mode is not None:
-            return np.asarray(picture.convert(mode))
+            return rgb_of(picture) if mode == "RGB" else np.asarray(picture.convert(mode))
         if isinstance(picture, PngImageFile) and picture.mode in ("I", "I;16", "I;16B"):
             return np.asarray(picture).astype(np.uint16)
         return np.asarray(picture)

@@ -12,6 +12,9 @@ from xmask3d.scan.cloud_mesh import Surface, appearance, missing_notes, sample
 from xmask3d.scan.cloud_raw import Raw, to_bytes
 from xmask3d.scan.mesh_files import Assets, from_the_start
 
+ZERO = re.compile(rb"^[ \t]*f(?:[ \t].*)?[ \t]0+(?:[/ \t]|$)", re.MULTILINE)
+"""Face with a vertex of number 0."""
+
 
 def read_obj(path: Path, units: float | None) -> Raw:
     """Read a mesh, or vertices alone (`v x y z`, possibly with `r g b`).
@@ -24,6 +27,8 @@ def read_obj(path: Path, units: float | None) -> Raw:
         data = path.read_bytes().replace(b"\r\n", b"\n")
         vertices = [line.split()[1:] for line in re.findall(rb"^[ \t]*(v[ \t].*)", data, re.MULTILINE)]
         if re.search(rb"^[ \t]*f[ \t]", data, re.MULTILINE):
+            if ZERO.search(data):  # trimesh would take it for 1
+                raise ValueError("a face names vertex 0, and the first is 1")
             assets = Assets(path.parent)
             surfaces = _surfaces(from_the_start(data), assets)
             if assets.refused:

@@ -61,7 +61,7 @@ def _viewpoint(header: dict[str, list[str]]) -> np.ndarray | None:
 def _notes(header: dict[str, list[str]], count: int) -> list[str]:
     """Return a warning where the number of points is not that of the grid's places."""
     sides = [header.get(name, ["?"])[0] for name in ("WIDTH", "HEIGHT")]
-    if not all(side.isdecimal() for side in sides) or int(sides[0]) * int(sides[1]) == count:
+    if "?" in sides or (all(side.isdecimal() for side in sides) and int(sides[0]) * int(sides[1]) == count):
         return []
     return [f"warning: POINTS says {count}, but WIDTH and HEIGHT {sides[0]} x {sides[1]}; cut off?"]
 

@@ -3,7 +3,9 @@
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -24,6 +26,7 @@ DEGREES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
 """Titles of columns with geographic coordinates."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
 SAMPLE = 100_000  # number of lines from which columns are identified
+LONGEST = 1 << 16  # number of characters in a line
 FEW = 100  # largest number of different integers in a column of labels
 
 
@@ -41,7 +44,7 @@ def read_text(path: Path, units: float | None) -> Raw:
         encoding = "utf-16" if path.open("rb").read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         with path.open(encoding=encoding, errors="replace") as file:
             head, titles, announced = [], [""], 0
-            for line in file:
+            for line in _lines(file):
                 numbers = _count(line)
                 if numbers > 1:
                     head.append(line)
@@ -57,7 +60,7 @@ def read_text(path: Path, units: float | None) -> Raw:
             warnings.simplefilter("ignore")  # numpy warns about a file without data; the error below is clearer
             comma, parting = _separators(head)
             _refuse_two_commas(path, head, titles[-1])
-            table = np.loadtxt(_rows(file, len(titles) - 1, comma, parting), ndmin=2, comments=("#", "//"))
+            table = np.loadtxt(_rows(_lines(file), len(titles) - 1, comma, parting), ndmin=2, comments=("#", "//"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not lines of x y z [r g b] ({str(error)[:100]})") from error
     if not table.size:
@@ -124,6 +127,14 @@ def _refuse_two_commas(path: Path, lines: list[str], titles: str) -> None:
             f"{path}: commas part its numbers and seem to be decimal marks too ({lines[0].strip()[:40]}); export it "
             "with decimal points, or with semicolons between the numbers"
         )
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Read lines of a bounded length. Raises `ValueError` for a longer one, which would take minutes to take apart."""
+    for line in iter(partial(file.readline, LONGEST + 1), ""):
+        if len(line) > LONGEST:
+            raise ValueError(f"a line of more than {LONGEST} characters")
+        yield line
 
 
 def _rows(lines: Iterator[str], skip: int, comma: bool, parting: str) -> Iterator[str]:

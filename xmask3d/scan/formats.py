@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xmask3d.errors import UserError, first_line, missing_extra
+from xmask3d.errors import UserError, missing_extra
 from xmask3d.guarded import (
     MAX_PIXELS,
     open_picture,
@@ -19,11 +19,15 @@ from xmask3d.guarded import (
     read_object,
     read_text,
     reading,
+    rgb_of,
 )
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)\b", re.IGNORECASE)
 MICROSOFT_NAN = re.compile(r"[-+]?1\.#\w+")  # notations of some Windows programs for NaN and infinity
 MAX_NUMBERS = 1 << 26  # largest size of a text file of poses, in bytes
+MAX_SIDE = 1 << 16  # largest side of a picture that intrinsics may state
+MAX_FOCAL = 1e6  # largest focal length in pixels
+MAX_SKEW = 0.01  # largest entry, as a share of the focal length, where a pinhole matrix has zeros
 TOO_DEEP = 1e6  # largest depth value, a kilometre in millimetres
 NO_DEPTH = 65535  # values besides 0 that Kinect recorders write for missing measurements
 RESULTS = {"labels.ply", "objects.ply"}  # clouds of a result, besides heat_*.ply and the files in its summary.json
@@ -33,7 +37,7 @@ LARGEST_ARRAYS = 1 << 30  # largest unpacked size of the arrays in an .npz file,
 def read_color(path: Path) -> np.ndarray:
     """Read a picture as h x w x 3 uint8 RGB. Raises `UserError` naming a missing or damaged file."""
     with open_picture(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return rgb_of(picture)
 
 
 def read_depth(path: Path) -> np.ndarray:
@@ -55,6 +59,8 @@ def read_depth(path: Path) -> np.ndarray:
     depth = depth[..., 0] if depth.ndim == 3 else depth
     if depth.ndim != 2:
         raise UserError(f"{path}: a depth map has height and width, this has the shape {depth.shape}")
+    if not depth.size or depth.dtype == bool:
+        raise UserError(f"{path}: holds no depth, but {'true and false' if depth.size else 'nothing'}")
     if np.issubdtype(depth.dtype, np.floating):
         depth = depth.astype(np.float32)
         return np.where((depth > 0) & (depth < TOO_DEEP), depth, np.float32(0))  # not NaN or infinite
@@ -174,24 +180,28 @@ def read_intrinsics(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
     Raises:
         UserError: the content has another form.
     """
-    if path.suffix == ".json":
-        content = read_json(path)
-        try:
-            return _intrinsics_of_json(path, content)
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise UserError(f"{path}: not understood as intrinsics ({first_line(error, 120)})") from error
-    if path.suffix in {".yaml", ".yml"}:
-        return _intrinsics_of_json(path, _yaml_values(text_of(path)))
-    values = read_numbers(path)
+    with reading(path, "intrinsics"):
+        if path.suffix == ".json":
+            matrix, size = _intrinsics_of_json(path, read_json(path))
+        elif path.suffix in {".yaml", ".yml"}:
+            matrix, size = _intrinsics_of_json(path, _yaml_values(text_of(path)))
+        else:
+            matrix, size = _intrinsics_of_numbers(path, read_numbers(path))
+        if size is not None and not all(1 <= side <= MAX_SIDE for side in size):
+            raise UserError(f"{path}: its pictures of {size[1]} x {size[0]} pixels are none")
+        return checked_matrix(matrix, path), size
+
+
+def _intrinsics_of_numbers(path: Path, values: np.ndarray) -> tuple[np.ndarray, tuple[int, int] | None]:
     size = None
     if len(values) == 6:
         size, values = (int(values[1]), int(values[0])), values[2:]
     if len(values) == 4:
         fx, fy, cx, cy = values
-        return _checked(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), path), size
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), size
     if len(values) in (9, 16):
         side = 3 if len(values) == 9 else 4
-        return _checked(values.reshape(side, side)[:3, :3], path), size
+        return values.reshape(side, side)[:3, :3], size
     raise UserError(f"{path}: intrinsics are a 3 x 3 or 4 x 4 matrix or 'fx fy cx cy'; this has {len(values)} numbers")
 
 
@@ -205,17 +215,17 @@ def _intrinsics_of_json(path: Path, content: Any) -> tuple[np.ndarray, tuple[int
     if "intrinsic_matrix" in content and np.size(content["intrinsic_matrix"]) == 9:
         flat = np.array(content["intrinsic_matrix"], float)
         matrix = flat.reshape(3, 3).T if flat.ndim == 1 else flat
-        return _checked(matrix, path), size
+        return matrix, size
     lower = {str(key).lower(): value for key, value in content.items()}
     if "fx" in lower:
         cx, cy = (float(lower[a] if a in lower else lower[b]) for a, b in (("cx", "ppx"), ("cy", "ppy")))
         fx = float(lower["fx"])
-        return _checked(np.array([[fx, 0, cx], [0, float(lower.get("fy", fx)), cy], [0, 0, 1.0]]), path), size
+        return np.array([[fx, 0, cx], [0, float(lower.get("fy", fx)), cy], [0, 0, 1.0]]), size
     for key in ("k", "camera_matrix", "matrix"):
         value = lower.get(key)
         value = value.get("data") if isinstance(value, dict) else value
         if value is not None and np.size(value) == 9:
-            return _checked(np.array(value, float).reshape(3, 3), path), size
+            return np.array(value, float).reshape(3, 3), size
     raise UserError(f"{path}: found neither fx/fy/cx/cy nor intrinsic_matrix nor K")
 
 
@@ -231,12 +241,13 @@ def _yaml_values(text: str) -> dict[str, Any]:
     return values
 
 
-def _checked(matrix: np.ndarray, path: Path) -> np.ndarray:
-    """Return a checked pinhole matrix; its transpose and a negative fy (rows counted upwards) are accepted too."""
+def checked_matrix(matrix: np.ndarray, path: Path) -> np.ndarray:
+    """Check a pinhole matrix; its transpose and a negative fy (rows counted upwards) are accepted too."""
     matrix = matrix if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6 else matrix.T
     if matrix[1, 1] < 0 < matrix[0, 0]:
         matrix = np.where([[False] * 3, [False, True, False], [False] * 3], -matrix, matrix)
     fx, fy = matrix[0, 0], matrix[1, 1]
-    if not (np.isfinite(matrix).all() and fx > 0 and fy > 0 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-6):
+    rest = np.abs(matrix - [[fx, 0, matrix[0, 2]], [0, fy, matrix[1, 2]], [0, 0, 1]]).max()
+    if not (np.abs(matrix).max() < MAX_FOCAL and fx > 0 and fy > 0 and rest <= MAX_SKEW * fx):
         raise UserError(f"{path}: not a pinhole matrix (fx {fx:g}, fy {fy:g}); expected fx 0 cx / 0 fy cy / 0 0 1")
     return matrix

@@ -1,6 +1,7 @@
 """Check of glTF files, made before a mesh library relies on their content."""
 
 import base64
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ UPRIGHT = "xmask3d: upright"
 MAX_VERTICES = 50_000_000
 """Largest number of vertices of all meshes, counted as often as nodes place them."""
 
-TRIANGLE_FAN = 6
+TRIANGLE_FAN, UNSIGNED_INT = 6, 5125
 KNOWN = (
     "KHR_materials_",
     "KHR_lights_",
@@ -46,8 +47,10 @@ def check_gltf(path: Path) -> dict[str, Any]:
         counts = [accessor["count"] for accessor in content.get("accessors", [])]
         for part in (part for mesh in content.get("meshes", []) for part in mesh["primitives"]):
             _check_readable(path, part, content["accessors"][part["attributes"]["POSITION"]])
-        if any(not 0 <= count <= size for count in counts):
-            raise ValueError(f"{max(counts)} numbers in {size} bytes")
+        if wrong := [count for count in counts if type(count) is not int or not 0 <= count <= size]:
+            raise ValueError(f"{wrong[0]} numbers in {size} bytes")
+        if not all(0.9 < math.hypot(*node["rotation"]) < 1.1 for node in nodes if "rotation" in node):
+            raise ValueError("a rotation that is none")
         meshes = [_vertices(mesh, counts) for mesh in content.get("meshes", [])]
         if sum(meshes[node["mesh"]] for node in nodes if "mesh" in node) > MAX_VERTICES:
             raise ValueError(f"more than {MAX_VERTICES} vertices")
@@ -59,8 +62,8 @@ def check_gltf(path: Path) -> dict[str, Any]:
 
 def _check_readable(path: Path, part: dict[str, Any], position: dict[str, Any]) -> None:
     """Refuse what the mesh library would pass over, or read as another shape."""
-    if position.get("normalized"):
-        raise UserError(f"{path}: its positions are normalised whole numbers, which are not read here; export floats")
+    if position.get("normalized") or position["componentType"] == UNSIGNED_INT:
+        raise UserError(f"{path}: its positions are normalised or large whole numbers, not read here; export floats")
     if "sparse" in position:
         raise UserError(f"{path}: some of its positions replace others (sparse), which is not read here; export all")
     if part.get("mode") == TRIANGLE_FAN:

@@ -20,7 +20,7 @@ def stated_units(folder: Path) -> tuple[float, ...] | None:
     for path in _info_files(folder):
         keys = r"(?:m_depthShift|depthShift|depth_scale|\"scale\")\"?"
         found = re.search(rf"{keys}\s*[=:]\s*({formats.NUMBER.pattern})", formats.text_of(path))
-        if found and 0 < float(found[1]) < np.inf:
+        if found and 1e-6 <= float(found[1]) <= 1e6:
             value = float(found[1])
             stated = float(f"{value if value >= 1 else 1 / value:.6g}")  # 9.999999747378752e-05 is 1e-4 in 32 bits
             return (stated, *(unit for unit in Recording.units if unit != stated))
@@ -43,18 +43,15 @@ def find_intrinsics(
     """
     found: dict[str, list[tuple[str, np.ndarray, tuple[int, int] | None]]] = {"color": [], "depth": [], "": []}
     notes = []
-    for path in _intrinsics_files(folder):
+    for read, path in [
+        *((_named_matrix, path) for path in _intrinsics_files(folder)),
+        *((_info_matrices, path) for path in _info_files(folder)),
+    ]:
         try:
-            matrix, size = formats.read_intrinsics(path)
+            for role, (matrix, size) in read(path).items():
+                found[role].append((path.name, matrix, size))
         except UserError as error:
             notes.append(f"warning: not used: {error}; correct it or give --intrinsics FX FY CX CY")
-            continue
-        name = path.stem.lower()
-        role = "depth" if "depth" in name else "color" if "color" in name or "rgb" in name else ""
-        found[role].append((path.name, matrix, size))
-    for path in _info_files(folder):
-        for role, matrix in _info_matrices(formats.text_of(path)).items():
-            found[role].append((path.name, matrix, None))
     color = _candidates(found["color"] + found[""] + found["depth"], color_size, (color_size, depth_size))
     depth = _candidates(found["depth"] + found[""] + found["color"], depth_size, (color_size, depth_size))
     return color, depth, notes
@@ -88,9 +85,16 @@ def _natural_size(matrix: np.ndarray, sizes: tuple[tuple[int, int], ...]) -> tup
     return near if abs(near[1] - natural[1]) / near[1] < 0.25 else natural
 
 
-def _info_matrices(text: str) -> dict[str, np.ndarray]:
+def _named_matrix(path: Path) -> dict[str, tuple[np.ndarray, tuple[int, int] | None]]:
+    """Read the matrix of a file whose name says whether it is of colour or depth."""
+    name = path.stem.lower()
+    role = "depth" if "depth" in name else "color" if "color" in name or "rgb" in name else ""
+    return {role: formats.read_intrinsics(path)}
+
+
+def _info_matrices(path: Path) -> dict[str, tuple[np.ndarray, tuple[int, int] | None]]:
     """Read matrices of `key = value` files: ScanNet's <scene>.txt and 3RScan's _info.txt."""
-    matrices = {}
+    matrices, text = {}, formats.text_of(path)
     for role in ("color", "depth"):
         values = [re.search(rf"{key}_{role}\s*=\s*({formats.NUMBER.pattern})", text)
                   for key in ("fx", "fy", "mx", "my")]  # fmt: skip
@@ -100,7 +104,7 @@ def _info_matrices(text: str) -> dict[str, np.ndarray]:
         line = re.search(rf"m_calibration{role.capitalize()}Intrinsic\s*=\s*(.+)", text)
         if line and len(numbers := formats.NUMBER.findall(line[1])) == 16:
             matrices[role] = np.array(numbers, float).reshape(4, 4)[:3, :3]
-    return matrices
+    return {role: (formats.checked_matrix(matrix, path), None) for role, matrix in matrices.items()}
 
 
 def _candidates(

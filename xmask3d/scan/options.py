@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 from xmask3d.errors import UserError
+from xmask3d.scan.formats import MAX_FOCAL
 from xmask3d.scan.gravity import NAMES
 from xmask3d.scan.recording import CONVENTIONS
 
 UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0, "ft": 1 / 0.3048, "in": 1 / 0.0254}
 # metres; a grid of smaller voxels would span less than a kilometre, and no depth camera is that precise
-SMALLEST_VOXEL = 0.001
+SMALLEST_VOXEL, LARGEST_VOXEL = 0.001, 1.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ class ScanOptions:
         ):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UserError(f"--{name} {value:g}: must be above 0 ({what})")
-        if not (math.isfinite(self.voxel_size) and self.voxel_size >= SMALLEST_VOXEL):
-            raise UserError(f"--voxel-size {self.voxel_size:g}: must be at least {SMALLEST_VOXEL:g} (metres)")
+        if not SMALLEST_VOXEL <= self.voxel_size <= LARGEST_VOXEL:
+            sizes = f"at least {SMALLEST_VOXEL:g} and at most {LARGEST_VOXEL:g}"
+            raise UserError(f"--voxel-size {self.voxel_size:g}: must be {sizes} (metres)")
         if self.intrinsics is not None:
             given = " ".join(f"{value:g}" for value in self.intrinsics)
-            if not (all(map(math.isfinite, self.intrinsics)) and min(self.intrinsics[:2]) > 0):
+            if not (all(abs(value) < MAX_FOCAL for value in self.intrinsics) and min(self.intrinsics[:2]) > 0):
                 raise UserError(f"--intrinsics {given}: expected FX FY CX CY in pixels, the focal lengths above 0")

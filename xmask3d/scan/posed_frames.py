@@ -46,6 +46,10 @@ def recording_of_frames(
     Raises:
         UserError: no frame has both.
     """
+    first: dict[Path, PosedFrame] = {}
+    for frame in frames:
+        first.setdefault(frame.color, frame)
+    repeated, frames = len(frames) - len(first), list(first.values())
     whole = [f for f in frames if f.color.is_file() and f.depth is not None and f.depth.is_file()]
     rendered = not whole and geometry is not None
     if rendered:
@@ -82,6 +86,8 @@ def recording_of_frames(
     recording.notes = [note for note in recording.notes if "intrinsics" not in note]
     if any(lenses):
         recording.notes.append(f"the lens's distortion is undone in pictures{'' if rendered else ' and depth maps'}")
+    if repeated:
+        recording.notes.append(f"warning: {repeated} frames are listed again; the first of each is used")
     if len(whole) < len(frames):
         recording.notes.append(f"{len(frames) - len(whole)} listed frames have no colour or no depth and are left out")
     return recording

@@ -51,6 +51,16 @@ def test_hostile_tars_are_refused(tmp_path, kind):
     assert not any(p.is_symlink() for p in tmp_path.rglob("*"))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_two_files_of_one_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for content in ("first", "second"):
+            archive.writestr("a.txt", content)
+    with pytest.raises(UserError, match="two files of one name"):
+        extract(tmp_path / "x.zip", tmp_path / "in")
+    assert not list((tmp_path / "in").iterdir())
+
+
 @pytest.mark.parametrize("name", [v for v in HOSTILE.values() if isinstance(v, str)])
 def test_hostile_zips_are_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:

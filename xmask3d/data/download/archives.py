@@ -73,6 +73,9 @@ _DAMAGE = (
 def _extract_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as source:
         members = source.infolist()
+        files = [member.filename for member in members if not member.is_dir()]
+        if len(set(files)) < len(files):  # the last would silently replace those before it
+            raise UserError(f"{archive}: holds two files of one name; the archive is refused")
         for member in members:
             _destination(archive, folder, member.filename)
         links: dict[str, str | None] = {}

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from xmask3d.errors import UserError
-from xmask3d.guarded import MAX_PIXELS, inflate, open_picture, refuse_devices
+from xmask3d.guarded import MAX_PIXELS, inflate, open_picture, refuse_devices, rgb_of
 
 VERSION = 4
 COLOR_CODECS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -122,7 +122,7 @@ class SensFile:
         if self.header.color_codec == "raw":
             return self._reshape(frame, frame.color, np.uint8, (*self.header.color_size, 3))
         with open_picture(io.BytesIO(frame.color), f"{self.path}: the colour of frame {frame.number}") as picture:
-            return np.asarray(picture.convert("RGB"))
+            return rgb_of(picture)
 
     def decode_depth(self, frame: Frame) -> np.ndarray:
         """Decode depth to h x w uint16, in units of 1 / depth_unit metres."""
