@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from xmask3d.errors import UserError
 from xmask3d.segment import folder
@@ -58,3 +60,13 @@ def test_files_where_folders_are_needed_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             folder.check_places(out, features)
         assert str(caught.value).startswith(message)
+
+
+def test_features_never_replace_a_file_of_another_kind(tmp_path: Path) -> None:
+    scan, earlier = tmp_path / "room.ply", tmp_path / "room.features"
+    scan.write_bytes(b"ply\nformat ascii 1.0\n")
+    with pytest.raises(UserError, match=r"room\.ply: this file holds something else"):
+        folder.check_places(tmp_path / "out", scan)
+    assert scan.read_bytes().startswith(b"ply")
+    save_file({"a": np.zeros(3, np.float32)}, earlier)
+    folder.check_places(tmp_path / "out", earlier)

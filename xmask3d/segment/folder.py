@@ -97,13 +97,23 @@ def check_places(folder: Path, features: Path | None = None) -> None:
         features: file for the features.
 
     Raises:
-        UserError: there is a file in place of a folder or the reverse, or a folder is not writable.
+        UserError: there is a file in place of a folder or the reverse, a file of another kind in place of the features,
+            or a folder is not writable.
     """
     if features is not None and features.is_dir():
         raise UserError(f"--save-features {features}: a folder; name a file, such as {features / FEATURES}")
+    if features is not None and features.is_file() and not _is_safetensors(features):
+        raise UserError(f"--save-features {features}: this file holds something else; name another, to keep it")
     _check_folder("--out", folder, folder)
     if features is not None:
         _check_folder("--save-features", features, features.parent)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file is empty, or begins as safetensors do: a length of eight bytes, then JSON."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return not start or start[8:] == b"{"
 
 
 def _check_folder(option: str, given: Path, folder: Path) -> None:
