@@ -330,6 +330,13 @@ def test_a_name_given_twice_in_json_is_refused(tmp_path: Path, content: bytes) -
         read_cloud(tmp_path / "a.glb")
 
 
+def test_a_name_given_twice_among_many_is_found_at_once(tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(200_000)]
+    (tmp_path / "a.json").write_text("{" + ", ".join(f'"{name}": 1' for name in [*names, names[-1]]) + "}")
+    with pytest.raises(UserError, match="'n199999' is given twice"):  # a search of all earlier names would time out
+        read_json(tmp_path / "a.json")
+
+
 def test_records_of_another_kind_count_as_none(tmp_path: Path) -> None:
     (tmp_path / "scan").mkdir()
     for content in OTHER_JSON:
@@ -380,6 +387,6 @@ def test_every_file_comes_in_through_here() -> None:
     found = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if direct.search(p.read_text())}
     assert found == {
         "guarded.py", "memory.py", "native/compiler.py", "rooms/package.py", "rooms/contact_sheet.py",
-        "rooms/scanned/camera.py", "engine/evaluate.py", "checkpoints/model_card.py", "visualize/page.py",
+        "rooms/scanned/camera.py", "engine/evaluate.py", "visualize/page.py",
         "segment/vocabulary.py", "scan/writing/glb.py", "scan/cloud_text.py", "geometry/ply.py",
     }  # fmt: skip

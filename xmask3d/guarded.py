@@ -116,8 +116,8 @@ def parse_json(text: str | bytes, name: Path | str, expected: str = "JSON") -> A
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):  # the last value would silently replace those before it
-            names = [key for key, _ in pairs]
-            twice = next(key for place, key in enumerate(names) if key in names[:place])
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise UserError(f"{name}: {twice[:80]!r} is given twice; keep one of them")
         return content
 

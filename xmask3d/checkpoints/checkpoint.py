@@ -219,7 +219,11 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
 
 
 def load_gate(path: Path) -> list[float] | None:
-    """Load the fitted weights of the region gate from a run's checkpoint or an exported file; None if it has none."""
+    """Load the fitted weights of the region gate from a run's checkpoint or an exported file; None if it has none.
+
+    Raises:
+        UserError: the file is damaged, or its entry of the gate is no list of numbers.
+    """
     with reading(path, "a model with numbers of the region gate"):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

@@ -1,9 +1,7 @@
 """Model card of a trained model for the Hugging Face hub: data, protocol, scores, use and licence."""
 
-import json
-
 from xmask3d.config import Config
-from xmask3d.guarded import reading
+from xmask3d.guarded import parse_json, reading
 
 FRONT = """---
 library_name: xmask3d
@@ -52,8 +50,9 @@ def model_card(config: Config, about: dict[str, str], numbers: int) -> str:
 
 def _scores(about: dict[str, str]) -> list[str]:
     lines = []
-    with reading("metadata of the model", "scores of a run"):  # the file may be anybody's
-        evaluation, metrics = json.loads(about.get("evaluation", "{}")), json.loads(about.get("metrics", "{}"))
+    source, expected = "metadata of the model", "scores of a run"
+    with reading(source, expected):  # the file may be anybody's
+        evaluation, metrics = (parse_json(about.get(key, "{}"), source, expected) for key in ("evaluation", "metrics"))
         if evaluation:
             extent = f"{evaluation['scenes']} scenes, {evaluation['views']} views, protocol {evaluation['protocol']}"
             lines += [f"Evaluation of {extent}:\n", *_table({f"fused_{k}": v for k, v in evaluation["scores"].items()})]
