@@ -63,10 +63,13 @@ def test_files_where_folders_are_needed_are_named(tmp_path: Path) -> None:
 
 
 def test_features_never_replace_a_file_of_another_kind(tmp_path: Path) -> None:
-    scan, earlier = tmp_path / "room.ply", tmp_path / "room.features"
+    scan, model, earlier = tmp_path / "room.ply", tmp_path / "model.safetensors", tmp_path / "room.features"
     scan.write_bytes(b"ply\nformat ascii 1.0\n")
-    with pytest.raises(UserError, match=r"room\.ply: this file holds something else"):
-        folder.check_places(tmp_path / "out", scan)
-    assert scan.read_bytes().startswith(b"ply")
-    save_file({"a": np.zeros(3, np.float32)}, earlier)
+    save_file({"a": np.zeros(3, np.float32)}, model)
+    for path in (scan, model):
+        before = path.read_bytes()
+        with pytest.raises(UserError, match=f"{path.name}: this file holds something else"):
+            folder.check_places(tmp_path / "out", path)
+        assert path.read_bytes() == before
+    save_file({"a": np.zeros(3, np.float32)}, earlier, {"format": folder.FORMAT})
     folder.check_places(tmp_path / "out", earlier)

@@ -13,6 +13,7 @@ from xmask3d.seal import read_sealed_json
 
 RESULTS = Path("segmented")  # default folder of results
 FEATURES = "features.safetensors"
+FORMAT = "xmask3d-features-1"  # entry in the metadata of a file of features
 SUMMARY = "summary.json"
 STATE = ".unfinished.npz"  # state of unfinished work
 OWNER = ".unfinished.txt"  # file with the path of the scan in work
@@ -102,18 +103,18 @@ def check_places(folder: Path, features: Path | None = None) -> None:
     """
     if features is not None and features.is_dir():
         raise UserError(f"--save-features {features}: a folder; name a file, such as {features / FEATURES}")
-    if features is not None and features.is_file() and not _is_safetensors(features):
+    if features not in (None, folder / FEATURES) and features.is_file() and not _holds_features(features):
         raise UserError(f"--save-features {features}: this file holds something else; name another, to keep it")
     _check_folder("--out", folder, folder)
     if features is not None:
         _check_folder("--save-features", features, features.parent)
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file is empty, or begins as safetensors do: a length of eight bytes, then JSON."""
+def _holds_features(path: Path) -> bool:
+    """Return whether a file is empty, or names the format of features in its header."""
     with open(path, "rb") as file:
-        start = file.read(9)
-    return not start or start[8:] == b"{"
+        start = file.read(1 << 20)
+    return not start or FORMAT.encode() in start
 
 
 def _check_folder(option: str, given: Path, folder: Path) -> None:

@@ -17,8 +17,8 @@ from xmask3d.inference.gate_weights import FIXED, GateWeights, clip_alone
 from xmask3d.inference.region_labels import LARGEST_ODDS, GateEvidence, calibrated, label_regions, sum_regions
 from xmask3d.models.gate import allowed_classes, gate, is_gateable, log_softmax, soft_gate
 from xmask3d.seal import UNSEALED, check_seal, sealed
+from xmask3d.segment.folder import FORMAT
 
-FORMAT = "xmask3d-features-1"
 CHUNK = 65_536  # rows compared at a time
 EARLIER = {"looks": "view_count"}  # names of arrays in files of earlier versions
 
